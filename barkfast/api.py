@@ -1,0 +1,140 @@
+"""The functions of `bark`, with its signatures; what barkfast adds is keyword-only behind them."""
+
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from barkfast.bark import Bark, Overflow, Voice
+from barkfast.config import Sampling
+from barkfast.errors import InputError
+from barkfast.runtime.sampling import Randomness, Seed
+from barkfast.voices import save_voice
+
+
+@lru_cache(maxsize=1)
+def default_bark() -> Bark:
+    """The model behind the functions below: $BARKFAST_MODEL, else Suno's models as `bark` finds them."""
+    return Bark()
+
+
+def preload_models(
+    text_use_gpu: bool = True,
+    text_use_small: bool = False,
+    coarse_use_gpu: bool = True,
+    coarse_use_small: bool = False,
+    fine_use_gpu: bool = True,
+    fine_use_small: bool = False,
+    codec_use_gpu: bool = True,
+    force_reload: bool = False,
+) -> None:
+    """Load all networks now rather than when they are first needed."""
+    parts = default_bark().parts
+    choices = {
+        "text": (text_use_gpu, text_use_small),
+        "coarse": (coarse_use_gpu, coarse_use_small),
+        "fine": (fine_use_gpu, fine_use_small),
+        "codec": (codec_use_gpu, False),
+    }
+    for part, (use_gpu, use_small) in choices.items():
+        parts.load(part, device=None if use_gpu else "cpu", small=use_small or None, force=force_reload)
+
+
+def text_to_semantic(
+    text: str,
+    history_prompt: Voice | None = None,
+    temp: float | None = 0.7,
+    silent: bool = False,
+    *,
+    seed: Seed = None,
+    overflow: Overflow = "cut",
+) -> np.ndarray:
+    """Generate (n,) int64 semantic tokens from text.
+
+    Args:
+        text: text to be turned into audio.
+        history_prompt: a voice: name, .npz file or dict.
+        temp: generation temperature (1.0 more diverse, 0.0 greedy).
+        silent: disable the progress bar.
+        seed: for repeatable results; None draws from torch's global generator.
+        overflow: "cut" a text that is too long, with a warning, or raise an "error".
+    """
+    return default_bark().generate_semantic(
+        text, history_prompt, Sampling(temp), overflow=overflow, seed=seed, silent=silent
+    )
+
+
+def semantic_to_waveform(
+    semantic_tokens: np.ndarray,
+    history_prompt: Voice | None = None,
+    temp: float | None = 0.7,
+    silent: bool = False,
+    output_full: bool = False,
+    max_gen_duration_s: float | None = None,
+    *,
+    seed: Seed = None,
+) -> Any:
+    """Generate audio from semantic tokens.
+
+    Args:
+        semantic_tokens: (n,) tokens from `text_to_semantic`.
+        history_prompt: a voice: name, .npz file or dict.
+        temp: generation temperature (1.0 more diverse, 0.0 greedy).
+        silent: disable the progress bar.
+        output_full: also return all tokens, as a dict that serves as a voice.
+        max_gen_duration_s: at most this many seconds.
+        seed: for repeatable results; None draws from torch's global generator.
+
+    Returns:
+        (samples,) float32 audio, or (full_generation, audio) with `output_full`.
+    """
+    bark, random = default_bark(), Randomness.of(seed)
+    coarse = bark.generate_coarse(
+        semantic_tokens, history_prompt, Sampling(temp), max_duration_s=max_gen_duration_s, seed=random, silent=silent
+    )
+    fine = bark.generate_fine(coarse, history_prompt, Sampling(0.5), seed=random)
+    audio = bark.decode(fine)
+    if output_full:
+        return {"semantic_prompt": semantic_tokens, "coarse_prompt": coarse, "fine_prompt": fine}, audio
+    return audio
+
+
+def generate_audio(
+    text: str,
+    history_prompt: Voice | None = None,
+    text_temp: float | None = 0.7,
+    waveform_temp: float | None = 0.7,
+    silent: bool = False,
+    output_full: bool = False,
+    *,
+    seed: Seed = None,
+    overflow: Overflow = "cut",
+) -> Any:
+    """Generate audio from text.
+
+    Args:
+        text: text to be turned into audio.
+        history_prompt: a voice: name, .npz file or dict.
+        text_temp: temperature of the semantic stage (1.0 more diverse, 0.0 greedy).
+        waveform_temp: temperature of the coarse stage.
+        silent: disable the progress bars.
+        output_full: also return all tokens, as a dict that serves as a voice.
+        seed: for repeatable results; None draws from torch's global generator.
+        overflow: "cut" a text that is too long, with a warning, or raise an "error".
+
+    Returns:
+        (samples,) float32 audio at 24 kHz, or (full_generation, audio) with `output_full`.
+    """
+    random = Randomness.of(seed)
+    voice = default_bark().load_voice(history_prompt, ("semantic", "coarse", "fine"))
+    semantic = text_to_semantic(text, voice, text_temp, silent, seed=random, overflow=overflow)
+    return semantic_to_waveform(semantic, voice, waveform_temp, silent, output_full, seed=random)
+
+
+def save_as_prompt(filepath: str | os.PathLike[str], full_generation: Mapping[str, np.ndarray]) -> None:
+    """Save a full generation as a voice, an .npz file."""
+    if not os.fspath(filepath).endswith(".npz"):
+        raise InputError(f"voice file is {os.fspath(filepath)!r}; expected a name ending in .npz")
+    save_voice(filepath, full_generation)

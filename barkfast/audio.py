@@ -1,0 +1,111 @@
+"""Waveforms to files and bytes: wav, flac, ogg and mp3, through soundfile."""
+
+import io
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+
+from barkfast.errors import InputError
+from barkfast.files import check_writable, replacing
+
+logger = logging.getLogger(__name__)
+
+FORMATS = ("wav", "flac", "ogg", "mp3")
+FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
+
+
+def _format_of(path: str | os.PathLike[str]) -> str:
+    suffix = Path(path).suffix.lower().lstrip(".")
+    if suffix not in FORMATS:
+        known = ", ".join(f".{name}" for name in FORMATS)
+        raise InputError(f"cannot tell the audio format of {str(path)!r}; its name must end in one of {known}")
+    return suffix
+
+
+def _subtype_of(format: str, subtype: str | None) -> str:
+    """The libsndfile subtype to write, checked against the format and against what this libsndfile can do."""
+    import soundfile
+
+    if format not in FORMATS:
+        raise InputError(f"audio format is {format!r}; expected one of {', '.join(FORMATS)}")
+    if format.upper() not in soundfile.available_formats():
+        raise InputError(
+            f"libsndfile {soundfile.__libsndfile_version__} cannot write {format}; upgrade soundfile, or write wav"
+        )
+    chosen = subtype.upper() if subtype else soundfile.default_subtype(format.upper())
+    possible = soundfile.available_subtypes(format.upper())
+    if chosen not in possible:
+        raise InputError(f"{format} cannot hold samples as {subtype!r}; expected one of {', '.join(possible)}")
+    return chosen
+
+
+def _fit(samples: np.ndarray, format: str, subtype: str) -> np.ndarray:
+    """Scale samples that a format without floating point would clip, and say so once."""
+    if subtype in FLOAT_SUBTYPES:
+        return samples
+    peak = float(np.abs(samples).max(initial=0))
+    if peak <= 1:
+        return samples
+    logger.warning(
+        "the samples peak at %.3f, beyond the +-1 that %s (%s) can hold: scaled down by %.3f to fit; "
+        "a float wav keeps them as they are",
+        peak,
+        format,
+        subtype,
+        peak,
+    )
+    return samples / np.asarray(peak, dtype=samples.dtype)
+
+
+def encode_audio(samples: np.ndarray, sample_rate: int, format: str = "wav", subtype: str | None = None) -> bytes:
+    """Encode a waveform.
+
+    Args:
+        samples: (n,) floating point, nominally within +-1; integer formats are scaled down to fit, never clipped.
+        sample_rate: samples per second.
+        format: wav, flac, ogg or mp3.
+        subtype: libsndfile's name of the sample format, e.g. "FLOAT" or "PCM_24"; None for the usual one
+            (16-bit for wav and flac, Vorbis for ogg).
+
+    Raises:
+        InputError: samples that are not sound (shape, dtype, NaN), or a format that cannot hold them.
+    """
+    import soundfile
+
+    subtype = _subtype_of(format, subtype)
+    samples = np.asarray(samples)
+    if samples.ndim != 1 or samples.size == 0:
+        raise InputError(f"samples have shape {samples.shape}; expected (n,) with n of at least 1")
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise InputError(f"samples are {samples.dtype}; expected floating point within +-1")
+    if not np.isfinite(samples).all():
+        raise InputError("samples hold NaN or infinity, which is no sound; was a network run in a too narrow dtype?")
+    # libsndfile takes these two; float16 gains digits, nothing is lost.
+    samples = samples if samples.dtype in (np.float32, np.float64) else samples.astype(np.float32)
+    samples = _fit(samples, format, subtype)
+    buffer = io.BytesIO()
+    try:
+        with soundfile.SoundFile(buffer, "w", int(sample_rate), 1, subtype, format=format.upper()) as file:
+            # In blocks: libsndfile's Vorbis encoder puts a whole write on the stack and overflows it on long audio.
+            for start in range(0, len(samples), 1 << 16):
+                file.write(samples[start : start + (1 << 16)])
+    except soundfile.LibsndfileError as error:
+        raise InputError(f"cannot encode {sample_rate} Hz audio as {format} ({subtype}): {error}") from error
+    return buffer.getvalue()
+
+
+def write_audio(
+    path: str | os.PathLike[str], samples: np.ndarray, sample_rate: int, *, subtype: str | None = None
+) -> None:
+    """Write a waveform to a .wav, .flac, .ogg or .mp3 file, whole or not at all; see `encode_audio`."""
+    data = encode_audio(samples, sample_rate, _format_of(path), subtype)
+    with replacing(path) as file:
+        file.write(data)
+
+
+def check_output(path: str | os.PathLike[str], subtype: str | None = None) -> None:
+    """Raise InputError, before the work, unless `write_audio` can write to `path`."""
+    _subtype_of(_format_of(path), subtype)
+    check_writable(path)

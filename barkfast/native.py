@@ -1,0 +1,34 @@
+"""The optional compiled module `barkfast._native`, and why it is absent where it is."""
+
+import importlib
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+# setup.py leaves its reason here when it installs without the module.
+BUILD_NOTE = Path(__file__).with_name("_native_build.txt")
+
+
+@cache
+def _import_native() -> tuple[ModuleType | None, str]:
+    try:
+        module = importlib.import_module("barkfast._native")
+    except ImportError as error:
+        if BUILD_NOTE.is_file():
+            return None, f"not built: {BUILD_NOTE.read_text(encoding='utf-8').strip()}"
+        if isinstance(error, ModuleNotFoundError) and error.name == "barkfast._native":
+            return None, "not built: run `pip install` again with cmake and a C++17 compiler on PATH"
+        return None, f"built, but does not load: {error}"
+    features = [name for name, present in module.cpu_features().items() if present]
+    return module, f"loaded; this CPU has {', '.join(features) or 'no instruction set that it looks for'}"
+
+
+def load_native() -> ModuleType | None:
+    """Return `barkfast._native`, or None where it was not built or does not load; `native_status` says why."""
+    return _import_native()[0]
+
+
+def native_status() -> tuple[bool, str]:
+    """Return whether the native module is there, and one line for people: what it found, or why it is absent."""
+    module, status = _import_native()
+    return module is not None, status

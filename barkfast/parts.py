@@ -1,0 +1,116 @@
+"""The four networks of a Bark model: opened when first needed, kept, moved, dropped."""
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from barkfast.config import FineConfig
+from barkfast.errors import InputError
+from barkfast.runtime import select
+from barkfast.text import load_tokenizer
+from barkfast.weights import Checkpoint, open_model
+
+PARTS = ("text", "coarse", "fine", "codec")
+
+
+class Parts:
+    """Loaded networks by name, under the keys of `bark.generation.models`.
+
+    `models["text"]` is {"model": decoder, "tokenizer": tokenizer}; the others are the network itself. As in the
+    reference the key does not hold the size: asking for the small network when the large one is loaded changes
+    nothing without `force`.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None,
+        *,
+        device: str,
+        dtype: str,
+        engine: str,
+        small: bool,
+        codec: str | os.PathLike[str] | None,
+        tokenizer: str | os.PathLike[str] | None,
+    ) -> None:
+        self.engine = select.resolve_engine(engine)
+        self.device = select.resolve_device(device)
+        select.resolve_dtype(dtype, self.device)
+        self.dtype, self.small = dtype, small
+        self._model, self._codec, self._tokenizer = model, codec, tokenizer
+        self.offload = select.truthy(os.environ.get("SUNO_OFFLOAD_CPU"))
+        self.models: dict[str, Any] = {}
+        self.devices: dict[str, str] = {}
+        self._checkpoints: dict[bool, Checkpoint] = {}
+
+    def checkpoint(self, small: bool | None = None) -> Checkpoint:
+        """The checkpoint of the given size, or of the size this object was made for."""
+        small = self.small if small is None else small
+        if small not in self._checkpoints:
+            self._checkpoints[small] = open_model(self._model, small=small, codec=self._codec)
+        return self._checkpoints[small]
+
+    def load(self, part: str, *, device: str | None = None, small: bool | None = None, force: bool = False) -> Any:
+        """Load one part if it is not there yet, on `device`, and return its entry in `models`."""
+        if part not in PARTS:
+            raise InputError(f"unknown part {part!r}; expected one of {', '.join(PARTS)}")
+        if part in self.models and device is None and not force:
+            return self.models[part]
+        target = select.resolve_device(device) if device else self.device
+        if part == "codec" and target == "mps":
+            target = "cpu"  # its LSTM does not run there
+        home = "cpu" if self.offload else target
+        if force:
+            # Found anew too: files and environment may have changed since.
+            self._checkpoints.clear()
+        if force or part not in self.models:
+            self.drop(part)
+            self.models[part] = self._build(part, self.checkpoint(small), target, home)
+        elif target != self.devices[part]:
+            self.network(part).to(home)
+        self.devices[part] = target
+        return self.models[part]
+
+    def _build(self, part: str, checkpoint: Checkpoint, target: str, home: str) -> Any:
+        if part == "codec":
+            codec = checkpoint.codec()
+            return select.build_codec(codec.config, codec.tensors, home)
+        weights = checkpoint.stage(part)
+        dtype = select.resolve_dtype(self.dtype, target)
+        if isinstance(weights.config, FineConfig):
+            return select.build_refiner(weights.config, weights.tensors, home, dtype)
+        decoder = select.build_decoder(weights.config, weights.tensors, home, dtype)
+        if part == "text":
+            return {"model": decoder, "tokenizer": load_tokenizer(checkpoint, self._tokenizer)}
+        return decoder
+
+    def network(self, part: str) -> Any:
+        """The decoder, refiner or codec of `part`, which must be loaded."""
+        return self.models[part]["model"] if part == "text" else self.models[part]
+
+    @contextmanager
+    def using(self, part: str) -> Iterator[Any]:
+        """The network of `part`, loaded, and on its device for as long as the block lasts."""
+        if part not in self.models:
+            self.load(part)
+        network = self.network(part)
+        if not self.offload:
+            yield network
+            return
+        network.to(self.devices[part])
+        try:
+            yield network
+        finally:
+            network.to("cpu")
+
+    def drop(self, part: str | None = None) -> None:
+        """Forget one part, or all, and return their memory."""
+        for name in list(self.models) if part is None else [part]:
+            self.models.pop(name, None)
+            self.devices.pop(name, None)
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()

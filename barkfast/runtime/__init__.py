@@ -1,0 +1,1 @@
+"""Engines that turn jobs into tokens; they know GPTs, not Bark's stages."""

@@ -1,0 +1,83 @@
+"""Drawing tokens as the reference does, from the same random numbers.
+
+Order: top-p on the plain logits, then top-k, then temperature, then softmax, then one multinomial draw.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from barkfast.config import Sampling
+from barkfast.errors import InputError
+
+
+class Randomness:
+    """The random numbers of one request.
+
+    With a seed, one torch generator per device, each seeded with it: the numbers that the reference would see after
+    `torch.manual_seed(seed)`, whatever else runs in the process. Without, torch's global generator.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.seed = seed
+        self._generators: dict[str, torch.Generator] = {}
+
+    @classmethod
+    def of(cls, seed: "Seed") -> "Randomness":
+        """Randomness from a seed; what is randomness already goes on from where it is."""
+        if isinstance(seed, Randomness):
+            return seed
+        if seed is not None and not isinstance(seed, int | np.integer):
+            raise InputError(f"seed is {seed!r}; expected a whole number, or None")
+        return cls(None if seed is None else int(seed))
+
+    def on(self, device: torch.device) -> torch.Generator | None:
+        """The generator for `device`; None stands for torch's global one."""
+        if self.seed is None:
+            return None
+        if device.type not in self._generators:
+            self._generators[device.type] = torch.Generator(device).manual_seed(self.seed)
+        return self._generators[device.type]
+
+
+Seed = int | Randomness | None
+
+
+def filter_top_p(logits: Tensor, top_p: float) -> Tensor:
+    """Set to -inf what lies outside the smallest set of ids whose probabilities sum beyond `top_p`.
+
+    In numpy and float32 as in the reference: which of several equal logits survives depends on numpy's sort.
+    """
+    values = logits.float().cpu().numpy().copy()
+    order = np.argsort(values)[::-1]
+    weights = np.exp(values[order] - values.max())
+    beyond = np.cumsum(weights / np.sum(weights, keepdims=True)) > top_p
+    beyond[1:] = beyond[:-1].copy()
+    beyond[0] = False
+    values[order[beyond]] = -np.inf
+    return torch.from_numpy(values).to(logits.device)
+
+
+def filter_top_k(logits: Tensor, top_k: int) -> Tensor:
+    """Set to -inf what is smaller than the `top_k`-th largest logit; ties with it survive."""
+    threshold = torch.topk(logits, min(top_k, logits.shape[-1])).values[-1]
+    return logits.masked_fill(logits < threshold, -torch.inf)
+
+
+def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Filtered and tempered probabilities of (n,) `logits`; one-hot for greedy sampling."""
+    logits = logits.float()
+    if not sampling.temperature:
+        return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
+    if sampling.top_p is not None:
+        logits = filter_top_p(logits, sampling.top_p)
+    if sampling.top_k is not None:
+        logits = filter_top_k(logits, sampling.top_k)
+    return torch.softmax(logits / sampling.temperature, dim=-1)
+
+
+def draw(probs: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
+    """Draw one index per row of `probs` (..., n); greedy sampling takes the largest and no random number."""
+    if sampling.greedy:
+        return probs.argmax(-1)
+    return torch.multinomial(probs, num_samples=1, generator=generator)[..., 0]

@@ -1,0 +1,201 @@
+"""Text to token ids: whitespace, then WordPiece as in bert-base-multilingual-cased."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from barkfast.errors import CheckpointError, InputError, MissingFileError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+    from barkfast.weights import Checkpoint
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# The second is the same repository under its present name.
+BERT_REPOS = ("bert-base-multilingual-cased", "google-bert/bert-base-multilingual-cased")
+
+
+def normalize_whitespace(text: str) -> str:
+    """Collapse runs of whitespace to one space and strip the ends."""
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def check_text(text: object) -> str:
+    """The text with its whitespace normalized; InputError unless it is a str with something in it."""
+    if not isinstance(text, str):
+        raise InputError(f"text is {text!r} ({type(text).__name__}); expected a str")
+    normalized = normalize_whitespace(text)
+    if not normalized:
+        raise InputError(f"text is {text!r}: nothing to say; expected at least one visible character")
+    if any("\ud800" <= character <= "\udfff" for character in normalized):
+        raise InputError(f"text is {normalized[:80]!r}: it holds bytes that are not valid UTF-8; fix its encoding")
+    return normalized
+
+
+class Tokenizer:
+    """WordPiece with BERT's normalization; the ids are those of transformers' BertTokenizer.
+
+    `origin` says where it came from, for people.
+    """
+
+    def __init__(self, tokenizer: "tokenizers.Tokenizer", origin: str = "memory") -> None:
+        # A tokenizer.json may ask for padding or cutting; the stages do both themselves.
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self._tokenizer = tokenizer
+        self.origin = origin
+
+    @classmethod
+    def from_vocabulary(cls, vocabulary: Sequence[str], origin: str = "memory", **settings: Any) -> "Tokenizer":
+        """Make one from the entries of a vocab.txt.
+
+        Args:
+            vocabulary: the entries, in the order of their ids; `##` marks the inside of a word.
+            origin: where they came from.
+            settings: as in a tokenizer_config.json: do_lower_case, tokenize_chinese_chars, strip_accents.
+        """
+        import tokenizers
+        from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+        ids = {token: i for i, token in enumerate(vocabulary)}
+        if "[UNK]" not in ids:
+            raise CheckpointError(f"a vocabulary of {len(ids)} entries without [UNK]; expected a BERT vocabulary")
+        tokenizer = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer(
+            clean_text=True,
+            handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+            strip_accents=settings.get("strip_accents"),
+            lowercase=settings.get("do_lower_case", False),
+        )
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece(prefix="##")
+        # So that "[MASK]" in a text is one token, as in transformers. Absent ones would grow the vocabulary: left out.
+        tokenizer.add_special_tokens([token for token in SPECIAL_TOKENS if token in ids])
+        return cls(tokenizer, origin)
+
+    @classmethod
+    def from_path(cls, path: str | os.PathLike[str]) -> "Tokenizer":
+        """Read a tokenizer.json, a vocab.txt, or a folder with either.
+
+        A tokenizer_config.json beside it is honoured (do_lower_case and the like).
+
+        Raises:
+            MissingFileError: nothing there.
+            CheckpointError: the file is not a tokenizer.
+        """
+        path = Path(path)
+        file = find_tokenizer_file(path)
+        if file is None:
+            raise MissingFileError(f"no tokenizer at {path}; expected a tokenizer.json, a vocab.txt, or a folder of it")
+        settings = _read_settings(file.with_name("tokenizer_config.json"))
+        if file.suffix == ".json":
+            return cls(_read_tokenizer_json(file, settings), str(file))
+        try:
+            with open(file, encoding="utf-8") as lines:
+                # Not splitlines(): that also splits at separators which are entries of real vocabularies.
+                vocabulary = [line.rstrip("\n") for line in lines]
+            return cls.from_vocabulary(vocabulary, str(file), **settings)
+        except (UnicodeDecodeError, CheckpointError) as error:
+            raise CheckpointError(f"{file} is not a BERT vocabulary: {error}") from error
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without [CLS] and [SEP] around them."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids, as far as tokens keep it."""
+        return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False)
+
+    @property
+    def vocab_size(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """The settings of a tokenizer_config.json that change ids; empty where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        names = ("do_lower_case", "tokenize_chinese_chars", "strip_accents")
+        return {name: config[name] for name in names if config.get(name) is not None}
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not a tokenizer configuration: {error}") from error
+
+
+def _read_tokenizer_json(path: Path, settings: dict[str, Any]) -> "tokenizers.Tokenizer":
+    import tokenizers
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        description = json.loads(text)
+        normalizer = description.get("normalizer") or {}
+        if settings and normalizer.get("type") == "BertNormalizer":
+            # transformers lets the configuration overrule the file; so do we.
+            ours = {"do_lower_case": "lowercase", "tokenize_chinese_chars": "handle_chinese_chars"}
+            normalizer.update({ours.get(name, name): value for name, value in settings.items()})
+            text = json.dumps(description)
+        return tokenizers.Tokenizer.from_str(text)
+    except Exception as error:
+        # The tokenizers library raises plain Exception for whatever it cannot parse.
+        raise CheckpointError(f"{path} is not a tokenizer: {error}") from error
+
+
+def find_tokenizer_file(path: str | os.PathLike[str]) -> Path | None:
+    """The tokenizer.json or vocab.txt that a path (either file, or their folder) means; None where there is none."""
+    path = Path(path)
+    if path.is_dir():
+        return next((path / name for name in ("tokenizer.json", "vocab.txt") if (path / name).is_file()), None)
+    return path if path.is_file() else None
+
+
+def _fetch(repo: str) -> Path:
+    """A repository's tokenizer, from the cache or the hub; the smaller file first."""
+    from barkfast.weights import fetch_from_hub
+
+    # The settings first: they must lie beside the file when that is read.
+    fetch_from_hub(repo, "tokenizer_config.json", optional=True)
+    file = fetch_from_hub(repo, "vocab.txt", optional=True) or fetch_from_hub(repo, "tokenizer.json")
+    if file is None:
+        raise MissingFileError(f"{repo} has no tokenizer.json and no vocab.txt")
+    return file
+
+
+def load_tokenizer(checkpoint: "Checkpoint", path: str | os.PathLike[str] | None = None) -> Tokenizer:
+    """The tokenizer of a model: `path`, else $BARKFAST_TOKENIZER, else the model's own, else mBERT's from the hub.
+
+    Raises:
+        MissingFileError: found nowhere; names every place.
+    """
+    if path is not None:
+        return Tokenizer.from_path(path)
+    if checkpoint.name == "demo":
+        from barkfast.weights.demo import demo_vocabulary
+
+        return Tokenizer.from_vocabulary(demo_vocabulary(), "built in")
+    named = os.environ.get("BARKFAST_TOKENIZER")
+    if named:
+        try:
+            return Tokenizer.from_path(named)
+        except MissingFileError as error:
+            raise MissingFileError(f"BARKFAST_TOKENIZER: {error}") from error
+    places = ["BARKFAST_TOKENIZER (not set)"]
+    if checkpoint.folder is not None:
+        if find_tokenizer_file(checkpoint.folder) is not None:
+            return Tokenizer.from_path(checkpoint.folder)
+        places.append(f"{checkpoint.folder} (no tokenizer.json, no vocab.txt)")
+    for repo in ([checkpoint.repo] if checkpoint.repo else []) + list(BERT_REPOS):
+        try:
+            return Tokenizer.from_path(_fetch(repo))
+        except MissingFileError as error:
+            places.append(f"{repo} ({error})")
+    if checkpoint.name.startswith("random:"):
+        places.append(f"{checkpoint.name} itself (random weights bring no tokenizer)")
+    raise MissingFileError(
+        f"no tokenizer for {checkpoint.name}; looked in: {'; '.join(places)}. Set BARKFAST_TOKENIZER to the vocab.txt "
+        f"or tokenizer.json of {BERT_REPOS[0]}, or to a folder that holds it"
+    )

@@ -1,0 +1,24 @@
+"""Voices (history prompts): find, load, check, save.
+
+A voice is three arrays of the tokens that a stretch of speech went through: semantic_prompt (n,),
+coarse_prompt (2, frames) and fine_prompt (8, frames), integers.
+"""
+
+from barkfast.voices.check import check_voice
+from barkfast.voices.files import KEYS, PARTS, LoadedVoice, Voice, check_voice_output, save_voice
+from barkfast.voices.load import find_voices, load_voice
+from barkfast.voices.names import SUPPORTED_LANGS, VOICE_NAMES
+
+__all__ = [
+    "KEYS",
+    "PARTS",
+    "SUPPORTED_LANGS",
+    "VOICE_NAMES",
+    "LoadedVoice",
+    "Voice",
+    "check_voice",
+    "check_voice_output",
+    "find_voices",
+    "load_voice",
+    "save_voice",
+]

@@ -1,0 +1,100 @@
+"""Voice files: .npz with all three arrays, .npy with one."""
+
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from barkfast.errors import VoiceError
+from barkfast.files import check_writable, replacing
+from barkfast.voices.names import VOICE_NAMES
+
+Voice = Mapping[str, np.ndarray]
+
+PARTS = ("semantic", "coarse", "fine")
+KEYS = tuple(f"{part}_prompt" for part in PARTS)
+# What numpy and zipfile raise for files that are damaged, foreign, or would need a pickle to be run.
+_UNREADABLE = (
+    *(OSError, ValueError, EOFError, KeyError, MemoryError, NotImplementedError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
+
+class LoadedVoice(dict[str, np.ndarray]):
+    """A voice that knows where it came from, for messages."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], origin: str) -> None:
+        super().__init__(arrays)
+        self.origin = origin
+
+
+def read_npy(path: Path, key: str) -> np.ndarray:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except _UNREADABLE as error:
+        raise VoiceError(f"voice file {path}: {key} cannot be read: {error}; expected an integer .npy array") from error
+    if not isinstance(array, np.ndarray):
+        raise VoiceError(f"voice file {path}: {key} is an archive; expected an integer .npy array")
+    return array
+
+
+def read_npz(path: Path) -> LoadedVoice:
+    """The three arrays of an .npz file, as far as it has them; whatever else it holds is not read."""
+    if not path.exists():
+        name = path.stem if path.parent.name != "v2" else f"v2/{path.stem}"
+        hint = f"; the voice of that name is {name!r}, without .npz" if name in VOICE_NAMES else ""
+        raise VoiceError(f"voice file {path} does not exist{hint}")
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except _UNREADABLE as error:
+        raise VoiceError(f"voice file {path} is not an .npz archive of arrays ({error}); save it again") from error
+    if isinstance(archive, np.ndarray):
+        raise VoiceError(f"voice file {path} is a single array; expected an .npz archive with {', '.join(KEYS)}")
+    arrays = {}
+    with archive:
+        for key in KEYS:
+            if key not in archive.files:
+                continue
+            try:
+                arrays[key] = archive[key]
+            except _UNREADABLE as error:
+                raise VoiceError(f"voice file {path}: {key} cannot be read: {error}; save it again") from error
+            # numpy hands out the bytes of a member that is no array.
+            if not isinstance(arrays[key], np.ndarray):
+                raise VoiceError(f"voice file {path}: {key} is not a numpy array; save it again")
+    if not arrays:
+        held = ", ".join(archive.files) or "nothing"
+        raise VoiceError(f"voice file {path} holds {held}; expected {', '.join(KEYS)}")
+    return LoadedVoice(arrays, f"voice file {path}")
+
+
+def check_voice_output(path: str | os.PathLike[str]) -> None:
+    """Raise InputError, before the work, unless `save_voice` can write to `path`."""
+    if not str(path).endswith(".npz"):
+        raise VoiceError(f"cannot save a voice as {str(path)!r}; its name must end in .npz")
+    check_writable(path)
+
+
+def save_voice(path: str | os.PathLike[str], voice: Mapping[str, Any]) -> None:
+    """Write a voice to an .npz file, whole or not at all; keys beyond the three are kept.
+
+    Raises:
+        VoiceError: a key is missing, a value is no plain array, or the name does not end in .npz.
+    """
+    if not str(path).endswith(".npz"):
+        raise VoiceError(f"cannot save a voice as {str(path)!r}; its name must end in .npz")
+    if not isinstance(voice, Mapping):
+        raise VoiceError(f"a voice is a dict with {', '.join(KEYS)}; got {type(voice).__name__}")
+    missing = [key for key in KEYS if key not in voice]
+    if missing:
+        raise VoiceError(f"cannot save {path}: the voice has no {', '.join(missing)}")
+    arrays: dict[str, Any] = {key: np.asarray(value) for key, value in voice.items()}
+    for key, array in arrays.items():
+        if array.dtype.hasobject:
+            raise VoiceError(f"cannot save {path}: {key} is not a plain array, and would have to be pickled")
+    with replacing(path) as file:
+        np.savez(file, **arrays)

@@ -1,0 +1,108 @@
+"""Find a voice by name, path or dict."""
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from barkfast.errors import MissingFileError, VoiceError
+from barkfast.voices.files import KEYS, LoadedVoice, read_npz
+from barkfast.voices.names import UNNAMED_IN_BARK, VOICE_NAMES
+from barkfast.voices.places import SUNO_REPO, hub_place, local_places, speaks_suno
+
+if TYPE_CHECKING:
+    from barkfast.weights import Checkpoint
+
+
+def _find_nearest(name: str, names: Iterable[str]) -> str | None:
+    """The known name most like the one given, whatever its case."""
+    known = {n.lower(): n for n in sorted(names)}
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.3)
+    return known[near[0]] if near else None
+
+
+def _load_by_name(asked: str, checkpoint: "Checkpoint | None", folder: str | os.PathLike[str] | None) -> LoadedVoice:
+    name = asked.replace(os.sep, "/")
+    places = local_places(checkpoint, folder)
+    for place in places:
+        if name in place.names:
+            return place.load(name)
+    looked = [place.description for place in places]
+    known = VOICE_NAMES | UNNAMED_IN_BARK
+    try:
+        hub = hub_place(name, checkpoint)
+        if hub is not None:
+            if name in hub.names:
+                return hub.load(name)
+            looked.append(hub.description)
+            known |= hub.names
+    except MissingFileError as error:
+        looked.append(f"the hub ({error})")
+    where = "; ".join(looked) or "no place: there is no folder of voices"
+    if name in known and checkpoint is not None and not speaks_suno(checkpoint):
+        raise VoiceError(
+            f"voice {asked!r} is one of Suno's, and {checkpoint.name} has other tokens, so it does not fit; "
+            f"looked in: {where}. `barkfast voices --model {checkpoint.name}` lists those that do"
+        )
+    if name in known:
+        raise VoiceError(
+            f"voice {asked!r} is one of Suno's, but it is not here; looked in: {where}. Set BARKFAST_VOICES to a "
+            "folder with Suno's .npz presets, install the bark package, or give the path of an .npz file"
+        )
+    nearest = _find_nearest(name, known.union(*(place.names for place in places)))
+    hint = f"did you mean {nearest!r}? " if nearest else ""
+    raise VoiceError(
+        f"voice {asked!r} is unknown; {hint}Looked in: {where}. "
+        "`barkfast voices` lists the names; a file is given by a path that ends in .npz"
+    )
+
+
+def load_voice(
+    voice: Any, checkpoint: "Checkpoint | None" = None, folder: str | os.PathLike[str] | None = None
+) -> dict[str, np.ndarray] | None:
+    """Find and read a voice; nothing in it is checked yet, for that takes the model's layout (`check_voice`).
+
+    Args:
+        voice: None, a mapping of the three arrays, a path ending in .npz, or a name such as "v2/en_speaker_6".
+        checkpoint: the model, whose folder or hub repository may hold voices.
+        folder: a folder of voices to look in first.
+
+    Names are looked for in `folder`, the model's folder, $BARKFAST_VOICES, an installed `bark` package, and the hub.
+
+    Raises:
+        VoiceError: unknown name (says the nearest, and where it looked), or a file that cannot be read.
+    """
+    if voice is None:
+        return None
+    if isinstance(voice, LoadedVoice):
+        return voice
+    if isinstance(voice, Mapping):
+        return LoadedVoice(voice, "the voice given as a dict")
+    if isinstance(voice, os.PathLike):
+        voice = os.fspath(voice)
+        if not str(voice).endswith(".npz"):
+            raise VoiceError(f"voice file {voice!r} does not end in .npz; names are given as a str")
+    if not isinstance(voice, str) or not voice.strip():
+        raise VoiceError(
+            f"voice is {voice!r} ({type(voice).__name__}); expected a name such as 'v2/en_speaker_6', "
+            f"the path of an .npz file, or a dict with {', '.join(KEYS)}"
+        )
+    if voice.endswith(".npz"):
+        return read_npz(Path(voice))
+    return _load_by_name(voice, checkpoint, folder)
+
+
+def find_voices(checkpoint: "Checkpoint | None" = None, folder: str | os.PathLike[str] | None = None) -> dict[str, str]:
+    """Every voice name -> where it would be taken from; Suno's that are not on this machine come from the hub."""
+    found: dict[str, str] = {}
+    for place in local_places(checkpoint, folder):
+        for name in place.names:
+            found.setdefault(name, place.description)
+    if speaks_suno(checkpoint):
+        repo = (checkpoint.repo if checkpoint else None) or SUNO_REPO
+        for name in VOICE_NAMES:
+            found.setdefault(name, f"{repo} on the hub (fetched when asked for)")
+    return dict(sorted(found.items()))

@@ -1,0 +1,162 @@
+"""The places where voices lie: folders, a model's own files, an installed `bark`, the hub."""
+
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
+
+from barkfast.config import Layout
+from barkfast.errors import MissingFileError, VoiceError
+from barkfast.voices.files import KEYS, LoadedVoice, read_npy, read_npz
+from barkfast.voices.names import UNNAMED_IN_BARK, VOICE_NAMES
+
+if TYPE_CHECKING:
+    from barkfast.weights import Checkpoint
+
+SUNO_REPO = "suno/bark"
+INDEX = "speaker_embeddings_path.json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Somewhere that voices may lie: its description, the names it has, and how to load one of them."""
+
+    description: str
+    names: frozenset[str]
+    load: Callable[[str], LoadedVoice]
+
+
+def _npz_place(folder: Path, description: str) -> Place:
+    """A folder of .npz files; one in a sub-folder is named "sub/name"."""
+    files = {p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(folder.rglob("*.npz"))}
+    return Place(description, frozenset(files), lambda name: read_npz(files[name]))
+
+
+def _check_inside(relative: str, index: str, name: str) -> None:
+    """Raise VoiceError for a path in a speaker index that would leave the model's folder."""
+    # Judged by its text, for files in the hub's cache are links to elsewhere; by both conventions, for it came from
+    # another machine.
+    for path in (PurePosixPath(relative), PureWindowsPath(relative)):
+        if path.is_absolute() or path.anchor or ".." in path.parts:
+            raise VoiceError(
+                f"{index}: the entry {name!r} leads outside the model's folder: {relative!r}; not followed"
+            )
+
+
+def _read_index(path: Path) -> dict[str, dict[str, str]]:
+    """Name -> array key -> relative path, from a speaker_embeddings_path.json."""
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        voices = {name: entry for name, entry in index.items() if isinstance(entry, dict)}
+    except (ValueError, AttributeError) as error:
+        raise VoiceError(f"{path} is not an index of voices: {error}") from error
+    return voices
+
+
+def _triple_place(index: Mapping[str, Mapping[str, str]], where: str, fetch: Callable[[str], Path]) -> Place:
+    """Voices in the Hugging Face layout: three .npy files each, listed in an index.
+
+    `fetch` turns a path from the index into a local file.
+    """
+
+    def load(name: str) -> LoadedVoice:
+        entry = index[name]
+        for key in KEYS:
+            if not isinstance(entry.get(key), str):
+                raise VoiceError(f"{where}, {INDEX}: the entry {name!r} has no path for {key}")
+            _check_inside(entry[key], f"{where}, {INDEX}", name)
+        return LoadedVoice({key: read_npy(fetch(entry[key]), key) for key in KEYS}, f"voice {name!r} from {where}")
+
+    return Place(where, frozenset(index), load)
+
+
+def _conventional_index(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    return {name: {key: f"speaker_embeddings/{name}_{key}.npy" for key in KEYS} for name in names}
+
+
+def _model_places(folder: Path, description: str) -> list[Place]:
+    """The voices that lie in a folder laid out like a model's."""
+    places = []
+    embeddings = folder / "speaker_embeddings"
+    if (folder / INDEX).is_file():
+        index = _read_index(folder / INDEX)
+    else:
+        tail = "_semantic_prompt.npy"
+        semantic = embeddings.rglob(f"*{tail}")
+        index = _conventional_index(p.relative_to(embeddings).as_posix().removesuffix(tail) for p in semantic)
+    if index:
+        places.append(_triple_place(index, description, lambda relative: folder / relative))
+    if folder.is_dir():
+        # Only at the top, and where `barkfast convert` and Suno put them: a model's folder may be deep.
+        files = {p.stem: p for p in sorted(folder.glob("*.npz"))}
+        for sub in ("voices", "speaker_embeddings"):
+            files.update(
+                {p.relative_to(folder / sub).with_suffix("").as_posix(): p for p in (folder / sub).rglob("*.npz")}
+            )
+        if files:
+            places.append(Place(description, frozenset(files), lambda name: read_npz(files[name])))
+    return places
+
+
+def _named_folder(folder: str | os.PathLike[str], said_by: str) -> list[Place]:
+    """A folder the user named: .npz files, or the Hugging Face layout."""
+    path = Path(folder)
+    if not path.is_dir():
+        raise VoiceError(f"{said_by} is {str(folder)!r}, which is not a folder; expected one with voices (.npz)")
+    if (path / INDEX).is_file() or (path / "speaker_embeddings").is_dir():
+        return _model_places(path, f"{said_by} {path}")
+    return [_npz_place(path, f"{said_by} {path}")]
+
+
+def _bark_place() -> Place | None:
+    """The presets of an installed `bark`, found without importing it."""
+    spec = importlib.util.find_spec("bark")
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        prompts = Path(location) / "assets" / "prompts"
+        if prompts.is_dir():
+            return _npz_place(prompts, f"the installed bark package ({prompts})")
+    return None
+
+
+def local_places(checkpoint: "Checkpoint | None", folder: str | os.PathLike[str] | None) -> list[Place]:
+    """Every place on this machine, the first one first."""
+    places: list[Place] = []
+    if folder is not None:
+        places += _named_folder(folder, "the voices folder")
+    if checkpoint is not None and checkpoint.folder is not None:
+        places += _model_places(checkpoint.folder, f"the model's folder {checkpoint.folder}")
+    if os.environ.get("BARKFAST_VOICES"):
+        places += _named_folder(os.environ["BARKFAST_VOICES"], "BARKFAST_VOICES")
+    bark = _bark_place() if speaks_suno(checkpoint) else None
+    return places + ([bark] if bark else [])
+
+
+def speaks_suno(checkpoint: "Checkpoint | None") -> bool:
+    """Whether Suno's voices fit the model; without a model, they are what is meant."""
+    ours = checkpoint.layout if checkpoint else Layout()
+    return (ours.semantic.vocab_size, ours.codebook_size) == (Layout().semantic.vocab_size, Layout().codebook_size)
+
+
+def hub_place(name: str, checkpoint: "Checkpoint | None") -> Place | None:
+    """The hub repository that may hold a voice, or None where none is expected to."""
+    from barkfast.weights import fetch_from_hub
+
+    suno_name = name in VOICE_NAMES | UNNAMED_IN_BARK
+    repo = checkpoint.repo if checkpoint is not None else None
+    if repo is None and suno_name and speaks_suno(checkpoint):
+        repo = SUNO_REPO
+    if repo is None:
+        return None
+    file = fetch_from_hub(repo, INDEX, optional=True)
+    index = _read_index(file) if file else _conventional_index([name] if suno_name else [])
+
+    def fetch(relative: str) -> Path:
+        found = fetch_from_hub(repo, relative)
+        if found is None:
+            raise MissingFileError(f"{repo} on the hub has no {relative}")
+        return found
+
+    return _triple_place(index, f"{repo} on the hub", fetch)

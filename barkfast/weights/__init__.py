@@ -1,0 +1,7 @@
+"""Where tensors come from: any checkpoint by name or path, memory-mapped, and no pickle's code ever run."""
+
+from barkfast.weights.checkpoint import STAGES, Checkpoint, CodecWeights, StageWeights
+from barkfast.weights.hub import fetch_from_hub
+from barkfast.weights.resolve import open_model
+
+__all__ = ["STAGES", "Checkpoint", "CodecWeights", "StageWeights", "fetch_from_hub", "open_model"]

@@ -1,0 +1,115 @@
+"""What a found model looks like: a checkpoint, and the weights it hands out."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from barkfast.config import CodecConfig, FineConfig, GPTConfig, Layout
+from barkfast.errors import CheckpointError, InputError
+from barkfast.weights.shapes import check_tensors, codec_shapes, gpt_shapes
+
+STAGES = ("text", "coarse", "fine")
+
+
+@dataclass(frozen=True)
+class StageWeights:
+    """One GPT's size and tensors.
+
+    `tensors` has Suno's nanoGPT keys without `_orig_mod.`, on the CPU, memory-mapped where the file allows, in the
+    dtype they are stored in. Read-only by agreement: they may be the file itself. The fine network's
+    `lm_heads.{i}.weight` and `transformer.wtes.{i+1}.weight` are both present and are one tensor.
+    """
+
+    config: GPTConfig | FineConfig
+    tensors: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class CodecWeights:
+    """EnCodec's decoder and the codebooks that are used, fp32, weight norm folded.
+
+    Keys: `decoder.layers.N.conv.{weight,bias}` (transposed convolutions too),
+    `decoder.layers.1.lstm.{weight,bias}_{ih,hh}_l{0,1}`, `decoder.layers.N.block.{1,3}.conv.{weight,bias}`,
+    `decoder.layers.N.shortcut.conv.{weight,bias}`, `quantizer.layers.N.codebook.embed`.
+    """
+
+    config: CodecConfig
+    tensors: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model that was found; each stage is read when it is asked for.
+
+    Args:
+        name: as asked for, e.g. "suno/bark", "random:nano:0" or a path.
+        origin: one line for people: where it was found.
+        layout: its token ids, rates and lengths.
+        folder: the local folder where its tokenizer files and voices may lie.
+        repo: the hub repository that holds its tokenizer files and voices.
+        read_stage: stage name -> weights.
+        read_codec: -> codec weights.
+    """
+
+    name: str
+    origin: str
+    layout: Layout
+    folder: Path | None
+    repo: str | None
+    read_stage: Callable[[str], StageWeights] = field(repr=False)
+    read_codec: Callable[[], CodecWeights] = field(repr=False)
+
+    def stage(self, name: str) -> StageWeights:
+        """Open "text", "coarse" or "fine".
+
+        Errors: CheckpointError if the file is damaged, or its keys, shapes or vocabulary do not fit its
+        configuration; MissingFileError if it cannot be found.
+        """
+        if name not in STAGES:
+            raise InputError(f"unknown stage {name!r}; expected one of {', '.join(STAGES)}")
+        weights = self.read_stage(name)
+        where = f"{name} network of {self.name} ({self.origin})"
+        check_tensors(weights.tensors, gpt_shapes(weights.config), where)
+        _check_vocabulary(name, weights.config, self.layout, where)
+        return weights
+
+    def codec(self) -> CodecWeights:
+        """Open the codec. Errors: as `stage`."""
+        weights = self.read_codec()
+        check_tensors(weights.tensors, codec_shapes(weights.config), f"codec for {self.name}")
+        if weights.config.codebook_size != self.layout.codebook_size:
+            raise CheckpointError(
+                f"the codec has codebooks of {weights.config.codebook_size} entries, but {self.name} speaks codes of "
+                f"{self.layout.codebook_size}; give the codec that belongs to the model (BARKFAST_CODEC or codec=)"
+            )
+        return weights
+
+
+def _check_vocabulary(name: str, config: GPTConfig | FineConfig, layout: Layout, where: str) -> None:
+    """Every id the layout uses must exist in the network, or generation would index out of its tables."""
+    semantic, coarse = layout.semantic, layout.coarse
+    if name == "text":
+        largest_in = max(semantic.text_pad_token, semantic.infer_token, semantic.pad_token)
+        largest_out = semantic.pad_token
+    elif name == "coarse":
+        largest_in = max(coarse.semantic_pad_token, coarse.infer_token)
+        largest_out = semantic.vocab_size + coarse.n_codebooks * layout.codebook_size - 1
+    else:
+        largest_in, largest_out = layout.codebook_size, layout.codebook_size - 1
+        if isinstance(config, FineConfig) and config.n_codes_total != layout.fine.n_codebooks:
+            raise CheckpointError(
+                f"{where}: it has {config.n_codes_total} codebooks, but its generation_config.json says "
+                f"{layout.fine.n_codebooks}"
+            )
+    limits: Mapping[str, tuple[int, int]] = {
+        "input_vocab_size": (largest_in, config.input_vocab_size),
+        "output_vocab_size": (largest_out, config.output_vocab_size),
+    }
+    for key, (largest, size) in limits.items():
+        if largest >= size:
+            raise CheckpointError(
+                f"{where}: token id {largest} is needed but {key} is {size}; the generation_config.json beside the "
+                f"weights is missing or belongs to another model"
+            )

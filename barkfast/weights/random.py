@@ -1,0 +1,93 @@
+"""Models made from a seed, in Suno's layout: for benchmarks and tests, and the recipe of the built-in demo."""
+
+import math
+
+import torch
+
+from barkfast.config import CodecConfig, FineConfig, GPTConfig, Layout
+from barkfast.errors import InputError
+from barkfast.weights.checkpoint import STAGES, Checkpoint, CodecWeights, StageWeights
+from barkfast.weights.files import Tensors
+from barkfast.weights.shapes import codec_shapes, gpt_shapes
+
+# n_layer, n_head, n_embd of each size, and the codec's filters; small and large are Suno's.
+SIZES = {"nano": (2, 2, 64, 4), "small": (12, 12, 768, 32), "large": (24, 16, 1024, 32)}
+VOCABULARIES = {"text": (129_600, 10_048), "coarse": (12_096, 12_096), "fine": (1056, 1056)}
+
+# Measured: with it random codes decode to noise of an rms of about 0.1.
+_LAST_CONV_GAIN = 0.2
+
+
+def open_random(name: str) -> Checkpoint:
+    """`random:nano|small|large[:seed]`; each network is made when it is asked for, the same every time."""
+    _, _, rest = name.partition(":")
+    size, _, digits = rest.partition(":")
+    if size not in SIZES or (digits and not digits.isdecimal()):
+        raise InputError(
+            f"unknown model {name!r}; expected random:SIZE or random:SIZE:SEED with SIZE one of "
+            f"{', '.join(SIZES)} and SEED a whole number"
+        )
+    seed = int(digits or 0)
+    n_layer, n_head, n_embd, n_filters = SIZES[size]
+    layout = Layout()
+
+    def read_stage(stage: str) -> StageWeights:
+        make = FineConfig if stage == "fine" else GPTConfig
+        n_in, n_out = VOCABULARIES[stage]
+        config = make(n_layer, n_head, n_embd, n_in, n_out, bias=False)
+        return StageWeights(config, make_gpt(config, stage_generator(seed, stage)))
+
+    def read_codec() -> CodecWeights:
+        config = CodecConfig(n_codebooks=layout.fine.n_codebooks, n_filters=n_filters)
+        return CodecWeights(config, make_codec(config, stage_generator(seed, "codec")))
+
+    return Checkpoint(name, f"made from seed {seed}", layout, None, None, read_stage, read_codec)
+
+
+def stage_generator(seed: int, stage: str) -> torch.Generator:
+    """A generator of its own for each network, so that none depends on the order in which they are opened."""
+    index = (*STAGES, "codec").index(stage)
+    return torch.Generator().manual_seed(seed * 4 + index)
+
+
+def make_gpt(config: GPTConfig | FineConfig, generator: torch.Generator) -> Tensors:
+    """Random weights, fp32, scaled so that attention looks around and logits have a spread of about 2.
+
+    Taking GPT-2's 0.02 throughout would make a narrow network's output nearly uniform, and nearly blind to its
+    context: useless for finding errors.
+    """
+    tensors: Tensors = {}
+    for key, shape in gpt_shapes(config).items():
+        if key.endswith(".bias"):
+            tensors[key] = torch.zeros(shape)
+        elif len(shape) == 1:
+            tensors[key] = torch.ones(shape)
+        elif key.startswith("lm_heads."):
+            # One tensor with the input table of the codebook it predicts.
+            tensors[key] = tensors[f"transformer.wtes.{int(key.split('.')[1]) + 1}.weight"]
+        else:
+            spread = 2 if key.startswith(("lm_head", "transformer.wtes")) else 1
+            std = 0.02 if key.startswith(("transformer.wte.", "transformer.wpe.")) else spread / math.sqrt(shape[1])
+            tensors[key] = torch.empty(shape).normal_(0, std, generator=generator)
+    return tensors
+
+
+def make_codec(config: CodecConfig, generator: torch.Generator) -> Tensors:
+    """Random weights, fp32, that keep the signal's size from layer to layer and end at an audible level."""
+    shapes = codec_shapes(config)
+    last = max((key for key in shapes if key.startswith("decoder")), key=lambda key: int(key.split(".")[2]))
+    last_layer = last.rsplit(".conv.", 1)[0]
+    tensors: Tensors = {}
+    for key, shape in shapes.items():
+        if ".bias" in key:
+            tensors[key] = torch.zeros(shape)
+        elif key.endswith("codebook.embed"):
+            std = 1 / math.sqrt(config.n_codebooks)
+            tensors[key] = torch.empty(shape).normal_(0, std, generator=generator)
+        else:
+            # A transposed convolution's weight is (in, out, 2 * stride), and two of its taps reach each sample.
+            transposed = len(shape) == 3 and shape[0] == 2 * shape[1]
+            fan_in = 2 * shape[0] if transposed else math.prod(shape[1:])
+            gain = _LAST_CONV_GAIN if key.startswith(f"{last_layer}.") else 1.0
+            tensors[key] = torch.empty(shape).normal_(0, gain / math.sqrt(fan_in), generator=generator)
+    return tensors

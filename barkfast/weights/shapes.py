@@ -1,0 +1,114 @@
+"""The keys and shapes that weights must have, and the check that they do."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+
+from barkfast.config import CodecConfig, FineConfig, GPTConfig
+from barkfast.errors import CheckpointError
+
+Shapes = dict[str, tuple[int, ...]]
+
+MAX_LISTED = 8
+
+
+def gpt_shapes(config: GPTConfig | FineConfig) -> Shapes:
+    """Key -> shape of every tensor of one GPT, in Suno's naming.
+
+    `bias` rules the Linear layers everywhere but the LayerNorms only of the causal networks: the fine network's
+    LayerNorms always have one.
+    """
+    d = config.n_embd
+    fine = isinstance(config, FineConfig)
+    shapes: Shapes = {}
+    if isinstance(config, FineConfig):
+        for i in range(config.n_codes_total):
+            shapes[f"transformer.wtes.{i}.weight"] = (config.input_vocab_size, d)
+        for i in range(config.n_codes_total - config.n_codes_given):
+            shapes[f"lm_heads.{i}.weight"] = (config.output_vocab_size, d)
+    else:
+        shapes["transformer.wte.weight"] = (config.input_vocab_size, d)
+        shapes["lm_head.weight"] = (config.output_vocab_size, d)
+    shapes["transformer.wpe.weight"] = (config.block_size, d)
+
+    def add(name: str, shape: tuple[int, ...], bias: bool) -> None:
+        shapes[f"{name}.weight"] = shape
+        if bias:
+            shapes[f"{name}.bias"] = shape[:1]
+
+    for i in range(config.n_layer):
+        block = f"transformer.h.{i}"
+        add(f"{block}.ln_1", (d,), fine or config.bias)
+        add(f"{block}.attn.c_attn", (3 * d, d), config.bias)
+        add(f"{block}.attn.c_proj", (d, d), config.bias)
+        add(f"{block}.ln_2", (d,), fine or config.bias)
+        add(f"{block}.mlp.c_fc", (4 * d, d), config.bias)
+        add(f"{block}.mlp.c_proj", (d, 4 * d), config.bias)
+    add("transformer.ln_f", (d,), fine or config.bias)
+    return shapes
+
+
+def codec_shapes(config: CodecConfig) -> Shapes:
+    """Key -> shape of EnCodec's decoder and codebooks, weight norm folded.
+
+    Layer numbers count the activations too: 0 convolution, 1 LSTM, then for each ratio ELU, transposed
+    convolution, residual blocks; last ELU and convolution.
+    """
+    shapes: Shapes = {}
+
+    def add(name: str, shape: tuple[int, int, int], n_out: int) -> None:
+        shapes[f"{name}.conv.weight"] = shape
+        shapes[f"{name}.conv.bias"] = (n_out,)
+
+    channels = config.n_filters * 2 ** len(config.ratios)
+    add("decoder.layers.0", (channels, config.dimension, config.kernel_size), channels)
+    for i in range(config.n_lstm_layers):
+        for side in ("ih", "hh"):
+            shapes[f"decoder.layers.1.lstm.weight_{side}_l{i}"] = (4 * channels, channels)
+            shapes[f"decoder.layers.1.lstm.bias_{side}_l{i}"] = (4 * channels,)
+    layer = 2
+    for ratio in config.ratios:
+        add(f"decoder.layers.{layer + 1}", (channels, channels // 2, 2 * ratio), channels // 2)
+        channels //= 2
+        hidden = channels // config.compress
+        layer += 2
+        for _ in range(config.n_residual_layers):
+            block = f"decoder.layers.{layer}"
+            add(f"{block}.block.1", (hidden, channels, config.residual_kernel_size), hidden)
+            add(f"{block}.block.3", (channels, hidden, 1), channels)
+            if config.conv_shortcut:
+                add(f"{block}.shortcut", (channels, channels, 1), channels)
+            layer += 1
+    add(f"decoder.layers.{layer + 1}", (1, channels, config.last_kernel_size), 1)
+    for i in range(config.n_codebooks):
+        shapes[f"quantizer.layers.{i}.codebook.embed"] = (config.codebook_size, config.dimension)
+    return shapes
+
+
+def check_tensors(tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
+    """Raise CheckpointError naming the keys that are missing, unexpected, or of the wrong shape or dtype."""
+    problems = []
+    missing, extra = shapes.keys() - tensors.keys(), tensors.keys() - shapes.keys()
+    if missing:
+        problems.append(f"{len(missing)} missing: {list_some(missing)}")
+    if extra:
+        problems.append(f"{len(extra)} unexpected: {list_some(extra)}")
+    wrong = [
+        f"{key} is {tuple(tensors[key].shape)}, expected {shape}"
+        for key, shape in shapes.items()
+        if key in tensors and tuple(tensors[key].shape) != shape
+    ]
+    if wrong:
+        problems.append(f"{len(wrong)} of the wrong shape: {list_some(wrong)}")
+    kinds = {key: value.dtype for key, value in tensors.items() if not value.is_floating_point()}
+    if kinds:
+        problems.append(f"{len(kinds)} not floating point: {list_some(f'{k} ({v})' for k, v in kinds.items())}")
+    if problems:
+        raise CheckpointError(f"{where} does not hold the tensors of a Bark model; " + "; ".join(problems))
+
+
+def list_some(names: Iterable[str]) -> str:
+    """The first few names, and how many more there are."""
+    ordered = sorted(names)
+    shown = ", ".join(ordered[:MAX_LISTED])
+    return shown if len(ordered) <= MAX_LISTED else f"{shown}, and {len(ordered) - MAX_LISTED} more"

@@ -1,0 +1,1 @@
+"""Suno's own Bark beside barkfast, on the same random checkpoints."""

@@ -1,0 +1,62 @@
+"""Whoever imports from `bark` or `bark.generation` finds the same names, signatures, defaults and constants here."""
+
+import inspect
+
+import pytest
+
+import barkfast
+import barkfast.generation
+
+from .reference import import_reference
+
+FUNCTIONS = [
+    ("", "generate_audio"),
+    ("", "text_to_semantic"),
+    ("", "semantic_to_waveform"),
+    ("", "save_as_prompt"),
+    ("", "preload_models"),
+    ("generation", "preload_models"),
+    ("generation", "generate_text_semantic"),
+    ("generation", "generate_coarse"),
+    ("generation", "generate_fine"),
+    ("generation", "codec_decode"),
+    ("generation", "load_model"),
+    ("generation", "load_codec_model"),
+    ("generation", "clean_models"),
+    ("generation", "_tokenize"),
+    ("generation", "_detokenize"),
+    ("generation", "_normalize_whitespace"),
+    ("generation", "_load_history_prompt"),
+    ("generation", "_grab_best_device"),
+]
+# Where the reference keeps its own files: of no use to a caller.
+INNER = {"CUR_PATH", "REMOTE_MODEL_PATHS"}
+
+
+def modules(name: str) -> tuple[object, object]:
+    bark, generation = import_reference()
+    return (generation, barkfast.generation) if name == "generation" else (bark, barkfast)
+
+
+@pytest.mark.parametrize(("module", "name"), FUNCTIONS)
+def test_signatures_begin_as_the_reference_does(module: str, name: str) -> None:
+    reference, ours = (inspect.signature(getattr(m, name)).parameters for m in modules(module))
+    positional = [p for p in ours.values() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    assert [(p.name, p.default) for p in positional] == [(p.name, p.default) for p in reference.values()]
+    added = [p for p in ours.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    assert all(p.default is not inspect.Parameter.empty for p in added)
+
+
+def test_constants_have_the_reference_s_values() -> None:
+    reference, ours = modules("generation")
+    plain = (bool, int, float, list, set)
+    constants = {n: v for n, v in vars(reference).items() if n.isupper() and n not in INNER and isinstance(v, plain)}
+    assert len(constants) >= 19
+    differing = {n: (v, getattr(ours, n, "absent")) for n, v in constants.items() if getattr(ours, n, "absent") != v}
+    assert not differing
+
+
+def test_the_package_exports_what_bark_exports() -> None:
+    bark, _ = import_reference()
+    exported = [n for n in vars(bark) if not n.startswith("_") and not inspect.ismodule(getattr(bark, n))]
+    assert set(exported) <= set(barkfast.__all__)

@@ -1,0 +1,281 @@
+"""The shape of the repository: which way imports flow, what an import costs, what is packaged and documented."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "barkfast"
+
+# Room -> the rooms of barkfast it may import. A room is a sub-package or a module at the top; every one has its line,
+# and reading downwards nothing imports what stands below it:
+#   face (api, generation, cli) -> bark -> parts -> {stages, runtime, weights, voices, text, audio} -> models -> config
+GROUND = {"errors", "config"}
+ROOMS = {
+    "errors": set(),
+    "config": {"errors"},
+    "jobs": GROUND,
+    "files": GROUND,
+    "native": GROUND,
+    "models": GROUND,
+    "stages": GROUND | {"jobs"},
+    "runtime": GROUND | {"jobs", "models", "native"},
+    "weights": GROUND | {"files"},
+    "audio": GROUND | {"files"},
+    "text": GROUND | {"files", "weights"},
+    "voices": GROUND | {"files", "weights"},
+}
+PIPELINE = {*ROOMS}
+ROOMS["parts"] = PIPELINE - {"stages"}
+ROOMS["bark"] = PIPELINE | {"parts"}
+ROOMS["api"] = ROOMS["bark"] | {"bark"}
+ROOMS["generation"] = ROOMS["api"] | {"api"}
+ROOMS["__init__"] = ROOMS["generation"] | {"generation"}
+# "" is `barkfast` itself, its public face.
+ROOMS["cli"] = {*ROOMS, ""}
+ROOMS["__main__"] = ROOMS["cli"] | {"cli"}
+
+# Room -> the packages it may use besides the standard library; a room without a line may use none.
+THIRD_PARTY = {
+    "config": set(),
+    "jobs": {"numpy"},
+    "models": {"torch", "numpy"},
+    "stages": {"numpy"},
+    "runtime": {"torch", "numpy", "barkfast_kernels"},
+    "weights": {"torch", "numpy", "safetensors", "huggingface_hub"},
+    "audio": {"numpy", "soundfile"},
+    "text": {"tokenizers"},
+    "voices": {"numpy"},
+    "parts": {"torch"},
+    "bark": {"torch", "numpy", "tqdm"},
+    "api": {"numpy"},
+    "generation": {"torch", "numpy"},
+    "cli": {"torch", "numpy", "huggingface_hub"},
+}
+KERNELS_MAY_IMPORT = {"torch", "triton", "barkfast_kernels"}
+# Loaded with `import barkfast`; any other package is imported by the function that needs it.
+AT_IMPORT = {"torch", "numpy"}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def imports_in(tree: ast.AST, path: Path) -> Iterator[str]:
+    """Every dotted name imported anywhere in `tree`, `from a import b` as "a.b", relative ones made absolute."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = path.relative_to(ROOT).parts[: -node.level]
+                base = ".".join([*package, base]).rstrip(".")
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def imports_when_loaded(tree: ast.Module, path: Path) -> Iterator[str]:
+    """The imports that run with the module: not those in functions, nor those for type checkers alone."""
+    pending: list[ast.AST] = list(tree.body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            pending += node.orelse
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield from imports_in(node, path)
+        else:
+            pending += ast.iter_child_nodes(node)
+
+
+def rooms_imported(names: Iterator[str]) -> set[str]:
+    """The rooms of barkfast among dotted names; `from barkfast import X` is the room X, or "" if X is no room."""
+    rooms = set()
+    for name in names:
+        head, _, rest = name.partition(".")
+        if head == "barkfast":
+            room = rest.partition(".")[0]
+            rooms.add(room if room in ROOMS and room != "__init__" else "")
+    return rooms
+
+
+def third_party(names: Iterator[str]) -> set[str]:
+    heads = {name.partition(".")[0] for name in names}
+    return heads - set(sys.stdlib_module_names) - {"barkfast"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_flow_one_way(path: Path):
+    room = room_of(path)
+    assert room in ROOMS, f"{name_of(path)}: give the room {room!r} a line in ROOMS"
+    upward = rooms_imported(imports_in(parse(path), path)) - ROOMS[room] - {room}
+    assert not upward, f"{name_of(path)} imports {sorted(upward)}; {room} may import {sorted(ROOMS[room])}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_packages_are_used_where_they_belong(path: Path):
+    room, tree = room_of(path), parse(path)
+    foreign = third_party(imports_in(tree, path)) - THIRD_PARTY.get(room, set())
+    assert not foreign, f"{name_of(path)} imports {sorted(foreign)}; {room} may not"
+    early = third_party(imports_when_loaded(tree, path)) - AT_IMPORT
+    assert not early, f"{name_of(path)} imports {sorted(early)} when loaded; import it in the function that needs it"
+
+
+def test_the_table_of_rooms_has_no_cycle_and_no_dead_line():
+    order = list(ROOMS)
+    for room, may_import in ROOMS.items():
+        later = {other for other in may_import if other and order.index(other) >= order.index(room)}
+        assert not later, f"{room} may import {sorted(later)}, which stand below it"
+    assert {room_of(path) for path in MODULES} == set(ROOMS)
+
+
+def test_kernels_know_only_tensors():
+    kernels = ROOT / "kernels"
+    assert not (kernels / "__init__.py").exists(), "kernels/ must not be importable: transformers imports `kernels`"
+    for path in sorted(kernels.rglob("*.py")):
+        foreign = third_party(imports_in(parse(path), path)) - KERNELS_MAY_IMPORT
+        assert not foreign, f"{name_of(path)} imports {sorted(foreign)}"
+
+
+def test_native_sources_do_not_include_torch():
+    for path in sorted((ROOT / "csrc").rglob("*.[ch]*")):
+        assert not re.search(r"#include\s*[<\"](torch|ATen|c10)/", path.read_text(encoding="utf-8")), name_of(path)
+
+
+def python(code: str, **env: str) -> str:
+    """Run code in a fresh interpreter that stands in the root of the repository; returns what it printed."""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_import_costs_little_beyond_torch():
+    code = "import time, torch; start = time.perf_counter(); import barkfast; print(time.perf_counter() - start)"
+    python(code)
+    # The best of several: the others measure what else the machine was doing.
+    best = min(float(python(code)) for _ in range(3))
+    assert best < 0.3, f"import barkfast took {best:.2f} s beyond import torch"
+
+
+def test_import_touches_neither_network_nor_gpu():
+    code = """
+import sys
+import torch
+events = []
+sys.addaudithook(lambda event, args: events.append(event) if event.startswith(("socket.", "urllib.")) else None)
+before = set(sys.modules)
+import barkfast
+loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
+heavy = loaded & {"transformers", "tokenizers", "huggingface_hub", "safetensors", "soundfile", "tqdm", "scipy"}
+print(events, torch.cuda.is_initialized(), sorted(heavy))
+"""
+    assert python(code).strip() == "[] False []"
+
+
+def test_transformers_works_beside_the_repository():
+    pytest.importorskip("transformers", reason="transformers is not installed (the extra `reference`)")
+    spec = "import importlib.util; spec = importlib.util.find_spec('kernels'); print(spec and spec.origin)"
+    assert not python(spec).startswith(str(ROOT)), "the repository must not provide a package named `kernels`"
+    assert python("from transformers import BarkModel; print(BarkModel.__name__)").strip() == "BarkModel"
+
+
+def repository_files() -> list[Path]:
+    """What git tracks or would track; outside a checkout, everything that is not hidden or built."""
+    git = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True
+    )
+    if git.returncode == 0:
+        names = git.stdout.decode().split("\0")
+        return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+    built = {"build", "dist", "__pycache__", "_native_build.txt"}
+    return [
+        path
+        for path in ROOT.rglob("*")
+        if path.is_file()
+        and not any(p in built or p.startswith(".") or p.endswith(".egg-info") for p in path.relative_to(ROOT).parts)
+    ]
+
+
+def test_no_file_names_a_machine_path():
+    machine_path = re.compile(r"(?<![\w.~/-])/(?:home|root|work|Users|mnt|tmp)/[\w.-]+")
+    found = []
+    for path in repository_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path.relative_to(ROOT)}: {match.group()}" for match in machine_path.finditer(text)]
+    assert not found
+
+
+def test_every_environment_variable_is_documented():
+    named, read = set(), set()
+    for path in MODULES:
+        for node in ast.walk(parse(path)):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                named |= set(re.findall(r"^(?:BARKFAST|SUNO|XDG|HF)_[A-Z0-9_]+$", node.value))
+            elif isinstance(node, ast.Call) and re.search(r"\benviron\.get$|\bgetenv$", ast.unparse(node.func)):
+                assert isinstance(node.args[0], ast.Constant), f"{name_of(path)}: {ast.unparse(node)} hides the name"
+                read.add(node.args[0].value)
+    page = (ROOT / "docs" / "environment.md").read_text(encoding="utf-8")
+    # Those of huggingface_hub are named but not read, and have no line in the tables.
+    libraries = {name for name in named - read if name.startswith("HF_")}
+    documented = set(re.findall(r"^\| `([A-Z0-9_]+)`", page, flags=re.MULTILINE))
+    assert (named | read) - libraries == documented
+    assert not {name for name in libraries if f"`{name}`" not in page}
+
+
+def test_package_data_is_complete():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["barkfast"]
+    data = [
+        path.relative_to(PACKAGE).as_posix()
+        for path in repository_files()
+        if path.is_relative_to(PACKAGE) and path.suffix != ".py"
+    ]
+    assert "py.typed" in data
+    unpackaged = [name for name in data if not any(fnmatch(name, pattern) for pattern in patterns)]
+    assert not unpackaged, f"not in package-data: {unpackaged}"
+
+
+def test_every_dependency_has_its_sentence():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    required = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    for extra in project["project"]["optional-dependencies"].values():
+        required += extra
+    page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    for requirement in required:
+        name = re.match(r"[\w.-]+", requirement).group()
+        assert f"| `{name}`" in page, f"{name} is not in docs/dependencies.md"
+
+
+def test_the_versions_agree():
+    import barkfast
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert barkfast.__version__ == project["project"]["version"]
