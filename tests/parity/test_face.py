@@ -1,13 +1,15 @@
 """Whoever imports from `bark` or `bark.generation` finds the same names, signatures, defaults and constants here."""
 
 import inspect
+import re
 
 import pytest
+import torch
 
 import barkfast
 import barkfast.generation
 
-from .reference import import_reference
+from .reference import Pair, import_reference
 
 FUNCTIONS = [
     ("", "generate_audio"),
@@ -60,3 +62,21 @@ def test_the_package_exports_what_bark_exports() -> None:
     bark, _ = import_reference()
     exported = [n for n in vars(bark) if not n.startswith("_") and not inspect.ismodule(getattr(bark, n))]
     assert set(exported) <= set(barkfast.__all__)
+
+
+def test_progress_bars_are_the_reference_s(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+    """Semantic and coarse show theirs unless silent, fine only if asked; what they end on is the same."""
+    endings = []
+    for generation in (pair.reference, pair.barkfast):
+        torch.manual_seed(3)
+        semantic = generation.generate_text_semantic("Hello", max_gen_duration_s=1.0, allow_early_stop=False)
+        coarse = generation.generate_coarse(semantic)
+        generation.generate_fine(coarse, silent=False)
+        shown = capsys.readouterr().err
+        endings.append(re.findall(r"100%\|[^|]*\| (\d+/\d+)", shown))
+        generation.generate_text_semantic("Hello", max_gen_duration_s=0.1, silent=True)
+        generation.generate_fine(generation.generate_coarse(semantic[:20], silent=True))
+        assert capsys.readouterr().err == ""
+    reference, ours = (list(dict.fromkeys(ending)) for ending in endings)
+    assert ours[1:] == reference[1:]
+    assert len(ours) == 3

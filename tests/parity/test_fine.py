@@ -26,8 +26,8 @@ def test_voices_and_temperatures(pair: Pair, voice: str | None, temp: float | No
     compare(pair, coarse_codes(300), history_prompt=voice, temp=temp, seed=1)
 
 
-@pytest.mark.parametrize("temp", [0.5, None])
-@pytest.mark.parametrize("voice", [None, "announcer", "de_speaker_7", "en_speaker_6", "tr_speaker_4"])
+@pytest.mark.parametrize("temp", TEMPERATURES)
+@pytest.mark.parametrize("voice", VOICES)
 def test_beyond_one_window(pair: Pair, voice: str | None, temp: float | None) -> None:
     compare(pair, coarse_codes(1154), history_prompt=voice, temp=temp, seed=2)
 

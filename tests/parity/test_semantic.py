@@ -16,6 +16,11 @@ SAMPLING = {
     "top_p": {"top_p": 0.9},
     "both": {"top_k": 20, "top_p": 0.8, "temp": 1.0},
 }
+ENDINGS: dict[str, dict] = {
+    "end of speech": {},
+    "duration": {"max_gen_duration_s": 0.6},
+    "no early stop": {"allow_early_stop": False, "max_gen_duration_s": 1.2},
+}
 TEXT = "Hello world [laughs] the speech is MAN: é — ♪ la la ♪ 42!"
 
 
@@ -24,10 +29,12 @@ def compare(pair: Pair, text: str = TEXT, **options) -> np.ndarray:
     return pair.compare_tokens("generate_text_semantic", text, **options)
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("sampling", SAMPLING)
 @pytest.mark.parametrize("voice", VOICES)
-def test_voices_and_sampling(pair: Pair, voice: str | None, sampling: str) -> None:
-    compare(pair, history_prompt=voice, seed=zlib.crc32(f"{voice}{sampling}".encode()), **SAMPLING[sampling])
+def test_voices_sampling_and_endings(pair: Pair, voice: str | None, sampling: str, ending: str) -> None:
+    seed = zlib.crc32(f"{voice}{sampling}{ending}".encode())
+    compare(pair, history_prompt=voice, seed=seed, **SAMPLING[sampling], **ENDINGS[ending])
 
 
 @pytest.mark.parametrize(
