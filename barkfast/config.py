@@ -219,6 +219,11 @@ class Layout:
         }
 
 
+def truthy(value: str | None) -> bool:
+    """Whether the value of an environment variable means on, by Suno's rule."""
+    return (value or "").lower() in ("true", "1", "t")
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How a token is drawn: top-p, then top-k, then temperature, then softmax, then the draw.

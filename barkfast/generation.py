@@ -7,10 +7,10 @@ import numpy as np
 
 from barkfast.api import default_bark, preload_models
 from barkfast.bark import Overflow, Voice
-from barkfast.config import Layout, Sampling
+from barkfast.config import Layout, Sampling, truthy
 from barkfast.errors import InputError
 from barkfast.runtime.sampling import Seed
-from barkfast.runtime.select import resolve_device, truthy
+from barkfast.runtime.select import resolve_device
 from barkfast.text import normalize_whitespace as _normalize_whitespace
 from barkfast.voices import SUPPORTED_LANGS, VOICE_NAMES
 from barkfast.weights.suno import cache_folder

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from barkfast.config import FineConfig
+from barkfast.config import FineConfig, truthy
 from barkfast.errors import InputError
 from barkfast.runtime import select
 from barkfast.text import load_tokenizer
@@ -41,7 +41,7 @@ class Parts:
         select.resolve_dtype(dtype, self.device)
         self.dtype, self.small = dtype, small
         self._model, self._codec, self._tokenizer = model, codec, tokenizer
-        self.offload = select.truthy(os.environ.get("SUNO_OFFLOAD_CPU"))
+        self.offload = truthy(os.environ.get("SUNO_OFFLOAD_CPU"))
         self.models: dict[str, Any] = {}
         self.devices: dict[str, str] = {}
         self._checkpoints: dict[bool, Checkpoint] = {}

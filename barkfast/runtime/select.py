@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from barkfast.config import CodecConfig, FineConfig, GPTConfig
+from barkfast.config import CodecConfig, FineConfig, GPTConfig, truthy
 from barkfast.errors import EngineError, InputError
 from barkfast.models.encodec import EncodecDecoder
 from barkfast.models.fine import FineGPT
@@ -36,11 +36,6 @@ def describe_engines() -> list[Engine]:
         Engine("cpu", False, absent),
         Engine("cuda", False, absent),
     ]
-
-
-def truthy(value: str | None) -> bool:
-    """Whether an environment variable is on, by Suno's rule."""
-    return (value or "").lower() in ("true", "1", "t")
 
 
 def resolve_device(device: str = "auto") -> str:

@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from barkfast.config import Layout
+from barkfast.config import Layout, truthy
 from barkfast.errors import CheckpointError, InputError, MissingFileError
 from barkfast.weights import huggingface, suno
 from barkfast.weights.checkpoint import STAGES, Checkpoint, CodecWeights, StageWeights
@@ -39,7 +39,7 @@ def open_model(
         codec: EnCodec's weights, if not the model's own: file, folder or hub repository; None is $BARKFAST_CODEC.
     Errors: InputError (unknown name), MissingFileError (looked for and not found), CheckpointError (unusable).
     """
-    small = small or os.environ.get("SUNO_USE_SMALL_MODELS", "").lower() in {"true", "1", "t"}
+    small = small or truthy(os.environ.get("SUNO_USE_SMALL_MODELS"))
     chosen = model if model is not None else os.environ.get("BARKFAST_MODEL") or None
     checkpoint = _open_default(small) if chosen is None else _open_named(os.fspath(chosen), small)
     place = codec if codec is not None else os.environ.get("BARKFAST_CODEC") or None

@@ -15,9 +15,10 @@ SAMPLING: dict[str, dict[str, Any]] = {
     "top_k": {"top_k": 50},
     "top_p": {"top_p": 0.9},
     "both": {"top_k": 20, "top_p": 0.8, "temp": 1.0},
+    # the reference's way to be greedy, whatever the random numbers
     "likeliest": {"top_k": 1},
 }
-# tokens per window, tokens of history
+# tokens per window, tokens of history: Suno's, the longest window beside a full history, the shortest history, odd ones
 WINDOWS = [(60, 630), (138, 630), (60, 60), (47, 333)]
 # semantic tokens, frames, dtypes: shaped as Suno's voices are, announcer (uint16) and an odd history among them
 VOICES = {

@@ -32,6 +32,7 @@ PRESETS = (
     "v2/tr_speaker_5",  # odd as well
     "v2/zh_speaker_6",  # odd as well
 )
+VOICES = (None, *PRESETS)
 
 
 @dataclass

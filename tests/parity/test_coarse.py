@@ -5,17 +5,9 @@ import zlib
 import numpy as np
 import pytest
 
-from .reference import PRESETS, Pair
+from golden.cases import SAMPLING, WINDOWS
 
-VOICES = (None, *PRESETS)
-SAMPLING = {
-    "default": {},
-    "top_k": {"top_k": 50},
-    "top_p": {"top_p": 0.9},
-    "both": {"top_k": 20, "top_p": 0.8, "temp": 1.0},
-}
-# tokens per window, tokens of history: Suno's, the longest window beside a full history, the shortest history, odd ones
-WINDOWS = [(60, 630), (138, 630), (60, 60), (47, 333)]
+from .reference import VOICES, Pair
 
 
 def semantic_tokens(n: int, seed: int = 0) -> np.ndarray:

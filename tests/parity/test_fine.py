@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from .reference import PRESETS, Pair
+from .reference import VOICES, Pair
 
-VOICES = (None, *PRESETS)
 TEMPERATURES = [0.5, None]
 
 

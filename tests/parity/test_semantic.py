@@ -7,21 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from .reference import PRESETS, Pair
+from golden.cases import SAMPLING, TEXT
 
-VOICES = (None, *PRESETS)
-SAMPLING = {
-    "default": {},
-    "top_k": {"top_k": 50},
-    "top_p": {"top_p": 0.9},
-    "both": {"top_k": 20, "top_p": 0.8, "temp": 1.0},
-}
+from .reference import VOICES, Pair
+
 ENDINGS: dict[str, dict] = {
     "end of speech": {},
     "duration": {"max_gen_duration_s": 0.6},
     "no early stop": {"allow_early_stop": False, "max_gen_duration_s": 1.2},
 }
-TEXT = "Hello world [laughs] the speech is MAN: é — ♪ la la ♪ 42!"
 
 
 def compare(pair: Pair, text: str = TEXT, **options) -> np.ndarray:
