@@ -12,9 +12,9 @@ from barkfast.config import FineConfig, truthy
 from barkfast.errors import InputError
 from barkfast.runtime import select
 from barkfast.text import load_tokenizer
-from barkfast.weights import Checkpoint, open_model
+from barkfast.weights import STAGES, Checkpoint, open_model
 
-PARTS = ("text", "coarse", "fine", "codec")
+PARTS = (*STAGES, "codec")
 
 
 class Parts:

@@ -112,8 +112,7 @@ class TorchDecoder(Decoder):
         first, end = job.slices[sequence.drawn % len(job.slices)]
         logits = self._allowed_logits(sequence.hidden, first, end, job)
         probs = probabilities(logits, job.sampling)
-        random = job.random.on(self.device) if isinstance(job.random, Randomness) else None
-        index = int(draw(probs, job.sampling, random))
+        index = int(draw(probs, job.sampling, Randomness.of(job.random).on(self.device)))
         sequence.drawn += 1
         stop = job.stop
         if stop is not None and (index == end - first or (stop.min_p is not None and bool(probs[-1] >= stop.min_p))):
@@ -163,14 +162,14 @@ class TorchRefiner(Refiner):
     @torch.inference_mode()
     def refine(self, job: FineJob) -> np.ndarray:
         window = torch.from_numpy(job.window.astype(np.int64)).to(self.device)
-        random = job.random.on(self.device) if isinstance(job.random, Randomness) else None
+        generator = Randomness.of(job.random).on(self.device)
         for codebook in range(job.first_codebook, window.shape[1]):
             logits = self.model(window[None], codebook)[0, :, : job.codebook_size].float()
             if job.sampling.greedy:
                 codes = logits[job.first_frame :].argmax(-1)
             else:
                 probs = torch.softmax(logits / job.sampling.temperature, dim=-1)
-                codes = draw(probs[job.first_frame :], job.sampling, random)
+                codes = draw(probs[job.first_frame :], job.sampling, generator)
             window[job.first_frame :, codebook] = codes
         return window.to(torch.int32).cpu().numpy()
 
