@@ -36,15 +36,18 @@ class Parts:
         codec: str | os.PathLike[str] | None,
         tokenizer: str | os.PathLike[str] | None,
     ) -> None:
-        self.engine = select.resolve_engine(engine)
         self.device = select.resolve_device(device)
-        select.resolve_dtype(dtype, self.device)
-        self.dtype, self.small = dtype, small
+        self.engine, self.dtype, self.small = engine, dtype, small
+        self._place(self.device, self.device)
         self._model, self._codec, self._tokenizer = model, codec, tokenizer
         self.offload = truthy(os.environ.get("SUNO_OFFLOAD_CPU"))
         self.models: dict[str, Any] = {}
         self.devices: dict[str, str] = {}
         self._checkpoints: dict[bool, Checkpoint] = {}
+
+    def _place(self, device: str, home: str) -> select.Placement:
+        engine = select.resolve_engine(self.engine, device)
+        return select.Placement(engine, device, home, select.resolve_dtype(self.dtype, device, engine))
 
     def checkpoint(self, small: bool | None = None) -> Checkpoint:
         """The checkpoint of the given size, or of the size this object was made for."""
@@ -66,23 +69,27 @@ class Parts:
         if force:
             # Found anew too: files and environment may have changed since.
             self._checkpoints.clear()
-        if force or part not in self.models:
+        moves = part in self.models and target != self.devices[part]
+        # The cuda engine's networks are made for one device.
+        rebuild = moves and "cuda" in {self._place(d, d).engine for d in (target, self.devices[part])}
+        if force or rebuild or part not in self.models:
             self.drop(part)
             self.models[part] = self._build(part, self.checkpoint(small), target, home)
-        elif target != self.devices[part]:
+        elif moves:
             self.network(part).to(home)
         self.devices[part] = target
         return self.models[part]
 
     def _build(self, part: str, checkpoint: Checkpoint, target: str, home: str) -> Any:
+        place = self._place(target, home)
         if part == "codec":
             codec = checkpoint.codec()
-            return select.build_codec(codec.config, codec.tensors, home)
+            return select.build_codec(codec.config, codec.tensors, place)
         weights = checkpoint.stage(part)
-        dtype = select.resolve_dtype(self.dtype, target)
         if isinstance(weights.config, FineConfig):
-            return select.build_refiner(weights.config, weights.tensors, home, dtype)
-        decoder = select.build_decoder(weights.config, weights.tensors, home, dtype)
+            return select.build_refiner(weights.config, weights.tensors, place)
+        stage = "semantic" if part == "text" else part
+        decoder = select.build_decoder(stage, weights.config, weights.tensors, place)
         if part == "text":
             return {"model": decoder, "tokenizer": load_tokenizer(checkpoint, self._tokenizer)}
         return decoder

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import sys
 import tempfile
+from pathlib import Path
 
 # huggingface_hub reads these when it is first imported, so they are set before any test module is.
 _HOME = tempfile.mkdtemp(prefix="barkfast-tests-")
@@ -22,6 +24,12 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+# Kernels are compiled where there is a GPU and interpreted elsewhere; they read this when they are first imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+# So that a checkout can be tested in place, without an install.
+sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in (".", "kernels")]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

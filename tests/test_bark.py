@@ -124,7 +124,11 @@ def test_bad_input_is_refused_before_anything_is_loaded(arguments: dict, error: 
         ({"engine": "cuda"}, "engine 'cuda' is not available"),
     ],
 )
-def test_what_cannot_run_here_is_refused_at_once(options: dict[str, str], message: str) -> None:
+def test_what_cannot_run_here_is_refused_at_once(
+    options: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(barkfast.BarkfastError, match=message):
         Bark("demo", **options)
 

@@ -3,20 +3,51 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from barkfast.errors import EngineError
+from barkfast.config import GPTConfig
+from barkfast.errors import BarkfastError, EngineError, InputError
 from barkfast.jobs import FineJob, Job
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step did for one slot: the token it drew (None if that was the stop), and whether the job ended."""
+    """What one step did for one slot: the token it drew (None if that was the stop), and whether the job ended.
+
+    With `error` the job ended because it failed; the other slots' did not.
+    """
 
     slot: int
     token: int | None
     done: bool
+    error: EngineError | None = None
+
+
+def check_job(job: Job, config: GPTConfig) -> None:
+    """Refuse a job that the network cannot run."""
+    context = len(job.prompt) - job.merged
+    positions = context + job.steps - 1
+    if positions > config.block_size:
+        raise InputError(
+            f"a prompt of {context} positions and {job.steps} steps need {positions} positions, "
+            f"but the network has {config.block_size}"
+        )
+    if len(job.prompt) and not 0 <= job.prompt.min() <= job.prompt.max() < config.input_vocab_size:
+        raise InputError(
+            f"token ids {job.prompt.min()}..{job.prompt.max()} do not fit the network's vocabulary of "
+            f"{config.input_vocab_size}; does the tokenizer belong to this model?"
+        )
+
+
+def not_finite(stage: str, step: int | None, dtype: object) -> EngineError:
+    """The error for logits that hold NaN or infinity."""
+    where = f"the {stage} network's logits" + (f" at step {step}" if step is not None else "")
+    return EngineError(
+        f"{where} are not finite: its weights hold NaN or infinity, or {dtype} is too small for them; "
+        "try dtype='float32'"
+    )
 
 
 class Decoder(ABC):
@@ -38,14 +69,24 @@ class Decoder(ABC):
     def to(self, device: str) -> None:
         """Move the weights, e.g. to the CPU between uses."""
 
-    def run(self, jobs: Sequence[Job], on_token: Callable[[int, int], None] | None = None) -> list[np.ndarray]:
-        """Run jobs to their end, one after the other, and return their tokens as int32 arrays.
+    def run(
+        self,
+        jobs: Sequence[Job],
+        on_token: Callable[[int, int], None] | None = None,
+        *,
+        keep_errors: bool = False,
+    ) -> list[Any]:
+        """Run jobs to their end and return their tokens as int32 arrays.
 
-        `on_token(job index, tokens so far)` is called after every token.
+        Args:
+            on_token: called with (job index, tokens so far) as tokens come.
+            keep_errors: a job that fails leaves its exception in its place, instead of raising it once the others
+                are done.
         """
-        results = []
+        results: list[np.ndarray | EngineError] = []
         for index, job in enumerate(jobs):
             tokens: list[int] = []
+            error = None
             slot = self.admit(job)
             try:
                 done = False
@@ -53,15 +94,25 @@ class Decoder(ABC):
                     for step in self.step():
                         if step.slot != slot:
                             raise EngineError("run() was called while other jobs are admitted; step them to their end")
-                        done = step.done
+                        done, error = step.done, step.error
                         if step.token is not None:
                             tokens.append(step.token)
                             if on_token is not None:
                                 on_token(index, len(tokens))
             finally:
                 self.release(slot)
-            results.append(np.array(tokens, dtype=np.int32))
-        return results
+            results.append(error or np.array(tokens, dtype=np.int32))
+        return results if keep_errors else raise_first(results)
+
+
+def raise_first(results: Sequence[np.ndarray | BarkfastError]) -> list[np.ndarray]:
+    """The results, unless one of them is an error."""
+    arrays = []
+    for result in results:
+        if isinstance(result, BarkfastError):
+            raise result
+        arrays.append(result)
+    return arrays
 
 
 class Refiner(ABC):

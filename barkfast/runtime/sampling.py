@@ -10,17 +10,24 @@ from torch import Tensor
 from barkfast.config import Sampling
 from barkfast.errors import InputError
 
+# The number that stands for each stage where random numbers are keyed by (seed, stage, position).
+STAGE_KEYS = {"semantic": 0, "coarse": 1, "fine": 2}
+
 
 class Randomness:
     """The random numbers of one request.
 
     With a seed, one torch generator per device, each seeded with it: the numbers that the reference would see after
     `torch.manual_seed(seed)`, whatever else runs in the process. Without, torch's global generator.
+
+    Engines that draw on the device use counted random numbers instead, see `reserve`.
     """
 
     def __init__(self, seed: int | None = None) -> None:
         self.seed = seed
         self._generators: dict[str, torch.Generator] = {}
+        self._key = seed
+        self._reserved: dict[str, int] = {}
 
     @classmethod
     def of(cls, seed: "Seed") -> "Randomness":
@@ -38,6 +45,17 @@ class Randomness:
         if device.type not in self._generators:
             self._generators[device.type] = torch.Generator(device).manual_seed(self.seed)
         return self._generators[device.type]
+
+    def reserve(self, stage: str, count: int) -> tuple[int, int]:
+        """Set aside `count` counted random numbers of a stage: (seed, number of the first).
+
+        Each is a function of (seed, stage, number) alone. Without a seed, one is drawn from torch's global generator.
+        """
+        if self._key is None:
+            self._key = int(torch.randint(2**63 - 1, ()))
+        first = self._reserved.get(stage, 0)
+        self._reserved[stage] = first + count
+        return self._key, first
 
 
 Seed = int | Randomness | None

@@ -1,22 +1,37 @@
 """Which device, dtype and engine a request gets, and why."""
 
+import importlib.metadata
+import importlib.util
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from barkfast.config import CodecConfig, FineConfig, GPTConfig, truthy
-from barkfast.errors import EngineError, InputError
+from barkfast.config import CodecConfig, FineConfig, GPTConfig, Sampling, truthy
+from barkfast.errors import BarkfastError, EngineError, InputError
+from barkfast.jobs import FineJob, Job
 from barkfast.models.encodec import EncodecDecoder
 from barkfast.models.fine import FineGPT
 from barkfast.models.gpt import GPT
 from barkfast.runtime.decoder import Codec, Decoder, Refiner
 from barkfast.runtime.torch_ import TorchCodec, TorchDecoder, TorchRefiner
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+logger = logging.getLogger(__name__)
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "int8": torch.int8,
+}
 DTYPE_ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}
+MIN_TRITON = (3, 4)
+MIN_CAPABILITY = (7, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +43,60 @@ class Engine:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where and how a network is to run.
+
+    Args:
+        engine, device: resolved names.
+        home: where its weights wait while it is not used.
+        dtype: storage; torch.int8 stands for int8 matrices and the device's best dtype for the rest.
+        n_slots: sequences at a time, of engines that run several.
+    """
+
+    engine: str
+    device: str
+    home: str
+    dtype: torch.dtype
+    n_slots: int = 1
+
+    @property
+    def storage(self) -> torch.dtype:
+        """What activations and cache are stored in."""
+        return half_dtype(self.device) if self.dtype == torch.int8 else self.dtype
+
+
 def describe_engines() -> list[Engine]:
     """Every engine, present or not, with the reason."""
-    absent = "not part of this version of barkfast; the torch engine serves this device"
     return [
         Engine("torch", True, f"plain torch {torch.__version__}, any device"),
-        Engine("cpu", False, absent),
-        Engine("cuda", False, absent),
+        Engine("cpu", False, "not part of this version of barkfast; the torch engine serves this device"),
+        _describe_cuda(),
     ]
+
+
+def _describe_cuda() -> Engine:
+    def no(reason: str) -> Engine:
+        return Engine("cuda", False, f"{reason}; the torch engine serves instead")
+
+    try:
+        version = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return no("Triton is not installed (torch's CUDA builds bring it along; else pip install 'triton>=3.4')")
+    if tuple(map(int, version.split(".")[:2])) < MIN_TRITON:
+        return no(f"Triton {version} is too old, 3.4 or newer is needed")
+    if importlib.util.find_spec("barkfast_kernels") is None:
+        return no("the package barkfast_kernels is missing: install barkfast again")
+    if torch.version.hip is not None:
+        return no("on AMD GPUs (ROCm) the kernels have not been tried")
+    if torch.cuda.device_count() > 0:
+        major, minor = torch.cuda.get_device_capability()
+        if (major, minor) < MIN_CAPABILITY:
+            return no(f"compute capability {major}.{minor} is too old for Triton")
+        return Engine("cuda", True, f"Triton {version}, CUDA {torch.version.cuda}, compute capability {major}.{minor}")
+    if truthy(os.environ.get("TRITON_INTERPRET")):
+        return Engine("cuda", True, f"Triton {version}'s interpreter on the CPU: for tests, very slow")
+    return no("torch sees no CUDA device")
 
 
 def resolve_device(device: str = "auto") -> str:
@@ -57,34 +118,47 @@ def resolve_device(device: str = "auto") -> str:
     return device
 
 
-def resolve_dtype(dtype: str = "auto", device: str = "cpu") -> torch.dtype:
-    """Choose a dtype: the argument, else $BARKFAST_DTYPE, else bfloat16 where a GPU has it natively.
+def half_dtype(device: str) -> torch.dtype:
+    """bfloat16 where it is native, else float16 on CUDA and float32 on other devices."""
+    if not device.startswith("cuda"):
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
 
-    Otherwise float16 on CUDA and float32 elsewhere.
+
+def resolve_dtype(dtype: str = "auto", device: str = "cpu", engine: str = "torch") -> torch.dtype:
+    """Choose and check a dtype: the argument, else $BARKFAST_DTYPE, else `half_dtype`.
+
+    torch.int8 stands for int8 matrices, which only the cuda engine has.
     """
     if dtype == "auto":
         dtype = os.environ.get("BARKFAST_DTYPE") or "auto"
     if dtype == "auto":
-        if not device.startswith("cuda"):
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+        return half_dtype(device)
     name = DTYPE_ALIASES.get(dtype, dtype)
     if name not in DTYPES:
         raise InputError(f"dtype is {dtype!r}; expected auto, {', '.join(DTYPES)}")
+    if name == "int8" and engine != "cuda":
+        raise InputError(f"dtype is 'int8', which the {engine} engine does not have; use a CUDA device, or bfloat16")
+    if name == "bfloat16" and device.startswith("cuda") and torch.cuda.get_device_capability(device)[0] < 8:
+        raise InputError(
+            f"dtype is {dtype!r}, which {torch.cuda.get_device_name(device)} only emulates; use float16 or auto"
+        )
     return DTYPES[name]
 
 
-def resolve_engine(engine: str = "auto") -> str:
-    """Choose an engine: the argument, else $BARKFAST_ENGINE, else the best that is present."""
+def resolve_engine(engine: str = "auto", device: str = "cpu") -> str:
+    """Choose and check an engine: the argument, else $BARKFAST_ENGINE, else the best for the (resolved) device."""
     if engine == "auto":
         engine = os.environ.get("BARKFAST_ENGINE") or "auto"
     engines = {e.name: e for e in describe_engines()}
     if engine == "auto":
-        return "torch"
+        return "cuda" if device.startswith("cuda") and engines["cuda"].available else "torch"
     if engine not in engines:
         raise InputError(f"engine is {engine!r}; expected auto, {', '.join(engines)}")
     if not engines[engine].available:
         raise EngineError(f"engine {engine!r} is not available: {engines[engine].reason}; use engine='auto'")
+    if engine == "cuda" and not device.startswith("cuda") and torch.cuda.device_count() > 0:
+        raise InputError(f"engine is 'cuda', but device is {device!r}; use device='cuda'")
     return engine
 
 
@@ -94,26 +168,106 @@ def _load(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     model.requires_grad_(False).eval()
 
 
-def build_decoder(config: GPTConfig, tensors: Mapping[str, Tensor], device: str, dtype: torch.dtype) -> Decoder:
-    """A decoder for the semantic or coarse network."""
-    with torch.device("meta"):
-        model = GPT(config)
-    _load(model, tensors)
-    return TorchDecoder(model.to(device, dtype))
+Network = TypeVar("Network", Decoder, Refiner, Codec)
 
 
-def build_refiner(config: FineConfig, tensors: Mapping[str, Tensor], device: str, dtype: torch.dtype) -> Refiner:
+def _build(what: str, place: Placement, cuda: Callable[[], Network], plain: Callable[[], Network]) -> Network:
+    """What the placement's engine makes; if the cuda engine cannot, the torch engine's, with one warning."""
+    if place.engine != "cuda":
+        return plain()
+    try:
+        return cuda()
+    except BarkfastError:
+        raise
+    except Exception as error:
+        # Whatever Triton, its compiler or the driver may raise: the other engine gives the same, only slower.
+        reason = " ".join(str(error).split())[:300]
+        logger.warning("the cuda engine failed for the %s, the torch engine serves instead, slower: %s", what, reason)
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    return plain()
+
+
+def build_decoder(stage: str, config: GPTConfig, tensors: Mapping[str, Tensor], place: Placement) -> Decoder:
+    """A decoder for the semantic or coarse network, which `stage` names."""
+
+    def cuda() -> Decoder:
+        from barkfast.runtime.cuda.decoder import CudaDecoder
+
+        decoder = CudaDecoder(
+            config,
+            tensors,
+            stage=stage,
+            device=_torch_device(place.device),
+            home=_torch_device(place.home),
+            dtype=place.storage,
+            int8=place.dtype == torch.int8,
+            n_slots=place.n_slots,
+        )
+        if place.home == place.device:
+            # Compiles the kernels, so that what can fail fails here.
+            decoder.run([Job(np.zeros(1, np.int32), 2, ((0, config.output_vocab_size),), Sampling(0))])
+        return decoder
+
+    def plain() -> Decoder:
+        with torch.device("meta"):
+            model = GPT(config)
+        _load(model, tensors)
+        return TorchDecoder(model.to(place.home, place.storage), stage=stage)
+
+    return _build(f"{stage} network", place, cuda, plain)
+
+
+def build_refiner(config: FineConfig, tensors: Mapping[str, Tensor], place: Placement) -> Refiner:
     """A refiner for the fine network."""
-    with torch.device("meta"):
-        model = FineGPT(config)
-    _load(model, tensors)
-    model.tie()
-    return TorchRefiner(model.to(device, dtype))
+
+    def cuda() -> Refiner:
+        from barkfast.runtime.cuda.refiner import CudaRefiner
+
+        refiner = CudaRefiner(
+            config,
+            tensors,
+            device=_torch_device(place.device),
+            home=_torch_device(place.home),
+            dtype=place.storage,
+        )
+        if place.home == place.device:
+            window = np.zeros((1, config.n_codes_total), np.int32)
+            refiner.refine(FineJob(window, 0, config.n_codes_given, 1, Sampling(0)))
+        return refiner
+
+    def plain() -> Refiner:
+        with torch.device("meta"):
+            model = FineGPT(config)
+        _load(model, tensors)
+        model.tie()
+        return TorchRefiner(model.to(place.home, place.storage))
+
+    return _build("fine network", place, cuda, plain)
 
 
-def build_codec(config: CodecConfig, tensors: Mapping[str, Tensor], device: str) -> Codec:
-    """The codec's decoder, in float32 as in the reference: it is small, and rounding would be heard."""
-    with torch.device("meta"):
-        model = EncodecDecoder(config)
-    _load(model, tensors)
-    return TorchCodec(model.to(device, torch.float32))
+def build_codec(config: CodecConfig, tensors: Mapping[str, Tensor], place: Placement) -> Codec:
+    """The codec's decoder: float16 on the cuda engine unless float32 is asked for, float32 as in the reference else."""
+
+    def model() -> EncodecDecoder:
+        with torch.device("meta"):
+            model = EncodecDecoder(config)
+        _load(model, tensors)
+        return model
+
+    def cuda() -> Codec:
+        from barkfast.runtime.cuda.codec import CudaCodec
+
+        dtype = torch.float32 if place.storage == torch.float32 else torch.float16
+        codec = CudaCodec(model(), device=_torch_device(place.device), home=_torch_device(place.home), dtype=dtype)
+        if place.home == place.device:
+            codec.decode(np.zeros((config.n_codebooks, 1), np.int32))
+        return codec
+
+    return _build("codec", place, cuda, lambda: TorchCodec(model().to(place.home, torch.float32)))
+
+
+def _torch_device(name: str) -> torch.device:
+    """The device with its index, so that "cuda" and "cuda:0" are the same."""
+    device = torch.device(name)
+    return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from barkfast.errors import EngineError, InputError
 from barkfast.jobs import FineJob, Job
 from barkfast.models.encodec import EncodecDecoder
 from barkfast.models.fine import FineGPT
 from barkfast.models.gpt import GPT, KVCache
-from barkfast.runtime.decoder import Codec, Decoder, Refiner, Step
+from barkfast.runtime.decoder import Codec, Decoder, Refiner, Step, check_job, not_finite
 from barkfast.runtime.sampling import Randomness, draw, probabilities
 
 
@@ -34,12 +33,13 @@ class TorchDecoder(Decoder):
 
     Args:
         model: the network, on its device, in its dtype.
+        stage: semantic or coarse, to be named in errors.
         reuse_prefix: keep the cache of a job that merely extends the one before. Exact mathematically, but not
             bit for bit (a token fed alone rounds differently from one fed in a prompt), so off in float32.
     """
 
-    def __init__(self, model: GPT, *, reuse_prefix: bool | None = None) -> None:
-        self.model = model
+    def __init__(self, model: GPT, *, stage: str = "semantic", reuse_prefix: bool | None = None) -> None:
+        self.model, self.stage = model, stage
         self.reuse_prefix = self.dtype != torch.float32 if reuse_prefix is None else reuse_prefix
         self._sequences: dict[int, Sequence] = {}
         self._free: list[KVCache] = []
@@ -60,26 +60,11 @@ class TorchDecoder(Decoder):
 
     @torch.inference_mode()
     def admit(self, job: Job) -> int:
-        self._check(job)
+        check_job(job, self.model.config)
         sequence = self._extend(job) or self._prefill(job)
         slot = next(slot for slot in range(len(self._sequences) + 1) if slot not in self._sequences)
         self._sequences[slot] = sequence
         return slot
-
-    def _check(self, job: Job) -> None:
-        config = self.model.config
-        context = len(job.prompt) - job.merged
-        positions = context + job.steps - 1
-        if positions > config.block_size:
-            raise InputError(
-                f"a prompt of {context} positions and {job.steps} steps need {positions} positions, "
-                f"but the network has {config.block_size}"
-            )
-        if len(job.prompt) and not 0 <= job.prompt.min() <= job.prompt.max() < config.input_vocab_size:
-            raise InputError(
-                f"token ids {job.prompt.min()}..{job.prompt.max()} do not fit the network's vocabulary of "
-                f"{config.input_vocab_size}; does the tokenizer belong to this model?"
-            )
 
     def _prefill(self, job: Job) -> Sequence:
         cache = self._free.pop() if self._free else KVCache(self.model.config, device=self.device, dtype=self.dtype)
@@ -111,6 +96,9 @@ class TorchDecoder(Decoder):
         job = sequence.job
         first, end = job.slices[sequence.drawn % len(job.slices)]
         logits = self._allowed_logits(sequence.hidden, first, end, job)
+        if not torch.isfinite(logits).all():
+            sequence.done = True
+            return Step(slot, None, done=True, error=not_finite(self.stage, sequence.drawn + 1, self.dtype))
         probs = probabilities(logits, job.sampling)
         index = int(draw(probs, job.sampling, Randomness.of(job.random).on(self.device)))
         sequence.drawn += 1
@@ -133,11 +121,6 @@ class TorchDecoder(Decoder):
         else:
             stop = self.model.logits(hidden, job.stop.token, job.stop.token + 1)
             logits = torch.cat([self.model.logits(hidden, first, end), stop], dim=-1)
-        if not torch.isfinite(logits).all():
-            raise EngineError(
-                "the network's logits are not finite: its weights hold NaN or infinity, or "
-                f"{self.dtype} is too small for them; try dtype='float32'"
-            )
         return logits[0]
 
     def release(self, slot: int) -> None:

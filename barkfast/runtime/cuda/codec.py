@@ -1,0 +1,153 @@
+"""EnCodec's decoder on the GPU: half precision, channels last, one graph per length."""
+
+import copy
+import logging
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from barkfast.models.encodec import CausalConv1d, CausalConvTranspose1d, EncodecDecoder, SkipLSTM
+from barkfast.runtime.cuda.device import Options, on_device, upload
+from barkfast.runtime.cuda.graphs import Graphs
+from barkfast.runtime.decoder import Codec
+
+logger = logging.getLogger(__name__)
+
+# Clips are padded to multiples of this many frames.
+FRAMES_BUCKET = 64
+
+
+class FlatConv(nn.Module):
+    """A CausalConv1d over (batch, channels, 1, time): torch knows channels-last only in two dimensions."""
+
+    def __init__(self, conv: CausalConv1d) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(conv.conv.weight[:, :, None].contiguous(memory_format=torch.channels_last))
+        self.bias, self.pad, self.dilation = conv.conv.bias, conv.pad, conv.conv.dilation[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, n_in, 1, time) -> (batch, n_out, 1, time)."""
+        if self.pad:
+            missing = max(0, self.pad + 1 - x.shape[-1])
+            padded = F.pad(F.pad(x, (0, missing)), (self.pad, 0, 0, 0), mode="reflect")
+            x = padded[..., : padded.shape[-1] - missing]
+        return F.conv2d(x, self.weight, self.bias, dilation=(1, self.dilation))
+
+
+class FlatConvTranspose(nn.Module):
+    """A CausalConvTranspose1d over (batch, channels, 1, time)."""
+
+    def __init__(self, conv: CausalConvTranspose1d) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(conv.conv.weight[:, :, None].contiguous(memory_format=torch.channels_last))
+        self.bias, self.stride = conv.conv.bias, conv.conv.stride[0]
+        self.trim_left, self.trim_right = conv.trim_left, conv.trim_right
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, n_in, 1, time) -> (batch, n_out, 1, time * stride)."""
+        y = F.conv_transpose2d(x, self.weight, self.bias, stride=(1, self.stride))
+        return y[..., self.trim_left : y.shape[-1] - self.trim_right]
+
+
+class FlatLSTM(nn.Module):
+    """A SkipLSTM over (batch, channels, 1, time)."""
+
+    def __init__(self, lstm: SkipLSTM) -> None:
+        super().__init__()
+        self.lstm = lstm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, width, 1, time) -> the same."""
+        return self.lstm(x[:, :, 0])[:, :, None].contiguous(memory_format=torch.channels_last)
+
+
+def flatten(module: nn.Module) -> None:
+    """Replace, in place, what works on (batch, channels, time) by what works on (batch, channels, 1, time)."""
+    twins = {CausalConv1d: FlatConv, CausalConvTranspose1d: FlatConvTranspose, SkipLSTM: FlatLSTM}
+    for name, child in module.named_children():
+        twin = twins.get(type(child))
+        if twin is None:
+            flatten(child)
+        else:
+            setattr(module, name, twin(child))
+
+
+class CudaCodec(Codec):
+    """The codec's decoder.
+
+    Args:
+        model: the codec in float32, with weight norm folded; it is taken over and changed in form.
+        device: where it runs.
+        dtype: float16 or float32. (bfloat16's 8 bits would be heard as hiss.)
+        home: where the weights wait until `to(device)`; None for the device itself.
+    """
+
+    def __init__(
+        self,
+        model: EncodecDecoder,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        home: torch.device | None = None,
+        options: Options | None = None,
+    ) -> None:
+        self.config, self.device = model.config, device
+        self.options = options or Options.for_device(device)
+        flatten(model.decoder)
+        # Kept as it came, should half precision turn out too small for it; usually mapped from its file.
+        self._exact = model
+        self._model = copy.deepcopy(model).to(home or device, dtype)
+        # Where the decoder sees only the past, frames behind the end change nothing before it.
+        self._causal = self.config.trim_right_ratio == 1
+        self._graphs = Graphs(device, enabled=self.options.graphs)
+        self._buffers: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights and activations."""
+        return next(self._model.parameters()).dtype
+
+    def to(self, device: str) -> None:
+        target = torch.device(device)
+        if target.type == next(self._model.parameters()).device.type:
+            return
+        self._graphs.clear()
+        self._buffers.clear()
+        self._model.to(self.device if target.type == self.device.type else target)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        with on_device(self.device):
+            samples = self._decode(codes)
+            if np.isfinite(samples).all() or self.dtype == torch.float32:
+                return samples
+            logger.warning("the codec's samples are not finite in %s; it goes on in float32, slower", self.dtype)
+            self._graphs.clear()
+            self._buffers.clear()
+            self._model = copy.deepcopy(self._exact).to(self.device)
+            return self._decode(codes)
+
+    def _decode(self, codes: np.ndarray) -> np.ndarray:
+        n_codebooks, frames = codes.shape
+        # Shorter clips are reflected at their start from beyond their end: those are decoded at their own length.
+        padded = -(-frames // FRAMES_BUCKET) * FRAMES_BUCKET if self._causal and frames >= FRAMES_BUCKET else frames
+        key = (n_codebooks, padded)
+        if key not in self._buffers:
+            self._buffers[key] = (
+                torch.zeros(1, n_codebooks, padded, dtype=torch.int32, device=self.device),
+                torch.empty(padded * self.config.hop_length, device=self.device),
+            )
+        tokens, samples = self._buffers[key]
+        source = np.zeros((1, n_codebooks, padded), np.int32)
+        source[0, :, :frames] = codes
+        upload(tokens, torch.from_numpy(source))
+
+        def work() -> None:
+            latent = self._model.quantizer(tokens)[:, :, None].contiguous(memory_format=torch.channels_last)
+            samples.copy_(self._model.decoder(latent).flatten())
+
+        # Convolutions in float32 would otherwise be rounded to TF32's 10 bits.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            self._graphs.run(key, work)
+        return samples[: frames * self.config.hop_length].cpu().numpy()

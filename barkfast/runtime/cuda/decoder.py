@@ -1,0 +1,298 @@
+"""Jobs on the GPU: slots, prompts, and steps replayed as graphs."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from barkfast.config import GPTConfig
+from barkfast.errors import EngineError, InputError
+from barkfast.jobs import Job
+from barkfast.runtime.cuda.device import Options, on_device, upload
+from barkfast.runtime.cuda.graphs import Graphs
+from barkfast.runtime.cuda.network import load_network
+from barkfast.runtime.cuda.prefill import Prefill
+from barkfast.runtime.cuda.run import Run, Seat
+from barkfast.runtime.cuda.state import Snapshot, State
+from barkfast.runtime.cuda.step import DecodeStep, Vocabulary
+from barkfast.runtime.decoder import Decoder, Step, check_job, not_finite, raise_first
+from barkfast.runtime.sampling import STAGE_KEYS, Randomness
+from barkfast_kernels.slots import FAILED, FINISHED, RUNNING, STOPPED, pack_slot
+
+MAX_SLOTS = 64
+# Prompts are padded to multiples of this, so that a few graphs serve all lengths.
+PROMPT_BUCKET = 64
+
+Slices = tuple[tuple[int, int], ...]
+
+
+class CudaDecoder(Decoder):
+    """A GPT on the GPU.
+
+    Args:
+        tensors: the checkpoint's, under the names of barkfast.models.
+        stage: semantic or coarse; keys the random numbers and is named in errors.
+        device: where it runs.
+        home: where the weights wait until `to(device)`; None for the device itself.
+        dtype: storage of weights, activations and cache; sums are float32.
+        int8: keep the layers' matrices in int8, a scale per output channel.
+        n_slots: sequences at a time, 1 to 64. The cache is allocated for all of them.
+    """
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        tensors: Mapping[str, Tensor],
+        *,
+        stage: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        home: torch.device | None = None,
+        int8: bool = False,
+        n_slots: int = 1,
+        options: Options | None = None,
+    ) -> None:
+        if not 1 <= n_slots <= MAX_SLOTS:
+            raise InputError(f"n_slots is {n_slots}; expected 1 to {MAX_SLOTS} sequences at a time")
+        self.config, self.stage, self.device, self.n_slots = config, stage, device, n_slots
+        self.options = options or Options.for_device(device)
+        self.dtype = dtype
+        self.seats: dict[int, Seat] = {}
+        # Slots whose finished job's cache may still be extended, the oldest first.
+        self._kept: OrderedDict[int, Job] = OrderedDict()
+        self._network = load_network(config, tensors, device=home or device, dtype=dtype, int8=int8)
+        if (home or device) == device:
+            self._set_up()
+
+    def _set_up(self) -> None:
+        """Allocate all that has to be on the device."""
+        with on_device(self.device):
+            network, device = self._network, self.device
+            self.state = State.allocate(self.config, self.n_slots, device, network.dtype)
+            self._prefill = Prefill(network, self.state)
+            self._step = DecodeStep(network, self.state, stage=STAGE_KEYS[self.stage], pdl=self.options.pdl)
+            self._graphs = Graphs(device, enabled=self.options.graphs)
+            self._vocabularies: dict[tuple[Slices, int], Vocabulary] = {}
+            self._vocabulary: tuple[Slices, int] | None = None
+            self._row_lists: dict[int, tuple[list[int], Tensor]] = {}
+            self._snapshots = [Snapshot(self.state), Snapshot(self.state)]
+            self.n_snapshots = 0
+
+    def to(self, device: str) -> None:
+        target = torch.device(device)
+        if target.type == self._network.wpe.device.type:
+            return
+        if self.seats:
+            raise EngineError(f"the {self.stage} network cannot move to {device} while it has jobs; release them first")
+        if target.type == self.device.type:
+            self._network = self._network.to(self.device)
+            self._set_up()
+            return
+        # Graphs first: they hold addresses of what goes away.
+        self._graphs.clear()
+        self._kept.clear()
+        del self.state, self._prefill, self._step, self._vocabularies, self._row_lists, self._snapshots
+        self._network = self._network.to(target)
+        torch.cuda.empty_cache()
+
+    def admit(self, job: Job) -> int:
+        check_job(job, self.config)
+        if len(self.seats) == self.n_slots:
+            raise EngineError(
+                f"all {self.n_slots} slots of the {self.stage} network are taken; release one, "
+                f"or build the decoder with n_slots up to {MAX_SLOTS}"
+            )
+        with on_device(self.device):
+            phase = self._use_vocabulary(job)
+            slot = self._find_kept(job)
+            seat = Seat(job, 0, self.n_snapshots + 1)
+            if slot is None:
+                slot = self._find_free()
+                # Where the cache to be extended is gone it is made again in the same steps, so that the tokens are
+                # the same whatever else this decoder did in between.
+                root = _root(job)
+                seat.forced = len(job.prompt) - len(root.prompt)
+                self.seats[slot] = seat
+                self._read_prompt(slot, seat, root, phase)
+                while seat.launched <= seat.forced:
+                    self.launch([slot], 1)
+            else:
+                self.seats[slot] = seat
+                self._write_slot(slot, seat, phase)
+        return slot
+
+    def _use_vocabulary(self, job: Job) -> int:
+        """Make the job's slices the current ones; returns how far into them it starts."""
+        slices, phase = _canonical(job.slices)
+        stop_row = job.stop.token if job.stop is not None else -1
+        if self._vocabulary is not None and self._vocabulary[0] == slices and stop_row in (-1, self._vocabulary[1]):
+            return phase
+        if self.seats:
+            raise EngineError(
+                f"a job with slices {job.slices} and stop {job.stop} cannot run beside jobs with "
+                f"{self._vocabulary}; wait until they are done"
+            )
+        self._vocabulary = (slices, stop_row)
+        if self._vocabulary not in self._vocabularies:
+            vocabulary = Vocabulary.allocate(slices, stop_row, self.n_slots, self.device)
+            self._vocabularies[self._vocabulary] = vocabulary
+        return phase
+
+    def fits_vocabulary(self, job: Job) -> bool:
+        """Whether the job can run beside those that are seated."""
+        return self._vocabulary is None or (
+            self._vocabulary[0] == _canonical(job.slices)[0]
+            and (job.stop is None or job.stop.token == self._vocabulary[1])
+        )
+
+    def _find_kept(self, job: Job) -> int | None:
+        for slot, kept in self._kept.items():
+            if job.extends is kept and len(job.prompt) == len(kept.prompt) + kept.steps:
+                del self._kept[slot]
+                return slot
+        return None
+
+    def _find_free(self) -> int:
+        for slot in range(self.n_slots):
+            if slot not in self.seats and slot not in self._kept:
+                return slot
+        return self._kept.popitem(last=False)[0]
+
+    def _write_slot(self, slot: int, seat: Seat, phase: int) -> None:
+        job, sampling, stop = seat.job, seat.job.sampling, seat.job.stop
+        seed, first_draw = (0, 0) if sampling.greedy else Randomness.of(job.random).reserve(self.stage, job.steps)
+        words = pack_slot(
+            position=len(job.prompt) - seat.forced - job.merged - 1,
+            limit=seat.limit,
+            seed=seed,
+            first_draw=first_draw - seat.forced,
+            phase=(phase - seat.forced) % len(job.slices),
+            temperature=float(sampling.temperature or 0),
+            top_k=0 if sampling.greedy or sampling.top_k is None else int(sampling.top_k),
+            top_p=2.0 if sampling.greedy or sampling.top_p is None else float(sampling.top_p),
+            min_p=2.0 if stop is None or stop.min_p is None else float(stop.min_p),
+            has_stop=stop is not None,
+            forced=seat.forced,
+        )
+        upload(self.state.slots[slot], words)
+
+    def _read_prompt(self, slot: int, seat: Seat, root: Job, phase: int) -> None:
+        self._write_slot(slot, seat, phase)
+        if seat.forced:
+            upload(self.state.tokens[slot, : seat.forced], torch.from_numpy(seat.job.prompt[-seat.forced :].copy()))
+        length = len(root.prompt) - root.merged
+        prefill = self._prefill
+        upload(prefill.tokens[: len(root.prompt)], torch.from_numpy(root.prompt.astype(np.int32)))
+        upload(prefill.prompt, torch.tensor([slot, length, root.merged, 0], dtype=torch.int32))
+        # A prompt with summed slots has the same length every time.
+        bucket = length if root.merged else min(-(-length // PROMPT_BUCKET) * PROMPT_BUCKET, self.config.block_size)
+        filtered, vocabulary = self._filtered([slot]), self._vocabulary
+        assert vocabulary is not None
+
+        def work() -> None:
+            prefill.run(bucket)
+            self._step.draw(prefill.rows, self._vocabularies[vocabulary], filtered=filtered)
+
+        self._graphs.run(("prompt", bucket, filtered, vocabulary), work)
+        seat.launched = 1
+
+    def _filtered(self, slots: Sequence[int]) -> bool:
+        """Whether any of the jobs needs its probabilities filtered."""
+        samplings = [self.seats[slot].job.sampling for slot in slots]
+        return any(not s.greedy and (s.top_k is not None or s.top_p is not None) for s in samplings)
+
+    def launch(self, slots: Sequence[int], n: int) -> None:
+        """Have `n` tokens drawn for each of `slots`, without waiting for them; those that end earlier rest."""
+        batch = 1 << (len(slots) - 1).bit_length()
+        rows = self._list_rows(sorted(slots), batch)
+        filtered, vocabulary = self._filtered(slots), self._vocabulary
+        assert vocabulary is not None
+
+        def work() -> None:
+            for _ in range(n):
+                self._step.run(rows, self._vocabularies[vocabulary], filtered=filtered)
+
+        self._graphs.run(("step", batch, n, filtered, vocabulary), work)
+        for slot in slots:
+            seat = self.seats[slot]
+            seat.launched = min(seat.launched + n, seat.limit)
+
+    def _list_rows(self, slots: list[int], batch: int) -> Tensor:
+        """The (batch,) int32 buffer of that size, holding `slots` and then -1."""
+        if batch not in self._row_lists:
+            self._row_lists[batch] = ([], torch.empty(batch, dtype=torch.int32, device=self.device))
+        current, rows = self._row_lists[batch]
+        if current != slots:
+            upload(rows, torch.tensor(slots + [-1] * (batch - len(slots)), dtype=torch.int32))
+            self._row_lists[batch] = (slots, rows)
+        return rows
+
+    def take_snapshot(self) -> Snapshot:
+        """Start copying to the host what all that was launched so far will have done; two can be under way."""
+        self.n_snapshots += 1
+        return self._snapshots[self.n_snapshots % 2].take(self.state, self.n_snapshots)
+
+    def step(self) -> list[Step]:
+        with on_device(self.device):
+            live = {slot: seat for slot, seat in self.seats.items() if not seat.done}
+            behind = [slot for slot, seat in live.items() if seat.launched == seat.forced + seat.reported]
+            if behind:
+                self.launch(behind, 1)
+            snapshot = self.take_snapshot()
+            snapshot.wait()
+        return [self._report(slot, seat, snapshot) for slot, seat in live.items()]
+
+    def _report(self, slot: int, seat: Seat, snapshot: Snapshot) -> Step:
+        status, drawn = snapshot.status(slot), snapshot.drawn(slot)
+        index = seat.forced + seat.reported
+        seat.reported += 1
+        seat.done = status != RUNNING.value and drawn <= index + 1
+        seat.finished = seat.done and status == FINISHED.value
+        if status == FAILED.value and drawn <= index:
+            return Step(slot, None, done=True, error=not_finite(self.stage, seat.reported, self.dtype))
+        if status == STOPPED.value and drawn == index + 1:
+            return Step(slot, None, done=True)
+        return Step(slot, int(snapshot.tokens(slot, index, index + 1)), seat.done)
+
+    def release(self, slot: int) -> None:
+        seat = self.seats.pop(slot)
+        if seat.finished:
+            self._kept[slot] = seat.job
+
+    def run(
+        self,
+        jobs: Sequence[Job],
+        on_token: Callable[[int, int], None] | None = None,
+        *,
+        keep_errors: bool = False,
+    ) -> list[Any]:
+        if self.seats:
+            raise EngineError("run() was called while other jobs are admitted; step them to their end")
+        run = Run(self, jobs, on_token)
+        try:
+            with on_device(self.device):
+                while run.go_on():
+                    pass
+        finally:
+            for slot in list(self.seats):
+                self.release(slot)
+        return run.results if keep_errors else raise_first(run.results)
+
+
+def _root(job: Job) -> Job:
+    """The job at the start of a chain of extensions."""
+    while job.extends is not None:
+        job = job.extends
+    return job
+
+
+def _canonical(slices: Slices) -> tuple[Slices, int]:
+    """Slices rotated so that the smallest comes first, and where in them the given ones start.
+
+    Jobs that alternate between the same slices but start on different ones can share a batch.
+    """
+    start = slices.index(min(slices))
+    return slices[start:] + slices[:start], (len(slices) - start) % len(slices)

@@ -1,0 +1,122 @@
+"""The fine network on the GPU: all codebooks of a window in one graph, the codes never leaving the device."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from barkfast.config import FineConfig
+from barkfast.errors import InputError
+from barkfast.jobs import FineJob
+from barkfast.runtime.cuda.device import Options, on_device, upload
+from barkfast.runtime.cuda.graphs import Graphs
+from barkfast.runtime.cuda.network import Network, load_network
+from barkfast.runtime.cuda.prefill import Trunk
+from barkfast.runtime.decoder import Refiner, not_finite
+from barkfast.runtime.sampling import STAGE_KEYS, Randomness
+from barkfast_kernels.embed_codes import embed_codes
+from barkfast_kernels.flash_attention import flash_attention
+from barkfast_kernels.sample_codes import sample_codes
+from barkfast_kernels.slots import FAILED, STATUS, WORDS, pack_slot
+
+
+class FinePass:
+    """The launches that fill one codebook after the other, on fixed buffers.
+
+    Args:
+        codes: (block_size, codebooks) int32, the window.
+        draw: (16,) int32, how to draw; see sample_codes.
+    """
+
+    def __init__(self, network: Network) -> None:
+        config = network.config
+        assert isinstance(config, FineConfig)
+        device = network.wpe.device
+        self.network, self.trunk = network, Trunk(network, config.block_size)
+        self.n_codebooks, self.n_given = config.n_codes_total, config.n_codes_given
+        self.codes = torch.zeros(config.block_size, self.n_codebooks, dtype=torch.int32, device=device)
+        self.draw = torch.zeros(WORDS.value, dtype=torch.int32, device=device)
+        self._logits = torch.empty(config.block_size, config.output_vocab_size, device=device, dtype=network.dtype)
+
+    def run(self, length: int, first_codebook: int, codebook_size: int) -> None:
+        """Predict codebooks `first_codebook`.. of the first `length` frames, ids below `codebook_size`."""
+        network, codes = self.network, self.codes[:length]
+
+        def attend(layer: int, qkv: Tensor, out: Tensor) -> None:
+            flash_attention(qkv, out, n_head=network.config.n_head, causal=False)
+
+        for codebook in range(first_codebook, self.n_codebooks):
+            embed_codes(codes, network.tables, network.wpe, self.trunk.x[:length], codebook=codebook)
+            hidden = self.trunk.normalize(*self.trunk.run(length, attend))
+            logits = self._logits[:length]
+            torch.mm(hidden, network.heads[codebook - self.n_given].t(), out=logits)
+            sample_codes(
+                logits, codes, self.draw, codebook=codebook, codebook_size=codebook_size, stage=STAGE_KEYS["fine"]
+            )
+
+
+class CudaRefiner(Refiner):
+    """The fine network on the GPU; arguments as of CudaDecoder."""
+
+    def __init__(
+        self,
+        config: FineConfig,
+        tensors: Mapping[str, Tensor],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        home: torch.device | None = None,
+        options: Options | None = None,
+    ) -> None:
+        self.config, self.device = config, device
+        self.options = options or Options.for_device(device)
+        self._network = load_network(config, tensors, device=home or device, dtype=dtype)
+        if (home or device) == device:
+            self._set_up()
+
+    def _set_up(self) -> None:
+        with on_device(self.device):
+            self._pass = FinePass(self._network)
+            self._graphs = Graphs(self.device, enabled=self.options.graphs)
+
+    def to(self, device: str) -> None:
+        target = torch.device(device)
+        if target.type == self._network.wpe.device.type:
+            return
+        if target.type == self.device.type:
+            self._network = self._network.to(self.device)
+            self._set_up()
+            return
+        self._graphs.clear()
+        del self._pass
+        self._network = self._network.to(target)
+        torch.cuda.empty_cache()
+
+    def refine(self, job: FineJob) -> np.ndarray:
+        length, n_codebooks = job.window.shape
+        if length > self.config.block_size or n_codebooks != self.config.n_codes_total:
+            raise InputError(
+                f"a window of {length} frames and {n_codebooks} codebooks does not fit the fine network's "
+                f"{self.config.block_size} positions and {self.config.n_codes_total} codebooks"
+            )
+        work, sampling = self._pass, job.sampling
+        seed, first_draw = 0, 0
+        if not sampling.greedy:
+            seed, first_draw = Randomness.of(job.random).reserve("fine", job.window.size)
+        draw = pack_slot(
+            position=job.first_frame,
+            limit=length,
+            seed=seed,
+            first_draw=first_draw,
+            temperature=float(sampling.temperature or 0),
+        )
+        with on_device(self.device):
+            upload(work.codes[:length], torch.from_numpy(job.window.astype(np.int32)))
+            upload(work.draw, draw)
+            key = (length, job.first_codebook, job.codebook_size)
+            self._graphs.run(key, lambda: work.run(*key))
+            window = work.codes[:length].cpu().numpy().copy()
+            if int(work.draw[STATUS.value]) == FAILED.value:
+                raise not_finite("fine", None, self._network.dtype)
+        return window

@@ -1,0 +1,105 @@
+"""Jobs to their end, as many at a time as there are slots, the host always one replay behind the device."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from barkfast.errors import InputError
+from barkfast.jobs import Job
+from barkfast.runtime.cuda.state import Snapshot
+from barkfast.runtime.decoder import not_finite
+from barkfast_kernels.slots import FAILED, FINISHED, RUNNING, STOPPED
+
+if TYPE_CHECKING:
+    from barkfast.runtime.cuda.decoder import CudaDecoder
+
+# Steps in one graph: the pause between two graphs is shared by so many tokens, and a job that ends by its stop token
+# is noticed so many tokens late, twice.
+STEPS_PER_REPLAY = 4
+
+
+@dataclass(slots=True)
+class Seat:
+    """A job in its slot.
+
+    Args:
+        forced: tokens at its start that an earlier job drew; they are fed again and are not part of its result.
+        since: number of the first snapshot that knows of it.
+        launched: tokens drawn once everything launched has run, if nothing stops it.
+        reported: tokens handed out.
+        done: nothing more will come.
+        finished: all its tokens were drawn, so that its cache may be extended.
+    """
+
+    job: Job
+    forced: int
+    since: int
+    launched: int = 0
+    reported: int = 0
+    done: bool = False
+    finished: bool = False
+
+    @property
+    def limit(self) -> int:
+        return self.forced + self.job.steps
+
+
+class Run:
+    """One call of `run`: what waits, what is seated, and the snapshots on their way."""
+
+    def __init__(
+        self, decoder: "CudaDecoder", jobs: Sequence[Job], on_token: Callable[[int, int], None] | None
+    ) -> None:
+        self.decoder, self.jobs, self.on_token = decoder, jobs, on_token
+        self.results: list[Any] = [None] * len(jobs)
+        self.waiting = deque(range(len(jobs)))
+        self.seated: dict[int, int] = {}
+        self.flying: deque[Snapshot] = deque()
+
+    def go_on(self) -> bool:
+        """Admit what fits, launch once, settle what the snapshot before says; False when all is done."""
+        decoder = self.decoder
+        while self.waiting and len(self.seated) < decoder.n_slots and self._fits(self.waiting[0]):
+            index = self.waiting.popleft()
+            try:
+                self.seated[decoder.admit(self.jobs[index])] = index
+            except InputError as error:
+                self.results[index] = error
+        if not self.seated:
+            return bool(self.waiting)
+        seats = {slot: decoder.seats[slot] for slot in self.seated}
+        left = {slot: seat.limit - seat.launched for slot, seat in seats.items() if seat.launched < seat.limit}
+        if left:
+            decoder.launch(list(left), STEPS_PER_REPLAY if max(left.values()) >= STEPS_PER_REPLAY else 1)
+        if left or any(seat.since > decoder.n_snapshots for seat in seats.values()):
+            self.flying.append(decoder.take_snapshot())
+        if len(self.flying) > 1 or not left:
+            snapshot = self.flying.popleft()
+            snapshot.wait()
+            self._settle(snapshot)
+        return bool(self.seated or self.waiting)
+
+    def _fits(self, index: int) -> bool:
+        return not self.seated or self.decoder.fits_vocabulary(self.jobs[index])
+
+    def _settle(self, snapshot: Snapshot) -> None:
+        for slot, index in list(self.seated.items()):
+            seat = self.decoder.seats[slot]
+            if snapshot.number < seat.since:
+                continue
+            status, drawn = snapshot.status(slot), snapshot.drawn(slot)
+            end = drawn - (status == STOPPED.value)
+            if self.on_token is not None and end - seat.forced > seat.reported:
+                seat.reported = end - seat.forced
+                self.on_token(index, seat.reported)
+            if status == RUNNING.value:
+                continue
+            if status == FAILED.value:
+                step = drawn - seat.forced + 1
+                self.results[index] = not_finite(self.decoder.stage, step, self.decoder.dtype)
+            else:
+                self.results[index] = snapshot.tokens(slot, seat.forced, end).numpy()
+                seat.finished = status == FINISHED.value
+            del self.seated[slot]
+            self.decoder.release(slot)

@@ -1,0 +1,171 @@
+"""One token for every row of a batch: the launches of a decode step, in one of two ways.
+
+The vector way keeps its share of each matrix in registers and multiplies the batch's rows with it one by one: few,
+fused kernels, best for one to eight sequences. The matrix way uses matrix instructions. A row's result does not
+depend on its batch mates in either, but differs in the last bits between them, so an engine keeps to one.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from barkfast.runtime.cuda.network import Layer, Network
+from barkfast.runtime.cuda.state import State
+from barkfast_kernels.attention_out import attention_out
+from barkfast_kernels.batch_linear import linear_gelu, linear_head, linear_partial, linear_qkv, partial_splits
+from barkfast_kernels.decode_attention import combine_splits, decode_attention
+from barkfast_kernels.launch import INTERPRETED
+from barkfast_kernels.norm_fc_gelu import norm_fc_gelu
+from barkfast_kernels.norm_head import norm_head
+from barkfast_kernels.norm_qkv import norm_qkv
+from barkfast_kernels.proj_residual import proj_residual
+from barkfast_kernels.residual_norm import residual_norm
+from barkfast_kernels.sample import sample
+
+# Rows up to which the vector way is used: beyond, its multiplications take longer than reading the weights.
+VECTOR_ROWS = 8
+# Parts that a context is divided into, so that one sequence's heads fill the device; there is none in the interpreter.
+CONTEXT_SPLITS = 2 if INTERPRETED else 8
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Which vocabulary rows a job may draw from, and room for their logits.
+
+    Args:
+        slices: (n_slices, 2) int32 on the device: first row and width of each slice.
+        stop_row: the stop token's row, which competes too; -1 for none.
+        logits, noise: (n_slots, widest slice + stop row) float32.
+    """
+
+    slices: Tensor
+    stop_row: int
+    logits: Tensor
+    noise: Tensor
+
+    @classmethod
+    def allocate(
+        cls, slices: tuple[tuple[int, int], ...], stop_row: int, n_slots: int, device: torch.device
+    ) -> "Vocabulary":
+        """From [first, end) ranges."""
+        width = max(end - first for first, end in slices) + (stop_row >= 0)
+        table = torch.tensor([[first, end - first] for first, end in slices], dtype=torch.int32)
+        logits, noise = torch.empty(2, n_slots, width, device=device)
+        return cls(table.to(device), stop_row, logits, noise)
+
+
+class DecodeStep:
+    """The launches of one step on fixed buffers.
+
+    Args:
+        network, state: weights, and what is remembered by slot.
+        stage: the number that keys this network's random numbers.
+        pdl: let kernels overlap with their predecessors' ends (compute capability 9.0 and newer).
+    """
+
+    def __init__(self, network: Network, state: State, *, stage: int, pdl: bool) -> None:
+        self.network, self.state, self.stage, self.pdl = network, state, stage, pdl
+        config, n_slots, device = network.config, len(state.x), state.x.device
+        width = config.n_embd
+        self.vector = n_slots <= VECTOR_ROWS
+        self._keys, self._values = state.keys.unbind(), state.values.unbind()
+
+        def scratch(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.empty(n_slots, *shape, device=device, dtype=dtype)
+
+        self._q = scratch(width)
+        self._partial = scratch(config.n_head, CONTEXT_SPLITS, config.head_dim)
+        self._stats = scratch(config.n_head, CONTEXT_SPLITS, 2)
+        self._hidden = scratch(4 * width, dtype=network.dtype)
+        if not self.vector:
+            self._h = scratch(width, dtype=network.dtype)
+            # Sums over inputs are divided too, and added up by the norm that follows.
+            matrices = (network.layers[0].out, network.layers[0].proj)
+            self._out_sums, self._proj_sums = (
+                torch.empty(partial_splits(matrix.weight, network.dtype), n_slots, width, device=device)
+                for matrix in matrices
+            )
+
+    def run(self, rows: Tensor, vocabulary: Vocabulary, *, filtered: bool) -> None:
+        """Process the pending token of each of `rows` (batch,) int32 slots, and draw the next.
+
+        Args:
+            filtered: whether any of them has a top-k or top-p filter.
+        """
+        y, y_bias = None, None
+        for layer, keys, values in zip(self.network.layers, self._keys, self._values, strict=True):
+            if self.vector:
+                self._layer_by_vectors(layer, keys, values, rows)
+            else:
+                y = self._layer_by_matrices(layer, keys, values, rows, y, y_bias)
+                y_bias = layer.proj.bias
+        self._draw(rows, vocabulary, y, y_bias, filtered)
+
+    def draw(self, rows: Tensor, vocabulary: Vocabulary, *, filtered: bool) -> None:
+        """Draw from x as the last layer left it: the end of a step, for a prompt that was just read."""
+        self._draw(rows, vocabulary, None, None, filtered)
+
+    def _layer_by_vectors(self, layer: Layer, keys: Tensor, values: Tensor, rows: Tensor) -> None:
+        x, slots, pdl = self.state.x, self.state.slots, self.pdl
+        batch = len(rows)
+        q, partial, stats, hidden = (t[:batch] for t in (self._q, self._partial, self._stats, self._hidden))
+        norm, matrix = layer.norm_1, layer.qkv
+        norm_qkv(
+            *(x, norm.weight, norm.bias, matrix.weight, matrix.scale, matrix.bias),
+            *(q, keys, values, rows, slots),
+            pdl=pdl,
+        )
+        decode_attention(q, keys, values, partial, stats, rows, slots, pdl=pdl)
+        matrix = layer.out
+        attention_out(x, partial, stats, matrix.weight, matrix.scale, matrix.bias, rows, slots, pdl=pdl)
+        norm, matrix = layer.norm_2, layer.fc
+        norm_fc_gelu(
+            *(x, norm.weight, norm.bias, matrix.weight, matrix.scale, matrix.bias),
+            *(hidden, rows, slots),
+            pdl=pdl,
+        )
+        matrix = layer.proj
+        proj_residual(x, hidden, matrix.weight, matrix.scale, matrix.bias, rows, slots, pdl=pdl)
+
+    def _layer_by_matrices(
+        self, layer: Layer, keys: Tensor, values: Tensor, rows: Tensor, y: Tensor | None, y_bias: Tensor | None
+    ) -> Tensor:
+        """`y` and `y_bias` are what the layer before has still to add to x; returns this layer's y."""
+        x, slots, pdl = self.state.x, self.state.slots, self.pdl
+        batch = len(rows)
+        scratch = (self._q, self._partial, self._stats, self._hidden, self._h)
+        q, partial, stats, hidden, h = (t[:batch] for t in scratch)
+        norm, matrix = layer.norm_1, layer.qkv
+        residual_norm(x, y, y_bias, norm.weight, norm.bias, h, rows, slots, pdl=pdl)
+        linear_qkv(h, matrix.weight, matrix.scale, matrix.bias, q, keys, values, rows, slots, pdl=pdl)
+        decode_attention(q, keys, values, partial, stats, rows, slots, pdl=pdl)
+        combine_splits(partial, stats, h, rows, slots, pdl=pdl)
+        linear_partial(h, layer.out.weight, layer.out.scale, self._out_sums, pdl=pdl)
+        norm, matrix = layer.norm_2, layer.fc
+        residual_norm(x, self._out_sums, layer.out.bias, norm.weight, norm.bias, h, rows, slots, pdl=pdl)
+        linear_gelu(h, matrix.weight, matrix.scale, matrix.bias, hidden, pdl=pdl)
+        linear_partial(hidden, layer.proj.weight, layer.proj.scale, self._proj_sums, pdl=pdl)
+        return self._proj_sums
+
+    def _draw(
+        self, rows: Tensor, vocabulary: Vocabulary, y: Tensor | None, y_bias: Tensor | None, filtered: bool
+    ) -> None:
+        state, network, pdl = self.state, self.network, self.pdl
+        norm, head = network.norm, network.heads[0]
+        batch = len(rows)
+        slices, stop_row = vocabulary.slices, vocabulary.stop_row
+        logits, noise = vocabulary.logits[:batch], vocabulary.noise[:batch]
+        rest = (slices, stop_row, logits, noise, rows, state.slots)
+        if self.vector:
+            norm_head(state.x, norm.weight, norm.bias, head, *rest, stage=self.stage, pdl=pdl)
+        else:
+            h = self._h[:batch]
+            residual_norm(state.x, y, y_bias, norm.weight, norm.bias, h, rows, state.slots, pdl=pdl)
+            linear_head(h, head, *rest, stage=self.stage, pdl=pdl)
+        sample(
+            *(logits, noise, slices, stop_row, state.tokens, network.tables[0], network.wpe, state.x),
+            *(rows, state.slots),
+            filtered=filtered,
+            pdl=pdl,
+        )

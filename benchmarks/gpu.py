@@ -1,0 +1,75 @@
+"""`make gpu`: check, time, compare, and write it all down, whatever goes wrong on the way.
+
+Every step is a process with a time limit. Results are written anew after every step, so that nothing is lost if this
+process is ended from outside.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import budget, table
+from benchmarks.environment import ROOT
+from benchmarks.run import Run
+
+
+def prepare_environment(smoke: bool) -> None:
+    """What all processes see: the sources in place, no settings of the user's, no network."""
+    for name in [name for name in os.environ if name.startswith(("BARKFAST_", "SUNO_"))]:
+        del os.environ[name]
+    paths = [str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")]
+    os.environ.update(
+        PYTHONPATH=os.pathsep.join(filter(None, paths)),
+        HF_HUB_OFFLINE="1",
+        TRANSFORMERS_OFFLINE="1",
+        TOKENIZERS_PARALLELISM="false",
+        PYTHONUNBUFFERED="1",
+        PYTHONFAULTHANDLER="1",
+    )
+    os.environ.pop("TRITON_INTERPRET", None)
+    if smoke:
+        os.environ.update(TRITON_INTERPRET="1", OMP_NUM_THREADS="1")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run, print the table and what failed; 0 if nothing did."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smoke", action="store_true", help="on the CPU, to see that everything runs")
+    parser.add_argument("--only", default="", help="steps to run, with commas between")
+    parser.add_argument("--results", type=Path, help="the folder for the results")
+    parser.add_argument("--seconds", type=float, default=budget.TOTAL, help="for everything")
+    options = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    prepare_environment(options.smoke)
+    if options.smoke:
+        base = Path(tempfile.mkdtemp(prefix="benchmark-smoke-"))
+    else:
+        base = ROOT / "build" / time.strftime("gpu-%Y%m%d-%H%M%S", time.gmtime())
+    work = base / "logs"
+    work.mkdir(parents=True, exist_ok=True)
+    folder = options.results or (base if options.smoke else ROOT / "benchmarks" / "results")
+    run = Run(
+        smoke=options.smoke,
+        folder=folder,
+        work=work,
+        only=tuple(filter(None, options.only.split(","))),
+        total=options.seconds,
+    )
+    merged = run.run()
+    print(f"\n{table.render(merged)}", flush=True)
+    where = run.path.relative_to(ROOT) if run.path and run.path.is_relative_to(ROOT) else run.path
+    print(f"results: {where}; logs: {work}", flush=True)
+    if merged["failed"]:
+        print(f"FAILED, {len(merged['failed'])}:", flush=True)
+        for line in merged["failed"]:
+            print(f"  {line}", flush=True)
+    print("everything that could be run ran" if merged["ok"] else "NOT everything went well", flush=True)
+    return 0 if merged["ok"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""The tests of the kernels and of the engine, a process per file: one that loses the device loses only its own."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.environment import ROOT
+from benchmarks.process import Process, start
+from benchmarks.pytest_record import VARIABLE
+
+# The runtime's before the kernels': there are fewer, and they say more.
+FOLDERS = ("tests/gpu", "tests/cuda", "tests/kernels")
+AT_A_TIME = min(6, max(1, (os.cpu_count() or 2) // 2))
+# With less than this no further file is begun.
+LEAST_S = 5.0
+OPTIONS = ("-q", "--maxfail=40", "-p", "no:cacheprovider", "-p", "benchmarks.pytest_record", "--tb=short")
+
+
+def find_tests(folders: tuple[str, ...] = FOLDERS) -> list[Path]:
+    """The files with tests, as far as their folders exist."""
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("test_*.py"))]
+
+
+def name_of(path: Path) -> str:
+    """A file's name among the logs: with its folder, since two folders may hold files of one name."""
+    tests = ROOT / "tests"
+    return "-".join(path.relative_to(tests).with_suffix("").parts) if path.is_relative_to(tests) else path.stem
+
+
+class TestRun:
+    """Tests on their way: to be polled until they have ended.
+
+    Args:
+        files: with tests.
+        work: where the logs go.
+        limit: seconds for all of them.
+    """
+
+    __test__ = False
+
+    def __init__(self, files: list[Path], work: Path, limit: float) -> None:
+        self.work, self.deadline = work, time.monotonic() + limit
+        self.started = time.monotonic()
+        self.waiting = list(files)
+        self.running: list[Process] = []
+        self.ended: list[Process] = []
+        self.seconds = 0.0
+
+    def poll(self) -> bool:
+        """Start what there is room for; whether all have ended."""
+        for process in [process for process in self.running if process.poll()]:
+            self.running.remove(process)
+            self.ended.append(process)
+        while self.waiting and len(self.running) < AT_A_TIME and time.monotonic() < self.deadline - LEAST_S:
+            self.running.append(self._start(self.waiting.pop(0)))
+        done = not self.running
+        if done and not self.seconds:
+            self.seconds = round(time.monotonic() - self.started, 1)
+        return done
+
+    def stop(self) -> None:
+        """End all of them."""
+        self.waiting.clear()
+        for process in self.running:
+            process.stop()
+
+    def _start(self, path: Path) -> Process:
+        name = name_of(path)
+        command = [sys.executable, "-m", "pytest", *OPTIONS, f"--junitxml={self.work / f'{name}.xml'}", str(path)]
+        env = {VARIABLE: str(self._record(name))}
+        left = max(0.0, self.deadline - time.monotonic())
+        return start(name, command, self.work / f"{name}.log", left, env)
+
+    def _record(self, name: str) -> Path:
+        return self.work / f"{name}.jsonl"
+
+    def report(self) -> dict[str, Any]:
+        """Counts, failures with their first line, and which files did not end by themselves."""
+        total: dict[str, Any] = {"passed": 0, "failed": 0, "skipped": 0, "failures": [], "skips": {}, "files": {}}
+        for process in self.ended:
+            outcomes = read_record(self._record(process.name))
+            for key in ("passed", "failed", "skipped"):
+                total[key] += outcomes[key]
+            total["failures"] += outcomes["failures"]
+            for reason, count in outcomes["skips"].items():
+                total["skips"][reason] = total["skips"].get(reason, 0) + count
+            # 0 is all passed, 1 some failed (and is in the record), 5 none were found.
+            broke = process.status == "timeout" or process.returncode not in (0, 1, 5)
+            total["files"][process.name] = process.reason if broke else "ended"
+            if broke:
+                at = f" while at {outcomes['at']}" if outcomes["at"] else ""
+                total["failures"].append({"test": process.name, "message": f"{process.reason}{at}"})
+        for path in self.waiting:
+            total["files"][name_of(path)] = "not run: the time was spent"
+        return total
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What the plugin wrote for one file; `at` is the test that began and never ended."""
+    result: dict[str, Any] = {"passed": 0, "failed": 0, "skipped": 0, "failures": [], "skips": {}, "at": None}
+    if not path.exists():
+        return result
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            # The process was ended while it wrote.
+            continue
+        outcome = entry["outcome"]
+        if outcome in ("began", "ended"):
+            result["at"] = entry["test"] if outcome == "began" else None
+            continue
+        result[outcome] += 1
+        if outcome == "failed":
+            result["failures"].append({"test": entry["test"], "message": entry["message"]})
+        elif outcome == "skipped":
+            reason = entry["message"]
+            result["skips"][reason] = result["skips"].get(reason, 0) + 1
+    return result

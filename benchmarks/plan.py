@@ -1,0 +1,59 @@
+"""What a section is told: where it runs, how much it may do, where its weights are."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One section's run.
+
+    Args:
+        smoke: on the CPU in Triton's interpreter, with the smallest model and next to no repeats.
+        models: a folder with a converted model per size, made by the section `weights`; they may be missing.
+        work: a folder for what a section leaves besides its rows.
+        deadline: when the section will be ended, by time.monotonic().
+        dtypes: those that the gate found right; empty for all.
+    """
+
+    smoke: bool
+    models: Path
+    work: Path
+    deadline: float
+    dtypes: tuple[str, ...] = ()
+
+    @property
+    def device(self) -> "torch.device":
+        # Only here: the process that runs the sections must not depend on torch.
+        import torch
+
+        return torch.device("cpu") if self.smoke else torch.device("cuda", torch.cuda.current_device())
+
+    @property
+    def device_name(self) -> str:
+        """The device as barkfast's arguments name it."""
+        return "cpu" if self.smoke else "cuda"
+
+    @property
+    def time_left(self) -> float:
+        """Seconds until the section will be ended."""
+        return self.deadline - time.monotonic()
+
+    @property
+    def largest(self) -> str:
+        """The size that most is measured with."""
+        return "nano" if self.smoke else "large"
+
+    @property
+    def clip_s(self) -> float:
+        """Length of the clip that is spoken, in seconds."""
+        return 0.05 if self.smoke else 10.0
+
+    def allows(self, dtype: str) -> bool:
+        """Whether the gate let this dtype through."""
+        return not self.dtypes or dtype in self.dtypes

@@ -1,0 +1,1 @@
+"""What is measured: one module per section, each with `run(plan, record)`."""

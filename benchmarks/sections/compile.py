@@ -1,0 +1,86 @@
+"""Compile the kernels beside the tests, into Triton's cache, so that the sections find them there.
+
+Nothing that is measured depends on it: what fails here is compiled, or fails, where it is needed.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from barkfast.config import FineConfig, GPTConfig, Layout, Sampling
+from barkfast.jobs import FineJob
+from barkfast.runtime.cuda.decoder import CudaDecoder
+from barkfast.runtime.cuda.device import Options
+from barkfast.runtime.cuda.refiner import CudaRefiner
+from barkfast.runtime.sampling import Randomness
+from barkfast.stages.semantic import semantic_job
+from barkfast.weights.random import SIZES, VOCABULARIES
+from barkfast.weights.shapes import gpt_shapes
+from benchmarks import models
+from benchmarks.plan import Plan
+from benchmarks.record import Recorder
+
+# Part of the section -> (size, dtype, slots) to be compiled.
+PARTS = {
+    "large": [("large", "bfloat16", 1), ("large", "int8", 1)],
+    "large 32": [("large", "float16", 1), ("large", "float32", 1)],
+    "small": [("small", "bfloat16", 1), ("small", "int8", 1)],
+    "batch": [("large", "bfloat16", 64), ("large", "bfloat16", 16), ("large", "bfloat16", 4)],
+}
+
+
+def run(plan: Plan, record: Recorder, part: str) -> None:
+    """Each engine takes a few steps of both stages on weights of the right shapes."""
+    for size, dtype, n_slots in [("nano", "float32", 1)] if plan.smoke else PARTS[part]:
+        name = f"{size} {dtype} {n_slots}"
+        for pdl in (None, False) if (size, dtype, n_slots) == ("large", "bfloat16", 1) else (None,):
+            for stage in ("coarse",) if plan.smoke else ("coarse", "semantic"):
+                work = lambda a=(size, dtype, stage, n_slots, pdl): decode(plan, *a)  # noqa: E731
+                record.measure(f"{stage} {name}{'' if pdl is None else ' without PDL'}", work)
+        if n_slots == 1 and dtype != "int8":
+            record.measure(f"fine {name}", lambda size=size, dtype=dtype: fill(plan, size, dtype))
+
+
+def weights(plan: Plan, size: str, stage: str) -> tuple[Any, dict[str, torch.Tensor]]:
+    """A network's configuration, and something for weights."""
+    n_layer, n_head, n_embd, _ = SIZES[size]
+    make = FineConfig if stage == "fine" else GPTConfig
+    config = make(n_layer, n_head, n_embd, *VOCABULARIES[models.PARTS.get(stage, stage)], bias=False)
+    tensors = {
+        name: torch.randn(shape, device=plan.device, dtype=torch.bfloat16) * 0.02
+        for name, shape in gpt_shapes(config).items()
+    }
+    return config, tensors
+
+
+def decode(plan: Plan, size: str, dtype: str, stage: str, n_slots: int, pdl: bool | None) -> dict[str, Any]:
+    """A prompt and a few steps, launched directly."""
+    config, tensors = weights(plan, size, stage)
+    options = Options.for_device(plan.device)
+    decoder = CudaDecoder(
+        config,
+        tensors,
+        stage=stage,
+        device=plan.device,
+        dtype=models.storage(plan, dtype),
+        int8=dtype == "int8",
+        n_slots=n_slots,
+        options=Options(graphs=False, pdl=options.pdl if pdl is None else pdl),
+    )
+    jobs = [models.step_job(stage, Layout(), 60 + i, 4, i) for i in range(n_slots)]
+    if stage == "semantic":
+        # A length of its own, for which some kernels are compiled anew.
+        ids, text = np.arange(20), {"max_duration_s": 0.05, "random": Randomness(0)}
+        jobs.append(semantic_job(ids, Layout(), Sampling(0.7), min_eos_p=0.2, **text))
+    decoder.run(jobs)
+    return {"ok": True}
+
+
+def fill(plan: Plan, size: str, dtype: str) -> dict[str, Any]:
+    """One fine pass."""
+    config, tensors = weights(plan, size, "fine")
+    refiner = CudaRefiner(config, tensors, device=plan.device, dtype=models.storage(plan, dtype))
+    frames = 16 if plan.smoke else 1024
+    refiner.refine(FineJob(np.zeros((frames, 8), np.int32), 0, 2, 1024, Sampling(0.5)))
+    return {"ok": True}

@@ -1,0 +1,112 @@
+"""The splits' combination, the output matrix and the residual addition, each weight read once for all rows."""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from barkfast_kernels.decode_attention.triton import combine_heads
+from barkfast_kernels.functions import pdl_launch, pdl_wait, running_slot
+from barkfast_kernels.launch import launch
+from barkfast_kernels.tiles import below, load_or, load_rows, multiply, row_tile
+
+
+@triton.jit(do_not_specialize=["batch"])
+def _attention_out_kernel(
+    x,  # (n_slots, N_HEAD * HEAD_DIM) float32
+    partial,  # (batch_max, N_HEAD, SPLITS, HEAD_DIM) float32
+    stats,  # (batch_max, N_HEAD, SPLITS, 2) float32
+    weight,  # (N_HEAD * HEAD_DIM, N_HEAD * HEAD_DIM)
+    scale,  # (N_HEAD * HEAD_DIM,) float32
+    bias,  # (N_HEAD * HEAD_DIM,)
+    rows,  # (batch,) int32
+    slots,  # (n_slots, WORDS) int32
+    batch,
+    N_HEAD: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    SPLITS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    HAS_SCALE: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    SINGLE: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    N_EMBD: tl.constexpr = N_HEAD * HEAD_DIM
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    n_mask = below(n, N_EMBD, BLOCK_N)
+    # Columns stand as the heads are combined: BLOCK_D of them per head, with a gap where HEAD_DIM is smaller.
+    k = tl.arange(0, BLOCK_H * BLOCK_D)
+    k_mask = below(k // BLOCK_D, N_HEAD, BLOCK_H) & below(k % BLOCK_D, HEAD_DIM, BLOCK_D)
+    column = k // BLOCK_D * HEAD_DIM + k % BLOCK_D
+    tile = load_rows(weight, n, column, n_mask[:, None] & k_mask[None, :], N_EMBD)
+    tile_scale = load_or(scale, n, n_mask, HAS_SCALE, 1.0)
+    tile_bias = load_or(bias, n, n_mask, HAS_BIAS, 0.0)
+    pdl_launch(PDL)
+    pdl_wait(PDL)
+
+    head = tl.arange(0, BLOCK_H)
+    d = tl.arange(0, BLOCK_D)
+    head_mask = below(head, N_HEAD, BLOCK_H)
+    d_mask = below(d, HEAD_DIM, BLOCK_D)
+    for row in range(1 if SINGLE else batch):
+        place = tl.maximum(tl.load(rows + row), 0)
+        attended = combine_heads(partial, stats, row, head, d, head_mask, d_mask, N_HEAD, HEAD_DIM, SPLITS)
+        # Fetched beside the status, not after it.
+        target = x + place * N_EMBD + n
+        residual = tl.load(target, n_mask, other=0.0)
+        if running_slot(rows, slots, row) >= 0:
+            y = multiply(tile, tile_scale, tile_bias, tl.reshape(attended, (BLOCK_H * BLOCK_D,)))
+            tl.store(target, residual + y, n_mask)
+
+
+def attention_out(
+    x: Tensor,
+    partial: Tensor,
+    stats: Tensor,
+    weight: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    rows: Tensor,
+    slots: Tensor,
+    *,
+    pdl: bool,
+) -> None:
+    """x[slot] += W o + bias, where o is what the row attended to, from the splits of `decode_attention`.
+
+    Args:
+        x: (n_slots, n_embd) float32, changed in place.
+        partial: (batch_max, n_head, splits, head_dim) float32.
+        stats: (batch_max, n_head, splits, 2) float32.
+        weight: (n_embd, n_embd); int8 with `scale` (n_embd,) float32.
+        bias: (n_embd,).
+        rows, slots: see `slots`.
+        pdl: see `launch`.
+    """
+    _, n_head, splits, head_dim = partial.shape
+    block_h, block_d = triton.next_power_of_2(n_head), triton.next_power_of_2(head_dim)
+    tile = row_tile(*weight.shape, x.device, block_k=block_h * block_d)
+    args = {
+        "x": x,
+        "partial": partial,
+        "stats": stats,
+        "weight": weight,
+        "scale": x if scale is None else scale,
+        "bias": x if bias is None else bias,
+        "rows": rows,
+        "slots": slots,
+        "batch": rows.shape[0],
+    }
+    constexprs = {
+        "N_HEAD": n_head,
+        "HEAD_DIM": head_dim,
+        "SPLITS": splits,
+        "BLOCK_N": tile.block_n,
+        "BLOCK_H": block_h,
+        "BLOCK_D": block_d,
+        "HAS_SCALE": scale is not None,
+        "HAS_BIAS": bias is not None,
+        "SINGLE": rows.shape[0] == 1,
+    }
+    # About one program per multiprocessor: twice the threads halve what each fetches of the splits.
+    launch(_attention_out_kernel, (tile.programs,), args, constexprs, num_warps=8, pdl=pdl)

@@ -1,0 +1,113 @@
+"""The product that all linear layers of a batch share: a few weight rows times the activations of the whole batch."""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from barkfast_kernels.functions import running_slot
+from barkfast_kernels.launch import INTERPRETED, next_power_of_2
+
+NUM_WARPS = 4
+_THREADS = tl.constexpr(32 * NUM_WARPS)
+# The order in which a CPU's matrix product adds up depends on where a column stands. In float64 that is not seen, so a
+# row is the same in any batch there too.
+_WIDE = tl.constexpr(INTERPRETED)
+
+
+@triton.jit
+def prefetch_rows(weight, row, first, K: tl.constexpr, SHARE: tl.constexpr, PDL: tl.constexpr):
+    """Ask for columns first <= k < first + SHARE of the weight rows to be brought into the L2 cache.
+
+    Called ahead of `pdl_wait`: the weights then travel while the kernel before this one still computes, and take
+    neither registers nor shared memory meanwhile.
+    """
+    BLOCK_N: tl.constexpr = row.shape[0]
+    SIZE: tl.constexpr = weight.dtype.element_ty.primitive_bitwidth // 8
+    CHUNKS: tl.constexpr = _THREADS // BLOCK_N
+    # One chunk per thread; addresses and lengths are multiples of 16 bytes. Odd sizes go without.
+    if PDL and K * SIZE % 16 == 0 and SHARE * SIZE % (16 * CHUNKS) == 0:
+        chunk = tl.arange(0, CHUNKS) * (SHARE // CHUNKS)
+        address = (weight + row.to(tl.int64)[:, None] * K + (first + chunk)[None, :]).to(tl.int64) & -16
+        tl.inline_asm_elementwise(
+            "cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0;",
+            "=r,l,r",
+            [address, tl.full((BLOCK_N, CHUNKS), SHARE // CHUNKS * SIZE, tl.int32)],
+            dtype=tl.int32,
+            is_pure=False,
+            pack=1,
+        )
+
+
+@triton.jit
+def rows_times_batch(
+    weight,  # (rows, K), storage dtype or int8
+    row,  # (BLOCK_N,) rows of `weight` to take, all of them inside
+    h,  # (batch, K) storage dtype
+    b,  # (BLOCK_B,) rows of `h`, those past the batch are ignored
+    batch,
+    first,
+    K: tl.constexpr,
+    SHARE: tl.constexpr,
+    EVEN: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """(BLOCK_N, BLOCK_B) float32: weight[row] @ h[b].T over columns first <= k < first + SHARE.
+
+    The order of each sum is the same whatever the batch. EVEN says that SHARE is a multiple of BLOCK_K and no share
+    reaches beyond K.
+    """
+    k = tl.arange(0, BLOCK_K)
+    weight_at = weight + row.to(tl.int64)[:, None] * K + (first + k)[None, :]
+    h_at = h + tl.minimum(b, batch - 1)[None, :] * K + (first + k)[:, None]
+    acc = tl.zeros((row.shape[0], b.shape[0]), dtype=tl.float64 if _WIDE else tl.float32)
+    for start in range(0, SHARE, BLOCK_K):
+        if EVEN:
+            w_tile = tl.load(weight_at + start)
+            h_tile = tl.load(h_at + start)
+        else:
+            inside = (start + k < SHARE) & (first + start + k < K)
+            w_tile = tl.load(weight_at + start, mask=inside[None, :], other=0)
+            h_tile = tl.load(h_at + start, mask=inside[:, None], other=0.0)
+        w_tile = w_tile.to(h_tile.dtype)
+        if _WIDE:
+            acc = tl.dot(w_tile.to(tl.float64), h_tile.to(tl.float64), acc)
+        else:
+            acc = tl.dot(w_tile, h_tile, acc, input_precision="ieee")
+    return acc.to(tl.float32)
+
+
+@triton.jit
+def running_slots(rows, slots, b, batch):
+    """The slots of rows `b`, a block; -1 past the batch and where there is nothing to do."""
+    return tl.where(b < batch, running_slot(rows, slots, tl.minimum(b, batch - 1)), -1)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How a (rows, K) weight matrix is cut up, and for how many rows of the batch at once."""
+
+    block_n: int
+    block_k: int
+    block_b: int
+    num_stages: int
+
+    def blocks(self) -> dict[str, int]:
+        """The block sizes by the names that kernels give them."""
+        return {"BLOCK_N": self.block_n, "BLOCK_K": self.block_k, "BLOCK_B": self.block_b}
+
+
+def choose_tile(rows: int, K: int, batch: int, dtype: torch.dtype) -> Tile:
+    """Tile for activations of `dtype`; `block_n` and `block_k`, so the order of sums, do not depend on `batch`.
+
+    At most 72 KiB of tiles are in flight: a consumer GPU has 99 KiB, and two programs fit an H100's multiprocessor.
+    """
+    block_b = 16 if batch <= 16 else 32 if batch <= 32 else 64
+    if INTERPRETED:
+        return Tile(min(1024, next_power_of_2(rows)), min(128, next_power_of_2(K)), block_b, 1)
+    if dtype == torch.float32:
+        # No matrix instructions: operands of the dot live in registers.
+        return Tile(32, 32, block_b, 3)
+    # Every program reads all activations: with 16 weight rows these would be most of the traffic at a batch of 64.
+    return Tile(32, min(128, next_power_of_2(K)), block_b, {16: 6, 32: 5, 64: 4}[block_b])

@@ -1,0 +1,196 @@
+"""Attention of one token per slot: a program per row, head and split of the positions."""
+
+import math
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from barkfast_kernels.functions import pdl_launch, pdl_wait, running_slot
+from barkfast_kernels.launch import INTERPRETED, launch
+from barkfast_kernels.slots import POSITION, WORDS
+from barkfast_kernels.tiles import below
+
+
+@triton.jit
+def _decode_attention_kernel(
+    q,  # (batch_max, N_HEAD * HEAD_DIM) float32
+    keys,  # (n_slots, N_HEAD, BLOCK_SIZE, HEAD_DIM)
+    values,  # as keys
+    partial,  # (batch_max, N_HEAD, SPLITS, HEAD_DIM) float32
+    stats,  # (batch_max, N_HEAD, SPLITS, 2) float32
+    rows,  # (batch,) int32
+    slots,  # (n_slots, WORDS) int32
+    N_HEAD: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    SPLITS: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    SCALE: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    pdl_launch(PDL)
+    pdl_wait(PDL)
+    row, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    d = tl.arange(0, BLOCK_D)
+    d_mask = below(d, HEAD_DIM, BLOCK_D)
+    # Fetched beside the status, not after it.
+    place = tl.maximum(tl.load(rows + row), 0)
+    length = tl.minimum(tl.load(slots + place * WORDS + POSITION) + 1, BLOCK_SIZE)
+    if running_slot(rows, slots, row) >= 0:
+        chunk = tl.cdiv(length, SPLITS)
+        end = tl.minimum((split + 1) * chunk, length)
+        cache = (place.to(tl.int64) * N_HEAD + head) * (BLOCK_SIZE * HEAD_DIM)
+        top = tl.full((), float("-inf"), tl.float32)
+        total = tl.full((), 0.0, tl.float32)
+        sums = tl.zeros((BLOCK_D,), tl.float32)
+        for start in range(split * chunk, end, BLOCK_T):
+            t = start + tl.arange(0, BLOCK_T)
+            mask = (t < end)[:, None] & d_mask[None, :]
+            at = cache + t[:, None] * HEAD_DIM + d[None, :]
+            k_tile = tl.load(keys + at, mask, other=0.0)
+            v_tile = tl.load(values + at, mask, other=0.0)
+            # The query after a barrier, so that keys and values are all requested before any is waited for: the
+            # assembler would save registers by requesting the values once the scores are known.
+            tl.debug_barrier()
+            q_row = tl.load(q + (row * N_HEAD + head) * HEAD_DIM + d, d_mask, other=0.0)
+            scores = tl.sum(k_tile.to(tl.float32) * q_row[None, :], axis=1) * SCALE
+            scores = tl.where(t < end, scores, float("-inf"))
+            new_top = tl.maximum(top, tl.max(scores))
+            decay = tl.exp2(top - new_top)
+            p = tl.exp2(scores - new_top)
+            total = total * decay + tl.sum(p)
+            sums = sums * decay + tl.sum(p[:, None] * v_tile.to(tl.float32), axis=0)
+            top = new_top
+        out = (row * N_HEAD + head) * SPLITS + split
+        tl.store(partial + out * HEAD_DIM + d, sums, d_mask)
+        tl.store(stats + out * 2, top)
+        tl.store(stats + out * 2 + 1, total)
+
+
+@triton.jit
+def combine_heads(
+    partial,  # (batch_max, N_HEAD, SPLITS, HEAD_DIM) float32
+    stats,  # (batch_max, N_HEAD, SPLITS, 2) float32
+    row,
+    head,  # (BLOCK_H,)
+    d,  # (BLOCK_D,)
+    head_mask,
+    d_mask,
+    N_HEAD: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    SPLITS: tl.constexpr,
+):
+    """What `head` attended to, (BLOCK_H, BLOCK_D) float32."""
+    first = (row * N_HEAD + head) * SPLITS
+    at = first[:, None] * HEAD_DIM + d[None, :]
+    mask = head_mask[:, None] & d_mask[None, :]
+    parts = (tl.load(partial + at, mask, other=0.0),)
+    for split in tl.static_range(1, SPLITS):
+        parts = parts + (tl.load(partial + at + split * HEAD_DIM, mask, other=0.0),)
+    # The shares after a barrier, so that all parts are requested before any is waited for.
+    tl.debug_barrier()
+    top = tl.full(head.shape, float("-inf"), tl.float32)
+    for split in tl.static_range(SPLITS):
+        top = tl.maximum(top, tl.load(stats + (first + split) * 2, head_mask, other=0.0))
+    # Where nothing was attended to, -inf - -inf would be NaN.
+    top = tl.where(top == float("-inf"), 0.0, top)
+    total = tl.zeros(head.shape, tl.float32)
+    sums = tl.zeros((head.shape[0], d.shape[0]), tl.float32)
+    for split in tl.static_range(SPLITS):
+        share = tl.exp2(tl.load(stats + (first + split) * 2, head_mask, other=0.0) - top)
+        total += share * tl.load(stats + (first + split) * 2 + 1, head_mask, other=1.0)
+        sums += share[:, None] * parts[split]
+    return sums / tl.where(total == 0.0, 1.0, total)[:, None]
+
+
+@triton.jit
+def _combine_splits_kernel(
+    partial,  # (batch_max, N_HEAD, SPLITS, HEAD_DIM) float32
+    stats,  # (batch_max, N_HEAD, SPLITS, 2) float32
+    out,  # (batch_max, N_HEAD * HEAD_DIM)
+    rows,  # (batch,) int32
+    slots,  # (n_slots, WORDS) int32
+    N_HEAD: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    SPLITS: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    pdl_launch(PDL)
+    pdl_wait(PDL)
+    row = tl.program_id(0)
+    head = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
+    d = tl.arange(0, BLOCK_D)
+    head_mask = below(head, N_HEAD, BLOCK_H)
+    d_mask = below(d, HEAD_DIM, BLOCK_D)
+    if running_slot(rows, slots, row) >= 0:
+        y = combine_heads(partial, stats, row, head, d, head_mask, d_mask, N_HEAD, HEAD_DIM, SPLITS)
+        at = (row * N_HEAD + head)[:, None] * HEAD_DIM + d[None, :]
+        tl.store(out + at, y.to(out.dtype.element_ty), head_mask[:, None] & d_mask[None, :])
+
+
+def decode_attention(
+    q: Tensor, keys: Tensor, values: Tensor, partial: Tensor, stats: Tensor, rows: Tensor, slots: Tensor, *, pdl: bool
+) -> None:
+    """Attend to positions 0..POSITION of the row's slot, in as many even splits as `partial` has.
+
+    Args:
+        q: (batch_max, n_embd) float32.
+        keys, values: (n_slots, n_head, block_size, head_dim).
+        partial: (batch_max, n_head, splits, head_dim) float32: sums of 2**(score - max) * value.
+        stats: (batch_max, n_head, splits, 2) float32: max and sum of 2**(score - max); -inf and 0 of an empty split.
+        rows, slots: see `slots`.
+        pdl: see `launch`.
+    """
+    _, n_head, block_size, head_dim = keys.shape
+    splits = partial.shape[2]
+    block_d = triton.next_power_of_2(head_dim)
+    # A whole split of production's sizes (128 positions of 64) is one tile, its keys and values requested at once: 8
+    # 16-byte loads in half precision by each thread of 8 warps, 32 KiB per program, and no second trip to memory.
+    block_t = min(8192 // block_d, triton.next_power_of_2(triton.cdiv(block_size, splits)))
+    args = {
+        "q": q,
+        "keys": keys,
+        "values": values,
+        "partial": partial,
+        "stats": stats,
+        "rows": rows,
+        "slots": slots,
+    }
+    constexprs = {
+        "N_HEAD": n_head,
+        "BLOCK_SIZE": block_size,
+        "HEAD_DIM": head_dim,
+        "SPLITS": splits,
+        "BLOCK_T": block_t,
+        "BLOCK_D": block_d,
+        "SCALE": math.log2(math.e) / math.sqrt(head_dim),
+    }
+    launch(_decode_attention_kernel, (rows.shape[0], n_head, splits), args, constexprs, num_warps=8, pdl=pdl)
+
+
+def combine_splits(partial: Tensor, stats: Tensor, out: Tensor, rows: Tensor, slots: Tensor, *, pdl: bool) -> None:
+    """out[row] = what the row attended to, from the splits of `decode_attention`.
+
+    Args:
+        partial: (batch_max, n_head, splits, head_dim) float32.
+        stats: (batch_max, n_head, splits, 2) float32.
+        out: (batch_max, n_embd), rounded to its type.
+        rows, slots: see `slots`.
+        pdl: see `launch`.
+    """
+    _, n_head, splits, head_dim = partial.shape
+    block_h = triton.next_power_of_2(n_head) if INTERPRETED else 4
+    args = {"partial": partial, "stats": stats, "out": out, "rows": rows, "slots": slots}
+    constexprs = {
+        "N_HEAD": n_head,
+        "HEAD_DIM": head_dim,
+        "SPLITS": splits,
+        "BLOCK_H": block_h,
+        "BLOCK_D": triton.next_power_of_2(head_dim),
+    }
+    grid = (rows.shape[0], triton.cdiv(n_head, block_h))
+    launch(_combine_splits_kernel, grid, args, constexprs, num_warps=2, pdl=pdl)

@@ -1,0 +1,106 @@
+"""Layer norm, the fc matrix and GELU, each weight read once for all rows."""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from barkfast_kernels.functions import gelu, layer_norm_row, pdl_launch, pdl_wait
+from barkfast_kernels.launch import launch
+from barkfast_kernels.tiles import below, fetch_row, load_or, load_rows, multiply, row_tile
+
+
+@triton.jit(do_not_specialize=["batch"])
+def _norm_fc_gelu_kernel(
+    x,  # (n_slots, N_EMBD) float32
+    norm_weight,  # (N_EMBD,)
+    norm_bias,  # (N_EMBD,)
+    weight,  # (N, N_EMBD)
+    scale,  # (N,) float32
+    bias,  # (N,)
+    hidden,  # (batch_max, N)
+    rows,  # (batch,) int32
+    slots,  # (n_slots, WORDS) int32
+    batch,
+    N: tl.constexpr,
+    N_EMBD: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    HAS_NORM_BIAS: tl.constexpr,
+    HAS_SCALE: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    SINGLE: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    k = tl.arange(0, BLOCK_K)
+    n_mask = below(n, N, BLOCK_N)
+    k_mask = below(k, N_EMBD, BLOCK_K)
+    tile = load_rows(weight, n, k, n_mask[:, None] & k_mask[None, :], N_EMBD)
+    tile_scale = load_or(scale, n, n_mask, HAS_SCALE, 1.0)
+    tile_bias = load_or(bias, n, n_mask, HAS_BIAS, 0.0)
+    gain = load_or(norm_weight, k, k_mask, True, 1.0)
+    offset = load_or(norm_bias, k, k_mask, HAS_NORM_BIAS, 0.0)
+    pdl_launch(PDL)
+    pdl_wait(PDL)
+
+    slot, x_row = fetch_row(x, rows, slots, 0, k, k_mask, N_EMBD)
+    for row in range(1 if SINGLE else batch):
+        after, x_after = slot, x_row
+        if not SINGLE:
+            after, x_after = fetch_row(x, rows, slots, tl.minimum(row + 1, batch - 1), k, k_mask, N_EMBD)
+        if slot >= 0:
+            h = layer_norm_row(x_row, gain, offset, k_mask, N_EMBD, HAS_NORM_BIAS)
+            y = gelu(multiply(tile, tile_scale, tile_bias, h))
+            tl.store(hidden + row * N + n, y.to(hidden.dtype.element_ty), n_mask)
+        slot, x_row = after, x_after
+
+
+def norm_fc_gelu(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor | None,
+    weight: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    hidden: Tensor,
+    rows: Tensor,
+    slots: Tensor,
+    *,
+    pdl: bool,
+) -> None:
+    """hidden[row] = GELU(W LN(x[slot]) + bias).
+
+    Args:
+        x: (n_slots, n_embd) float32.
+        norm_weight, norm_bias: (n_embd,).
+        weight: (4 * n_embd, n_embd); int8 with `scale` (4 * n_embd,) float32.
+        bias: (4 * n_embd,).
+        hidden: (batch_max, 4 * n_embd), rounded to its type.
+        rows, slots: see `slots`.
+        pdl: see `launch`.
+    """
+    n_rows, n_embd = weight.shape
+    tile = row_tile(n_rows, n_embd, x.device)
+    args = {
+        "x": x,
+        "norm_weight": norm_weight,
+        "norm_bias": norm_weight if norm_bias is None else norm_bias,
+        "weight": weight,
+        "scale": x if scale is None else scale,
+        "bias": norm_weight if bias is None else bias,
+        "hidden": hidden,
+        "rows": rows,
+        "slots": slots,
+        "batch": rows.shape[0],
+    }
+    constexprs = {
+        "N": n_rows,
+        "N_EMBD": n_embd,
+        "BLOCK_N": tile.block_n,
+        "BLOCK_K": tile.block_k,
+        "HAS_NORM_BIAS": norm_bias is not None,
+        "HAS_SCALE": scale is not None,
+        "HAS_BIAS": bias is not None,
+        "SINGLE": rows.shape[0] == 1,
+    }
+    launch(_norm_fc_gelu_kernel, (tile.programs,), args, constexprs, num_warps=tile.num_warps, pdl=pdl)

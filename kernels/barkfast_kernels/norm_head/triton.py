@@ -1,0 +1,168 @@
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from barkfast_kernels.functions import layer_norm_row, pdl_launch, pdl_wait, running_slot
+from barkfast_kernels.launch import INTERPRETED, launch, multiprocessors, next_power_of_2
+from barkfast_kernels.random.triton import gumbel_noise
+from barkfast_kernels.slots import DRAWN, FIRST_DRAW, PHASE, SEED_HIGH, SEED_LOW, TEMPERATURE_F, WORDS
+
+
+@triton.jit
+def store_candidates(logits, noise, offsets, values, vocabulary, mask, slots, slot, STAGE: tl.constexpr):
+    """Store logits, and beside them the noise that decides the draw (0 for greedy slots).
+
+    `slot` is a scalar or a block; `offsets`, `values`, `vocabulary` and `mask` broadcast with it.
+
+    Args:
+        offsets: where the values go in `logits` and `noise`, both float32.
+        values: the logits, float32.
+        vocabulary: int32 block, the vocabulary row of each value: what its noise is drawn for.
+        slot: int32; a slot of -1 needs its `mask` unset.
+    """
+    present = slot >= 0
+    words = slots + slot * WORDS
+    seed_low = tl.load(words + SEED_LOW, mask=present, other=0)
+    seed_high = tl.load(words + SEED_HIGH, mask=present, other=0)
+    drawn = tl.load(words + DRAWN, mask=present, other=0)
+    draw = tl.load(words + FIRST_DRAW, mask=present, other=0) + drawn
+    temperature = tl.load(words + TEMPERATURE_F, mask=present, other=0).to(tl.float32, bitcast=True)
+    tl.store(logits + offsets, values, mask=mask)
+    drawn_noise = gumbel_noise(seed_low, seed_high, STAGE, draw, vocabulary)
+    tl.store(noise + offsets, tl.where(temperature == 0.0, 0.0, drawn_noise), mask=mask)
+
+
+@triton.jit(do_not_specialize=["batch"])
+def _norm_head_kernel(
+    x,  # (n_slots, N_EMBD) float32
+    norm_weight,  # (N_EMBD,)
+    norm_bias,  # (N_EMBD,)
+    weight,  # (vocabulary, N_EMBD)
+    slices,  # (n_slices, 2) int32
+    logits,  # (batch, N_CANDIDATES) float32, out
+    noise,  # (batch, N_CANDIDATES) float32, out
+    rows,  # (batch,) int32
+    slots,  # (n_slots, WORDS) int32
+    batch,
+    N_SLICES: tl.constexpr,
+    N_EMBD: tl.constexpr,
+    N_CANDIDATES: tl.constexpr,
+    STOP_ROW: tl.constexpr,
+    STAGE: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    own = tl.program_id(1)
+    first = tl.load(slices + own * 2)
+    width = tl.load(slices + own * 2 + 1)
+    vocabulary = first + column
+    competes = column < width
+    if STOP_ROW >= 0:
+        vocabulary = tl.where(column == width, STOP_ROW, vocabulary)
+        competes = column <= width
+    k = tl.arange(0, BLOCK_K)
+    inside = k < N_EMBD
+    tile = tl.load(
+        weight + vocabulary[:, None].to(tl.int64) * N_EMBD + k[None, :],
+        mask=competes[:, None] & inside[None, :],
+        other=0.0,
+    )
+    gain = tl.load(norm_weight + k, mask=inside, other=0.0).to(tl.float32)
+    bias = gain
+    if HAS_BIAS:
+        bias = tl.load(norm_bias + k, mask=inside, other=0.0).to(tl.float32)
+    pdl_launch(PDL)
+    pdl_wait(PDL)
+    for row in range(batch):
+        slot = running_slot(rows, slots, row)
+        if slot >= 0:
+            turn = tl.load(slots + slot * WORDS + PHASE) + tl.load(slots + slot * WORDS + DRAWN)
+            if turn % N_SLICES == own:
+                residual = tl.load(x + slot * N_EMBD + k, mask=inside, other=0.0)
+                h = layer_norm_row(residual, gain, bias, inside, N_EMBD, HAS_BIAS)
+                values = tl.sum(tile.to(tl.float32) * h[None, :], axis=1)
+                offsets = row * N_CANDIDATES + column
+                store_candidates(logits, noise, offsets, values, vocabulary, competes, slots, slot, STAGE)
+
+
+def tile_rows(candidates: int, n_embd: int, sms: int) -> int:
+    """Weight rows per program: the most of those that leave no multiprocessor with much more than its share.
+
+    At most 16 * 1024 weights, which a program holds in registers.
+    """
+    busiest = {}
+    for size in (4, 8, 16, 32):
+        if size == 4 or size * next_power_of_2(n_embd) <= 16 * 1024:
+            busiest[size] = triton.cdiv(triton.cdiv(candidates, size), sms) * size
+    return max(size for size, load in busiest.items() if load <= 1.1 * min(busiest.values()))
+
+
+def norm_head(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor | None,
+    weight: Tensor,
+    slices: Tensor,
+    stop_row: int,
+    logits: Tensor,
+    noise: Tensor,
+    rows: Tensor,
+    slots: Tensor,
+    *,
+    stage: int,
+    pdl: bool = False,
+) -> None:
+    """Final layer norm, the logits of the candidates for the next token, and the noise that decides among them.
+
+    A slot draws from slice (PHASE + DRAWN) % n_slices: column c below its width is vocabulary row first + c, column
+    `width` the stop token, whether or not the slot lets it compete. Columns beyond are left alone.
+
+    Args:
+        x: (n_slots, n_embd) float32.
+        norm_weight, norm_bias: (n_embd,), bias optional.
+        weight: (vocabulary, n_embd).
+        slices: (n_slices, 2) int32, first vocabulary row and width; constant, it is read ahead of earlier kernels.
+        stop_row: vocabulary row of the stop token; -1 if there is none.
+        logits, noise: (batch, largest width + 1 if there is a stop token) float32, out. Noise is 0 for greedy slots.
+        rows: (batch,) int32.
+        slots: (n_slots, WORDS) int32.
+        stage: tells the random numbers of one network from those of another.
+        pdl: whether to start before the kernels ahead have ended.
+    """
+    n_embd, candidates = x.shape[1], logits.shape[1]
+    block_k = next_power_of_2(n_embd)
+    if INTERPRETED:
+        block_n = min(triton.next_power_of_2(candidates), max(16, (1 << 22) // block_k))
+    else:
+        block_n = tile_rows(candidates, n_embd, multiprocessors(x.device))
+    launch(
+        _norm_head_kernel,
+        (triton.cdiv(candidates, block_n), slices.shape[0]),
+        {
+            "x": x,
+            "norm_weight": norm_weight,
+            "norm_bias": norm_weight if norm_bias is None else norm_bias,
+            "weight": weight,
+            "slices": slices,
+            "logits": logits,
+            "noise": noise,
+            "rows": rows,
+            "slots": slots,
+            "batch": rows.shape[0],
+        },
+        {
+            "N_SLICES": slices.shape[0],
+            "N_EMBD": n_embd,
+            "N_CANDIDATES": candidates,
+            "STOP_ROW": stop_row,
+            "STAGE": stage,
+            "HAS_BIAS": norm_bias is not None,
+            "BLOCK_N": block_n,
+            "BLOCK_K": block_k,
+        },
+        num_warps=max(1, min(8, block_n * block_k // 2048)),
+        pdl=pdl,
+    )

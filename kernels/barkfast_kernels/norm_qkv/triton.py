@@ -1,0 +1,125 @@
+"""Layer norm and the qkv matrix, each weight read once for all rows."""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from barkfast_kernels.functions import layer_norm_row, pdl_launch, pdl_wait
+from barkfast_kernels.launch import launch
+from barkfast_kernels.slots import POSITION, WORDS
+from barkfast_kernels.tiles import below, fetch_row, load_or, load_rows, multiply, row_tile
+
+
+@triton.jit(do_not_specialize=["batch"])
+def _norm_qkv_kernel(
+    x,  # (n_slots, N_EMBD) float32
+    norm_weight,  # (N_EMBD,)
+    norm_bias,  # (N_EMBD,)
+    weight,  # (3 * N_EMBD, N_EMBD)
+    scale,  # (3 * N_EMBD,) float32
+    bias,  # (3 * N_EMBD,)
+    q,  # (batch_max, N_EMBD) float32
+    keys,  # (n_slots, N_EMBD // HEAD_DIM, BLOCK_SIZE, HEAD_DIM)
+    values,  # as keys
+    rows,  # (batch,) int32
+    slots,  # (n_slots, WORDS) int32
+    batch,
+    N_EMBD: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    HAS_NORM_BIAS: tl.constexpr,
+    HAS_SCALE: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    SINGLE: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    k = tl.arange(0, BLOCK_K)
+    n_mask = below(n, 3 * N_EMBD, BLOCK_N)
+    k_mask = below(k, N_EMBD, BLOCK_K)
+    tile = load_rows(weight, n, k, n_mask[:, None] & k_mask[None, :], N_EMBD)
+    tile_scale = load_or(scale, n, n_mask, HAS_SCALE, 1.0)
+    tile_bias = load_or(bias, n, n_mask, HAS_BIAS, 0.0)
+    gain = load_or(norm_weight, k, k_mask, True, 1.0)
+    offset = load_or(norm_bias, k, k_mask, HAS_NORM_BIAS, 0.0)
+    pdl_launch(PDL)
+    pdl_wait(PDL)
+
+    part = n // N_EMBD
+    channel = n % N_EMBD
+    cached = (channel // HEAD_DIM) * (BLOCK_SIZE * HEAD_DIM) + channel % HEAD_DIM
+    slot, x_row = fetch_row(x, rows, slots, 0, k, k_mask, N_EMBD)
+    for row in range(1 if SINGLE else batch):
+        after, x_after = slot, x_row
+        if not SINGLE:
+            after, x_after = fetch_row(x, rows, slots, tl.minimum(row + 1, batch - 1), k, k_mask, N_EMBD)
+        position = tl.load(slots + tl.maximum(tl.load(rows + row), 0) * WORDS + POSITION)
+        if slot >= 0:
+            h = layer_norm_row(x_row, gain, offset, k_mask, N_EMBD, HAS_NORM_BIAS)
+            y = multiply(tile, tile_scale, tile_bias, h)
+            cache = slot.to(tl.int64) * (N_EMBD * BLOCK_SIZE) + position * HEAD_DIM + cached
+            cached_part = part * (position < BLOCK_SIZE).to(tl.int32)
+            tl.store(q + row * N_EMBD + channel, y, n_mask & (part == 0))
+            tl.store(keys + cache, y.to(keys.dtype.element_ty), n_mask & (cached_part == 1))
+            tl.store(values + cache, y.to(values.dtype.element_ty), n_mask & (cached_part == 2))
+        slot, x_row = after, x_after
+
+
+def norm_qkv(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor | None,
+    weight: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    rows: Tensor,
+    slots: Tensor,
+    *,
+    pdl: bool,
+) -> None:
+    """q[row] = query of LN(x[slot]); the key and value go to the slot's POSITION, or nowhere beyond the cache.
+
+    Args:
+        x: (n_slots, n_embd) float32.
+        norm_weight, norm_bias: (n_embd,).
+        weight: (3 * n_embd, n_embd); int8 with `scale` (3 * n_embd,) float32.
+        bias: (3 * n_embd,).
+        q: (batch_max, n_embd) float32.
+        keys, values: (n_slots, n_head, block_size, head_dim).
+        rows, slots: see `slots`.
+        pdl: see `launch`.
+    """
+    n_rows, n_embd = weight.shape
+    _, _, block_size, head_dim = keys.shape
+    tile = row_tile(n_rows, n_embd, x.device)
+    args = {
+        "x": x,
+        "norm_weight": norm_weight,
+        "norm_bias": norm_weight if norm_bias is None else norm_bias,
+        "weight": weight,
+        "scale": x if scale is None else scale,
+        "bias": norm_weight if bias is None else bias,
+        "q": q,
+        "keys": keys,
+        "values": values,
+        "rows": rows,
+        "slots": slots,
+        "batch": rows.shape[0],
+    }
+    constexprs = {
+        "N_EMBD": n_embd,
+        "BLOCK_SIZE": block_size,
+        "HEAD_DIM": head_dim,
+        "BLOCK_N": tile.block_n,
+        "BLOCK_K": tile.block_k,
+        "HAS_NORM_BIAS": norm_bias is not None,
+        "HAS_SCALE": scale is not None,
+        "HAS_BIAS": bias is not None,
+        "SINGLE": rows.shape[0] == 1,
+    }
+    launch(_norm_qkv_kernel, (tile.programs,), args, constexprs, num_warps=tile.num_warps, pdl=pdl)

@@ -1,0 +1,96 @@
+"""The proj matrix and the residual addition, each weight read once for all rows."""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from barkfast_kernels.functions import pdl_launch, pdl_wait, running_slot
+from barkfast_kernels.launch import launch
+from barkfast_kernels.tiles import below, load_or, load_rows, multiply, row_tile
+
+
+@triton.jit(do_not_specialize=["batch"])
+def _proj_residual_kernel(
+    x,  # (n_slots, N) float32
+    hidden,  # (batch_max, K)
+    weight,  # (N, K)
+    scale,  # (N,) float32
+    bias,  # (N,)
+    rows,  # (batch,) int32
+    slots,  # (n_slots, WORDS) int32
+    batch,
+    N: tl.constexpr,
+    K: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    HAS_SCALE: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    SINGLE: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    k = tl.arange(0, BLOCK_K)
+    n_mask = below(n, N, BLOCK_N)
+    k_mask = below(k, K, BLOCK_K)
+    tile = load_rows(weight, n, k, n_mask[:, None] & k_mask[None, :], K)
+    tile_scale = load_or(scale, n, n_mask, HAS_SCALE, 1.0)
+    tile_bias = load_or(bias, n, n_mask, HAS_BIAS, 0.0)
+    pdl_launch(PDL)
+    pdl_wait(PDL)
+
+    h_row = tl.load(hidden + k, k_mask, other=0.0)
+    for row in range(1 if SINGLE else batch):
+        h_after = h_row
+        if not SINGLE:
+            h_after = tl.load(hidden + tl.minimum(row + 1, batch - 1) * K + k, k_mask, other=0.0)
+        # Fetched beside the status, not after it.
+        target = x + tl.maximum(tl.load(rows + row), 0) * N + n
+        residual = tl.load(target, n_mask, other=0.0)
+        if running_slot(rows, slots, row) >= 0:
+            tl.store(target, residual + multiply(tile, tile_scale, tile_bias, h_row.to(tl.float32)), n_mask)
+        h_row = h_after
+
+
+def proj_residual(
+    x: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    rows: Tensor,
+    slots: Tensor,
+    *,
+    pdl: bool,
+) -> None:
+    """x[slot] += W hidden[row] + bias.
+
+    Args:
+        x: (n_slots, n_embd) float32, changed in place.
+        hidden: (batch_max, 4 * n_embd).
+        weight: (n_embd, 4 * n_embd); int8 with `scale` (n_embd,) float32.
+        bias: (n_embd,).
+        rows, slots: see `slots`.
+        pdl: see `launch`.
+    """
+    n_rows, n_columns = weight.shape
+    tile = row_tile(n_rows, n_columns, x.device)
+    args = {
+        "x": x,
+        "hidden": hidden,
+        "weight": weight,
+        "scale": x if scale is None else scale,
+        "bias": x if bias is None else bias,
+        "rows": rows,
+        "slots": slots,
+        "batch": rows.shape[0],
+    }
+    constexprs = {
+        "N": n_rows,
+        "K": n_columns,
+        "BLOCK_N": tile.block_n,
+        "BLOCK_K": tile.block_k,
+        "HAS_SCALE": scale is not None,
+        "HAS_BIAS": bias is not None,
+        "SINGLE": rows.shape[0] == 1,
+    }
+    launch(_proj_residual_kernel, (tile.programs,), args, constexprs, num_warps=tile.num_warps, pdl=pdl)

@@ -1,0 +1,196 @@
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from barkfast_kernels.functions import pdl_launch, pdl_wait
+from barkfast_kernels.launch import INTERPRETED, launch, next_power_of_2
+from barkfast_kernels.sample.filters import HIGHEST, LOWEST, filter_threshold
+from barkfast_kernels.slots import (
+    DRAWN,
+    FAILED,
+    FINISHED,
+    FORCED,
+    HAS_STOP,
+    LIMIT,
+    MIN_P_F,
+    PHASE,
+    POSITION,
+    RUNNING,
+    STATUS,
+    STOPPED,
+    TEMPERATURE_F,
+    TOP_K,
+    TOP_P_F,
+    WORDS,
+)
+
+
+@triton.jit
+def temper(value, temperature):
+    """value / temperature as torch divides; `value` itself for greedy slots, whose temperature is 0."""
+    # Below 1e-30 a temperature is as good as greedy, and the quotient would overflow.
+    divisor = tl.where(temperature == 0.0, 1.0, tl.maximum(temperature, 1e-30))
+    return tl.div_rn(value, tl.broadcast_to(divisor, value.shape))
+
+
+@triton.jit
+def is_finite(value):
+    """Neither NaN nor infinite, float32."""
+    return tl.abs(value) <= HIGHEST
+
+
+@triton.jit(do_not_specialize=["batch"])
+def _sample_kernel(
+    logits,  # (batch, N_CANDIDATES) float32
+    noise,  # (batch, N_CANDIDATES) float32
+    slices,  # (N_SLICES, 2) int32
+    tokens,  # (n_slots, BLOCK_SIZE) int32
+    wte,  # (vocabulary, N_EMBD)
+    wpe,  # (BLOCK_SIZE, N_EMBD)
+    x,  # (n_slots, N_EMBD) float32, out
+    rows,  # (batch,) int32
+    slots,  # (n_slots, WORDS) int32
+    batch,
+    N_SLICES: tl.constexpr,
+    N_CANDIDATES: tl.constexpr,
+    N_EMBD: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    STOP_ROW: tl.constexpr,
+    FILTERED: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    pdl_launch(PDL)
+    pdl_wait(PDL)
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
+    slot = tl.load(rows + row, mask=row < batch, other=-1)
+    words = slots + slot * WORDS
+    running = tl.load(words + STATUS, mask=slot >= 0, other=0) == RUNNING
+    drawn = tl.load(words + DRAWN, mask=running, other=0)
+    position = tl.load(words + POSITION, mask=running, other=0)
+    limit = tl.load(words + LIMIT, mask=running, other=0)
+    temperature = tl.load(words + TEMPERATURE_F, mask=running, other=0).to(tl.float32, bitcast=True)
+    forced = drawn < tl.load(words + FORCED, mask=running, other=0)
+    forced_token = tl.load(
+        tokens + slot.to(tl.int64) * BLOCK_SIZE + drawn, mask=running & forced & (drawn < BLOCK_SIZE), other=0
+    )
+    own = (tl.load(words + PHASE, mask=running, other=0) + drawn) % N_SLICES
+    first = tl.load(slices + own * 2)
+    width = tl.load(slices + own * 2 + 1)
+
+    column = tl.arange(0, BLOCK_V)[None, :]
+    candidate = running & (column < width)
+    if STOP_ROW >= 0:
+        has_stop = running & (tl.load(words + HAS_STOP, mask=running, other=0) != 0)
+        candidate |= has_stop & (column == width)
+    value = tl.load((logits + row.to(tl.int64) * N_CANDIDATES) + column, mask=candidate, other=0.0)
+    finite = is_finite(value)
+    broken = tl.max((candidate & (finite == 0)).to(tl.int32), axis=1)[:, None] > 0
+    value = tl.where(candidate & finite, value, -float("inf"))
+    if FILTERED:
+        top_p = tl.load(words + TOP_P_F, mask=running, other=0).to(tl.float32, bitcast=True)
+        top_k = tl.load(words + TOP_K, mask=running, other=0)
+        value = tl.where(value >= filter_threshold(value, top_p, top_k), value, -float("inf"))
+    tempered = temper(value, temperature)
+    noise_row = noise + row.to(tl.int64) * N_CANDIDATES
+    score = tempered + tl.load(noise_row + column, mask=candidate & (temperature != 0.0), other=0.0)
+    best = tl.argmax(score, axis=1)[:, None]
+    token = first + best
+
+    ended = tl.zeros((ROWS, 1), tl.int1)
+    if STOP_ROW >= 0:
+        # The two bounds matter only where nothing is running: no NaN arises there.
+        largest = tl.maximum(tl.max(tempered, axis=1)[:, None], LOWEST)
+        mass = tl.exp(tempered - largest)
+        total = tl.sum(mass, axis=1)[:, None]
+        stop_mass = tl.sum(tl.where(column == width, mass, 0.0), axis=1)[:, None]
+        chosen = has_stop & (best == width)
+        stop_probability = tl.where(temperature == 0.0, chosen.to(tl.float32), stop_mass / tl.maximum(total, 1.0))
+        min_p = tl.load(words + MIN_P_F, mask=running, other=0).to(tl.float32, bitcast=True)
+        likely = has_stop & (min_p <= 1.0) & (stop_probability >= min_p)
+        ended = (chosen | likely) & (forced == 0)
+        token = tl.where(ended, STOP_ROW, token)
+    token = tl.where(forced, forced_token, token)
+
+    sound = running & (broken == 0)
+    status = tl.where(ended, STOPPED, tl.where(drawn + 1 >= limit, FINISHED, RUNNING))
+    tl.store(words + STATUS, tl.where(broken, FAILED, status), mask=running)
+    tl.store(words + DRAWN, drawn + 1, mask=sound)
+    tl.store(words + POSITION, position + 1, mask=sound)
+    tl.store(tokens + slot.to(tl.int64) * BLOCK_SIZE + drawn, token, mask=sound & (drawn < BLOCK_SIZE))
+
+    k = tl.arange(0, BLOCK_K)[None, :]
+    moves = sound & (ended == 0) & (position + 1 < BLOCK_SIZE) & (k < N_EMBD)
+    embedded = tl.load(wte + token.to(tl.int64) * N_EMBD + k, mask=moves, other=0.0).to(tl.float32)
+    placed = tl.load(wpe + (position + 1) * N_EMBD + k, mask=moves, other=0.0).to(tl.float32)
+    tl.store(x + slot * N_EMBD + k, embedded + placed, mask=moves)
+
+
+def sample(
+    logits: Tensor,
+    noise: Tensor,
+    slices: Tensor,
+    stop_row: int,
+    tokens: Tensor,
+    wte: Tensor,
+    wpe: Tensor,
+    x: Tensor,
+    rows: Tensor,
+    slots: Tensor,
+    *,
+    filtered: bool,
+    pdl: bool = False,
+) -> None:
+    """Draw each running slot's next token, see whether the slot has come to its end, and embed the token.
+
+    The stop token competes in column `width` of slots that have HAS_STOP. Such a slot is STOPPED when it is drawn, or
+    when its probability after filters and temperature reaches MIN_P whatever was drawn; then `stop_row` is written as
+    the token and `x` is left alone. A forced token comes from `tokens`, and never stops a slot. Any candidate that is
+    NaN or infinite makes the slot FAILED and changes nothing else.
+
+    Args:
+        logits, noise: (batch, n_candidates) float32, from `norm_head` or `linear_head`.
+        slices: (n_slices, 2) int32, first vocabulary row and width.
+        stop_row: vocabulary row of the stop token; -1 if there is none.
+        tokens: (n_slots, block_size) int32; token DRAWN is written, as its vocabulary row.
+        wte, wpe: (vocabulary, n_embd), (block_size, n_embd).
+        x: (n_slots, n_embd) float32; the new token at its position, unless that is beyond block_size.
+        rows: (batch,) int32.
+        slots: (n_slots, WORDS) int32; STATUS, DRAWN and POSITION are written.
+        filtered: whether to heed TOP_P and TOP_K; slots that have them off draw the same token either way.
+        pdl: whether to start before the kernels ahead have ended.
+    """
+    batch, candidates = rows.shape[0], logits.shape[1]
+    block_v = next_power_of_2(candidates)
+    rows_each = min(triton.next_power_of_2(batch), max(1, (1 << 20) // block_v)) if INTERPRETED else 1
+    launch(
+        _sample_kernel,
+        (triton.cdiv(batch, rows_each),),
+        {
+            "logits": logits,
+            "noise": noise,
+            "slices": slices,
+            "tokens": tokens,
+            "wte": wte,
+            "wpe": wpe,
+            "x": x,
+            "rows": rows,
+            "slots": slots,
+            "batch": batch,
+        },
+        {
+            "N_SLICES": slices.shape[0],
+            "N_CANDIDATES": candidates,
+            "N_EMBD": x.shape[1],
+            "BLOCK_SIZE": tokens.shape[1],
+            "STOP_ROW": stop_row,
+            "FILTERED": filtered,
+            "ROWS": rows_each,
+            "BLOCK_V": block_v,
+            "BLOCK_K": next_power_of_2(x.shape[1]),
+        },
+        num_warps=max(4, min(32, block_v // 512)),
+        pdl=pdl,
+    )

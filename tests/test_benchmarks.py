@@ -1,0 +1,264 @@
+"""What `make gpu` does when things go wrong: nothing is lost, what failed is named, and a red gate prints no time."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import budget, gpu, gpu_tests, run, table
+from benchmarks.budget import Step
+from benchmarks.gpu_tests import TestRun
+from benchmarks.plan import Plan
+from benchmarks.process import start
+from benchmarks.record import NotRun, Recorder, read_fragment, settle
+from benchmarks.run import Run
+from benchmarks.sanitizer import read_log
+
+
+def plan_for(folder: Path, **options: Any) -> Plan:
+    return Plan(smoke=True, models=folder, work=folder, deadline=time.monotonic() + 60, **options)
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def bare_run(folder: Path, **options: Any) -> Run:
+    work = folder / "logs"
+    work.mkdir()
+    return Run(smoke=True, folder=folder, work=work, only=options.pop("only", ()), total=60)
+
+
+def test_rows_are_on_disk_at_once_and_not_measured_twice(tmp_path):
+    path, calls = tmp_path / "section.json", []
+
+    def work() -> dict[str, Any]:
+        # what came before is there, and so is the row under way
+        before = read_fragment(path)
+        calls.append((len(before["rows"]), before["running"]))
+        return {"us_median": 1.0}
+
+    def break_down() -> dict[str, Any]:
+        raise ValueError("no such thing")
+
+    def refuse() -> dict[str, Any]:
+        raise NotRun("no such device")
+
+    record = Recorder(path, plan_for(tmp_path, dtypes=("float32",)))
+    record.measure("a", work, dtype="float32")
+    record.measure("b", break_down)
+    record.measure("c", refuse)
+    record.measure("d", work, dtype="bfloat16")
+    record.measure("e", work)
+    assert calls == [(0, "a"), (1, "e")]
+    assert not record.all_well
+    again = Recorder(path, plan_for(tmp_path))
+    again.measure("a", work)
+    again.measure("b", work)
+    assert len(calls) == 2
+    fragment = read_fragment(path)
+    assert [r["row"] for r in fragment["rows"]] == ["a", "e"]
+    assert [(f["row"], f["status"]) for f in fragment["failures"]] == [
+        ("b", "failed"),
+        ("c", "not run"),
+        ("d", "not run"),
+    ]
+    assert "no such thing" in fragment["failures"][0]["reason"]
+    assert not fragment["complete"]
+
+
+def test_nothing_is_begun_when_the_time_is_spent(tmp_path):
+    plan = Plan(smoke=True, models=tmp_path, work=tmp_path, deadline=time.monotonic() + 1)
+    assert Recorder(tmp_path / "s.json", plan).measure("a", lambda: {}) is None
+    assert "time was spent" in read_fragment(tmp_path / "s.json")["failures"][0]["reason"]
+
+
+def test_a_process_is_ended_at_its_limit_with_its_children(tmp_path):
+    mark = tmp_path / "alive"
+    child = f"import time, pathlib; time.sleep(2); pathlib.Path({str(mark)!r}).touch()"
+    code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
+    process = start("sleeper", python(code), tmp_path / "log", limit=0.5).wait()
+    assert process.status == "timeout" and "limit" in process.reason
+    time.sleep(1.8)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "reason"),
+    [
+        ("print('fine')", "ok", ""),
+        ("print('half a row'); raise SystemExit(3)", "failed", "status 3: half a row"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "failed", "SIGSEGV"),
+    ],
+)
+def test_how_a_process_ended_is_named(tmp_path, code, status, reason):
+    process = start("process", python(code), tmp_path / "log", limit=30).wait()
+    assert process.status == status and reason in process.reason
+
+
+def test_a_command_that_is_not_there(tmp_path):
+    process = start("absent", [str(tmp_path / "absent")], tmp_path / "log", limit=5).wait()
+    assert process.status == "failed" and "could not be started" in process.reason
+
+
+# A section that writes a row, crashes at the second, and goes on with the third when it is started again.
+CRASHING = """
+import os, sys, time
+from pathlib import Path
+from benchmarks.plan import Plan
+from benchmarks.record import Recorder
+here = Path(sys.argv[1])
+plan = Plan(smoke=True, models=here, work=here, deadline=time.monotonic() + 30)
+record = Recorder(here / "decode.json", plan)
+record.measure("first", lambda: {})
+record.measure("second", lambda: os.abort())
+record.measure("third", lambda: {})
+record.finish()
+"""
+
+
+def test_a_section_that_crashes_is_named_and_goes_on_behind_the_row(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(run.__file__).parents[1]))
+    here = bare_run(tmp_path)
+    monkeypatch.setattr(here, "command", lambda name, seconds: [*python(CRASHING), str(here.work)])
+    here.run_section(Step("decode", 30))
+    fragment = here.fragments["decode"]
+    assert [r["row"] for r in fragment["rows"]] == ["first", "third"]
+    assert fragment["failures"][0]["row"] == "second" and "SIGABRT" in fragment["failures"][0]["reason"]
+    content = here.save(complete=True)
+    assert any(line.startswith("decode: second: ") and "decode.log" in line for line in content["failed"])
+    assert not content["ok"]
+
+
+def test_a_section_that_hangs_keeps_what_it_measured(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(run.__file__).parents[1]))
+    here = bare_run(tmp_path)
+    hanging = CRASHING.replace("os.abort()", "time.sleep(60)")
+    monkeypatch.setattr(here, "command", lambda name, seconds: [*python(hanging), str(here.work)])
+    monkeypatch.setattr(here, "limit", lambda step: 2.0)
+    monkeypatch.setattr(run, "LEAST_S", 1.0)
+    here.run_section(Step("decode", 2))
+    fragment = here.fragments["decode"]
+    assert [r["row"] for r in fragment["rows"]] == ["first"]
+    assert "timeout" in fragment["failures"][0]["reason"]
+    assert here.steps[-1]["status"] == "timeout"
+    assert any("decode: timeout" in line for line in here.save(complete=True)["failed"])
+
+
+def test_a_section_that_cannot_even_start_is_not_tried_again(tmp_path, monkeypatch):
+    here, starts = bare_run(tmp_path), []
+
+    def command(name: str, seconds: float) -> list[str]:
+        starts.append(name)
+        return python("raise ImportError('no such module')")
+
+    monkeypatch.setattr(here, "command", command)
+    here.run_section(Step("decode", 30))
+    assert starts == ["decode"]
+    assert here.steps[-1]["status"] == "failed" and "no such module" in here.steps[-1]["reason"]
+
+
+def test_a_red_gate_times_nothing(tmp_path, monkeypatch):
+    here = bare_run(tmp_path)
+    monkeypatch.setattr(here, "command", lambda *_: pytest.fail("a section was started"))
+    here.gate = {"open": False, "dtypes": [], "reason": "not right: semantic float32"}
+    for step in budget.SECTIONS:
+        if step.timed:
+            here.run_section(step)
+    content = here.save(complete=True)
+    page = table.render(content)
+    assert {step.name for step in budget.SECTIONS if not step.timed} == {"bandwidth", "peers"}
+    assert not any(section["rows"] for section in content["sections"].values())
+    assert "RED" in page and "gate is red" in page
+    timed = [target for target in content["targets"] if target["unit"] in ("us", "x", "GB")]
+    assert timed and all(target["verdict"] == "not run" and target["value"] is None for target in timed)
+
+
+def test_a_killed_row_is_settled():
+    fragment = {"rows": [], "failures": [], "running": "large", "complete": False}
+    assert settle(fragment, "SIGKILL")["failures"] == [{"row": "large", "status": "failed", "reason": "SIGKILL"}]
+    assert settle(fragment | {"running": None}, "SIGKILL")["failures"] == []
+
+
+TESTS = """
+import os, time
+import pytest
+
+def test_passes():
+    pass
+
+def test_fails():
+    assert 1 == 2, "not equal"
+
+@pytest.mark.skip(reason="not here")
+def test_is_skipped():
+    pass
+
+def test_{how}():
+    {action}
+"""
+
+
+def test_tests_that_crash_or_hang_keep_the_outcomes_before(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(run.__file__).parents[1]))
+    files = []
+    for how, action in (("crashes", "os.abort()"), ("hangs", "time.sleep(60)")):
+        files.append(tmp_path / f"test_that_{how}.py")
+        files[-1].write_text(TESTS.format(how=how, action=action))
+    broken = tmp_path / "test_without_import.py"
+    broken.write_text("import no_such_module\n")
+    monkeypatch.setattr(gpu_tests, "AT_A_TIME", 3)
+    tests = TestRun([*files, broken], tmp_path, limit=5.5)
+    while not tests.poll():
+        time.sleep(0.05)
+    report = tests.report()
+    assert (report["passed"], report["skipped"]) == (2, 2)
+    messages = {failure["test"].split("::")[-1]: failure["message"] for failure in report["failures"]}
+    assert "not equal" in messages["test_fails"]
+    assert "SIGABRT" in messages["test_that_crashes"] and "test_crashes" in messages["test_that_crashes"]
+    assert "limit" in messages["test_that_hangs"] and "test_hangs" in messages["test_that_hangs"]
+    assert any("no_such_module" in message for message in messages.values())
+    assert report["skips"] == {"Skipped: not here": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "status", "expected"),
+    [
+        ("========= ERROR SUMMARY: 0 errors", 7, "ok", "clean"),
+        ("========= Invalid __global__ read of size 4\n========= ERROR SUMMARY: 3 errors", 7, "failed", "errors"),
+        ("========= Error: Device not supported", 0, "failed", "not run"),
+        ("Traceback", 2, "failed", "failed"),
+        ("", 2, "timeout", "timeout"),
+    ],
+)
+def test_what_the_sanitizer_said(tmp_path, text, rows, status, expected):
+    log = tmp_path / "log"
+    log.write_text(text)
+    found = read_log(log, rows, status, "ended")
+    assert found["status"] == expected
+    assert found["errors"] == {"clean": 0, "errors": 3}.get(expected)
+
+
+def test_the_budget_holds():
+    assert budget.worst_case() <= budget.TOTAL < 9 * 60
+
+
+def test_what_is_not_asked_for_is_not_run(tmp_path):
+    here = bare_run(tmp_path, only=("decode",))
+    here.run_section(Step("peers", 30))
+    assert here.steps[-1]["status"] == "not run" and here.steps[-1]["reason"] == "not asked for"
+    assert here.save(complete=True)["failed"] == []
+
+
+def test_no_setting_of_the_users_reaches_the_benchmark(monkeypatch):
+    for name in ("PYTHONPATH", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "PYTHONUNBUFFERED", "PYTHONFAULTHANDLER"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    for name in ("TRITON_INTERPRET", "TOKENIZERS_PARALLELISM", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, os.environ.get(name, "1"))
+    monkeypatch.setenv("BARKFAST_DTYPE", "float32")
+    gpu.prepare_environment(smoke=False)
+    assert "BARKFAST_DTYPE" not in os.environ and "TRITON_INTERPRET" not in os.environ
+    assert os.environ["PYTHONPATH"].split(os.pathsep)[1].endswith("kernels")
