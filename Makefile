@@ -31,7 +31,7 @@ demo: venv
 	OMP_WAIT_POLICY=passive $(BIN)/barkfast say "$(DEMO_TEXT)" --model demo --seed $(DEMO_SEED) -o demo.wav
 
 test: $(VENV)/.test $(VENV)/.reference
-	$(BIN)/python -m pytest --durations=15 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --durations=15 $(PYTEST_ARGS)
 
 # $(PYTHON) as it is where it has a CUDA build of torch and the rest; else the virtual environment.
 gpu:
@@ -55,7 +55,7 @@ venv: $(VENV)/.installed
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.wav
 	rm -f barkfast/_native*.so barkfast/_native_build.txt
-	find barkfast tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find barkfast kernels benchmarks tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each stamp stands for one set of installed packages and is renewed when what it was made from changes.
 $(BIN)/python:

@@ -4,7 +4,10 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 # huggingface_hub reads these when it is first imported, so they are set before any test module is.
 _HOME = tempfile.mkdtemp(prefix="barkfast-tests-")
@@ -40,6 +43,66 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(skip)
+
+
+# What the parity tests need.
+REFERENCE = ("bark", "encodec", "transformers", "scipy", "einops", "funcy")
+# What tests have to say at the end besides passing: figures are added up, texts are shown one after the other.
+FIGURES, TEXTS = pytest.StashKey[Counter[str]](), pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start with nothing to say."""
+    config.stash[FIGURES], config.stash[TEXTS] = Counter(), []
+
+
+@pytest.fixture(scope="session")
+def figures(request: pytest.FixtureRequest) -> Counter[str]:
+    """Counts for the summary, by name."""
+    return request.config.stash[FIGURES]
+
+
+@pytest.fixture(scope="session")
+def texts(request: pytest.FixtureRequest) -> list[str]:
+    """Texts for the summary."""
+    return request.config.stash[TEXTS]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist hands what it has to say to the process that prints."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["figures"] = dict(session.config.stash[FIGURES])
+        session.config.workeroutput["texts"] = session.config.stash[TEXTS]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what a worker had to say; one that crashed says nothing."""
+    output = getattr(node, "workeroutput", {})
+    node.config.stash[FIGURES].update(output.get("figures", {}))
+    node.config.stash[TEXTS].extend(output.get("texts", []))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print it."""
+    for text in terminalreporter.config.stash[TEXTS]:
+        terminalreporter.write_line(text)
+    figures = terminalreporter.config.stash[FIGURES]
+    missing = [name for name in REFERENCE if find_spec(name) is None]
+    if missing:
+        terminalreporter.write_line(f"parity: not run, {', '.join(missing)} not installed (the extra `reference`)")
+    if figures["sequences"]:
+        same = figures["sequences"] == figures["identical"]
+        terminalreporter.write_line(
+            f"parity: {figures['sequences']} token sequences compared, {figures['identical']} identical",
+            green=same,
+            red=not same,
+        )
+    if figures["logits"]:
+        terminalreporter.write_line(
+            f"parity: {figures['logits']} sets of logits close to the reference's, "
+            f"{figures['same_bits']} of them bit for bit"
+        )
 
 
 def pytest_unconfigure() -> None:

@@ -26,16 +26,15 @@ Row = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> list[Row]:
-    """One row per kernel, set of constants and architecture; the table is printed."""
+def rows(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> list[Row]:
+    """One row per kernel, set of constants and architecture; the summary shows the table."""
     path = tmp_path_factory.mktemp("kernels") / "kernels.json"
     # Not where Triton keeps its kernels: a cached one would prove nothing.
     environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(path.parent / "cache")}
     command = [sys.executable, str(ROOT / "tools" / "compile_kernels.py"), "--json", str(path)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print(f"\n{result.stdout}")
+    texts.append(result.stdout)
     return json.loads(path.read_text(encoding="utf-8"))
 
 

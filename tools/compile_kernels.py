@@ -218,10 +218,8 @@ def main() -> None:
         work = [(i, sm) for sm in args.sm for i in range(len(variants) if sm == args.sm[0] else plain)]
         rows = pool.map(_compile_numbered, work, chunksize=4)
     print_table(rows)
-    print(
-        f"{len(rows)} compilations: {len(variants)} variants for sm_{args.sm[0]}, "
-        f"{plain} for each of {args.sm[1:]}, with Triton {triton.__version__}"
-    )
+    counts = ", ".join(f"{sum(row.sm == sm for row in rows)} for sm_{sm}" for sm in args.sm)
+    print(f"{len(rows)} compilations with Triton {triton.__version__}: {counts}")
     if args.json:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
 

@@ -18,7 +18,7 @@ from barkfast.runtime.cuda.decoder import CudaDecoder
 from barkfast.runtime.cuda.device import Options
 from barkfast.runtime.sampling import Randomness
 from barkfast.weights import open_model
-from tests.cuda.networks import cuda_decoder, mixed_jobs
+from cuda_engine.networks import cuda_decoder, mixed_jobs
 
 pytestmark = pytest.mark.gpu
 

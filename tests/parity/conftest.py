@@ -1,18 +1,18 @@
 """Fixtures of the parity tests; without the reference installed they are left out, and the summary says so."""
 
+from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from conftest import REFERENCE
 from golden.tiny import Files, load_barkfast, unload_barkfast, write_codec
 
 from .reference import Pair, codec_shapes, load_reference, tally, write_files
 
-NEEDED = ("bark", "encodec", "transformers", "scipy", "einops", "funcy")
-missing = [name for name in NEEDED if find_spec(name) is None]
-collect_ignore_glob = ["test_*.py"] if missing else []
+collect_ignore_glob = [] if all(find_spec(name) for name in REFERENCE) else ["test_*.py"]
 
 
 @pytest.fixture(scope="package")
@@ -39,17 +39,8 @@ def pair(files: Files) -> Iterator[Pair]:
         unload_barkfast()
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """One line: how many token sequences were compared, and how many were identical."""
-    if missing:
-        terminalreporter.write_line(f"parity: not run, {', '.join(missing)} not installed (the extra `reference`)")
-    elif tally.compared:
-        terminalreporter.write_line(
-            f"parity: {tally.compared} token sequences compared, {tally.identical} identical",
-            green=tally.compared == tally.identical,
-            red=tally.compared != tally.identical,
-        )
-    if tally.logits:
-        terminalreporter.write_line(
-            f"parity: {tally.logits} sets of logits close to the reference's, {tally.same_bits} of them bit for bit"
-        )
+@pytest.fixture(scope="session", autouse=True)
+def report(figures: Counter[str]) -> Iterator[None]:
+    """Have the summary say how many token sequences were compared, and how many were identical."""
+    yield
+    figures.update(sequences=tally.compared, identical=tally.identical, logits=tally.logits, same_bits=tally.same_bits)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from barkfast_kernels.bias_gelu import bias_gelu, bias_gelu_reference
-from tests.kernels.tools import DTYPES, TOLERANCE, poison, randn, rms_error
+from ops.tools import DTYPES, TOLERANCE, poison, randn, rms_error
 
 
 @pytest.mark.parametrize("has_bias", [True, False])

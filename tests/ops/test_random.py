@@ -15,7 +15,7 @@ from barkfast_kernels.random import (
     gumbel_of_word_reference,
     philox_reference,
 )
-from tests.kernels.tools import device, poison
+from ops.tools import device, poison
 
 # The smallest variates keep their bits, so their logarithms agree to float32's last digits at 23, the largest noise.
 TOLERANCE = 6e-6

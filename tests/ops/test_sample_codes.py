@@ -7,8 +7,8 @@ from torch import Tensor
 import barkfast_kernels.sample_codes.triton as sample_codes_module
 from barkfast_kernels.sample_codes import sample_codes, sample_codes_reference
 from barkfast_kernels.slots import FAILED, RUNNING, STATUS, pack_slot
-from tests.kernels.test_sample_odds import chi_square_p
-from tests.kernels.tools import DTYPES, device, poison, randn
+from ops.test_sample_odds import chi_square_p
+from ops.tools import DTYPES, device, poison, randn
 
 SIZE = 48
 

@@ -5,7 +5,7 @@ import torch
 
 from barkfast_kernels.embed_codes import embed_codes, embed_codes_reference
 from barkfast_kernels.embed_prompt import embed_prompt, embed_prompt_reference
-from tests.kernels.tools import DTYPES, device, poison, randn
+from ops.tools import DTYPES, device, poison, randn
 
 
 def _integers(high: int, *shape: int, seed: int = 0) -> torch.Tensor:

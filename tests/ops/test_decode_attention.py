@@ -14,7 +14,7 @@ from barkfast_kernels.decode_attention import (
     decode_attention_reference,
 )
 from barkfast_kernels.slots import STOPPED, pack_slot
-from tests.kernels import tools
+from ops import tools
 
 POSITIONS = [0, 1, 63, 64, 500, 1023]
 # n_head, head_dim

@@ -9,7 +9,7 @@ from torch import Tensor
 import barkfast_kernels.norm_head.triton as norm_head_module
 from barkfast_kernels.norm_head import norm_head, norm_head_reference
 from barkfast_kernels.slots import IDLE, pack_slot
-from tests.kernels.tools import DTYPES, device, poison, randn, rms_error, row_list, slot_table
+from ops.tools import DTYPES, device, poison, randn, rms_error, row_list, slot_table
 
 VOCABULARY = 200
 # The same for every dtype: both compute in float32 from the same rounded weights.

@@ -12,8 +12,8 @@ from barkfast_kernels.random import gumbel_noise_reference
 from barkfast_kernels.sample import sample
 from barkfast_kernels.sample.reference import filter_reference
 from barkfast_kernels.slots import RUNNING, STATUS, STOPPED, pack_slot
-from tests.kernels.test_sample import SLICES, STOP_ROW, State
-from tests.kernels.tools import device, randn, row_list, slot_table
+from ops.test_sample import SLICES, STOP_ROW, State
+from ops.tools import device, randn, row_list, slot_table
 
 SAMPLINGS = {
     "temperature": Sampling(temperature=0.7),

@@ -13,7 +13,7 @@ from barkfast_kernels.norm_qkv import norm_qkv, norm_qkv_reference
 from barkfast_kernels.proj_residual import proj_residual, proj_residual_reference
 from barkfast_kernels.slots import FINISHED, pack_slot
 from barkfast_kernels.tiles import row_tile
-from tests.kernels import tools
+from ops import tools
 
 BLOCK_SIZE = 1024
 SPLITS = 8

@@ -5,7 +5,7 @@ import torch
 
 from barkfast_kernels.residual_norm import residual_norm, residual_norm_reference
 from barkfast_kernels.slots import FINISHED, pack_slot
-from tests.kernels.tools import DTYPES, TOLERANCE, poison, randn, rms_error, row_list, running_slots, slot_table
+from ops.tools import DTYPES, TOLERANCE, poison, randn, rms_error, row_list, running_slots, slot_table
 
 # LayerNorm divides by the spread of what was added up: float32 sums differ by a few units in the last place.
 FLOAT32 = TOLERANCE[torch.float32]

@@ -16,7 +16,7 @@ from barkfast_kernels.batch_linear import (
 )
 from barkfast_kernels.launch import recording
 from barkfast_kernels.slots import pack_slot
-from tests.kernels.tools import (
+from ops.tools import (
     DTYPES,
     TOLERANCE,
     device,

@@ -13,7 +13,7 @@ from barkfast.runtime.cuda.decoder import CudaDecoder
 from barkfast.runtime.decoder import Decoder
 from barkfast.runtime.sampling import Randomness
 from barkfast.stages.coarse import CoarseWindows
-from tests.cuda.networks import (
+from cuda_engine.networks import (
     CONFIG,
     DEVICE,
     POISON,

@@ -10,7 +10,7 @@ from barkfast_kernels.flash_attention import (
     prefill_attention,
     prefill_attention_reference,
 )
-from tests.kernels.tools import DTYPES, TOLERANCE, poison, randn, rms_error, row_list
+from ops.tools import DTYPES, TOLERANCE, poison, randn, rms_error, row_list
 
 
 def heads(qkv, n_head):

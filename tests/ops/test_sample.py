@@ -10,7 +10,7 @@ import barkfast_kernels.sample.triton as sample_module
 from barkfast_kernels.random import gumbel_noise_reference
 from barkfast_kernels.sample import sample, sample_reference
 from barkfast_kernels.slots import DRAWN, FAILED, FINISHED, IDLE, RUNNING, STATUS, STOPPED, pack_slot
-from tests.kernels.tools import DTYPES, device, poison, randn, row_list, slot_table
+from ops.tools import DTYPES, device, poison, randn, row_list, slot_table
 
 BLOCK_SIZE = 1024
 STOP_ROW = 120
