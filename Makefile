@@ -31,7 +31,7 @@ demo: venv
 	OMP_WAIT_POLICY=passive $(BIN)/barkfast say "$(DEMO_TEXT)" --model demo --seed $(DEMO_SEED) -o demo.wav
 
 test: $(VENV)/.test $(VENV)/.reference
-	$(BIN)/python -m pytest -n auto --dist loadfile --durations=15 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=15 $(PYTEST_ARGS)
 
 # $(PYTHON) as it is where it has a CUDA build of torch and the rest; else the virtual environment.
 gpu:

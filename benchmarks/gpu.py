@@ -7,6 +7,7 @@ process is ended from outside.
 import argparse
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -45,6 +46,10 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     prepare_environment(options.smoke)
+    # In a process of its own: this one must not hold the device.
+    if not options.smoke and subprocess.run([sys.executable, "-m", "benchmarks.usable"]).returncode:
+        print("nothing was run; --smoke (make gpu GPU_ARGS=--smoke) goes the same paths without a GPU", flush=True)
+        return 2
     if options.smoke:
         base = Path(tempfile.mkdtemp(prefix="benchmark-smoke-"))
     else:

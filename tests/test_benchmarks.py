@@ -1,15 +1,18 @@
 """What `make gpu` does when things go wrong: nothing is lost, what failed is named, and a red gate prints no time."""
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import budget, gpu, gpu_tests, run, table
 from benchmarks.budget import Step
+from benchmarks.environment import ROOT
 from benchmarks.gpu_tests import TestRun
 from benchmarks.plan import Plan
 from benchmarks.process import start
@@ -186,6 +189,7 @@ def test_a_killed_row_is_settled():
 TESTS = """
 import os, time
 import pytest
+import torch
 
 def test_passes():
     pass
@@ -262,3 +266,13 @@ def test_no_setting_of_the_users_reaches_the_benchmark(monkeypatch):
     gpu.prepare_environment(smoke=False)
     assert "BARKFAST_DTYPE" not in os.environ and "TRITON_INTERPRET" not in os.environ
     assert os.environ["PYTHONPATH"].split(os.pathsep)[1].endswith("kernels")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so it would run")
+def test_without_a_gpu_nothing_is_begun(tmp_path):
+    # In a process of its own, for it sets up the environment.
+    command = [sys.executable, "-m", "benchmarks.gpu", "--results", str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "sees no CUDA device" in result.stderr and "--smoke" in result.stdout
+    assert not list(tmp_path.iterdir())

@@ -8,13 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from barkfast.config import CodecConfig, FineConfig, GPTConfig, Sampling, truthy
+from barkfast.config import CodecConfig, FineConfig, GPTConfig, truthy
 from barkfast.errors import BarkfastError, EngineError, InputError
-from barkfast.jobs import FineJob, Job
 from barkfast.models.encodec import EncodecDecoder
 from barkfast.models.fine import FineGPT
 from barkfast.models.gpt import GPT
@@ -205,8 +203,7 @@ def build_decoder(stage: str, config: GPTConfig, tensors: Mapping[str, Tensor], 
             n_slots=place.n_slots,
         )
         if place.home == place.device:
-            # Compiles the kernels, so that what can fail fails here.
-            decoder.run([Job(np.zeros(1, np.int32), 2, ((0, config.output_vocab_size),), Sampling(0))])
+            decoder.warm_up()
         return decoder
 
     def plain() -> Decoder:
@@ -232,8 +229,7 @@ def build_refiner(config: FineConfig, tensors: Mapping[str, Tensor], place: Plac
             dtype=place.storage,
         )
         if place.home == place.device:
-            window = np.zeros((1, config.n_codes_total), np.int32)
-            refiner.refine(FineJob(window, 0, config.n_codes_given, 1, Sampling(0)))
+            refiner.warm_up()
         return refiner
 
     def plain() -> Refiner:
@@ -261,7 +257,7 @@ def build_codec(config: CodecConfig, tensors: Mapping[str, Tensor], place: Place
         dtype = torch.float32 if place.storage == torch.float32 else torch.float16
         codec = CudaCodec(model(), device=_torch_device(place.device), home=_torch_device(place.home), dtype=dtype)
         if place.home == place.device:
-            codec.decode(np.zeros((config.n_codebooks, 1), np.int32))
+            codec.warm_up()
         return codec
 
     return _build("codec", place, cuda, lambda: TorchCodec(model().to(place.home, torch.float32)))

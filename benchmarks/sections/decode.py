@@ -120,7 +120,7 @@ def time_step(plan: Plan, size: str, dtype: str, stage: str, way: Way, prompt: i
     """A row: what was run, time per step, bytes and bytes per second."""
     decoder = decoder_of(plan, size, dtype, stage, way)
     times, rows = time_rounds(plan, decoder, prompt)
-    if way.graphs and not plan.smoke and not decoder._graphs.enabled:
+    if way.graphs and not plan.smoke and not decoder.graphs.enabled:
         raise RuntimeError("graph capture failed: this would be the time of direct launches")
     context = mean_context(plan, prompt)
     return describe(plan, decoder, size, dtype, context, rows, 1) | {"way": way.name} | step_row(times)

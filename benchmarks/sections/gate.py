@@ -114,9 +114,9 @@ def prompt_logits(plan: Plan, dtype: str) -> torch.Tensor:
     decoder = cuda_decoder(plan, "coarse", dtype)
     job = greedy_jobs(plan, "coarse", 1)[0]
     slot = decoder.admit(job)
-    logits = [v.logits[0].float().cpu().clone() for v in decoder._vocabularies.values()]
+    logits = decoder.vocabulary.logits[0].float().cpu().clone()
     decoder.release(slot)
-    return logits[0]
+    return logits
 
 
 def check_logits(plan: Plan, dtype: str) -> dict[str, Any]:

@@ -87,9 +87,8 @@ def logits_after(decoder: CudaDecoder, job: Job, forced: np.ndarray) -> torch.Te
     longer = np.concatenate([job.prompt, forced]).astype(np.int32)
     chained = dataclasses.replace(job, prompt=longer, extends=job, steps=1)
     decoder.release(decoder.admit(chained))
-    (vocabulary,) = decoder._vocabularies.values()
-    width = int(vocabulary.slices[0, 1])
-    return vocabulary.logits[0, :width].double().cpu()
+    first, end = decoder.vocabulary.ranges[0]
+    return decoder.vocabulary.logits[0, : end - first].double().cpu()
 
 
 @HALVES

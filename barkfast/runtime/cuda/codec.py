@@ -109,6 +109,12 @@ class CudaCodec(Codec):
         """Of weights and activations."""
         return next(self._model.parameters()).dtype
 
+    def warm_up(self) -> None:
+        """Decode one frame, so that what can fail fails now."""
+        self.decode(np.zeros((self.config.n_codebooks, 1), np.int32))
+        self._graphs.clear()
+        self._buffers.clear()
+
     def to(self, device: str) -> None:
         target = torch.device(device)
         if target.type == next(self._model.parameters()).device.type:

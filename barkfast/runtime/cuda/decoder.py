@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from barkfast.config import GPTConfig
+from barkfast.config import GPTConfig, Sampling
 from barkfast.errors import EngineError, InputError
 from barkfast.jobs import Job
 from barkfast.runtime.cuda.device import Options, on_device, upload
@@ -17,7 +17,7 @@ from barkfast.runtime.cuda.network import load_network
 from barkfast.runtime.cuda.prefill import Prefill
 from barkfast.runtime.cuda.run import Run, Seat
 from barkfast.runtime.cuda.state import Snapshot, State
-from barkfast.runtime.cuda.step import DecodeStep, Vocabulary
+from barkfast.runtime.cuda.step import DecodeStep, Slices, Vocabulary
 from barkfast.runtime.decoder import Decoder, Step, check_job, not_finite, raise_first
 from barkfast.runtime.sampling import STAGE_KEYS, Randomness
 from barkfast_kernels.slots import FAILED, FINISHED, RUNNING, STOPPED, pack_slot
@@ -25,8 +25,6 @@ from barkfast_kernels.slots import FAILED, FINISHED, RUNNING, STOPPED, pack_slot
 MAX_SLOTS = 64
 # Prompts are padded to multiples of this, so that a few graphs serve all lengths.
 PROMPT_BUCKET = 64
-
-Slices = tuple[tuple[int, int], ...]
 
 
 class CudaDecoder(Decoder):
@@ -74,12 +72,20 @@ class CudaDecoder(Decoder):
             self.state = State.allocate(self.config, self.n_slots, device, network.dtype)
             self._prefill = Prefill(network, self.state)
             self._step = DecodeStep(network, self.state, stage=STAGE_KEYS[self.stage], pdl=self.options.pdl)
-            self._graphs = Graphs(device, enabled=self.options.graphs)
+            self.graphs = Graphs(device, enabled=self.options.graphs)
             self._vocabularies: dict[tuple[Slices, int], Vocabulary] = {}
-            self._vocabulary: tuple[Slices, int] | None = None
+            self.vocabulary: Vocabulary | None = None
             self._row_lists: dict[int, tuple[list[int], Tensor]] = {}
             self._snapshots = [Snapshot(self.state), Snapshot(self.state)]
             self.n_snapshots = 0
+
+    def warm_up(self) -> None:
+        """Compile the kernels by drawing two tokens, so that what can fail fails now."""
+        self.run([Job(np.zeros(1, np.int32), 2, ((0, self.config.output_vocab_size),), Sampling(0))])
+        # No job will ask for these graphs again.
+        self.graphs.clear()
+        self._vocabularies.clear()
+        self.vocabulary = None
 
     def to(self, device: str) -> None:
         target = torch.device(device)
@@ -92,9 +98,9 @@ class CudaDecoder(Decoder):
             self._set_up()
             return
         # Graphs first: they hold addresses of what goes away.
-        self._graphs.clear()
+        self.graphs.clear()
         self._kept.clear()
-        del self.state, self._prefill, self._step, self._vocabularies, self._row_lists, self._snapshots
+        del self.state, self._prefill, self._step, self.vocabulary, self._vocabularies, self._row_lists, self._snapshots
         self._network = self._network.to(target)
         torch.cuda.empty_cache()
 
@@ -124,29 +130,29 @@ class CudaDecoder(Decoder):
                 self._write_slot(slot, seat, phase)
         return slot
 
+    def fits_vocabulary(self, job: Job) -> bool:
+        """Whether the job draws from what those that are seated draw from."""
+        current = self.vocabulary
+        return current is not None and (
+            current.ranges == _canonical(job.slices)[0] and (job.stop is None or job.stop.token == current.stop_row)
+        )
+
     def _use_vocabulary(self, job: Job) -> int:
         """Make the job's slices the current ones; returns how far into them it starts."""
-        slices, phase = _canonical(job.slices)
-        stop_row = job.stop.token if job.stop is not None else -1
-        if self._vocabulary is not None and self._vocabulary[0] == slices and stop_row in (-1, self._vocabulary[1]):
+        ranges, phase = _canonical(job.slices)
+        if self.fits_vocabulary(job):
             return phase
         if self.seats:
             raise EngineError(
-                f"a job with slices {job.slices} and stop {job.stop} cannot run beside jobs with "
-                f"{self._vocabulary}; wait until they are done"
+                f"a job that draws from {job.slices} with stop {job.stop} cannot run beside jobs that draw from "
+                "something else; wait until they are done"
             )
-        self._vocabulary = (slices, stop_row)
-        if self._vocabulary not in self._vocabularies:
-            vocabulary = Vocabulary.allocate(slices, stop_row, self.n_slots, self.device)
-            self._vocabularies[self._vocabulary] = vocabulary
+        stop_row = job.stop.token if job.stop is not None else -1
+        key = (ranges, stop_row)
+        if key not in self._vocabularies:
+            self._vocabularies[key] = Vocabulary.allocate(ranges, stop_row, self.n_slots, self.device)
+        self.vocabulary = self._vocabularies[key]
         return phase
-
-    def fits_vocabulary(self, job: Job) -> bool:
-        """Whether the job can run beside those that are seated."""
-        return self._vocabulary is None or (
-            self._vocabulary[0] == _canonical(job.slices)[0]
-            and (job.stop is None or job.stop.token == self._vocabulary[1])
-        )
 
     def _find_kept(self, job: Job) -> int | None:
         for slot, kept in self._kept.items():
@@ -189,14 +195,14 @@ class CudaDecoder(Decoder):
         upload(prefill.prompt, torch.tensor([slot, length, root.merged, 0], dtype=torch.int32))
         # A prompt with summed slots has the same length every time.
         bucket = length if root.merged else min(-(-length // PROMPT_BUCKET) * PROMPT_BUCKET, self.config.block_size)
-        filtered, vocabulary = self._filtered([slot]), self._vocabulary
+        filtered, vocabulary = self._filtered([slot]), self.vocabulary
         assert vocabulary is not None
 
         def work() -> None:
             prefill.run(bucket)
-            self._step.draw(prefill.rows, self._vocabularies[vocabulary], filtered=filtered)
+            self._step.draw(prefill.rows, vocabulary, filtered=filtered)
 
-        self._graphs.run(("prompt", bucket, filtered, vocabulary), work)
+        self.graphs.run(("prompt", bucket, filtered, vocabulary.ranges, vocabulary.stop_row), work)
         seat.launched = 1
 
     def _filtered(self, slots: Sequence[int]) -> bool:
@@ -208,14 +214,14 @@ class CudaDecoder(Decoder):
         """Have `n` tokens drawn for each of `slots`, without waiting for them; those that end earlier rest."""
         batch = 1 << (len(slots) - 1).bit_length()
         rows = self._list_rows(sorted(slots), batch)
-        filtered, vocabulary = self._filtered(slots), self._vocabulary
+        filtered, vocabulary = self._filtered(slots), self.vocabulary
         assert vocabulary is not None
 
         def work() -> None:
             for _ in range(n):
-                self._step.run(rows, self._vocabularies[vocabulary], filtered=filtered)
+                self._step.run(rows, vocabulary, filtered=filtered)
 
-        self._graphs.run(("step", batch, n, filtered, vocabulary), work)
+        self.graphs.run(("step", batch, n, filtered, vocabulary.ranges, vocabulary.stop_row), work)
         for slot in slots:
             seat = self.seats[slot]
             seat.launched = min(seat.launched + n, seat.limit)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from barkfast.config import FineConfig
+from barkfast.config import FineConfig, Sampling
 from barkfast.errors import InputError
 from barkfast.jobs import FineJob
 from barkfast.runtime.cuda.device import Options, on_device, upload
@@ -79,6 +79,12 @@ class CudaRefiner(Refiner):
         with on_device(self.device):
             self._pass = FinePass(self._network)
             self._graphs = Graphs(self.device, enabled=self.options.graphs)
+
+    def warm_up(self) -> None:
+        """Compile the kernels on a window of one frame, so that what can fail fails now."""
+        window = np.zeros((1, self.config.n_codes_total), np.int32)
+        self.refine(FineJob(window, 0, self.config.n_codes_given, 1, Sampling(0)))
+        self._graphs.clear()
 
     def to(self, device: str) -> None:
         target = torch.device(device)

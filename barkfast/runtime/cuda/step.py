@@ -23,6 +23,8 @@ from barkfast_kernels.proj_residual import proj_residual
 from barkfast_kernels.residual_norm import residual_norm
 from barkfast_kernels.sample import sample
 
+Slices = tuple[tuple[int, int], ...]
+
 # Rows up to which the vector way is used: beyond, its multiplications take longer than reading the weights.
 VECTOR_ROWS = 8
 # Parts that a context is divided into, so that one sequence's heads fill the device; there is none in the interpreter.
@@ -34,25 +36,25 @@ class Vocabulary:
     """Which vocabulary rows a job may draw from, and room for their logits.
 
     Args:
-        slices: (n_slices, 2) int32 on the device: first row and width of each slice.
+        ranges: [first, end) of each slice.
+        slices: (n_slices, 2) int32 on the device: first row and width of each.
         stop_row: the stop token's row, which competes too; -1 for none.
-        logits, noise: (n_slots, widest slice + stop row) float32.
+        logits, noise: (n_slots, widest slice + stop row) float32; by row of the batch, of the last step.
     """
 
+    ranges: Slices
     slices: Tensor
     stop_row: int
     logits: Tensor
     noise: Tensor
 
     @classmethod
-    def allocate(
-        cls, slices: tuple[tuple[int, int], ...], stop_row: int, n_slots: int, device: torch.device
-    ) -> "Vocabulary":
-        """From [first, end) ranges."""
-        width = max(end - first for first, end in slices) + (stop_row >= 0)
-        table = torch.tensor([[first, end - first] for first, end in slices], dtype=torch.int32)
+    def allocate(cls, ranges: Slices, stop_row: int, n_slots: int, device: torch.device) -> "Vocabulary":
+        """On `device`, for up to `n_slots` rows."""
+        width = max(end - first for first, end in ranges) + (stop_row >= 0)
+        table = torch.tensor([[first, end - first] for first, end in ranges], dtype=torch.int32)
         logits, noise = torch.empty(2, n_slots, width, device=device)
-        return cls(table.to(device), stop_row, logits, noise)
+        return cls(ranges, table.to(device), stop_row, logits, noise)
 
 
 class DecodeStep:
