@@ -11,9 +11,11 @@ from barkfast_kernels.launch import INTERPRETED, next_power_of_2
 
 NUM_WARPS = 4
 _THREADS = tl.constexpr(32 * NUM_WARPS)
-# The order in which a CPU's matrix product adds up depends on where a column stands. In float64 that is not seen, so a
-# row is the same in any batch there too.
-_WIDE = tl.constexpr(INTERPRETED)
+# The order in which a CPU's matrix product adds up depends on where a column stands; that of a plain sum does not, so
+# that a row is the same in any batch there too.
+_PLAIN = tl.constexpr(INTERPRETED)
+# Triton's limit for one block.
+MAX_ELEMENTS = 2**20
 
 
 @triton.jit
@@ -61,7 +63,7 @@ def rows_times_batch(
     k = tl.arange(0, BLOCK_K)
     weight_at = weight + row.to(tl.int64)[:, None] * K + (first + k)[None, :]
     h_at = h + tl.minimum(b, batch - 1)[None, :] * K + (first + k)[:, None]
-    acc = tl.zeros((row.shape[0], b.shape[0]), dtype=tl.float64 if _WIDE else tl.float32)
+    acc = tl.zeros((row.shape[0], b.shape[0]), dtype=tl.float32)
     for start in range(0, SHARE, BLOCK_K):
         if EVEN:
             w_tile = tl.load(weight_at + start)
@@ -71,11 +73,12 @@ def rows_times_batch(
             w_tile = tl.load(weight_at + start, mask=inside[None, :], other=0)
             h_tile = tl.load(h_at + start, mask=inside[:, None], other=0.0)
         w_tile = w_tile.to(h_tile.dtype)
-        if _WIDE:
-            acc = tl.dot(w_tile.to(tl.float64), h_tile.to(tl.float64), acc)
+        if _PLAIN:
+            products = w_tile.to(tl.float32)[:, None, :] * tl.trans(h_tile.to(tl.float32))[None, :, :]
+            acc += tl.sum(products, axis=2)
         else:
             acc = tl.dot(w_tile, h_tile, acc, input_precision="ieee")
-    return acc.to(tl.float32)
+    return acc
 
 
 @triton.jit
@@ -99,13 +102,14 @@ class Tile:
 
 
 def choose_tile(rows: int, K: int, batch: int, dtype: torch.dtype) -> Tile:
-    """Tile for activations of `dtype`; `block_n` and `block_k`, so the order of sums, do not depend on `batch`.
+    """Tile for activations of `dtype`; the order of sums does not depend on `batch`.
 
     At most 72 KiB of tiles are in flight: a consumer GPU has 99 KiB, and two programs fit an H100's multiprocessor.
     """
     block_b = 16 if batch <= 16 else 32 if batch <= 32 else 64
     if INTERPRETED:
-        return Tile(min(1024, next_power_of_2(rows)), min(128, next_power_of_2(K)), block_b, 1)
+        block_k = min(128, next_power_of_2(K))
+        return Tile(min(MAX_ELEMENTS // (block_b * block_k), next_power_of_2(rows)), block_k, block_b, 1)
     if dtype == torch.float32:
         # No matrix instructions: operands of the dot live in registers.
         return Tile(32, 32, block_b, 3)
