@@ -28,13 +28,15 @@ class Step:
 def check_job(job: Job, config: GPTConfig) -> None:
     """Refuse a job that the network cannot run."""
     context = len(job.prompt) - job.merged
+    if context < 1 or job.steps < 1:
+        raise InputError(f"a job of {context} positions and {job.steps} steps; expected at least one of each")
     positions = context + job.steps - 1
     if positions > config.block_size:
         raise InputError(
             f"a prompt of {context} positions and {job.steps} steps need {positions} positions, "
             f"but the network has {config.block_size}"
         )
-    if len(job.prompt) and not 0 <= job.prompt.min() <= job.prompt.max() < config.input_vocab_size:
+    if not 0 <= job.prompt.min() <= job.prompt.max() < config.input_vocab_size:
         raise InputError(
             f"token ids {job.prompt.min()}..{job.prompt.max()} do not fit the network's vocabulary of "
             f"{config.input_vocab_size}; does the tokenizer belong to this model?"

@@ -286,6 +286,20 @@ class TestRefusals:
         with pytest.raises(InputError, match=f"need {CONFIG.block_size + 1} positions"):
             cuda_decoder().admit(job)
 
+    def test_nothing_to_read_or_to_draw(self) -> None:
+        for decoder in (cuda_decoder(), torch_decoder()):
+            for job in (make_job(1, length=0), make_job(1, steps=0), make_job(1, length=20, merged=20)):
+                with pytest.raises(InputError, match="expected at least one of each"):
+                    decoder.admit(job)
+
+    def test_an_admission_that_fails_leaves_its_slot_free(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        decoder = cuda_decoder()
+        with monkeypatch.context() as patch:
+            patch.setattr(decoder._prefill, "run", lambda length: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                decoder.admit(make_job(1))
+        np.testing.assert_array_equal(decoder.run([make_job(1)])[0], torch_decoder().run([make_job(1)])[0])
+
     def test_tokens_outside_the_vocabulary(self) -> None:
         job = make_job(1)
         job.prompt[3] = 120

@@ -113,21 +113,17 @@ class CudaDecoder(Decoder):
             )
         with on_device(self.device):
             phase = self._use_vocabulary(job)
-            slot = self._find_kept(job)
-            seat = Seat(job, 0, self.n_snapshots + 1)
-            if slot is None:
-                slot = self._find_free()
-                # Where the cache to be extended is gone it is made again in the same steps, so that the tokens are
-                # the same whatever else this decoder did in between.
-                root = _root(job)
-                seat.forced = len(job.prompt) - len(root.prompt)
-                self.seats[slot] = seat
-                self._read_prompt(slot, seat, root, phase)
-                while seat.launched <= seat.forced:
-                    self.launch([slot], 1)
-            else:
-                self.seats[slot] = seat
-                self._write_slot(slot, seat, phase)
+            kept = self._find_kept(job)
+            slot = self._find_free() if kept is None else kept
+            seat = self.seats[slot] = Seat(job, 0, self.n_snapshots + 1)
+            try:
+                if kept is None:
+                    self._read_prompt(slot, seat, phase)
+                else:
+                    self._write_slot(slot, seat, phase)
+            except BaseException:
+                del self.seats[slot]
+                raise
         return slot
 
     def fits_vocabulary(self, job: Job) -> bool:
@@ -185,7 +181,11 @@ class CudaDecoder(Decoder):
         )
         upload(self.state.slots[slot], words)
 
-    def _read_prompt(self, slot: int, seat: Seat, root: Job, phase: int) -> None:
+    def _read_prompt(self, slot: int, seat: Seat, phase: int) -> None:
+        # Where the cache to be extended is gone it is made again in the same steps, so that the tokens are the same
+        # whatever else this decoder did in between.
+        root = _root(seat.job)
+        seat.forced = len(seat.job.prompt) - len(root.prompt)
         self._write_slot(slot, seat, phase)
         if seat.forced:
             upload(self.state.tokens[slot, : seat.forced], torch.from_numpy(seat.job.prompt[-seat.forced :].copy()))
@@ -204,6 +204,8 @@ class CudaDecoder(Decoder):
 
         self.graphs.run(("prompt", bucket, filtered, vocabulary.ranges, vocabulary.stop_row), work)
         seat.launched = 1
+        while seat.launched <= seat.forced:
+            self.launch([slot], 1)
 
     def _filtered(self, slots: Sequence[int]) -> bool:
         """Whether any of the jobs needs its probabilities filtered."""
