@@ -178,9 +178,9 @@ def python(code: str, **env: str) -> str:
 
 
 def test_import_costs_little_beyond_torch():
-    code = "import time, torch; start = time.perf_counter(); import barkfast; print(time.perf_counter() - start)"
+    # Of the processor's time, and the best of several: the clock measures what else the machine is doing.
+    code = "import time, torch; start = time.process_time(); import barkfast; print(time.process_time() - start)"
     python(code)
-    # The best of several: the others measure what else the machine was doing.
     best = min(float(python(code)) for _ in range(3))
     assert best < 0.3, f"import barkfast took {best:.2f} s beyond import torch"
 

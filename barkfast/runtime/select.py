@@ -64,16 +64,16 @@ class Placement:
         return half_dtype(self.device) if self.dtype == torch.int8 else self.dtype
 
 
-def describe_engines() -> list[Engine]:
-    """Every engine, present or not, with the reason."""
+def describe_engines(device: str = "cuda") -> list[Engine]:
+    """Every engine, present or not on `device` (of CUDA devices: the current one), with the reason."""
     return [
         Engine("torch", True, f"plain torch {torch.__version__}, any device"),
         Engine("cpu", False, "not part of this version of barkfast; the torch engine serves this device"),
-        _describe_cuda(),
+        _describe_cuda(device),
     ]
 
 
-def _describe_cuda() -> Engine:
+def _describe_cuda(device: str) -> Engine:
     def no(reason: str) -> Engine:
         return Engine("cuda", False, f"{reason}; the torch engine serves instead")
 
@@ -88,7 +88,7 @@ def _describe_cuda() -> Engine:
     if torch.version.hip is not None:
         return no("on AMD GPUs (ROCm) the kernels have not been tried")
     if torch.cuda.device_count() > 0:
-        major, minor = torch.cuda.get_device_capability()
+        major, minor = torch.cuda.get_device_capability(device if device.startswith("cuda") else None)
         if (major, minor) < MIN_CAPABILITY:
             return no(f"compute capability {major}.{minor} is too old for Triton")
         return Engine("cuda", True, f"Triton {version}, CUDA {torch.version.cuda}, compute capability {major}.{minor}")
@@ -148,7 +148,7 @@ def resolve_engine(engine: str = "auto", device: str = "cpu") -> str:
     """Choose and check an engine: the argument, else $BARKFAST_ENGINE, else the best for the (resolved) device."""
     if engine == "auto":
         engine = os.environ.get("BARKFAST_ENGINE") or "auto"
-    engines = {e.name: e for e in describe_engines()}
+    engines = {e.name: e for e in describe_engines(device)}
     if engine == "auto":
         return "cuda" if device.startswith("cuda") and engines["cuda"].available else "torch"
     if engine not in engines:

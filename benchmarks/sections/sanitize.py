@@ -18,7 +18,7 @@ from benchmarks.sections.gate import MODEL
 
 def run(plan: Plan, record: Recorder) -> None:
     """Direct launches: under the sanitizer memory is not pooled, which captured graphs would need."""
-    for n_slots, dtype in ((1, "bfloat16"), (1, "int8"), (16, "bfloat16")):
+    for n_slots, dtype in ((1, "bfloat16"), (1, "int8"), (3, "bfloat16"), (16, "bfloat16")):
         for stage in ("semantic", "coarse"):
             work = lambda a=(stage, dtype, n_slots): decode(plan, *a)  # noqa: E731
             record.measure(f"{stage} {dtype} {n_slots}", work)

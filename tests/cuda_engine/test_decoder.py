@@ -77,6 +77,26 @@ def test_few_slots_and_one_slot_give_the_same_tokens() -> None:
         np.testing.assert_array_equal(tokens, same)
 
 
+@pytest.mark.parametrize("n_slots", [3, 5, 12])
+def test_no_launch_has_more_rows_than_there_are_slots(n_slots: int) -> None:
+    """Scratch has a row per slot, and kernels do not look where it ends."""
+    from barkfast_kernels.launch import recording
+
+    decoder = cuda_decoder(n_slots=n_slots)
+    with recording() as launches:
+        for i in range(n_slots):
+            decoder.admit(make_job(i))
+        decoder.launch(range(n_slots), 1)
+    batches = {launch.args["batch"] for launch in launches if "batch" in launch.args}
+    assert max(batches) == n_slots
+
+
+def test_a_top_k_beyond_32_bits_is_as_good_as_none() -> None:
+    huge, none = (make_job(1, steps=4, sampling=Sampling(1.0, top_k=k)) for k in (2**40, None))
+    decoder = cuda_decoder()
+    np.testing.assert_array_equal(decoder.run([huge])[0], decoder.run([none])[0])
+
+
 def test_seeds_rule_the_draws() -> None:
     decoder = cuda_decoder()
     job = make_job(1, steps=12, sampling=Sampling(1.0))

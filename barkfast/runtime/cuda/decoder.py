@@ -173,7 +173,7 @@ class CudaDecoder(Decoder):
             first_draw=first_draw - seat.forced,
             phase=(phase - seat.forced) % len(job.slices),
             temperature=float(sampling.temperature or 0),
-            top_k=0 if sampling.greedy or sampling.top_k is None else int(sampling.top_k),
+            top_k=0 if sampling.greedy or sampling.top_k is None else min(int(sampling.top_k), 2**31 - 1),
             top_p=2.0 if sampling.greedy or sampling.top_p is None else float(sampling.top_p),
             min_p=2.0 if stop is None or stop.min_p is None else float(stop.min_p),
             has_stop=stop is not None,
@@ -214,7 +214,8 @@ class CudaDecoder(Decoder):
 
     def launch(self, slots: Sequence[int], n: int) -> None:
         """Have `n` tokens drawn for each of `slots`, without waiting for them; those that end earlier rest."""
-        batch = 1 << (len(slots) - 1).bit_length()
+        # The buffers have a row per slot, and the number of slots need not be a power of two.
+        batch = min(1 << (len(slots) - 1).bit_length(), self.n_slots)
         rows = self._list_rows(sorted(slots), batch)
         filtered, vocabulary = self._filtered(slots), self.vocabulary
         assert vocabulary is not None
@@ -234,6 +235,8 @@ class CudaDecoder(Decoder):
             self._row_lists[batch] = ([], torch.empty(batch, dtype=torch.int32, device=self.device))
         current, rows = self._row_lists[batch]
         if current != slots:
+            # Nothing known, should what follows be interrupted.
+            self._row_lists[batch] = ([], rows)
             upload(rows, torch.tensor(slots + [-1] * (batch - len(slots)), dtype=torch.int32))
             self._row_lists[batch] = (slots, rows)
         return rows

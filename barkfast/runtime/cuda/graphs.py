@@ -7,6 +7,11 @@ import torch
 
 logger = logging.getLogger(__name__)
 
+# torch's own default is one stream for the whole process, which would capture on the wrong one of two GPUs.
+_streams: dict[torch.device, torch.cuda.Stream] = {}
+# Graphs whose capture failed: torch's allocator may still point to them.
+_broken: list[torch.cuda.CUDAGraph] = []
+
 
 class Graphs:
     """Graphs by key, sharing one memory pool: they are replayed one after the other, and none keeps anything in it.
@@ -18,6 +23,9 @@ class Graphs:
         self.enabled = enabled and device.type == "cuda"
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
         self._pool = torch.cuda.graph_pool_handle() if self.enabled else None
+        if self.enabled and device not in _streams:
+            _streams[device] = torch.cuda.Stream(device)
+        self._stream = _streams.get(device)
 
     def run(self, key: Hashable, work: Callable[[], None]) -> None:
         """Do `work`, which must always be the same for the same key: launches on the same tensors, no host in between.
@@ -33,13 +41,16 @@ class Graphs:
             self._capture(key, work)
 
     def _capture(self, key: Hashable, work: Callable[[], None]) -> None:
-        graph = torch.cuda.CUDAGraph()
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 work()
         except (RuntimeError, torch.OutOfMemoryError) as error:
             # The work itself is already done, and directly it will go on being done right.
             self.enabled = False
+            _broken.append(graph)
+            # A capture that breaks leaves its own stream the current one.
+            torch.cuda.set_stream(current)
             torch.cuda.synchronize()
             logger.warning("CUDA graph capture of %s failed, going on without graphs, slower: %s", key, error)
             return
@@ -48,3 +59,5 @@ class Graphs:
     def clear(self) -> None:
         """Forget all graphs, e.g. because the tensors they use are going away."""
         self._graphs.clear()
+        # A pool cannot be captured into again once its graphs are gone.
+        self._pool = torch.cuda.graph_pool_handle() if self.enabled else None
