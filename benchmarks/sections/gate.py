@@ -11,12 +11,11 @@ from barkfast.runtime import select
 from barkfast.runtime.cuda.decoder import CudaDecoder
 from barkfast.runtime.cuda.device import Options
 from barkfast.stages.semantic import semantic_job
-from barkfast.weights import open_model
 from benchmarks import models
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
 
-MODEL = "random:nano"
+SIZE = "nano"
 GREEDY = Sampling(0)
 # Root mean square of the logits' error over that of the logits. The target is 0.01 for 16 bits; only beyond these
 # something must be wrong, rather than rounded.
@@ -39,23 +38,13 @@ def run(plan: Plan, record: Recorder) -> None:
 
 
 def cuda_decoder(plan: Plan, stage: str, dtype: str, *, n_slots: int = 1, graphs: bool = True) -> CudaDecoder:
-    weights = open_model(MODEL).stage(models.PARTS[stage])
-    options = Options.for_device(plan.device)
-    return CudaDecoder(
-        weights.config,
-        weights.tensors,
-        stage=stage,
-        device=plan.device,
-        dtype=models.storage(plan, dtype),
-        int8=dtype == "int8",
-        n_slots=n_slots,
-        options=Options(graphs=graphs, pdl=options.pdl),
-    )
+    options = Options(graphs=graphs, pdl=Options.for_device(plan.device).pdl)
+    return models.build_decoder(plan, SIZE, dtype, stage, n_slots=n_slots, options=options)
 
 
 def greedy_jobs(plan: Plan, stage: str, n: int) -> list[Job]:
     """A stage's jobs: prompts and steps differ."""
-    layout = open_model(MODEL).layout
+    layout = models.checkpoint(plan, SIZE).layout
     steps = 4 if plan.smoke else 48
     if stage == "semantic":
         rng = np.random.default_rng(0)
@@ -69,7 +58,7 @@ def greedy_jobs(plan: Plan, stage: str, n: int) -> list[Job]:
 def check_tokens(plan: Plan, stage: str, n_slots: int) -> dict[str, Any]:
     """Tokens of several jobs, one after the other or in a batch."""
     jobs = greedy_jobs(plan, stage, 1 if plan.smoke else 3)
-    weights = open_model(MODEL).stage(models.PARTS[stage])
+    weights = models.checkpoint(plan, SIZE).stage(models.PARTS[stage])
     plain = select.build_decoder(stage, weights.config, weights.tensors, models.placement(plan, "float32", "torch"))
     expected = plain.run(jobs)
     actual = cuda_decoder(plan, stage, "float32", n_slots=n_slots).run(jobs)
@@ -80,7 +69,7 @@ def check_tokens(plan: Plan, stage: str, n_slots: int) -> dict[str, Any]:
 
 def check_fine(plan: Plan) -> dict[str, Any]:
     """A window filled greedily."""
-    weights = open_model(MODEL).stage("fine")
+    weights = models.checkpoint(plan, SIZE).stage("fine")
     frames = 48 if plan.smoke else 1024
     window = np.full((frames, 8), 1024, np.int32)
     window[:, :2] = np.random.default_rng(0).integers(0, 1024, (frames, 2))
@@ -97,7 +86,7 @@ def check_fine(plan: Plan) -> dict[str, Any]:
 
 def check_codec(plan: Plan) -> dict[str, Any]:
     """Samples of random codes: float32 on the CPU against what the GPU engine stores them in."""
-    weights = open_model(MODEL).codec()
+    weights = models.checkpoint(plan, SIZE).codec()
     codes = np.random.default_rng(0).integers(0, 1024, (8, 6 if plan.smoke else 200)).astype(np.int32)
     networks = [
         select.build_codec(weights.config, weights.tensors, models.placement(plan, dtype, engine))
@@ -128,7 +117,7 @@ def check_logits(plan: Plan, dtype: str) -> dict[str, Any]:
 
 def check_graphs(plan: Plan) -> dict[str, Any]:
     """The same seed's tokens, replayed and launched."""
-    layout = open_model(MODEL).layout
+    layout = models.checkpoint(plan, SIZE).layout
     tokens = []
     for graphs in (True, False):
         job = models.step_job("coarse", layout, 300, 60, seed=7)

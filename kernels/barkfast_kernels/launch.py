@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import triton
+from torch import Tensor
 
 # Kernels are decorated when their module is imported, so this cannot change afterwards.
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
@@ -74,6 +75,15 @@ def launch(
     if pdl and not INTERPRETED:
         options["launch_pdl"] = True
     kernel[grid](**args, **constexprs, **options)
+
+
+def linear_args(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Run-time and compile-time arguments of a linear layer, by the names that kernels give them.
+
+    What is absent is not read; the weight stands in its place.
+    """
+    args = {"weight": weight, "scale": weight if scale is None else scale, "bias": weight if bias is None else bias}
+    return args, {"HAS_SCALE": scale is not None, "HAS_BIAS": bias is not None}
 
 
 def next_power_of_2(n: int) -> int:

@@ -37,13 +37,18 @@ STOP = 100
 POISON = 119
 
 
-@cache
-def gpt_tensors() -> dict[str, torch.Tensor]:
-    tensors = make_gpt(CONFIG, torch.Generator().manual_seed(1))
-    generator = torch.Generator().manual_seed(2)
+def with_biases(tensors: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
+    """The tensors, with biases that are not zero."""
+    generator = torch.Generator().manual_seed(seed)
     for name, tensor in tensors.items():
         if name.endswith("bias"):
             tensor.normal_(0, 0.1, generator=generator)
+    return tensors
+
+
+@cache
+def gpt_tensors() -> dict[str, torch.Tensor]:
+    tensors = with_biases(make_gpt(CONFIG, torch.Generator().manual_seed(1)), seed=2)
     # Spread out, so that rounding decides no draw.
     tensors["lm_head.weight"] *= 2
     tensors["transformer.wte.weight"][POISON] = float("nan")
@@ -52,12 +57,7 @@ def gpt_tensors() -> dict[str, torch.Tensor]:
 
 @cache
 def fine_tensors() -> dict[str, torch.Tensor]:
-    tensors = make_gpt(FINE, torch.Generator().manual_seed(3))
-    generator = torch.Generator().manual_seed(4)
-    for name, tensor in tensors.items():
-        if name.endswith("bias"):
-            tensor.normal_(0, 0.1, generator=generator)
-    return tensors
+    return with_biases(make_gpt(FINE, torch.Generator().manual_seed(3)), seed=4)
 
 
 def torch_decoder(dtype: torch.dtype = torch.float32, tensors: dict[str, torch.Tensor] | None = None) -> TorchDecoder:

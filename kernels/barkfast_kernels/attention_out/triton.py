@@ -6,7 +6,7 @@ from torch import Tensor
 
 from barkfast_kernels.decode_attention.triton import combine_heads
 from barkfast_kernels.functions import pdl_launch, pdl_wait, running_slot
-from barkfast_kernels.launch import launch
+from barkfast_kernels.launch import launch, linear_args
 from barkfast_kernels.tiles import below, load_or, load_rows, multiply, row_tile
 
 
@@ -86,13 +86,12 @@ def attention_out(
     _, n_head, splits, head_dim = partial.shape
     block_h, block_d = triton.next_power_of_2(n_head), triton.next_power_of_2(head_dim)
     tile = row_tile(*weight.shape, x.device, block_k=block_h * block_d)
+    linear, present = linear_args(weight, scale, bias)
     args = {
         "x": x,
         "partial": partial,
         "stats": stats,
-        "weight": weight,
-        "scale": x if scale is None else scale,
-        "bias": x if bias is None else bias,
+        **linear,
         "rows": rows,
         "slots": slots,
         "batch": rows.shape[0],
@@ -104,8 +103,7 @@ def attention_out(
         "BLOCK_N": tile.block_n,
         "BLOCK_H": block_h,
         "BLOCK_D": block_d,
-        "HAS_SCALE": scale is not None,
-        "HAS_BIAS": bias is not None,
+        **present,
         "SINGLE": rows.shape[0] == 1,
     }
     # About one program per multiprocessor: twice the threads halve what each fetches of the splits.

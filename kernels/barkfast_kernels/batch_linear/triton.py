@@ -15,7 +15,7 @@ from barkfast_kernels.batch_linear.kernels import (
     linear_qkv_kernel,
 )
 from barkfast_kernels.batch_linear.tile import NUM_WARPS, choose_tile
-from barkfast_kernels.launch import launch, multiprocessors
+from barkfast_kernels.launch import launch, linear_args, multiprocessors
 
 # More would cost the residual stream more reading than they save.
 MAX_SPLITS = 8
@@ -50,14 +50,13 @@ def linear_qkv(
     n_rows, K = weight.shape
     batch = rows.shape[0]
     tile = choose_tile(n_rows, K, batch, h.dtype)
+    linear, present = linear_args(weight, scale, bias)
     launch(
         linear_qkv_kernel,
         (triton.cdiv(n_rows, tile.block_n), triton.cdiv(batch, tile.block_b)),
         {
             "h": h,
-            "weight": weight,
-            "scale": h if scale is None else scale,
-            "bias": h if bias is None else bias,
+            **linear,
             "q": q,
             "keys": keys,
             "values": values,
@@ -69,8 +68,7 @@ def linear_qkv(
         {
             "K": K,
             "HEAD_DIM": keys.shape[3],
-            "HAS_SCALE": scale is not None,
-            "HAS_BIAS": bias is not None,
+            **present,
             **tile.blocks(),
         },
         num_warps=NUM_WARPS,
@@ -95,22 +93,20 @@ def linear_gelu(
     batch, K = h.shape
     n_rows = weight.shape[0]
     tile = choose_tile(n_rows, K, batch, h.dtype)
+    linear, present = linear_args(weight, scale, bias)
     launch(
         linear_gelu_kernel,
         (triton.cdiv(n_rows, tile.block_n), triton.cdiv(batch, tile.block_b)),
         {
             "h": h,
-            "weight": weight,
-            "scale": h if scale is None else scale,
-            "bias": h if bias is None else bias,
+            **linear,
             "out": out,
             "batch": batch,
         },
         {
             "N": n_rows,
             "K": K,
-            "HAS_SCALE": scale is not None,
-            "HAS_BIAS": bias is not None,
+            **present,
             **tile.blocks(),
         },
         num_warps=NUM_WARPS,

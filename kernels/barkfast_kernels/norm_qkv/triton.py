@@ -5,7 +5,7 @@ import triton.language as tl
 from torch import Tensor
 
 from barkfast_kernels.functions import layer_norm_row, pdl_launch, pdl_wait
-from barkfast_kernels.launch import launch
+from barkfast_kernels.launch import launch, linear_args
 from barkfast_kernels.slots import POSITION, WORDS
 from barkfast_kernels.tiles import below, fetch_row, load_or, load_rows, multiply, row_tile
 
@@ -97,13 +97,12 @@ def norm_qkv(
     n_rows, n_embd = weight.shape
     _, _, block_size, head_dim = keys.shape
     tile = row_tile(n_rows, n_embd, x.device)
+    linear, present = linear_args(weight, scale, bias)
     args = {
         "x": x,
         "norm_weight": norm_weight,
         "norm_bias": norm_weight if norm_bias is None else norm_bias,
-        "weight": weight,
-        "scale": x if scale is None else scale,
-        "bias": norm_weight if bias is None else bias,
+        **linear,
         "q": q,
         "keys": keys,
         "values": values,
@@ -118,8 +117,7 @@ def norm_qkv(
         "BLOCK_N": tile.block_n,
         "BLOCK_K": tile.block_k,
         "HAS_NORM_BIAS": norm_bias is not None,
-        "HAS_SCALE": scale is not None,
-        "HAS_BIAS": bias is not None,
+        **present,
         "SINGLE": rows.shape[0] == 1,
     }
     launch(_norm_qkv_kernel, (tile.programs,), args, constexprs, num_warps=tile.num_warps, pdl=pdl)

@@ -5,7 +5,7 @@ import triton.language as tl
 from torch import Tensor
 
 from barkfast_kernels.functions import pdl_launch, pdl_wait, running_slot
-from barkfast_kernels.launch import launch
+from barkfast_kernels.launch import launch, linear_args
 from barkfast_kernels.tiles import below, load_or, load_rows, multiply, row_tile
 
 
@@ -74,12 +74,11 @@ def proj_residual(
     """
     n_rows, n_columns = weight.shape
     tile = row_tile(n_rows, n_columns, x.device)
+    linear, present = linear_args(weight, scale, bias)
     args = {
         "x": x,
         "hidden": hidden,
-        "weight": weight,
-        "scale": x if scale is None else scale,
-        "bias": x if bias is None else bias,
+        **linear,
         "rows": rows,
         "slots": slots,
         "batch": rows.shape[0],
@@ -89,8 +88,7 @@ def proj_residual(
         "K": n_columns,
         "BLOCK_N": tile.block_n,
         "BLOCK_K": tile.block_k,
-        "HAS_SCALE": scale is not None,
-        "HAS_BIAS": bias is not None,
+        **present,
         "SINGLE": rows.shape[0] == 1,
     }
     launch(_proj_residual_kernel, (tile.programs,), args, constexprs, num_warps=tile.num_warps, pdl=pdl)

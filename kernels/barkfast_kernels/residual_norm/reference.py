@@ -1,9 +1,8 @@
 """What residual_norm computes."""
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from barkfast_kernels.slots import RUNNING, STATUS
+from barkfast_kernels.references import layer_norm, running_rows
 
 
 def residual_norm_reference(
@@ -17,11 +16,8 @@ def residual_norm_reference(
     slots: Tensor | None = None,
 ) -> None:
     """x[r] += sum of y[:, row] + y_bias; out[row] = layer norm of x[r]; r is the row's slot, or the row itself."""
-    for row in range(len(out) if rows is None else len(rows)):
-        r = row if rows is None else int(rows[row])
-        if rows is not None and (r < 0 or int(slots[r, STATUS.value]) != RUNNING.value):
-            continue
+    pairs = ((row, row) for row in range(len(out))) if rows is None else running_rows(rows, slots)
+    for row, r in pairs:
         if y is not None:
             x[r] += y[:, row].float().sum(0) + (0.0 if y_bias is None else y_bias.float())
-        shift = None if bias is None else bias.float()
-        out[row] = F.layer_norm(x[r], x[r].shape, weight.float(), shift, 1e-5)
+        out[row] = layer_norm(x[r], weight, bias)

@@ -1,6 +1,7 @@
 import torch
 from torch import Tensor
 
+from barkfast_kernels.references import running_rows
 from barkfast_kernels.slots import (
     DRAWN,
     FAILED,
@@ -11,7 +12,6 @@ from barkfast_kernels.slots import (
     MIN_P_F,
     PHASE,
     POSITION,
-    RUNNING,
     STATUS,
     STOPPED,
     TEMPERATURE_F,
@@ -48,9 +48,7 @@ def sample_reference(
     filtered: bool,
 ) -> None:
     """What `sample` computes, row by row."""
-    for row, slot in enumerate(rows.tolist()):
-        if slot < 0 or slots[slot, STATUS.value] != RUNNING.value:
-            continue
+    for row, slot in running_rows(rows, slots):
         words, floats = slots[slot].tolist(), slots[slot].view(torch.float32).tolist()
         drawn = words[DRAWN.value]
         first, width = slices[(words[PHASE.value] + drawn) % len(slices)].tolist()
