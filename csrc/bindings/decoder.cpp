@@ -1,0 +1,158 @@
+#include "barkfast/decoder.h"
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+
+#include "barkfast/isa.h"
+#include "bindings.h"
+
+namespace py = pybind11;
+
+namespace barkfast {
+namespace {
+
+// How long the pool is held, and a signal such as Ctrl-C waits, at most; but for the length of one step.
+constexpr double kChunkSeconds = 0.05;
+
+using Tokens = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
+
+std::vector<int32_t> vector_of(const Tokens& tokens) { return {tokens.data(), tokens.data() + tokens.size()}; }
+
+// A decoder, and what must live as long.
+class BoundDecoder {
+  public:
+    BoundDecoder(std::shared_ptr<Network> network, std::shared_ptr<Pool> pool, int64_t n_slots, uintptr_t keys,
+                 uintptr_t values, const std::string& isa)
+        : network_(std::move(network)), pool_(std::move(pool)) {
+        KvCache cache;
+        cache.format = network_->cache_format();
+        cache.n_layer = network_->n_layer;
+        cache.n_slots = n_slots;
+        cache.n_head = network_->n_head;
+        cache.head_dim = network_->head_dim();
+        cache.capacity = cache_capacity(network_->block_size);
+        cache.key_data = reinterpret_cast<uint8_t*>(keys);
+        cache.value_data = reinterpret_cast<uint8_t*>(values);
+        const Isa level = isa.empty() ? choose_isa() : parse_isa(isa);
+        decoder_ = std::make_unique<Decoder>(*network_, cache, kernels(level), *pool_);
+    }
+
+    void prefill(int64_t slot, const Tokens& prompt, int64_t merged) {
+        const std::vector<int32_t> tokens = vector_of(prompt);
+        const std::unique_lock<std::mutex> turn = take_turn();
+        const py::gil_scoped_release unlocked;
+        decoder_->prefill(slot, tokens.data(), int64_t(tokens.size()), merged);
+    }
+
+    void seat(int64_t slot, const Tokens& fed, int64_t steps, const std::vector<std::pair<int32_t, int32_t>>& slices,
+              float temperature, int32_t top_k, float top_p, uint64_t seed, uint32_t stage, uint32_t number,
+              py::object stop, float min_p) {
+        Request request;
+        request.fed = vector_of(fed);
+        request.steps = steps;
+        for (const auto& [first, end] : slices) request.slices.push_back({first, end});
+        request.draw = {temperature, top_k, top_p, seed, stage, number};
+        request.has_stop = !stop.is_none();
+        if (request.has_stop) request.stop = stop.cast<int32_t>();
+        request.min_p = min_p;
+        const std::unique_lock<std::mutex> turn = take_turn();
+        decoder_->seat(slot, request);
+    }
+
+    void rest(int64_t slot) {
+        const std::unique_lock<std::mutex> turn = take_turn();
+        decoder_->rest(slot);
+    }
+
+    int64_t advance(const std::vector<int64_t>& slots, int64_t max_steps, double seconds) {
+        const std::unique_lock<std::mutex> turn = take_turn();
+        const auto start = std::chrono::steady_clock::now();
+        double left = seconds;
+        for (int64_t steps = 0;;) {
+            const double chunk = std::min(left, kChunkSeconds);
+            int64_t n;
+            {
+                const py::gil_scoped_release unlocked;
+                n = decoder_->advance(slots, max_steps - steps, chunk);
+            }
+            steps += n;
+            if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+            left = seconds - std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+            if (n == 0 || steps >= max_steps || left <= 0 || any_ended(slots)) return steps;
+        }
+    }
+
+    // 0 idle, 1 running, 2 finished, 3 stopped, 4 failed; and the number of tokens drawn.
+    std::pair<int, int64_t> state(int64_t slot) {
+        const std::unique_lock<std::mutex> turn = take_turn();
+        return {int(decoder_->status(slot)), int64_t(decoder_->tokens(slot).size())};
+    }
+
+    int64_t length(int64_t slot) {
+        const std::unique_lock<std::mutex> turn = take_turn();
+        return decoder_->length(slot);
+    }
+
+    py::array_t<int32_t> tokens(int64_t slot) {
+        const std::unique_lock<std::mutex> turn = take_turn();
+        const std::vector<int32_t>& tokens = decoder_->tokens(slot);
+        return py::array_t<int32_t>(py::ssize_t(tokens.size()), tokens.data());
+    }
+
+    py::array_t<float> logits(int64_t slot) {
+        const std::unique_lock<std::mutex> turn = take_turn();
+        const std::vector<float> logits = decoder_->logits(slot);
+        return py::array_t<float>(py::ssize_t(logits.size()), logits.data());
+    }
+
+  private:
+    // Two threads of Python at once are a mistake of the caller's, not one that may cost memory.
+    std::unique_lock<std::mutex> take_turn() {
+        std::unique_lock<std::mutex> turn(busy_, std::try_to_lock);
+        if (!turn) throw std::runtime_error("the decoder is at work in another thread; wait until it is done");
+        return turn;
+    }
+
+    bool any_ended(const std::vector<int64_t>& slots) const {
+        return std::any_of(slots.begin(), slots.end(),
+                           [this](int64_t slot) { return decoder_->status(slot) != Status::running; });
+    }
+
+    std::shared_ptr<Network> network_;
+    std::shared_ptr<Pool> pool_;
+    std::unique_ptr<Decoder> decoder_;
+    std::mutex busy_;
+};
+
+}  // namespace
+
+void bind_decoder(py::module_& m) {
+    py::class_<BoundDecoder>(m, "Decoder", "Draws tokens from a GPT, for several sequences at once.")
+        .def(py::init<std::shared_ptr<Network>, std::shared_ptr<Pool>, int64_t, uintptr_t, uintptr_t, std::string>(),
+             py::arg("network"), py::arg("pool"), py::arg("n_slots"), py::arg("keys"), py::arg("values"),
+             py::arg("isa") = "", "`keys` and `values`: addresses of the cache, see kv.h.")
+        .def("prefill", &BoundDecoder::prefill, py::arg("slot"), py::arg("prompt"), py::arg("merged") = 0,
+             "Begin a slot anew with a prompt.")
+        .def("seat", &BoundDecoder::seat, py::arg("slot"), py::arg("fed"), py::arg("steps"), py::arg("slices"),
+             py::kw_only(), py::arg("temperature") = 0.0f, py::arg("top_k") = 0, py::arg("top_p") = 2.0f,
+             py::arg("seed") = 0, py::arg("stage") = 0, py::arg("number") = 0, py::arg("stop") = py::none(),
+             py::arg("min_p") = 2.0f, "Start a sequence that goes on from what the slot holds; `fed` is read first.")
+        .def("rest", &BoundDecoder::rest, py::arg("slot"), "End the slot's sequence.")
+        .def("advance", &BoundDecoder::advance, py::arg("slots"), py::arg("max_steps"), py::arg("seconds"),
+             "Draw until a sequence ends, or for so many steps or seconds; returns the number of steps.")
+        .def("state", &BoundDecoder::state, py::arg("slot"),
+             "(0 idle, 1 running, 2 finished, 3 stopped or 4 failed; the number of tokens drawn so far).")
+        .def("tokens", &BoundDecoder::tokens, py::arg("slot"), "The tokens drawn so far, int32.")
+        .def("logits", &BoundDecoder::logits, py::arg("slot"),
+             "What the slot's last token was drawn from, float32; the stop token's logit comes last.")
+        .def("length", &BoundDecoder::length, py::arg("slot"), "Positions that the slot's cache holds.");
+}
+
+}  // namespace barkfast

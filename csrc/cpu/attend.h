@@ -1,0 +1,92 @@
+// Attention of one query over keys and values in packed matrices: read once, in order, each at the speed of memory.
+//
+// Included inside a level's namespace, after rows.h. The contract is in kernels.h.
+
+// Ask for memory early: panels are too short for the processor to foresee where the reading goes. Past the end of an
+// array no harm is done.
+INLINE void prefetch(const void* p) {
+#if defined(__GNUC__) || defined(__clang__)
+    __builtin_prefetch(p);
+#else
+    (void)p;
+#endif
+}
+
+// Bytes that values are asked for ahead, in each panel.
+constexpr int64_t kAhead = 16 * kStepBytes;
+
+// The products of the query with the positions of P panels of keys; `more` panels will follow them.
+template <int P>
+INLINE void score_panels(const Matrix& keys, int64_t first, bool more, const float* q, float* scores) {
+    const uint8_t* step = keys.panels + first * keys.panel_stride;
+    const int64_t ahead = more ? P * keys.panel_stride : 0;
+    F16 sums[P];
+    UNROLL for (int p = 0; p < P; ++p) sums[p] = zero();
+    if (keys.format == Format::f32) {
+        for (int64_t c = 0; c < keys.cols; ++c, step += kStepBytes) {
+            const F16 x = all(q[c]);
+            UNROLL for (int p = 0; p < P; ++p) {
+                prefetch(step + p * keys.panel_stride + ahead);
+                sums[p] = fma(from_bits(load_step(step + p * keys.panel_stride)), x, sums[p]);
+            }
+        }
+    } else {
+        for (int64_t c = 0; c < keys.cols; c += 2, step += kStepBytes) {
+            const F16 even = all(q[c]), odd = all(q[c + 1]);
+            UNROLL for (int p = 0; p < P; ++p) {
+                prefetch(step + p * keys.panel_stride + ahead);
+                const I16 pair = load_step(step + p * keys.panel_stride);
+                sums[p] = fma(odd_bf16(pair), odd, fma(even_bf16(pair), even, sums[p]));
+            }
+        }
+    }
+    UNROLL for (int p = 0; p < P; ++p) store(scores + 16 * (first + p), sums[p]);
+}
+
+// P panels of the output: the values of n positions, each times its share p.
+template <int P>
+INLINE void mix_panels(const Matrix& values, int64_t first, int64_t n, const float* p, float* out) {
+    const uint8_t* step = values.panels + first * values.panel_stride;
+    const int64_t steps = values.format == Format::f32 ? n : n / 2;
+    F16 sums[P];
+    UNROLL for (int i = 0; i < P; ++i) sums[i] = zero();
+    for (int64_t s = 0; s < steps; ++s, step += kStepBytes) {
+        const int64_t ahead = s + kAhead / kStepBytes < steps ? kAhead : 0;
+        if (values.format == Format::f32) {
+            const F16 x = all(p[s]);
+            UNROLL for (int i = 0; i < P; ++i) {
+                prefetch(step + i * values.panel_stride + ahead);
+                sums[i] = fma(from_bits(load_step(step + i * values.panel_stride)), x, sums[i]);
+            }
+        } else {
+            const F16 even = all(p[2 * s]), odd = all(p[2 * s + 1]);
+            UNROLL for (int i = 0; i < P; ++i) {
+                prefetch(step + i * values.panel_stride + ahead);
+                const I16 pair = load_step(step + i * values.panel_stride);
+                sums[i] = fma(odd_bf16(pair), odd, fma(even_bf16(pair), even, sums[i]));
+            }
+        }
+    }
+    if (values.format == Format::bf16 && n % 2) {
+        // The other half of the last pair is no position yet: not even 0 times what lies there.
+        const F16 even = all(p[n - 1]);
+        UNROLL for (int i = 0; i < P; ++i) {
+            sums[i] = fma(even_bf16(load_step(step + i * values.panel_stride)), even, sums[i]);
+        }
+    }
+    UNROLL for (int i = 0; i < P; ++i) store(out + 16 * (first + i), sums[i]);
+}
+
+static void attend(const Matrix& keys, const Matrix& values, int64_t n, const float* q, float scale, float* out,
+                   float* scores) {
+    // Four panels at a time, so that as many sums are under way; how many changes no sum.
+    const int64_t key_panels = panel_count(n), value_panels = panel_count(values.rows);
+    int64_t panel = 0;
+    for (; panel + 4 <= key_panels; panel += 4) score_panels<4>(keys, panel, panel + 4 < key_panels, q, scores);
+    if (key_panels - panel == 3) score_panels<3>(keys, panel, false, q, scores);
+    if (key_panels - panel == 2) score_panels<2>(keys, panel, false, q, scores);
+    if (key_panels - panel == 1) score_panels<1>(keys, panel, false, q, scores);
+    softmax(scores, n, n, scale);
+    for (panel = 0; panel + 4 <= value_panels; panel += 4) mix_panels<4>(values, panel, n, scores, out);
+    for (; panel < value_panels; ++panel) mix_panels<1>(values, panel, n, scores, out);
+}

@@ -1,0 +1,203 @@
+#include <algorithm>
+#include <cstring>
+
+#include "codec_work.h"
+#include "product.h"
+
+namespace barkfast {
+
+namespace {
+
+// Weights per thread of an LSTM's step. Fewer are read sooner than threads have waited for each other.
+constexpr int64_t kStepFloats = 64 * 1024;
+
+}  // namespace
+
+void Codec::Layers::run(const Block& block) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    team_.run([&](int thread) { run_thread(thread, block); });
+}
+
+void Codec::Layers::run_thread(int thread, const Block& block) {
+    team_.share(thread, 1, [&](int64_t) {
+        load(block.state);
+        sum_codes(block);
+    });
+    run_first(thread, block);
+    run_lstm(thread, block);
+    add_skip(thread, block);
+    int64_t rows = block.frames;
+    for (size_t i = 0; i < stages_.size(); ++i) {
+        const Stage& stage = stages_[i];
+        const Window& end = i + 1 < stages_.size() ? stages_[i + 1].upsampling.input : last_.input;
+        const auto input = [&](size_t j) -> const Window& {
+            return j < stage.blocks.size() ? stage.blocks[j].first.input : end;
+        };
+        run_upsampling(thread, block, stage.upsampling, rows, input(0));
+        rows *= stage.upsampling.stride;
+        for (size_t j = 0; j < stage.blocks.size(); ++j)
+            run_residual(thread, block, stage.blocks[j], rows, raw_[j % 2].data(), raw_[(j + 1) % 2].data(),
+                         input(j + 1));
+    }
+    run_last(thread, block);
+}
+
+void Codec::Layers::load(const State& state) const {
+    const float* memory = state.memory.data();
+    const auto take = [&](float* to, int64_t n) {
+        std::memcpy(to, memory, size_t(n) * sizeof(float));
+        memory += n;
+    };
+    for (const Remembered& each : remembered_)
+        take(each.window->row(-each.window->history), each.window->history_floats());
+    for (const Lstm& lstm : lstm_) take(lstm.cell.data(), lstm.hidden.channels);
+}
+
+void Codec::Layers::save(const State& state, const Block& block) const {
+    float* memory = state.memory.data();
+    const auto give = [&](const float* from, int64_t n) {
+        std::memcpy(memory, from, size_t(n) * sizeof(float));
+        memory += n;
+    };
+    for (const Remembered& each : remembered_)
+        give(each.window->row(block.frames * each.rows - each.window->history), each.window->history_floats());
+    for (const Lstm& lstm : lstm_) give(lstm.cell.data(), lstm.hidden.channels);
+}
+
+void Codec::Layers::sum_codes(const Block& block) const {
+    const Window& next = first_.input;
+    for (int64_t frame = 0; frame < block.frames; ++frame) {
+        float* y = next.row(frame);
+        const int32_t* codes = block.codes + frame * block.codebooks;
+        std::memcpy(y, tables_[0].data() + codes[0] * dimension_, size_t(dimension_) * sizeof(float));
+        for (int64_t k = 1; k < block.codebooks; ++k)
+            kernels_.add(tables_[size_t(k)].data() + codes[k] * dimension_, dimension_, y);
+    }
+    if (!block.state.begun) next.reflect(0, block.frames * next.channels);
+}
+
+void Codec::Layers::convolve(const Convolution& layer, int64_t row, int64_t rows, float* y, int64_t y_stride) const {
+    const Window& input = layer.input;
+    for (size_t tap = 0; tap < layer.taps.size(); ++tap) {
+        const Dense& dense = layer.taps[tap];
+        const float* x = input.row(row - input.history + int64_t(tap) * layer.dilation);
+        kernels_.linear(dense.matrix(), float_rows(x, input.channels), rows,
+                        dense.to(y, y_stride, tap ? Then::add : Then::store), 0, dense.panels());
+    }
+}
+
+// Put the activation of `n` floats into a block of the next layer's input, from float `start` on.
+void Codec::Layers::activate(const Block& block, const float* x, int64_t n, const Window& next, int64_t start) const {
+    kernels_.elu(x, n, next.row(0) + start);
+    if (!block.state.begun) next.reflect(start, n);
+}
+
+void Codec::Layers::run_first(int thread, const Block& block) {
+    const Window& input = first_.input;
+    const Dense& dense = first_.taps[0];
+    multiply(team_, thread, kernels_, dense.matrix(), float_rows(input.row(-input.history), input.channels),
+             block.frames, dense.to(wide_.data(), dense.panels() * kPanelRows), 0, dense.panels());
+}
+
+void Codec::Layers::run_lstm(int thread, const Block& block) {
+    const float* x = wide_.data();
+    for (const Lstm& lstm : lstm_) {
+        const int64_t channels = lstm.hidden.channels;
+        multiply(team_, thread, kernels_, lstm.input.matrix(), float_rows(x, channels), block.frames,
+                 lstm.input.to(gates_.data(), 4 * channels), 0, lstm.input.panels());
+        run_steps(thread, lstm, block.frames);
+        x = lstm.hidden.row(0);
+    }
+}
+
+void Codec::Layers::run_steps(int thread, const Lstm& lstm, int64_t steps) {
+    const int64_t channels = lstm.hidden.channels, groups = channels / kPanelRows;
+    const int64_t threads = std::clamp<int64_t>(4 * channels * channels / kStepFloats, 1, pool_.size());
+    const int64_t first = groups * std::min<int64_t>(thread, threads) / threads;
+    const int64_t last = groups * std::min<int64_t>(thread + 1, threads) / threads;
+    const Matrix recurrent = lstm.recurrent.matrix();
+    for (int64_t step = 0; step < steps; ++step) {
+        float* gates = gates_.data() + step * 4 * channels;
+        for (int64_t i = first; i < last; ++i) {
+            // There and back again: what was read last is still in the cache.
+            const int64_t group = step % 2 ? first + last - 1 - i : i;
+            kernels_.linear(recurrent, float_rows(lstm.hidden.row(step - 1), channels), 1,
+                            lstm.recurrent.to(gates, 4 * channels, Then::add), 4 * group, 4 * group + 4);
+            kernels_.lstm_cell(gates + group * 4 * kPanelRows, kPanelRows, lstm.cell.data() + group * kPanelRows,
+                               lstm.hidden.row(step) + group * kPanelRows);
+        }
+        if (threads > 1) pool_.barrier();
+    }
+    if (threads == 1) pool_.barrier();
+}
+
+void Codec::Layers::add_skip(int thread, const Block& block) {
+    const Window& next = stages_.empty() ? last_.input : stages_[0].upsampling.input;
+    const int64_t channels = next.channels;
+    team_.share(thread, block.frames, [&](int64_t frame) {
+        float* y = wide_.data() + frame * channels;
+        kernels_.add(lstm_.back().hidden.row(frame), channels, y);
+        activate(block, y, channels, next, frame * channels);
+    });
+}
+
+void Codec::Layers::run_upsampling(int thread, const Block& block, const Upsampling& layer, int64_t rows,
+                                   const Window& next) {
+    const int64_t panels = layer.dense.panels(), width = panels * kPanelRows;
+    const int64_t row_tiles = ceil_div(rows, kRowBlock), panel_tiles = ceil_div(panels, kPanelGroup);
+    const int64_t channels = layer.input.channels;
+    team_.share(thread, row_tiles * panel_tiles, [&](int64_t i) {
+        const int64_t row = i / panel_tiles * kRowBlock, end = std::min(row + kRowBlock, rows);
+        const int64_t first = i % panel_tiles * kPanelGroup, last = std::min(first + kPanelGroup, panels);
+        float* y = raw_[0].data() + row * width;
+        kernels_.linear(layer.dense.matrix(), float_rows(layer.input.row(row - 1), channels), end - row,
+                        layer.dense.to(y, width), first, last);
+        for (int64_t r = row; r < end; ++r) {
+            const int64_t start = r * width + first * kPanelRows;
+            activate(block, raw_[0].data() + start, (last - first) * kPanelRows, next, start);
+        }
+    });
+}
+
+void Codec::Layers::run_residual(int thread, const Block& block, const ResidualBlock& layer, int64_t rows,
+                                 const float* x, float* y, const Window& next) {
+    const int64_t channels = layer.first.input.channels;
+    float* hidden = hidden_[size_t(thread)].data();
+    team_.share(thread, ceil_div(rows, kRowBlock), [&](int64_t i) {
+        const int64_t row = i * kRowBlock, n = std::min(kRowBlock, rows - row), start = row * channels;
+        convolve(layer.first, row, n, hidden, layer.hidden);
+        kernels_.elu(hidden, n * layer.hidden, hidden);
+        const int64_t panels = layer.second.panels();
+        if (layer.shortcut.panels())
+            kernels_.linear(layer.shortcut.matrix(), float_rows(x + start, channels), n,
+                            layer.shortcut.to(y + start, channels), 0, panels);
+        else
+            std::memcpy(y + start, x + start, size_t(n * channels) * sizeof(float));
+        kernels_.linear(layer.second.matrix(), float_rows(hidden, layer.hidden), n,
+                        layer.second.to(y + start, channels, Then::add), 0, panels);
+        activate(block, y + start, n * channels, next, start);
+    });
+}
+
+void Codec::Layers::run_last(int thread, const Block& block) {
+    const Window& input = last_.input;
+    const int64_t samples = block.frames * hop, groups = ceil_div(samples, kLastSamples);
+    const int64_t at_once = ceil_div(kRowBlock, 4), tiles = ceil_div(groups, at_once);
+    team_.share(thread, tiles + 1, [&](int64_t i) {
+        if (i == tiles) {
+            save(block.state, block);
+            return;
+        }
+        const int64_t first = i * at_once, last = std::min(first + at_once, groups), start = first * kLastSamples;
+        const int64_t end = std::min(last * kLastSamples, samples);
+        if (end < last * kLastSamples)
+            // The last group's matrix has zeros for these rows, but would make NaN of what a longer block left there.
+            std::memset(input.row(end), 0, size_t((last * kLastSamples - end) * input.channels) * sizeof(float));
+        const Dense& dense = last_.taps[0];
+        kernels_.linear(dense.matrix(), float_rows(input.row(start - input.history), kLastSamples * input.channels),
+                        last - first, dense.to(samples_.data() + start, kLastSamples), 0, 1);
+        std::memcpy(block.samples + start, samples_.data() + start, size_t(end - start) * sizeof(float));
+    });
+}
+
+}  // namespace barkfast

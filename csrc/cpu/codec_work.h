@@ -1,0 +1,87 @@
+// What a codec consists of, and what it does with one block of frames.
+#pragma once
+
+#include <mutex>
+#include <vector>
+
+#include "barkfast/codec.h"
+#include "codec_layers.h"
+#include "team.h"
+
+namespace barkfast {
+
+struct Codec::State {
+    // The rows that every window looks back on, then the LSTM's cells.
+    Buffer<float> memory;
+    bool begun = false;
+};
+
+struct Codec::Layers {
+    // The frames of one stream that are decoded together.
+    struct Block {
+        State& state;
+        const int32_t* codes;  // (frames, codebooks)
+        int64_t codebooks;
+        int64_t frames;
+        float* samples;  // frames * hop
+    };
+
+    Layers(const CodecConfig& config, const std::map<std::string, Tensor>& tensors, const Kernels& kernels, Pool& pool);
+
+    // Decode one block of up to `block_frames` frames. The first of a stream must have lead_in frames, or be all.
+    void run(const Block& block);
+
+    int64_t n_codebooks = 0;
+    int64_t codebook_size = 0;
+    int64_t hop = 1;
+    int64_t lead_in = 1;
+    int64_t block_frames = 0;
+    // Floats of a State.
+    int64_t memory_floats = 0;
+
+  private:
+    void run_thread(int thread, const Block& block);
+    void load(const State& state) const;
+    void save(const State& state, const Block& block) const;
+    void sum_codes(const Block& block) const;
+    void run_first(int thread, const Block& block);
+    void run_lstm(int thread, const Block& block);
+    void run_steps(int thread, const Lstm& lstm, int64_t steps);
+    void add_skip(int thread, const Block& block);
+    void run_upsampling(int thread, const Block& block, const Upsampling& layer, int64_t rows, const Window& next);
+    void run_residual(int thread, const Block& block, const ResidualBlock& layer, int64_t rows, const float* x,
+                      float* y, const Window& next);
+    void run_last(int thread, const Block& block);
+
+    void convolve(const Convolution& layer, int64_t row, int64_t rows, float* y, int64_t y_stride) const;
+    void activate(const Block& block, const float* x, int64_t n, const Window& next, int64_t start) const;
+
+    // Held for the length of a run, as blocks of all streams share the buffers.
+    std::mutex mutex_;
+    const Kernels& kernels_;
+    Pool& pool_;
+    Team team_;
+    int64_t dimension_ = 0;
+    std::vector<Buffer<float>> tables_;
+    Convolution first_;
+    std::vector<Lstm> lstm_;
+    std::vector<Stage> stages_;
+    Convolution last_;
+    // Every window, in the order in which a State holds their pasts, with its rows per frame.
+    struct Remembered {
+        const Window* window;
+        int64_t rows;
+    };
+    std::vector<Remembered> remembered_;
+
+    // The first convolution's output, (frames, channels), and the LSTM's gates, (frames, 4 * channels).
+    Buffer<float> wide_;
+    Buffer<float> gates_;
+    // A residual block's input and output, before their activation.
+    Buffer<float> raw_[2];
+    // Between a residual block's convolutions, per thread.
+    std::vector<Buffer<float>> hidden_;
+    Buffer<float> samples_;
+};
+
+}  // namespace barkfast

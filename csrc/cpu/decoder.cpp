@@ -1,0 +1,188 @@
+#include "barkfast/decoder.h"
+
+#include <algorithm>
+#include <chrono>
+#include <stdexcept>
+#include <string>
+
+#include "barkfast/trunk.h"
+#include "decode_step.h"
+
+namespace barkfast {
+
+struct Decoder::Work {
+    Work(const Network& network, const KvCache& cache, const Kernels& kernels, Pool& pool)
+        : network(network),
+          cache(cache),
+          pool(pool),
+          trunk(network, kernels, pool),
+          step(network, cache, kernels, pool),
+          hidden(cache.n_slots * network.n_embd),
+          sequences(size_t(cache.n_slots)),
+          plan(cache.n_slots) {
+        for (Sequence& s : sequences) {
+            s.fed.reserve(size_t(network.block_size));
+            s.tokens.reserve(size_t(network.block_size));
+        }
+    }
+
+    Sequence& at(int64_t slot) {
+        if (slot < 0 || slot >= int64_t(sequences.size()))
+            throw std::invalid_argument("slot is " + std::to_string(slot) + "; expected 0 to " +
+                                        std::to_string(sequences.size() - 1));
+        return sequences[size_t(slot)];
+    }
+
+    void check(const Request& request, const Sequence& s) const;
+    bool settle();
+
+    const Network& network;
+    const KvCache cache;
+    Pool& pool;
+    Trunk trunk;
+    DecodeStep step;
+    // The last hidden state of each slot's prompt, after the final norm.
+    Buffer<float> hidden;
+    std::vector<Sequence> sequences;
+    StepPlan plan;
+};
+
+void Decoder::Work::check(const Request& r, const Sequence& s) const {
+    const int64_t vocabulary = std::min(network.heads[0].rows, network.tokens[0].rows);
+    const auto range = [](int64_t end) { return "; expected 0 to " + std::to_string(end - 1); };
+    if (r.fed.empty() && !s.has_hidden)
+        throw std::invalid_argument("the slot has no prompt, and nothing is fed to it; expected one of the two");
+    if (r.steps < 1 || s.length + int64_t(r.fed.size()) + r.steps - 1 > network.block_size)
+        throw std::invalid_argument(std::to_string(s.length) + " positions, " + std::to_string(r.fed.size()) +
+                                    " tokens fed and " + std::to_string(r.steps) +
+                                    " steps; expected at least one step, and at most " +
+                                    std::to_string(network.block_size) + " positions in all");
+    for (const int32_t token : r.fed)
+        if (token < 0 || token >= network.tokens[0].rows)
+            throw std::invalid_argument("token " + std::to_string(token) + " is fed" + range(network.tokens[0].rows));
+    if (r.slices.empty()) throw std::invalid_argument("a sequence without slices; expected at least one");
+    for (const Slice& slice : r.slices)
+        if (slice.first < 0 || slice.end <= slice.first || slice.end > vocabulary)
+            throw std::invalid_argument("slice [" + std::to_string(slice.first) + ", " + std::to_string(slice.end) +
+                                        ") of the vocabulary; expected at least one token" + range(vocabulary));
+    if (r.has_stop && (r.stop < 0 || r.stop >= network.heads[0].rows))
+        throw std::invalid_argument("the stop token is " + std::to_string(r.stop) + range(network.heads[0].rows));
+}
+
+// Take in what a step did; returns whether a sequence has ended.
+bool Decoder::Work::settle() {
+    bool ended = false;
+    for (const Feed& feed : plan.feeds) {
+        Sequence& s = sequences[size_t(feed.slot)];
+        ++s.n_fed;
+        ++s.length;
+        s.has_hidden = false;
+    }
+    for (size_t r = 0; r < plan.draws.size(); ++r) {
+        const DrawRow& row = plan.draws[r];
+        const Drawn& drawn = step.drawn()[r];
+        Sequence& s = sequences[size_t(row.slot)];
+        const int32_t token = row.slice.first + drawn.index;
+        if (!drawn.finite) {
+            s.status = Status::failed;
+        } else if (row.stop >= 0 && (token == row.slice.end || drawn.last_p >= s.request.min_p)) {
+            s.status = Status::stopped;
+        } else {
+            s.tokens.push_back(token);
+            s.fed.assign(1, token);
+            s.n_fed = 0;
+            if (int64_t(s.tokens.size()) == s.request.steps) s.status = Status::finished;
+        }
+        ended |= s.status != Status::running;
+    }
+    return ended;
+}
+
+Decoder::Decoder(const Network& network, const KvCache& cache, const Kernels& kernels, Pool& pool) {
+    if (network.tokens.size() != 1 || network.heads.size() != 1)
+        throw std::invalid_argument("a network with " + std::to_string(network.tokens.size()) + " token tables and " +
+                                    std::to_string(network.heads.size()) + " heads; a decoder takes one of each");
+    if (cache.format != network.cache_format() || cache.n_layer != network.n_layer || cache.n_head != network.n_head ||
+        cache.head_dim != network.head_dim() || cache.capacity != cache_capacity(network.block_size))
+        throw std::invalid_argument("the cache does not have the network's format, layers, heads and positions");
+    if (cache.n_slots < 1 || !cache.key_data || !cache.value_data)
+        throw std::invalid_argument("a cache of " + std::to_string(cache.n_slots) +
+                                    " slots; expected at least one, and memory for it");
+    work_ = std::make_unique<Work>(network, cache, kernels, pool);
+}
+
+Decoder::~Decoder() = default;
+
+void Decoder::prefill(int64_t slot, const int32_t* tokens, int64_t n_tokens, int64_t merged) {
+    Work& work = *work_;
+    Sequence& s = work.at(slot);
+    s.status = Status::idle;
+    s.has_hidden = false;
+    s.length = 0;
+    work.trunk.prefill(tokens, n_tokens, merged, work.cache, slot, work.hidden.data() + slot * work.network.n_embd);
+    s.length = n_tokens - merged;
+    s.has_hidden = true;
+}
+
+void Decoder::seat(int64_t slot, const Request& request) {
+    Sequence& s = work_->at(slot);
+    if (s.status == Status::running)
+        throw std::invalid_argument("slot " + std::to_string(slot) + " is running; rest it first");
+    work_->check(request, s);
+    s.request = request;
+    s.fed.assign(request.fed.begin(), request.fed.end());
+    s.n_fed = 0;
+    s.tokens.clear();
+    s.status = Status::running;
+}
+
+void Decoder::rest(int64_t slot) { work_->at(slot).status = Status::idle; }
+
+int64_t Decoder::advance(const std::vector<int64_t>& slots, int64_t max_steps, double seconds) {
+    using Clock = std::chrono::steady_clock;
+    Work& work = *work_;
+    for (auto slot = slots.begin(); slot != slots.end(); ++slot) {
+        work.at(*slot);
+        if (std::find(slots.begin(), slot, *slot) != slot)
+            throw std::invalid_argument("slot " + std::to_string(*slot) + " is listed twice; expected once");
+    }
+    StepPlan& plan = work.plan;
+    plan.make(slots, work.sequences);
+    if (max_steps < 1 || (plan.feeds.empty() && plan.draws.empty())) return 0;
+    int64_t steps = 0;
+    bool go_on = false;
+    const Clock::time_point start = Clock::now();
+    work.pool.run([&](int thread) {
+        do {
+            work.step.run(thread, plan, work.sequences, work.hidden.data());
+            // The others wait, so that this one may write what they read.
+            if (thread == 0) {
+                ++steps;
+                const bool ended = work.settle();
+                const std::chrono::duration<double> passed = Clock::now() - start;
+                go_on = !ended && steps < max_steps && passed.count() < seconds;
+                if (go_on) plan.make(slots, work.sequences);
+            }
+            work.pool.barrier();
+        } while (go_on);
+    });
+    return steps;
+}
+
+Status Decoder::status(int64_t slot) const { return work_->at(slot).status; }
+
+const std::vector<int32_t>& Decoder::tokens(int64_t slot) const { return work_->at(slot).tokens; }
+
+std::vector<float> Decoder::logits(int64_t slot) const {
+    const std::vector<DrawRow>& draws = work_->plan.draws;
+    for (size_t r = 0; r < draws.size(); ++r) {
+        if (draws[r].slot != slot) continue;
+        const float* logits = work_->step.logits(int64_t(r));
+        return {logits + draws[r].slice.first, logits + draws[r].slice.end + (draws[r].stop >= 0)};
+    }
+    throw std::invalid_argument("slot " + std::to_string(slot) + " drew nothing in the last step");
+}
+
+int64_t Decoder::length(int64_t slot) const { return work_->at(slot).length; }
+
+}  // namespace barkfast

@@ -1,0 +1,35 @@
+// The level for x86 with AVX-512 and its dot products of bytes.
+#include "level.h"
+#include "levels.h"
+
+#if BARKFAST_X86
+
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 warns of the undefined registers that its own intrinsics start from.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+#define LEVEL avx512_vnni
+#define HAS_VNNI 1
+#define HAS_BF16 0
+
+BEGIN_TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512vnni")
+namespace barkfast {
+namespace avx512_vnni {
+
+// clang-format off: each needs those before it.
+#include "simd_avx512.h"
+#include "functions.h"
+#include "linear.h"
+#include "rows.h"
+#include "attend.h"
+#include "sample.h"
+#include "table.h"
+// clang-format on
+
+}  // namespace avx512_vnni
+}  // namespace barkfast
+END_TARGET
+
+#endif

@@ -1,0 +1,8 @@
+// The level's table. Included inside the level's namespace, after its kernels; LEVEL is its name in Isa.
+
+const Kernels& table() {
+    static const Kernels functions = {
+        Isa::LEVEL, kDotBf16, linear, norm, quantize, to_bf16, softmax, attend, elu, lstm_cell, add_to, sample,
+    };
+    return functions;
+}

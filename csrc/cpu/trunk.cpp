@@ -1,0 +1,219 @@
+#include "barkfast/trunk.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "attention.h"
+#include "buffer.h"
+#include "input_rows.h"
+#include "product.h"
+#include "team.h"
+
+namespace barkfast {
+
+namespace {
+
+// Rows or positions that a thread takes at a time where there is little to do for each.
+constexpr int64_t kFewRows = 16;
+
+// Rows of floats, a line further apart than they are wide: see InputRows.
+struct FloatRows {
+    int64_t stride = 0;
+    Buffer<float> data;
+
+    FloatRows(int64_t rows, int64_t width) : stride(round_up(width, kGroup) + 16), data(rows * stride) {}
+    float* row(int64_t i) const { return data.data() + i * stride; }
+};
+
+// Columns of a piece of keys: those of whole heads.
+int64_t piece_cols(const Network& network) {
+    return std::max<int64_t>(1, kPanelGroup * kPanelRows / network.head_dim()) * network.head_dim();
+}
+
+// The type of a layer's inputs that takes the most memory.
+InputType widest_input(const Network& network, const Kernels& kernels) {
+    InputType widest = InputType::int8;
+    for (const LayerWeights& layer : network.layers) widest = std::min(widest, many_input(layer.format, kernels));
+    return widest;
+}
+
+// A cache like those that the trunk is given, without memory.
+KvCache cache_shape(const Network& network) {
+    KvCache cache;
+    cache.format = network.cache_format();
+    cache.n_head = network.n_head;
+    cache.head_dim = network.head_dim();
+    cache.capacity = cache_capacity(network.block_size);
+    return cache;
+}
+
+}  // namespace
+
+struct Trunk::Work {
+    const Network& network;
+    const Kernels& kernels;
+    Team team;
+    Attention attention;
+    FloatRows x;
+    FloatRows queries;
+    // What attention gives.
+    FloatRows mixed;
+    // Inputs of the layers' matrices, n_embd wide; and the MLP's inner numbers, 4 * n_embd wide, as inputs too.
+    InputRows inputs;
+    InputRows inner;
+    // Per thread: one row, and two pieces of products.
+    FloatRows normed;
+    FloatRows piece;
+
+    Work(const Network& network, const Kernels& kernels, Pool& pool)
+        : network(network),
+          kernels(kernels),
+          team(pool),
+          attention(kernels, cache_shape(network), pool.size()),
+          x(network.block_size, network.n_embd),
+          queries(network.block_size, network.n_embd),
+          mixed(network.block_size, network.n_embd),
+          inputs(network.block_size, network.n_embd, widest_input(network, kernels)),
+          inner(network.block_size, 4 * network.n_embd, widest_input(network, kernels)),
+          normed(pool.size(), network.n_embd),
+          piece(pool.size() * kRowBlock, 2 * piece_cols(network)) {}
+
+    // Call work(row) for rows first .. end - 1, a few on a thread at a time.
+    template <class OneRow>
+    void each_row(int thread, int64_t first, int64_t end, const OneRow& work) {
+        team.share(thread, ceil_div(end - first, kFewRows), [&](int64_t i) {
+            const int64_t start = first + i * kFewRows;
+            for (int64_t row = start; row < std::min(start + kFewRows, end); ++row) work(row);
+        });
+    }
+
+    // The norm of rows first .. end - 1, as input of a matrix.
+    Input normalize(int thread, Format format, const float* weight, const float* bias, int64_t first, int64_t end) {
+        const InputType type = many_input(format, kernels);
+        each_row(thread, first, end, [&](int64_t row) {
+            kernels.norm(x.row(row), weight, bias, network.n_embd, normed.row(thread));
+            inputs.set(kernels, type, row, network.n_embd, normed.row(thread));
+        });
+        return inputs.from(type, first);
+    }
+
+    void product(int thread, const Matrix& w, const Input& inputs, int64_t rows, const Output& y) {
+        multiply(team, thread, kernels, w, inputs, rows, y, 0, panel_count(w.rows));
+    }
+
+    // linear over panels `from` to `to`, with its first column at `out`.
+    void make_piece(const Matrix& w, const float* bias, const Input& x, int64_t rows, int64_t from, int64_t to,
+                    Then then, float* out) {
+        kernels.linear(skip_panels(w, from), x, rows,
+                       {out, piece.stride, bias ? bias + from * kPanelRows : nullptr, then}, 0, to - from);
+    }
+
+    // Keys and values of all rows, from the product into the cache piece by piece: some rows of some heads.
+    void store_keys(int thread, const LayerWeights& layer, const Input& normal, int64_t cache_layer, const Pass& pass) {
+        const int64_t width = network.n_embd, head_dim = network.head_dim(), panels = panel_count(width);
+        float* const keys = piece.row(thread * kRowBlock);
+        float* const values = keys + piece_cols(network);
+        each_piece(team, thread, pass.rows, 0, panels, piece_cols(network) / kPanelRows,
+                   [&](int64_t row, int64_t n, int64_t from, int64_t to) {
+                       const Input x = skip_rows(normal, row);
+                       make_piece(layer.qkv, layer.qkv_bias, x, n, panels + from, panels + to, Then::store, keys);
+                       make_piece(layer.qkv, layer.qkv_bias, x, n, 2 * panels + from, 2 * panels + to, Then::store,
+                                  values);
+                       const int64_t start = from * kPanelRows, end = to * kPanelRows;
+                       for (int64_t col = start; col < end; col += head_dim)
+                           pass.cache->write(cache_layer, pass.slot, col / head_dim, row, n, keys + col - start,
+                                             values + col - start, piece.stride);
+                   });
+    }
+
+    // x += attention, for rows from `first` on; keys and values of all rows go into the cache.
+    void attend(int thread, const LayerWeights& layer, int64_t cache_layer, const Pass& pass, int64_t first) {
+        const int64_t width = network.n_embd, n_head = network.n_head, head_dim = network.head_dim();
+        const int64_t n = pass.rows;
+        const KvCache& cache = *pass.cache;
+        const Input normal = normalize(thread, layer.format, layer.norm1_weight, layer.norm1_bias, 0, n);
+        store_keys(thread, layer, normal, cache_layer, pass);
+        multiply(team, thread, kernels, layer.qkv, skip_rows(normal, first), n - first,
+                 {queries.row(first), queries.stride, layer.qkv_bias, Then::store}, 0, panel_count(width));
+
+        const int64_t blocks = ceil_div(n - first, kQueryBlock);
+        team.share(thread, n_head * blocks, [&](int64_t i) {
+            const int64_t head = i / blocks, start = first + i % blocks * kQueryBlock;
+            attention.run(
+                thread, cache.keys(cache_layer, pass.slot, head), cache.values(cache_layer, pass.slot, head), n,
+                pass.causal, start, std::min(start + kQueryBlock, n),
+                {queries.row(0) + head * head_dim, queries.stride, mixed.row(0) + head * head_dim, mixed.stride});
+        });
+        const InputType type = many_input(layer.format, kernels);
+        each_row(thread, first, n, [&](int64_t row) { inputs.set(kernels, type, row, width, mixed.row(row)); });
+        product(thread, layer.out, inputs.from(type, first), n - first,
+                {x.row(first), x.stride, layer.out_bias, Then::add});
+    }
+
+    // x += MLP, for rows first .. end - 1.
+    void think(int thread, const LayerWeights& layer, int64_t first, int64_t end) {
+        const Input normal = normalize(thread, layer.format, layer.norm2_weight, layer.norm2_bias, first, end);
+        const InputType type = many_input(layer.format, kernels);
+        float* const out = piece.row(thread * kRowBlock);
+        // The inner numbers become inputs piece by piece, while they are in the cache.
+        each_piece(team, thread, end - first, 0, panel_count(layer.fc.rows), kPanelGroup,
+                   [&](int64_t row, int64_t n, int64_t from, int64_t to) {
+                       make_piece(layer.fc, layer.fc_bias, skip_rows(normal, row), n, from, to, Then::gelu, out);
+                       for (int64_t i = 0; i < n; ++i)
+                           inner.set(kernels, type, first + row + i, (to - from) * kPanelRows, out + i * piece.stride,
+                                     from * kPanelRows);
+                   });
+        product(thread, layer.proj, inner.from(type, first), end - first,
+                {x.row(first), x.stride, layer.proj_bias, Then::add});
+    }
+};
+
+Trunk::Trunk(const Network& network, const Kernels& kernels, Pool& pool)
+    : work_(std::make_unique<Work>(network, kernels, pool)) {}
+
+Trunk::~Trunk() = default;
+
+Team& Trunk::team() { return work_->team; }
+
+float* Trunk::row(int64_t row) { return work_->x.row(row); }
+
+void Trunk::run(int thread, const Pass& pass) {
+    const Network& network = work_->network;
+    for (int64_t i = 0; i < network.n_layer; ++i) {
+        const int64_t first = i == network.n_layer - 1 ? pass.first_needed : 0;
+        const LayerWeights& layer = network.layers[size_t(i)];
+        work_->attend(thread, layer, pass.cache->n_layer == 1 ? 0 : i, pass, first);
+        work_->think(thread, layer, first, pass.rows);
+    }
+}
+
+void Trunk::prefill(const int32_t* tokens, int64_t n_tokens, int64_t merged, const KvCache& cache, int64_t slot,
+                    float* hidden) {
+    const Network& network = work_->network;
+    const Table& table = network.tokens[0];
+    const int64_t n = n_tokens - merged;
+    if (merged < 0 || n < std::max<int64_t>(merged, 1) || n > network.block_size)
+        throw std::invalid_argument("a prompt of " + std::to_string(n_tokens) + " tokens, of which twice " +
+                                    std::to_string(merged) + " are merged, does not fit 1 to " +
+                                    std::to_string(network.block_size) + " positions");
+    for (int64_t i = 0; i < n_tokens; ++i)
+        if (tokens[i] < 0 || tokens[i] >= table.rows)
+            throw std::invalid_argument("token id " + std::to_string(tokens[i]) + " is not in the vocabulary of " +
+                                        std::to_string(table.rows));
+
+    const Pass pass{n, n - 1, true, &cache, slot};
+    work_->team.run([&](int thread) {
+        work_->each_row(thread, 0, n, [&](int64_t i) {
+            float* x = row(i);
+            table.read(tokens[i < merged ? i : i + merged], x);
+            if (i < merged) table.add(tokens[i + merged], x);
+            network.positions.add(i, x);
+        });
+        run(thread, pass);
+    });
+    work_->kernels.norm(row(n - 1), network.norm_weight, network.norm_bias, network.n_embd, hidden);
+}
+
+}  // namespace barkfast

@@ -1,0 +1,55 @@
+// Keys and values of the sequences under way, kept as packed matrices so that the attention kernel reads them.
+#pragma once
+
+#include <cstdint>
+
+#include "barkfast/matrix.h"
+
+namespace barkfast {
+
+// Positions that a cache for `block_size` of them has room for.
+constexpr int64_t cache_capacity(int64_t block_size) { return round_up(block_size, kPanelRows); }
+
+// Per layer, slot and head: keys (capacity, head_dim), so that a panel holds 16 positions, and values
+// (head_dim, capacity), so that one holds 16 dimensions. Both lie in one block of capacity * head_dim numbers, and the
+// blocks one after another by layer, slot, head.
+//
+// In bfloat16 two positions share a step of the values: an even one also writes zeros where the next will be, so that
+// no step that is read holds what nobody wrote.
+struct KvCache {
+    // f32 or bf16.
+    Format format = Format::f32;
+    int64_t n_layer = 0;
+    int64_t n_slots = 0;
+    int64_t n_head = 0;
+    // A multiple of 16.
+    int64_t head_dim = 0;
+    // Positions; a multiple of 16.
+    int64_t capacity = 0;
+    uint8_t* key_data = nullptr;
+    uint8_t* value_data = nullptr;
+
+    Matrix keys(int64_t layer, int64_t slot, int64_t head) const;
+    Matrix values(int64_t layer, int64_t slot, int64_t head) const;
+
+    // Store one position; k and v: head_dim floats.
+    void append(int64_t layer, int64_t slot, int64_t head, int64_t position, const float* k, const float* v) const;
+
+    // Store positions first .. first + n - 1; row i of k and of v at k + i * stride and v + i * stride.
+    // Threads may write different heads at once, and different ranges of one head if `first` is even.
+    void write(int64_t layer, int64_t slot, int64_t head, int64_t first, int64_t n, const float* k, const float* v,
+               int64_t stride) const;
+
+    int64_t number_bytes() const { return format == Format::f32 ? 4 : 2; }
+    // Of one layer, slot and head's keys, and as many of its values.
+    int64_t block_bytes() const { return capacity * head_dim * number_bytes(); }
+    // Of all keys, and as many of all values.
+    int64_t total_bytes() const { return n_layer * n_slots * n_head * block_bytes(); }
+
+  private:
+    int64_t block_offset(int64_t layer, int64_t slot, int64_t head) const {
+        return ((layer * n_slots + slot) * n_head + head) * block_bytes();
+    }
+};
+
+}  // namespace barkfast
