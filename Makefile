@@ -10,17 +10,19 @@ DEMO_TEXT ?= Hello! I am bark fast, and every step of speaking this sentence ran
 DEMO_SEED ?= 0
 PYTEST_ARGS ?=
 GPU_ARGS ?=
+BENCH_ARGS ?=
 
 # The reference implementation, an oracle for the parity tests only; with dependencies it would pull torchaudio.
 REFERENCE := tts-webui.bark==0.1.1 encodec==0.1.1
 
-.PHONY: help demo test gpu lint format venv clean
+.PHONY: help demo test gpu bench lint format venv clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    speak a sentence with the built-in demo model, write demo.wav"
 	@echo "make test    run the tests, parity with the reference included"
 	@echo "make gpu     on a machine with an NVIDIA GPU: its tests and the benchmark, in 9 minutes at most"
+	@echo "make bench   time the cpu engine beside bark and transformers, in half an hour at most"
 	@echo "make lint    ruff, mypy and clang-format, changing nothing"
 	@echo "make format  let ruff and clang-format rewrite the sources"
 	@echo "make clean   remove .venv and everything that was built"
@@ -38,6 +40,9 @@ gpu:
 	@if $(PYTHON) -m benchmarks.usable; then python="$(PYTHON)"; \
 	else $(MAKE) --no-print-directory $(VENV)/.test $(VENV)/.reference && python=$(BIN)/python || exit 1; fi; \
 	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" $$python -m benchmarks.gpu $(GPU_ARGS)
+
+bench: $(VENV)/.test $(VENV)/.reference
+	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python -m benchmarks.cpu $(BENCH_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -61,7 +66,7 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml setup.py constraints.txt CMakeLists.txt $(CSRC) | $(BIN)/python
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt CMakeLists.txt csrc/CMakeLists.txt $(CSRC) | $(BIN)/python
 	@echo "installing barkfast into $(VENV) (the first time takes a minute or two)"
 	$(INSTALL) -e .
 	@touch $@

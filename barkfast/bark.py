@@ -74,8 +74,8 @@ class Bark:
         model: a name or path: a hub id ("suno/bark", "suno/bark-small"), a folder, "demo", "random:nano".
             None for $BARKFAST_MODEL, else Suno's models as `bark` finds them.
         device: auto, cpu, cuda, cuda:N or mps.
-        dtype: auto, float32, bfloat16, float16, or int8 (matrices; cuda engine only).
-        engine: auto, torch or cuda; `barkfast info` says which are present.
+        dtype: auto, float32, bfloat16, float16, int8 (matrices; cpu and cuda engines), int4 (matrices; cpu engine).
+        engine: auto, torch, cpu or cuda; `barkfast info` says which are present.
         small: the small networks, where the model has both.
         codec: a file or folder with EnCodec's weights; None for the model's own, else wherever they are found.
         tokenizer: a folder, tokenizer.json or vocab.txt.

@@ -219,6 +219,11 @@ class Layout:
         }
 
 
+# What weights may be stored as. int8 and int4 are integers with scales, in the matrices alone.
+DTYPES = ("float32", "bfloat16", "float16", "int8", "int4")
+DTYPE_ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}
+
+
 def truthy(value: str | None) -> bool:
     """Whether the value of an environment variable means on, by Suno's rule."""
     return (value or "").lower() in ("true", "1", "t")

@@ -5,6 +5,8 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+# Of the module that this code can work with; csrc/bindings/module.cpp says which one it is.
+INTERFACE = 1
 # setup.py leaves its reason here when it installs without the module.
 BUILD_NOTE = Path(__file__).with_name("_native_build.txt")
 
@@ -19,6 +21,8 @@ def _import_native() -> tuple[ModuleType | None, str]:
         if isinstance(error, ModuleNotFoundError) and error.name == "barkfast._native":
             return None, "not built: run `pip install` again with cmake and a C++17 compiler on PATH"
         return None, f"built, but does not load: {error}"
+    if getattr(module, "interface", None) != INTERFACE:
+        return None, "built from other sources than the Python code: run `pip install` again"
     features = [name for name, present in module.cpu_features().items() if present]
     return module, f"loaded; this CPU has {', '.join(features) or 'no instruction set that it looks for'}"
 

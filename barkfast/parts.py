@@ -47,7 +47,14 @@ class Parts:
 
     def _place(self, device: str, home: str) -> select.Placement:
         engine = select.resolve_engine(self.engine, device)
-        return select.Placement(engine, device, home, select.resolve_dtype(self.dtype, device, engine))
+        try:
+            dtype = select.resolve_dtype(self.dtype, device, engine)
+        except InputError:
+            if device == self.device:
+                raise
+            # It was asked for on another device, whose engine has it.
+            dtype = select.default_dtype(device, engine)
+        return select.Placement(engine, device, home, dtype)
 
     def checkpoint(self, small: bool | None = None) -> Checkpoint:
         """The checkpoint of the given size, or of the size this object was made for."""
@@ -70,10 +77,11 @@ class Parts:
             # Found anew too: files and environment may have changed since.
             self._checkpoints.clear()
         moves = part in self.models and target != self.devices[part]
-        # The cuda engine's networks are made for one device.
-        rebuild = moves and "cuda" in {self._place(d, d).engine for d in (target, self.devices[part])}
+        # The cpu and cuda engines' networks are made for one device.
+        rebuild = moves and {self._place(d, d).engine for d in (target, self.devices[part])} != {"torch"}
         if force or rebuild or part not in self.models:
-            self.drop(part)
+            if part in self.models:
+                self.drop(part)
             self.models[part] = self._build(part, self.checkpoint(small), target, home)
         elif moves:
             self.network(part).to(home)
@@ -87,9 +95,9 @@ class Parts:
             return select.build_codec(codec.config, codec.tensors, place)
         weights = checkpoint.stage(part)
         if isinstance(weights.config, FineConfig):
-            return select.build_refiner(weights.config, weights.tensors, place)
+            return select.build_refiner(weights.config, weights.tensors, place, weights.content)
         stage = "semantic" if part == "text" else part
-        decoder = select.build_decoder(stage, weights.config, weights.tensors, place)
+        decoder = select.build_decoder(stage, weights.config, weights.tensors, place, weights.content)
         if part == "text":
             return {"model": decoder, "tokenizer": load_tokenizer(checkpoint, self._tokenizer)}
         return decoder

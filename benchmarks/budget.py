@@ -1,25 +1,10 @@
 """The steps of `make gpu`, in the order of their worth, and how long each may take."""
 
-from dataclasses import dataclass
+from benchmarks.step import Step
 
 # Everything together, in seconds, and what is kept of it to write the results.
 TOTAL = 525
 RESERVE = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step.
-
-    Args:
-        name: of the step, its log and, if it is one, the section.
-        limit: seconds it may take; less when the time for everything is nearly spent.
-        timed: whether it prints times, so that it needs an open gate and the device for itself.
-    """
-
-    name: str
-    limit: int
-    timed: bool = False
 
 
 # Beside one another: they only check and prepare.

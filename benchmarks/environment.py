@@ -7,11 +7,13 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "triton", "numpy", "transformers", "tokenizers", "safetensors", "pytest")
+SOURCES, SUFFIXES = ("barkfast", "kernels", "csrc", "benchmarks"), {".py", ".cpp", ".h", ".cu"}
 SMI_FIELDS = {
     "name": "name",
     "driver": "driver_version",
@@ -25,15 +27,15 @@ SMI_FIELDS = {
 }
 
 
-def describe(smoke: bool) -> dict[str, Any]:
-    """Everything, as far as it can be found out; what cannot is None."""
+def describe(device: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything, as far as it can be found out, around a device's own description; what cannot is None."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "packages": {name: _version(name) for name in PACKAGES},
         "source": describe_source(),
-        "device": {"name": "interpreter (smoke)"} if smoke else _try_device(),
+        "device": dict(device),
     }
 
 
@@ -44,7 +46,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _output(*command: str) -> str | None:
+def output_of(*command: str) -> str | None:
     """What a command printed; None if it could not."""
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=10, cwd=ROOT)
@@ -56,11 +58,11 @@ def _output(*command: str) -> str | None:
 def describe_source() -> dict[str, Any]:
     """The commit, if there is one to be asked, and in any case a digest of the code that was timed."""
     git = ("git", "-c", f"safe.directory={ROOT}")
-    commit, status = _output(*git, "rev-parse", "HEAD"), _output(*git, "status", "--porcelain")
+    commit, status = output_of(*git, "rev-parse", "HEAD"), output_of(*git, "status", "--porcelain")
     digest = hashlib.sha256()
-    for folder in ("barkfast", "kernels", "benchmarks"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    paths = [path for folder in SOURCES for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES]
+    for path in sorted(paths):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return {
         "commit": commit,
         "dirty": None if commit is None or status is None else bool(status),
@@ -68,7 +70,7 @@ def describe_source() -> dict[str, Any]:
     }
 
 
-def _try_device() -> dict[str, Any]:
+def try_device() -> dict[str, Any]:
     """Versions are worth writing down even where no device answers."""
     try:
         return describe_device()
@@ -103,7 +105,7 @@ def query_smi(fields: dict[str, str]) -> dict[str, str] | None:
     """Fields of the first device, only read."""
     if shutil.which("nvidia-smi") is None:
         return None
-    line = _output("nvidia-smi", "-i", "0", f"--query-gpu={','.join(fields.values())}", "--format=csv,noheader")
+    line = output_of("nvidia-smi", "-i", "0", f"--query-gpu={','.join(fields.values())}", "--format=csv,noheader")
     if not line:
         return None
     return dict(zip(fields, (value.strip() for value in line.splitlines()[0].split(",")), strict=False))

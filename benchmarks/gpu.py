@@ -13,24 +13,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import budget, table
+from benchmarks import budget, runner, table
 from benchmarks.environment import ROOT
 from benchmarks.run import Run
 
 
 def prepare_environment(smoke: bool) -> None:
-    """What all processes see: the sources in place, no settings of the user's, no network."""
-    for name in [name for name in os.environ if name.startswith(("BARKFAST_", "SUNO_"))]:
-        del os.environ[name]
-    paths = [str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")]
-    os.environ.update(
-        PYTHONPATH=os.pathsep.join(filter(None, paths)),
-        HF_HUB_OFFLINE="1",
-        TRANSFORMERS_OFFLINE="1",
-        TOKENIZERS_PARALLELISM="false",
-        PYTHONUNBUFFERED="1",
-        PYTHONFAULTHANDLER="1",
-    )
+    """What all processes see, on a GPU or, in a smoke test, in Triton's interpreter."""
+    runner.prepare_environment()
     os.environ.pop("TRITON_INTERPRET", None)
     if smoke:
         os.environ.update(TRITON_INTERPRET="1", OMP_NUM_THREADS="1")
@@ -65,15 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         total=options.seconds,
     )
     merged = run.run()
-    print(f"\n{table.render(merged)}", flush=True)
-    where = run.path.relative_to(ROOT) if run.path and run.path.is_relative_to(ROOT) else run.path
-    print(f"results: {where}; logs: {work}", flush=True)
-    if merged["failed"]:
-        print(f"FAILED, {len(merged['failed'])}:", flush=True)
-        for line in merged["failed"]:
-            print(f"  {line}", flush=True)
-    print("everything that could be run ran" if merged["ok"] else "NOT everything went well", flush=True)
-    return 0 if merged["ok"] else 1
+    return runner.report(run, merged, table.render(merged))
 
 
 if __name__ == "__main__":

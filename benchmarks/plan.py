@@ -14,11 +14,12 @@ class Plan:
     """One section's run.
 
     Args:
-        smoke: on the CPU in Triton's interpreter, with the smallest model and next to no repeats.
+        smoke: with the smallest model and next to no repeats; what is for a GPU, in Triton's interpreter on the CPU.
         models: a folder with a converted model per size, made by the section `weights`; they may be missing.
         work: a folder for what a section leaves besides its rows.
         deadline: when the section will be ended, by time.monotonic().
         dtypes: those that the gate found right; empty for all.
+        threads: of the CPU, for what is measured on it; 0 for what is measured on a GPU.
     """
 
     smoke: bool
@@ -26,18 +27,19 @@ class Plan:
     work: Path
     deadline: float
     dtypes: tuple[str, ...] = ()
+    threads: int = 0
 
     @property
     def device(self) -> "torch.device":
         # Only here: the process that runs the sections must not depend on torch.
         import torch
 
-        return torch.device("cpu") if self.smoke else torch.device("cuda", torch.cuda.current_device())
+        return torch.device("cuda", torch.cuda.current_device()) if self.device_name == "cuda" else torch.device("cpu")
 
     @property
     def device_name(self) -> str:
         """The device as barkfast's arguments name it."""
-        return "cpu" if self.smoke else "cuda"
+        return "cpu" if self.smoke or self.threads else "cuda"
 
     @property
     def time_left(self) -> float:

@@ -3,13 +3,13 @@
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import schema
 from benchmarks.record import write_json
-from benchmarks.targets import judge
+from benchmarks.targets import TARGETS, Target, judge
 
 SMOKE_DEVICE = "interpreter (smoke)"
 NO_TESTS: dict[str, Any] = {"passed": 0, "failed": 0, "skipped": 0, "failures": [], "skips": {}, "files": {}}
@@ -35,6 +35,61 @@ def claim_path(folder: Path, device: str, date: str) -> Path:
         return path
 
 
+def collect_sections(fragments: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The sections' files, with the `reason` why one is not complete."""
+    return {
+        name: {
+            "complete": fragment["complete"],
+            "reason": fragment.get("reason", ""),
+            "rows": [dict(row) for row in fragment["rows"]],
+            "failures": list(fragment["failures"]),
+        }
+        for name, fragment in fragments.items()
+    }
+
+
+def take_environment(sections: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """The environment, which is a section of its own only if it could not be found out."""
+    rows = sections.get("environment", {"rows": []})["rows"]
+    if not rows:
+        return None
+    del sections["environment"]
+    return rows[0]
+
+
+def describe_run(
+    smoke: bool,
+    complete: bool,
+    seconds: float,
+    environment: Mapping[str, Any] | None,
+    gate: Mapping[str, Any],
+    steps: list[dict[str, Any]],
+    sections: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """What the results of every run hold, but for `finish`."""
+    return {
+        "schema": schema.VERSION,
+        "smoke": smoke,
+        "complete": complete,
+        "ok": False,
+        "seconds": round(seconds, 1),
+        "device": (environment or {}).get("device", {}).get("name") or "unknown",
+        "environment": environment,
+        "gate": dict(gate),
+        "steps": steps,
+        "sections": sections,
+    }
+
+
+def finish(results: dict[str, Any], targets: Sequence[Target], shape: Any) -> dict[str, Any]:
+    """Add the verdicts, and what went wrong."""
+    results["targets"] = judge(results, targets)
+    results["failed"] = []
+    results["failed"] = find_failures(results) + [f"schema: {p}" for p in schema.find_problems(results, shape)]
+    results["ok"] = results["complete"] and not results["failed"]
+    return results
+
+
 def merge(
     *,
     smoke: bool,
@@ -46,43 +101,19 @@ def merge(
     tests: Mapping[str, Any] | None,
     sanitizer: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """All of a run; `fragments` are the sections' files, with the `reason` why one is not complete."""
-    sections = {
-        name: {
-            "complete": fragment["complete"],
-            "reason": fragment.get("reason", ""),
-            "rows": [dict(row) for row in fragment["rows"]],
-            "failures": list(fragment["failures"]),
-        }
-        for name, fragment in fragments.items()
-    }
-    described = sections.get("environment", {"rows": []})["rows"]
-    environment = described[0] if described else None
-    if described:
-        del sections["environment"]
+    """All of a run on a GPU."""
+    sections = collect_sections(fragments)
+    environment = take_environment(sections)
     device = (environment or {}).get("device", {})
     ceilings = find_ceilings(sections, device)
     add_shares(sections, ceilings)
-    results: dict[str, Any] = {
-        "schema": schema.VERSION,
-        "smoke": smoke,
-        "complete": complete,
-        "ok": False,
-        "seconds": round(seconds, 1),
-        "device": device.get("name") or "unknown",
-        "environment": environment,
-        "gate": dict(gate),
+    results = {
+        **describe_run(smoke, complete, seconds, environment, gate, steps, sections),
         "ceilings": ceilings,
         "tests": dict(tests or NO_TESTS),
         "sanitizer": dict(sanitizer or NO_SANITIZER),
-        "steps": steps,
-        "sections": sections,
     }
-    results["targets"] = judge(results)
-    results["failed"] = []
-    results["failed"] = find_failures(results) + [f"schema: {p}" for p in schema.find_problems(results)]
-    results["ok"] = complete and not results["failed"]
-    return results
+    return finish(results, TARGETS, schema.RESULTS)
 
 
 def find_ceilings(sections: Mapping[str, Any], device: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,15 +151,17 @@ def find_failures(results: Mapping[str, Any]) -> list[str]:
             found.append(f"{step['name']}: {step['status']}: {step['reason']} (log: {step['log']})")
     logs = {step["name"]: step["log"] for step in results["steps"]}
     for name, section in results["sections"].items():
+        # A section may be several steps' work; its rows then name theirs.
         found += [
-            f"{name}: {failure['row']}: {failure['reason']} (log: {logs.get(name, 'none')})"
+            f"{name}: {failure['row']}: {failure['reason']} (log: {logs.get(failure.get('step', name), 'none')})"
             for failure in section["failures"]
             if failure["status"] == "failed"
         ]
         wrong = [row for row in section["rows"] if row.get("ok") is False]
-        found += [f"{name}: {row['row']}: wrong: {row} (log: {logs.get(name)})" for row in wrong]
-    found += [f"test: {failure['test']}: {failure['message']}" for failure in results["tests"]["failures"]]
-    sanitizer = results["sanitizer"]
+        found += [f"{name}: {row['row']}: wrong: {row} (log: {logs.get(row.get('step', name))})" for row in wrong]
+    if "tests" in results:
+        found += [f"test: {failure['test']}: {failure['message']}" for failure in results["tests"]["failures"]]
+    sanitizer = results.get("sanitizer", NO_SANITIZER)
     if sanitizer["status"] in ("errors", "failed", "timeout"):
         found.append(f"sanitizer: {sanitizer['status']}: {sanitizer['reason']} (log: {logs.get('sanitizer', 'none')})")
     return found

@@ -1,4 +1,4 @@
-"""What a results file holds."""
+"""What the results files hold."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ TESTS = {
     "skips": {"*": "int"},
     "files": {"*": "str"},
 }
-RESULTS = {
+COMMON = {
     "schema": "int",
     "smoke": "bool",
     "complete": "bool",
@@ -35,14 +35,19 @@ RESULTS = {
     "device": "str",
     "environment": "dict?",
     "gate": {"open": "bool", "dtypes": ["str"], "reason": "str"},
-    "ceilings": {"read_gb_per_s": "number?", "datasheet_gb_per_s": "number?", "bf16_tflop_per_s": "number?"},
-    "tests": TESTS,
-    "sanitizer": {"status": "str", "errors": "int?", "reason": "str"},
     "steps": [STEP],
     "sections": {"*": SECTION},
     "targets": [TARGET],
     "failed": ["str"],
 }
+# Of a run on a GPU.
+RESULTS = COMMON | {
+    "ceilings": {"read_gb_per_s": "number?", "datasheet_gb_per_s": "number?", "bf16_tflop_per_s": "number?"},
+    "tests": TESTS,
+    "sanitizer": {"status": "str", "errors": "int?", "reason": "str"},
+}
+# Of a run on a CPU; bandwidth by the number of threads.
+CPU_RESULTS = COMMON | {"threads": ["int"], "full": "bool", "ceilings": {"read_gb_per_s": {"*": "number"}}}
 CHECKS = {
     "str": lambda v: isinstance(v, str),
     "bool": lambda v: isinstance(v, bool),

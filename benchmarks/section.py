@@ -16,12 +16,14 @@ from benchmarks.record import Recorder
 def main(argv: list[str] | None = None) -> int:
     """Run the section; 0 if no row failed, 1 if some did."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", help="a module of benchmarks.sections, and a part of it after a blank")
+    parser.add_argument("name", help="a module of the package, and a part of it after a blank")
+    parser.add_argument("--package", default="benchmarks.sections", help="where the sections are")
     parser.add_argument("--out", type=Path, required=True, help="the file for the rows")
     parser.add_argument("--work", type=Path, required=True, help="a folder for anything else")
     parser.add_argument("--models", type=Path, required=True, help="a folder with a converted model per size")
     parser.add_argument("--seconds", type=float, default=60, help="until it will be ended")
     parser.add_argument("--dtypes", default="", help="those that may be timed, with commas between")
+    parser.add_argument("--threads", type=int, default=0, help="of the CPU, for what is measured on it")
     parser.add_argument("--smoke", action="store_true")
     options = parser.parse_args(argv)
     # One that is ended at its time limit says where it was.
@@ -32,10 +34,11 @@ def main(argv: list[str] | None = None) -> int:
         work=options.work,
         deadline=time.monotonic() + options.seconds,
         dtypes=tuple(filter(None, options.dtypes.split(","))),
+        threads=options.threads,
     )
     module, _, part = options.name.partition(" ")
     record = Recorder(options.out, plan)
-    run = importlib.import_module(f"benchmarks.sections.{module}").run
+    run = importlib.import_module(f"{options.package}.{module}").run
     run(plan, record, *([part] if part else []))
     record.finish()
     return 0 if record.all_well else 1

@@ -1,9 +1,11 @@
 """Results for people: Markdown whose columns also line up in a terminal."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 Results = Mapping[str, Any]
+# Title, section, how its rows are shown.
+Pages = Sequence[tuple[str, str, Callable[[list[dict[str, Any]]], list[str]]]]
 
 
 def make_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
@@ -36,13 +38,21 @@ def percent(share: float | None) -> str:
 
 
 def render(results: Results) -> str:
-    """The whole page."""
-    environment = results["environment"] or {}
-    lines = [f"# {results['device']}, {environment.get('date', 'no date')}", ""]
-    if results["smoke"]:
-        lines += ["A smoke test on the CPU: it shows that everything runs. The numbers mean nothing.", ""]
-    lines += [*describe(results), ""]
-    lines += make_table(
+    """The whole page of a run on a GPU."""
+    smoke = "A smoke test on the CPU: it shows that everything runs. The numbers mean nothing."
+    lines = [*render_head(results, smoke), *describe(results), "", *render_targets(results)]
+    return join([*lines, *render_sections(results, PAGES)])
+
+
+def render_head(results: Results, smoke: str) -> list[str]:
+    """The title, and what a smoke test is."""
+    date = (results["environment"] or {}).get("date", "no date")
+    return [f"# {results['device']}, {date}", "", *([smoke, ""] if results["smoke"] else [])]
+
+
+def render_targets(results: Results) -> list[str]:
+    """A line per target, and why some have no value."""
+    lines = make_table(
         ["target", "value", "limit", "unit", "verdict"],
         [
             (
@@ -58,8 +68,13 @@ def render(results: Results) -> str:
     for target in results["targets"]:
         if target["verdict"] == "not run":
             lines.append(f"- Not run: {target['name']}: {show(target['reason'])}")
-    lines.append("")
-    for title, name, make in PAGES:
+    return [*lines, ""]
+
+
+def render_sections(results: Results, pages: Pages) -> list[str]:
+    """Each section's rows as its page shows them, and what it lacks."""
+    lines: list[str] = []
+    for title, name, make in pages:
         section = results["sections"].get(name)
         if section is None:
             continue
@@ -68,6 +83,11 @@ def render(results: Results) -> str:
         if not section["complete"]:
             lines.append(f"- Not complete: {section['reason'] or 'ended before its end'}")
         lines.append("")
+    return lines
+
+
+def join(lines: Iterable[str]) -> str:
+    """A page, never with two empty lines together."""
     return "\n".join(lines).replace("\n\n\n", "\n\n").rstrip() + "\n"
 
 
@@ -195,8 +215,7 @@ def page_stages(rows: list[dict[str, Any]]) -> list[str]:
     )
 
 
-# Title, section, how its rows are shown.
-PAGES = (
+PAGES: Pages = (
     ("Correctness", "gate", page_gate),
     ("Decode step, batch 1", "decode", page_steps),
     ("End to end, batch 1", "end_to_end", page_clips),

@@ -1,6 +1,6 @@
-"""The targets, and whether a run met them. What was not measured has no verdict but "not run"."""
+"""The targets on a GPU, and whether a run met its targets. What was not measured has no verdict but "not run"."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,10 +139,10 @@ TARGETS = (
 )
 
 
-def judge(results: Results) -> list[dict[str, Any]]:
+def judge(results: Results, targets: Sequence[Target] = TARGETS) -> list[dict[str, Any]]:
     """A line per target: met, missed or not run."""
     lines = []
-    for target in TARGETS:
+    for target in targets:
         value, reason = target.find(results)
         if value is None:
             verdict = "not run"

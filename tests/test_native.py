@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -72,3 +73,13 @@ def test_a_build_that_cannot_compile_succeeds_and_leaves_its_reason(cmake: str |
     note = (tmp_path / "lib" / "barkfast" / "_native_build.txt").read_text()
     assert ("no CXX compiler" if cmake else "cmake was not found") in note
     assert "without the native module" in result.stderr
+
+
+@pytest.mark.usefixtures("fresh_import")
+def test_a_module_of_other_sources_is_not_used(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "barkfast._native", ModuleType("barkfast._native"))
+    assert native.load_native() is None
+    assert native.native_status() == (
+        False,
+        "built from other sources than the Python code: run `pip install` again",
+    )

@@ -9,8 +9,12 @@ import pytest
 import torch
 
 from barkfast import Bark
+from barkfast.config import GPTConfig
 from barkfast.errors import EngineError, InputError
-from barkfast.runtime import select
+from barkfast.runtime import engines, select
+from barkfast.runtime.cpu import packing, store, threads
+from barkfast.runtime.torch_ import TorchDecoder
+from barkfast.weights.random import make_gpt
 
 
 @pytest.fixture
@@ -24,7 +28,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return machine
 
 
-def cuda_engine() -> select.Engine:
+def cuda_engine() -> engines.Engine:
     return {engine.name: engine for engine in select.describe_engines()}["cuda"]
 
 
@@ -35,8 +39,8 @@ def test_a_gpu_gets_the_cuda_engine_by_itself(gpu: SimpleNamespace) -> None:
     assert select.resolve_engine("torch", "cuda") == "torch"
 
 
-def test_other_devices_get_the_torch_engine(gpu: SimpleNamespace) -> None:
-    assert select.resolve_engine("auto", "cpu") == "torch"
+def test_other_devices_do_not_get_the_cuda_engine(gpu: SimpleNamespace) -> None:
+    assert select.resolve_engine("auto", "cpu") in ("cpu", "torch")
     assert select.resolve_engine("auto", "mps") == "torch"
     with pytest.raises(InputError, match="engine is 'cuda', but device is 'cpu'; use device='cuda'"):
         select.resolve_engine("cuda", "cpu")
@@ -78,24 +82,143 @@ def test_gpus_too_old_for_triton_get_the_torch_engine(gpu: SimpleNamespace) -> N
     assert not cuda_engine().available and "6.1 is too old" in cuda_engine().reason
 
 
-@pytest.mark.parametrize(
-    ("capability", "expected"), [((7, 0), torch.float16), ((7, 5), torch.float16), ((8, 0), torch.bfloat16)]
-)
-def test_bfloat16_only_where_it_is_native(
-    gpu: SimpleNamespace, capability: tuple[int, int], expected: torch.dtype
-) -> None:
+@pytest.mark.parametrize(("capability", "expected"), [((7, 0), "float16"), ((7, 5), "float16"), ((8, 0), "bfloat16")])
+def test_bfloat16_only_where_it_is_native(gpu: SimpleNamespace, capability: tuple[int, int], expected: str) -> None:
     gpu.capability = capability
     assert select.resolve_dtype("auto", "cuda") == expected
-    assert select.Placement("cuda", "cuda", "cuda", torch.int8).storage == expected
-    if expected == torch.float16:
+    assert select.Placement("cuda", "cuda", "cuda", "int8").storage == getattr(torch, expected)
+    if expected == "float16":
         with pytest.raises(InputError, match="'bfloat16', which Some GPU only emulates; use float16"):
             select.resolve_dtype("bfloat16", "cuda")
 
 
-def test_int8_is_refused_where_there_is_no_engine_for_it(gpu: SimpleNamespace) -> None:
-    assert select.resolve_dtype("int8", "cuda", "cuda") == torch.int8
-    with pytest.raises(InputError, match="dtype is 'int8', which the torch engine does not have"):
-        select.resolve_dtype("int8", "cpu", "torch")
+@pytest.mark.parametrize(
+    ("dtype", "engine", "others"),
+    [("int8", "torch", "engine 'cpu' or engine 'cuda'"), ("int4", "torch", "engine 'cpu'")]
+    + [("int4", "cuda", "engine 'cpu'")],
+)
+def test_a_dtype_that_an_engine_lacks_names_those_that_have_it(dtype: str, engine: str, others: str) -> None:
+    with pytest.raises(InputError, match=f"dtype is '{dtype}', which the {engine} engine does not have.*{others}"):
+        select.resolve_dtype(dtype, "cpu", engine)
+
+
+def test_dtypes_of_the_cpu_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert select.resolve_dtype("auto", "cpu", "cpu") == "bfloat16"
+    assert select.resolve_dtype("auto", "cpu", "torch") == "float32"
+    for name, expected in {"fp32": "float32", "bf16": "bfloat16", "int8": "int8", "int4": "int4"}.items():
+        assert select.resolve_dtype(name, "cpu", "cpu") == expected
+        # What the torch engine takes over it runs in the only dtype that is fast there.
+        assert select.Placement("cpu", "cpu", "cpu", expected).storage == torch.float32
+    for name in ("float16", "half"):
+        with pytest.raises(InputError, match=f"dtype is '{name}'.*use bfloat16"):
+            select.resolve_dtype(name, "cpu", "cpu")
+    monkeypatch.setenv("BARKFAST_DTYPE", "int4")
+    assert select.resolve_dtype("auto", "cpu", "cpu") == "int4"
+    with pytest.raises(InputError, match="dtype is 'int3'; expected auto, float32, bfloat16, float16, int8, int4"):
+        select.resolve_dtype("int3", "cpu", "cpu")
+
+
+@pytest.fixture
+def native(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A native module that can be described and not used; `isa_error` is what it says to the level asked for."""
+    module = SimpleNamespace(isa_error=None)
+
+    def choose_isa() -> str:
+        if module.isa_error:
+            raise ValueError(module.isa_error)
+        return "avx2"
+
+    module.choose_isa, module.physical_cores = choose_isa, lambda: 1
+    monkeypatch.setattr(threads, "_pool", None)
+    monkeypatch.setattr(packing, "load_native", lambda: module)
+    for user in (engines, select):
+        monkeypatch.setattr(user, "native_status", lambda: (True, "loaded"))
+    return module
+
+
+def cpu_engine() -> engines.Engine:
+    return {engine.name: engine for engine in select.describe_engines()}["cpu"]
+
+
+def test_a_cpu_gets_the_cpu_engine_by_itself(native: SimpleNamespace) -> None:
+    assert cpu_engine() == engines.Engine("cpu", True, "instructions: avx2; threads: 1")
+    assert select.resolve_engine("auto", "cpu") == "cpu"
+    assert select.resolve_engine("cpu", "cpu") == "cpu"
+    assert select.resolve_engine("torch", "cpu") == "torch"
+    assert select.resolve_engine("auto", "mps") == "torch"
+
+
+def test_the_cpu_engine_runs_on_no_other_device(native: SimpleNamespace, gpu: SimpleNamespace) -> None:
+    with pytest.raises(InputError, match="engine is 'cpu', but device is 'cuda'; use device='cpu'"):
+        select.resolve_engine("cpu", "cuda")
+
+
+def test_a_part_on_another_device_gets_a_dtype_that_exists_there(
+    native: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the codec does, which stays on the CPU beside an Apple GPU."""
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    parts = Bark("demo", device="mps", dtype="float16").parts
+    assert parts._place("mps", "mps").dtype == "float16"
+    assert parts._place("cpu", "cpu") == select.Placement("cpu", "cpu", "cpu", "bfloat16")
+
+
+def test_a_level_that_cannot_run_is_an_error_and_no_reason_to_fall_back(native: SimpleNamespace) -> None:
+    native.isa_error = "BARKFAST_CPU_ISA is 'avx1024'; expected one of scalar, avx2"
+    for engine in ("auto", "cpu"):
+        with pytest.raises(InputError, match="BARKFAST_CPU_ISA is 'avx1024'; expected one of scalar, avx2"):
+            select.resolve_engine(engine, "cpu")
+    assert select.resolve_engine("torch", "cpu") == "torch"
+    assert not cpu_engine().available and "avx1024" in cpu_engine().reason
+
+
+def test_too_many_threads_are_an_error_and_no_reason_to_fall_back(
+    native: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BARKFAST_THREADS", "100000")
+    for engine in ("auto", "cpu"):
+        with pytest.raises(InputError, match="BARKFAST_THREADS is '100000'; expected a whole number from 1 to"):
+            select.resolve_engine(engine, "cpu")
+    assert not cpu_engine().available and "100000" in cpu_engine().reason
+
+
+def test_without_the_native_module_the_torch_engine_serves_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    for user in (engines, select):
+        monkeypatch.setattr(user, "native_status", lambda: (False, "not built: run `pip install` again"))
+    monkeypatch.setenv("BARKFAST_CPU_ISA", "nonsense")
+    assert select.resolve_engine("auto", "cpu") == "torch"
+    with pytest.raises(EngineError, match="engine 'cpu' is not available: not built: run `pip install` again"):
+        select.resolve_engine("cpu", "cpu")
+
+
+def test_a_network_that_does_not_fit_gets_the_torch_engine_with_one_warning(
+    native: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = GPTConfig(1, 3, 63, 32, 32, 16, bias=False)
+    tensors = make_gpt(config, torch.Generator().manual_seed(0))
+    place = select.Placement("cpu", "cpu", "cpu", "int8")
+    with caplog.at_level(logging.WARNING):
+        decoder = select.build_decoder("coarse", config, tensors, place)
+    assert isinstance(decoder, TorchDecoder) and decoder.dtype == torch.float32
+    (record,) = caplog.records
+    assert "the cpu engine failed for the coarse network, the torch engine serves instead" in record.message
+    assert "heads are 21 wide" in record.message
+
+
+def test_memory_that_cannot_be_had_gets_the_torch_engine(
+    native: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise MemoryError("no 512 MiB of memory for packed weights")
+
+    monkeypatch.setattr(store, "open_packed", fail)
+    monkeypatch.setattr(threads, "shared_pool", lambda: SimpleNamespace(size=1))
+    config = GPTConfig(1, 2, 64, 32, 32, 16, bias=False)
+    tensors = make_gpt(config, torch.Generator().manual_seed(0))
+    place = select.Placement("cpu", "cpu", "cpu", "bfloat16")
+    with caplog.at_level(logging.WARNING):
+        assert isinstance(select.build_decoder("semantic", config, tensors, place), TorchDecoder)
+    assert "no 512 MiB of memory" in caplog.text
 
 
 def test_info_says_why_there_is_no_cuda_engine(

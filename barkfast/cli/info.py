@@ -23,6 +23,7 @@ PACKAGES = (
 VARIABLES = (
     *("BARKFAST_MODEL", "BARKFAST_TOKENIZER", "BARKFAST_CODEC", "BARKFAST_VOICES"),
     *("BARKFAST_DEVICE", "BARKFAST_ENGINE", "BARKFAST_DTYPE"),
+    *("BARKFAST_THREADS", "BARKFAST_CPU_ISA", "BARKFAST_CACHE"),
     *("SUNO_USE_SMALL_MODELS", "SUNO_ENABLE_MPS", "SUNO_OFFLOAD_CPU", "XDG_CACHE_HOME"),
     *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT"),
     *("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"),
@@ -93,7 +94,7 @@ def _list_devices() -> dict[str, str]:
 
 def _list_engines() -> dict[str, str]:
     from barkfast.native import native_status
-    from barkfast.runtime.select import describe_engines
+    from barkfast.runtime.engines import describe_engines
 
     engines = {e.name: f"{'yes' if e.available else 'no'}: {e.reason}" for e in describe_engines()}
     present, reason = native_status()
@@ -124,11 +125,14 @@ def _tell(find: Callable[[], str]) -> str:
 def _look_for(model: str | None) -> dict[str, str]:
     """Where model, codec, tokenizer and voices are, or where they would be looked for."""
     from barkfast.text import load_tokenizer
-    from barkfast.weights import open_model
+    from barkfast.weights import open_model, suno
     from barkfast.weights.hub import hub_cache
-    from barkfast.weights.suno import cache_folder
 
-    found = {"Suno's cache": _describe_folder(cache_folder()), "Hugging Face cache": _describe_folder(hub_cache())}
+    found = {
+        "Suno's cache": _describe_folder(suno.cache_folder()),
+        "Hugging Face cache": _describe_folder(hub_cache()),
+        "packed weights": _describe_cache(),
+    }
     with _offline():
         try:
             checkpoint = open_model(model)
@@ -156,3 +160,12 @@ def _count_voices(checkpoint: "Checkpoint | None") -> str:
 
 def _describe_folder(path: os.PathLike[str]) -> str:
     return f"{os.fspath(path)} ({'present' if os.path.isdir(path) else 'absent'})"
+
+
+def _describe_cache() -> str:
+    from barkfast.cache import cache_bytes, cache_folder
+
+    folder = cache_folder()
+    if folder is None:
+        return "not kept: BARKFAST_CACHE is off"
+    return f"{folder} ({cache_bytes(folder) / 1e6:.1f} MB)" if folder.is_dir() else _describe_folder(folder)

@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--model", help="demo, suno/bark, suno/bark-small, a hub id or a folder (default: as found)")
     parser.add_argument("--small", action="store_true", help="the small networks, where the model has both sizes")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 or int8")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16, int8 or int4")
     parser.add_argument("--engine", default="auto", help="auto, or one that `barkfast info` lists")
     parser.add_argument("--float", action="store_true", help="32-bit floating point samples (wav only)")
     parser.add_argument(

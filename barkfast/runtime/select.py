@@ -1,7 +1,5 @@
 """Which device, dtype and engine a request gets, and why."""
 
-import importlib.metadata
-import importlib.util
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -11,34 +9,24 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from barkfast.config import CodecConfig, FineConfig, GPTConfig, truthy
+from barkfast.config import DTYPE_ALIASES, DTYPES, CodecConfig, FineConfig, GPTConfig, truthy
 from barkfast.errors import BarkfastError, EngineError, InputError
 from barkfast.models.encodec import EncodecDecoder
 from barkfast.models.fine import FineGPT
 from barkfast.models.gpt import GPT
+from barkfast.native import native_status
 from barkfast.runtime.decoder import Codec, Decoder, Refiner
+from barkfast.runtime.engines import choose_isa, describe_engines
 from barkfast.runtime.torch_ import TorchCodec, TorchDecoder, TorchRefiner
 
 logger = logging.getLogger(__name__)
 
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "int8": torch.int8,
+# Engine -> the dtypes that it has.
+ENGINE_DTYPES = {
+    "torch": ("float32", "bfloat16", "float16"),
+    "cpu": ("float32", "bfloat16", "int8", "int4"),
+    "cuda": ("float32", "bfloat16", "float16", "int8"),
 }
-DTYPE_ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}
-MIN_TRITON = (3, 4)
-MIN_CAPABILITY = (7, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """One way to run the networks, and whether it can be used here."""
-
-    name: str
-    available: bool
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,53 +36,25 @@ class Placement:
     Args:
         engine, device: resolved names.
         home: where its weights wait while it is not used.
-        dtype: storage; torch.int8 stands for int8 matrices and the device's best dtype for the rest.
+        dtype: what the weights are stored as, one of barkfast.config.DTYPES; int8 and int4 are for the matrices.
         n_slots: sequences at a time, of engines that run several.
     """
 
     engine: str
     device: str
     home: str
-    dtype: torch.dtype
+    dtype: str
     n_slots: int = 1
 
     @property
     def storage(self) -> torch.dtype:
-        """What activations and cache are stored in."""
-        return half_dtype(self.device) if self.dtype == torch.int8 else self.dtype
+        """What a torch network's parameters, activations and cache are stored in.
 
-
-def describe_engines(device: str = "cuda") -> list[Engine]:
-    """Every engine, present or not on `device` (of CUDA devices: the current one), with the reason."""
-    return [
-        Engine("torch", True, f"plain torch {torch.__version__}, any device"),
-        Engine("cpu", False, "not part of this version of barkfast; the torch engine serves this device"),
-        _describe_cuda(device),
-    ]
-
-
-def _describe_cuda(device: str) -> Engine:
-    def no(reason: str) -> Engine:
-        return Engine("cuda", False, f"{reason}; the torch engine serves instead")
-
-    try:
-        version = importlib.metadata.version("triton")
-    except importlib.metadata.PackageNotFoundError:
-        return no("Triton is not installed (torch's CUDA builds bring it along; else pip install 'triton>=3.4')")
-    if tuple(map(int, version.split(".")[:2])) < MIN_TRITON:
-        return no(f"Triton {version} is too old, 3.4 or newer is needed")
-    if importlib.util.find_spec("barkfast_kernels") is None:
-        return no("the package barkfast_kernels is missing: install barkfast again")
-    if torch.version.hip is not None:
-        return no("on AMD GPUs (ROCm) the kernels have not been tried")
-    if torch.cuda.device_count() > 0:
-        major, minor = torch.cuda.get_device_capability(device if device.startswith("cuda") else None)
-        if (major, minor) < MIN_CAPABILITY:
-            return no(f"compute capability {major}.{minor} is too old for Triton")
-        return Engine("cuda", True, f"Triton {version}, CUDA {torch.version.cuda}, compute capability {major}.{minor}")
-    if truthy(os.environ.get("TRITON_INTERPRET")):
-        return Engine("cuda", True, f"Triton {version}'s interpreter on the CPU: for tests, very slow")
-    return no("torch sees no CUDA device")
+        Where the cpu engine cannot run a network the torch engine does in float32, its only fast dtype there.
+        """
+        if self.engine == "cpu":
+            return torch.float32
+        return torch_dtype(half_dtype(self.device) if self.dtype == "int8" else self.dtype)
 
 
 def resolve_device(device: str = "auto") -> str:
@@ -116,48 +76,74 @@ def resolve_device(device: str = "auto") -> str:
     return device
 
 
-def half_dtype(device: str) -> torch.dtype:
+def half_dtype(device: str) -> str:
     """bfloat16 where it is native, else float16 on CUDA and float32 on other devices."""
     if not device.startswith("cuda"):
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+        return "float32"
+    return "bfloat16" if torch.cuda.get_device_capability(device)[0] >= 8 else "float16"
 
 
-def resolve_dtype(dtype: str = "auto", device: str = "cpu", engine: str = "torch") -> torch.dtype:
-    """Choose and check a dtype: the argument, else $BARKFAST_DTYPE, else `half_dtype`.
+def torch_dtype(name: str) -> torch.dtype:
+    """torch's dtype of that name."""
+    return getattr(torch, name)
 
-    torch.int8 stands for int8 matrices, which only the cuda engine has.
-    """
+
+def default_dtype(device: str, engine: str) -> str:
+    """The dtype that is fast and good enough."""
+    return "bfloat16" if engine == "cpu" else half_dtype(device)
+
+
+def resolve_dtype(dtype: str = "auto", device: str = "cpu", engine: str = "torch") -> str:
+    """Choose and check a dtype: the argument, else $BARKFAST_DTYPE, else `default_dtype`."""
     if dtype == "auto":
         dtype = os.environ.get("BARKFAST_DTYPE") or "auto"
     if dtype == "auto":
-        return half_dtype(device)
+        return default_dtype(device, engine)
     name = DTYPE_ALIASES.get(dtype, dtype)
     if name not in DTYPES:
         raise InputError(f"dtype is {dtype!r}; expected auto, {', '.join(DTYPES)}")
-    if name == "int8" and engine != "cuda":
-        raise InputError(f"dtype is 'int8', which the {engine} engine does not have; use a CUDA device, or bfloat16")
+    if engine == "cpu" and name == "float16":
+        raise InputError(f"dtype is {dtype!r}, which CPUs have to convert at every turn; use bfloat16 or float32")
+    if name not in ENGINE_DTYPES[engine]:
+        having = " or ".join(f"engine {other!r}" for other, names in ENGINE_DTYPES.items() if name in names)
+        raise InputError(
+            f"dtype is {dtype!r}, which the {engine} engine does not have; "
+            f"use {', '.join(ENGINE_DTYPES[engine])}, or {having} where it is available"
+        )
     if name == "bfloat16" and device.startswith("cuda") and torch.cuda.get_device_capability(device)[0] < 8:
         raise InputError(
             f"dtype is {dtype!r}, which {torch.cuda.get_device_name(device)} only emulates; use float16 or auto"
         )
-    return DTYPES[name]
+    return name
 
 
 def resolve_engine(engine: str = "auto", device: str = "cpu") -> str:
     """Choose and check an engine: the argument, else $BARKFAST_ENGINE, else the best for the (resolved) device."""
     if engine == "auto":
         engine = os.environ.get("BARKFAST_ENGINE") or "auto"
+    if engine in ("auto", "cpu") and device == "cpu" and native_status()[0]:
+        _check_cpu_settings()
     engines = {e.name: e for e in describe_engines(device)}
     if engine == "auto":
-        return "cuda" if device.startswith("cuda") and engines["cuda"].available else "torch"
+        best = device.partition(":")[0]
+        return best if best in engines and engines[best].available else "torch"
     if engine not in engines:
         raise InputError(f"engine is {engine!r}; expected auto, {', '.join(engines)}")
     if not engines[engine].available:
         raise EngineError(f"engine {engine!r} is not available: {engines[engine].reason}; use engine='auto'")
+    if engine == "cpu" and device != "cpu":
+        raise InputError(f"engine is 'cpu', but device is {device!r}; use device='cpu'")
     if engine == "cuda" and not device.startswith("cuda") and torch.cuda.device_count() > 0:
         raise InputError(f"engine is 'cuda', but device is {device!r}; use device='cuda'")
     return engine
+
+
+def _check_cpu_settings() -> None:
+    """Raise InputError for a level of instructions, or a number of threads, that cannot be had here."""
+    from barkfast.runtime.cpu.threads import count_threads
+
+    choose_isa()
+    count_threads()
 
 
 def _load(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -167,27 +153,60 @@ def _load(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 Network = TypeVar("Network", Decoder, Refiner, Codec)
+Builders = Mapping[str, Callable[[], Network]]
 
 
-def _build(what: str, place: Placement, cuda: Callable[[], Network], plain: Callable[[], Network]) -> Network:
-    """What the placement's engine makes; if the cuda engine cannot, the torch engine's, with one warning."""
-    if place.engine != "cuda":
+def _build(what: str, place: Placement, builders: Builders[Network], plain: Callable[[], Network]) -> Network:
+    """What the placement's engine makes; if it cannot, the torch engine's, with one warning."""
+    if place.engine not in builders:
         return plain()
     try:
-        return cuda()
+        return builders[place.engine]()
     except BarkfastError:
         raise
     except Exception as error:
-        # Whatever Triton, its compiler or the driver may raise: the other engine gives the same, only slower.
-        reason = " ".join(str(error).split())[:300]
-        logger.warning("the cuda engine failed for the %s, the torch engine serves instead, slower: %s", what, reason)
+        # Whatever a kernel, its compiler, a driver or the allocator may raise: the other engine gives the same, only
+        # slower.
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        logger.warning(
+            "the %s engine failed for the %s, the torch engine serves instead, slower: %s", place.engine, what, reason
+        )
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     return plain()
 
 
-def build_decoder(stage: str, config: GPTConfig, tensors: Mapping[str, Tensor], place: Placement) -> Decoder:
-    """A decoder for the semantic or coarse network, which `stage` names."""
+def _require_fit(reason: str | None) -> None:
+    """Give up on an engine that cannot run a network of this size."""
+    if reason:
+        raise NotImplementedError(reason)
+
+
+def build_decoder(
+    stage: str,
+    config: GPTConfig,
+    tensors: Mapping[str, Tensor],
+    place: Placement,
+    content: Callable[[], str] | None = None,
+) -> Decoder:
+    """A decoder for the semantic or coarse network, which `stage` names.
+
+    Args:
+        content: what identifies the tensors' content, so that the cpu engine may keep what it makes of them.
+    """
+
+    def cpu() -> Decoder:
+        from barkfast.runtime.cpu.decoder import CpuDecoder
+        from barkfast.runtime.cpu.packing import fits
+        from barkfast.runtime.cpu.store import open_packed
+        from barkfast.runtime.cpu.threads import shared_pool
+
+        _require_fit(fits(config))
+        pool = shared_pool()
+        packed = open_packed(
+            config, tensors, place.dtype, what=f"the {stage} network", content=content, threads=pool.size
+        )
+        return CpuDecoder(config, packed, stage=stage, pool=pool, n_slots=place.n_slots, dtype=place.dtype)
 
     def cuda() -> Decoder:
         from barkfast.runtime.cuda.decoder import CudaDecoder
@@ -199,7 +218,7 @@ def build_decoder(stage: str, config: GPTConfig, tensors: Mapping[str, Tensor], 
             device=_torch_device(place.device),
             home=_torch_device(place.home),
             dtype=place.storage,
-            int8=place.dtype == torch.int8,
+            int8=place.dtype == "int8",
             n_slots=place.n_slots,
         )
         if place.home == place.device:
@@ -212,11 +231,24 @@ def build_decoder(stage: str, config: GPTConfig, tensors: Mapping[str, Tensor], 
         _load(model, tensors)
         return TorchDecoder(model.to(place.home, place.storage), stage=stage)
 
-    return _build(f"{stage} network", place, cuda, plain)
+    return _build(f"{stage} network", place, {"cpu": cpu, "cuda": cuda}, plain)
 
 
-def build_refiner(config: FineConfig, tensors: Mapping[str, Tensor], place: Placement) -> Refiner:
-    """A refiner for the fine network."""
+def build_refiner(
+    config: FineConfig, tensors: Mapping[str, Tensor], place: Placement, content: Callable[[], str] | None = None
+) -> Refiner:
+    """A refiner for the fine network. Args: as `build_decoder`."""
+
+    def cpu() -> Refiner:
+        from barkfast.runtime.cpu.packing import fits
+        from barkfast.runtime.cpu.refiner import CpuRefiner
+        from barkfast.runtime.cpu.store import open_packed
+        from barkfast.runtime.cpu.threads import shared_pool
+
+        _require_fit(fits(config))
+        pool = shared_pool()
+        packed = open_packed(config, tensors, place.dtype, what="the fine network", content=content, threads=pool.size)
+        return CpuRefiner(config, packed, pool=pool, dtype=place.dtype)
 
     def cuda() -> Refiner:
         from barkfast.runtime.cuda.refiner import CudaRefiner
@@ -239,11 +271,18 @@ def build_refiner(config: FineConfig, tensors: Mapping[str, Tensor], place: Plac
         model.tie()
         return TorchRefiner(model.to(place.home, place.storage))
 
-    return _build("fine network", place, cuda, plain)
+    return _build("fine network", place, {"cpu": cpu, "cuda": cuda}, plain)
 
 
 def build_codec(config: CodecConfig, tensors: Mapping[str, Tensor], place: Placement) -> Codec:
     """The codec's decoder: float16 on the cuda engine unless float32 is asked for, float32 as in the reference else."""
+
+    def cpu() -> Codec:
+        from barkfast.runtime.cpu.codec import CpuCodec, fits
+        from barkfast.runtime.cpu.threads import shared_pool
+
+        _require_fit(fits(config))
+        return CpuCodec(config, tensors, pool=shared_pool())
 
     def model() -> EncodecDecoder:
         with torch.device("meta"):
@@ -260,7 +299,10 @@ def build_codec(config: CodecConfig, tensors: Mapping[str, Tensor], place: Place
             codec.warm_up()
         return codec
 
-    return _build("codec", place, cuda, lambda: TorchCodec(model().to(place.home, torch.float32)))
+    def plain() -> Codec:
+        return TorchCodec(model().to(place.home, torch.float32))
+
+    return _build("codec", place, {"cpu": cpu, "cuda": cuda}, plain)
 
 
 def _torch_device(name: str) -> torch.device:

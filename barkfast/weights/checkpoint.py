@@ -1,6 +1,6 @@
 """What a found model looks like: a checkpoint, and the weights it hands out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,9 +8,28 @@ import torch
 
 from barkfast.config import CodecConfig, FineConfig, GPTConfig, Layout
 from barkfast.errors import CheckpointError, InputError
-from barkfast.weights.shapes import check_tensors, codec_shapes, gpt_shapes
+from barkfast.weights.shapes import Shapes, check_tensors, codec_shapes, gpt_shapes
 
 STAGES = ("text", "coarse", "fine")
+
+
+class MadeTensors(Mapping[str, torch.Tensor]):
+    """Tensors of known shapes that are made, all of them, when the first is asked for."""
+
+    def __init__(self, shapes: Shapes, make: Callable[[], dict[str, torch.Tensor]]) -> None:
+        self._shapes, self._make = shapes, make
+        self._made: dict[str, torch.Tensor] | None = None
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        if self._made is None:
+            self._made = self._make()
+        return self._made[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
 
 
 @dataclass(frozen=True)
@@ -20,10 +39,12 @@ class StageWeights:
     `tensors` has Suno's nanoGPT keys without `_orig_mod.`, on the CPU, memory-mapped where the file allows, in the
     dtype they are stored in. Read-only by agreement: they may be the file itself. The fine network's
     `lm_heads.{i}.weight` and `transformer.wtes.{i+1}.weight` are both present and are one tensor.
+    `content` says what they hold: other numbers, another text. It may read the files whole.
     """
 
     config: GPTConfig | FineConfig
-    tensors: dict[str, torch.Tensor]
+    tensors: Mapping[str, torch.Tensor]
+    content: Callable[[], str] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -71,7 +92,9 @@ class Checkpoint:
             raise InputError(f"unknown stage {name!r}; expected one of {', '.join(STAGES)}")
         weights = self.read_stage(name)
         where = f"{name} network of {self.name} ({self.origin})"
-        check_tensors(weights.tensors, gpt_shapes(weights.config), where)
+        # What is made to these shapes need not be made now to be checked.
+        if not isinstance(weights.tensors, MadeTensors):
+            check_tensors(weights.tensors, gpt_shapes(weights.config), where)
         _check_vocabulary(name, weights.config, self.layout, where)
         return weights
 

@@ -10,8 +10,9 @@ import torch
 
 from barkfast.config import CodecConfig
 from barkfast.errors import CheckpointError, MissingFileError
+from barkfast.files import hash_file
 from barkfast.weights.checkpoint import CodecWeights
-from barkfast.weights.files import Tensors, hash_file, read_json, read_tensors
+from barkfast.weights.files import Tensors, read_json, read_tensors
 from barkfast.weights.hub import hub_cache, is_repo_id
 from barkfast.weights.shapes import list_some
 from barkfast.weights.sources import WEIGHT_FILES, Folder, Repo, Source, has_keys, read_weights

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from barkfast.config import DTYPE_ALIASES
 from barkfast.errors import InputError
 from barkfast.weights import huggingface
 from barkfast.weights.attachments import copy_tokenizer, copy_voices
@@ -23,14 +24,8 @@ from barkfast.weights.resolve import open_model
 
 logger = logging.getLogger(__name__)
 
-DTYPES = {
-    "bfloat16": torch.bfloat16,
-    "bf16": torch.bfloat16,
-    "float16": torch.float16,
-    "fp16": torch.float16,
-    "float32": torch.float32,
-    "fp32": torch.float32,
-}
+# What files hold; integers with scales have no standard form.
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 # Lies in every converted folder, and is what allows `force` to replace one.
 MARKER = "barkfast.json"
@@ -64,7 +59,8 @@ def convert(
     Returns: the absolute path of `dst`.
     Errors: InputError before any work; those of `open_model`.
     """
-    if dtype not in DTYPES:
+    stored = DTYPES.get(DTYPE_ALIASES.get(dtype, dtype))
+    if stored is None:
         raise InputError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     if not isinstance(voices, bool) and not Path(voices).is_dir():
         raise InputError(f"voices is {os.fspath(voices)!r}, which is not a folder")
@@ -72,7 +68,7 @@ def convert(
     _check_target(target, force)
     with _building(target) as folder:
         checkpoint = open_model(src, small=small, codec=codec)
-        _write_model(checkpoint, folder, DTYPES[dtype])
+        _write_model(checkpoint, folder, stored)
         if not copy_tokenizer(checkpoint, folder):
             logger.warning("no tokenizer found for %s: to read text, set BARKFAST_TOKENIZER", checkpoint.name)
         if voices is not False:

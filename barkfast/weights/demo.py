@@ -7,7 +7,7 @@ import string
 
 from barkfast.config import CoarseLayout, CodecConfig, FineConfig, GPTConfig, Layout, SemanticLayout
 from barkfast.weights.checkpoint import Checkpoint, CodecWeights, StageWeights
-from barkfast.weights.random import make_codec, make_gpt, stage_generator
+from barkfast.weights.random import make_codec, make_stage, stage_generator
 
 NAME = "demo"
 
@@ -65,7 +65,7 @@ def open_demo() -> Checkpoint:
     }
 
     def read_stage(stage: str) -> StageWeights:
-        return StageWeights(configs[stage], make_gpt(configs[stage], stage_generator(_SEED, stage)))
+        return make_stage(configs[stage], _SEED, stage)
 
     def read_codec() -> CodecWeights:
         config = CodecConfig(n_codebooks=layout.fine.n_codebooks, codebook_size=_CODEBOOK_SIZE, n_filters=16)

@@ -1,6 +1,5 @@
 """Read tensors and json from files, memory-mapped where possible, without ever running a pickle's code."""
 
-import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -68,15 +67,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a json {type(content).__name__}; expected an object")
     return content
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _read_safetensors(path: Path, wanted: Callable[[str], bool]) -> Tensors:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from barkfast.errors import CheckpointError, MissingFileError
-from barkfast.weights.files import hash_file
+from barkfast.files import hash_file
 
 
 @dataclass(frozen=True)

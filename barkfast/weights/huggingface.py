@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
+from barkfast.cache import hash_content
 from barkfast.config import FineConfig, GPTConfig, Layout
 from barkfast.errors import CheckpointError, InputError, MissingFileError
 from barkfast.weights.checkpoint import StageWeights
 from barkfast.weights.files import Tensors, read_json
-from barkfast.weights.sources import Source, read_weights
+from barkfast.weights.sources import Source, find_weights, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,12 @@ def read_stage(source: Source, config: Mapping[str, Any], name: str) -> StageWei
     tensors = read_weights(source, PREFIXES[name])
     tensors = {to_suno_key(key): value for key, value in tensors.items() if not key.endswith(".attn.bias")}
     size = read_config(name, section)
-    return StageWeights(size, tie_heads(tensors) if name == "fine" else tensors)
+
+    def content() -> str:
+        # The files hold the other networks too, under other prefixes.
+        return " ".join([name, *map(hash_content, find_weights(source, PREFIXES[name]))])
+
+    return StageWeights(size, tie_heads(tensors) if name == "fine" else tensors, content)
 
 
 def read_config(name: str, section: Mapping[str, Any]) -> GPTConfig | FineConfig:

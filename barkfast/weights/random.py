@@ -6,12 +6,14 @@ import torch
 
 from barkfast.config import CodecConfig, FineConfig, GPTConfig, Layout
 from barkfast.errors import InputError
-from barkfast.weights.checkpoint import STAGES, Checkpoint, CodecWeights, StageWeights
+from barkfast.weights.checkpoint import STAGES, Checkpoint, CodecWeights, MadeTensors, StageWeights
 from barkfast.weights.files import Tensors
 from barkfast.weights.shapes import codec_shapes, gpt_shapes
 
 # n_layer, n_head, n_embd of each size, and the codec's filters; small and large are Suno's.
 SIZES = {"nano": (2, 2, 64, 4), "small": (12, 12, 768, 32), "large": (24, 16, 1024, 32)}
+# Counts up when the same seed gives other numbers.
+RECIPE = 1
 VOCABULARIES = {"text": (129_600, 10_048), "coarse": (12_096, 12_096), "fine": (1056, 1056)}
 
 # Measured: with it random codes decode to noise of an rms of about 0.1.
@@ -35,13 +37,19 @@ def open_random(name: str) -> Checkpoint:
         make = FineConfig if stage == "fine" else GPTConfig
         n_in, n_out = VOCABULARIES[stage]
         config = make(n_layer, n_head, n_embd, n_in, n_out, bias=False)
-        return StageWeights(config, make_gpt(config, stage_generator(seed, stage)))
+        return make_stage(config, seed, stage)
 
     def read_codec() -> CodecWeights:
         config = CodecConfig(n_codebooks=layout.fine.n_codebooks, n_filters=n_filters)
         return CodecWeights(config, make_codec(config, stage_generator(seed, "codec")))
 
     return Checkpoint(name, f"made from seed {seed}", layout, None, None, read_stage, read_codec)
+
+
+def make_stage(config: GPTConfig | FineConfig, seed: int, stage: str) -> StageWeights:
+    """One network of a seed's, made when its first tensor is asked for."""
+    tensors = MadeTensors(gpt_shapes(config), lambda: make_gpt(config, stage_generator(seed, stage)))
+    return StageWeights(config, tensors, lambda: f"recipe {RECIPE}, torch {torch.__version__}, seed {seed}, {stage}")
 
 
 def stage_generator(seed: int, stage: str) -> torch.Generator:

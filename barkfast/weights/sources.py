@@ -77,13 +77,18 @@ def find_cached(repo: str, filename: str) -> Path | None:
 
 def read_weights(source: Source, prefix: str = "") -> Tensors:
     """Tensors whose key starts with `prefix`, which is removed, from one file or from the shards that hold them."""
+    found: Tensors = {}
+    for file in find_weights(source, prefix):
+        found.update(read_tensors(file, lambda key: key.startswith(prefix)))
+    return {key.removeprefix(prefix): value for key, value in found.items()}
+
+
+def find_weights(source: Source, prefix: str = "") -> list[Path]:
+    """The files that hold the tensors whose key starts with `prefix`."""
     path = source.find_first(WEIGHT_FILES)
     if path is None:
         raise MissingFileError(f"{source} has no weights; expected one of {', '.join(WEIGHT_FILES)}")
-    found: Tensors = {}
-    for file in [path] if path.suffix != ".json" else _find_shards(source, path, prefix):
-        found.update(read_tensors(file, lambda key: key.startswith(prefix)))
-    return {key.removeprefix(prefix): value for key, value in found.items()}
+    return [path] if path.suffix != ".json" else _find_shards(source, path, prefix)
 
 
 def has_keys(path: Path, prefix: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from barkfast.cache import hash_content
 from barkfast.config import FineConfig, GPTConfig
 from barkfast.errors import CheckpointError, InputError, MissingFileError
 from barkfast.weights.checkpoint import StageWeights
@@ -63,7 +64,7 @@ def read_stage(path: Path, stage: str, source: Source) -> StageWeights:
         tensors, model_args, where = content["model"], content.get("model_args"), str(path)
     size = read_model_args(model_args, stage, where)
     tensors = clean_keys(tensors)
-    return StageWeights(size, tie_heads(tensors) if stage == "fine" else tensors)
+    return StageWeights(size, tie_heads(tensors) if stage == "fine" else tensors, lambda: hash_content(path))
 
 
 def clean_keys(tensors: Mapping[str, torch.Tensor]) -> Tensors:

@@ -13,7 +13,7 @@ from barkfast.runtime.sampling import Randomness
 from barkfast.stages.coarse import CoarseWindows
 from barkfast.stages.fine import FineWindows
 from barkfast.stages.semantic import semantic_job
-from benchmarks import models
+from benchmarks import inputs, models
 from benchmarks.plan import Plan
 from benchmarks.record import NotRun, Recorder
 from benchmarks.sections.decode import describe, mean_context, step_row, time_rounds
@@ -43,7 +43,7 @@ def decoder_of(plan: Plan, dtype: str, stage: str, batch: int) -> CudaDecoder:
 @lru_cache(maxsize=1)
 def rest(plan: Plan, dtype: str) -> tuple[Any, Any]:
     """Refiner and codec."""
-    model = models.checkpoint(plan, plan.largest)
+    model = inputs.checkpoint(plan, plan.largest)
     fine, codec, place = model.stage("fine"), model.codec(), models.placement(plan, dtype)
     refiner = select.build_refiner(fine.config, fine.tensors, place)
     codec_network = select.build_codec(codec.config, codec.tensors, place)
@@ -85,7 +85,7 @@ def speak(plan: Plan, dtype: str, batch: int, seed: int) -> dict[str, Any]:
     """Semantic tokens of all in one run, coarse windows in lockstep, fine and codec one after the other."""
     semantic, coarse = (decoder_of(plan, dtype, stage, batch) for stage in ("semantic", "coarse"))
     refiner, codec = rest(plan, dtype)
-    layout = models.checkpoint(plan, plan.largest).layout
+    layout = inputs.checkpoint(plan, plan.largest).layout
     rng = np.random.default_rng(seed)
     randoms = [Randomness(1000 * seed + i) for i in range(batch)]
     marks = [time.perf_counter()]

@@ -17,7 +17,7 @@ from barkfast.runtime.sampling import Randomness
 from barkfast.stages.semantic import semantic_job
 from barkfast.weights.random import SIZES, VOCABULARIES
 from barkfast.weights.shapes import gpt_shapes
-from benchmarks import models
+from benchmarks import inputs, models
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
 
@@ -46,7 +46,7 @@ def weights(plan: Plan, size: str, stage: str) -> tuple[Any, dict[str, torch.Ten
     """A network's configuration, and something for weights."""
     n_layer, n_head, n_embd, _ = SIZES[size]
     make = FineConfig if stage == "fine" else GPTConfig
-    config = make(n_layer, n_head, n_embd, *VOCABULARIES[models.PARTS.get(stage, stage)], bias=False)
+    config = make(n_layer, n_head, n_embd, *VOCABULARIES[inputs.PARTS.get(stage, stage)], bias=False)
     tensors = {
         name: torch.randn(shape, device=plan.device, dtype=torch.bfloat16) * 0.02
         for name, shape in gpt_shapes(config).items()
@@ -68,7 +68,7 @@ def decode(plan: Plan, size: str, dtype: str, stage: str, n_slots: int, pdl: boo
         n_slots=n_slots,
         options=Options(graphs=False, pdl=options.pdl if pdl is None else pdl),
     )
-    jobs = [models.step_job(stage, Layout(), 60 + i, 4, i) for i in range(n_slots)]
+    jobs = [inputs.step_job(stage, Layout(), 60 + i, 4, i) for i in range(n_slots)]
     if stage == "semantic":
         # A length of its own, for which some kernels are compiled anew.
         ids, text = np.arange(20), {"max_duration_s": 0.05, "random": Randomness(0)}

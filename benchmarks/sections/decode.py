@@ -8,7 +8,7 @@ from barkfast.runtime.cuda.decoder import CudaDecoder
 from barkfast.runtime.cuda.device import Options, on_device
 from barkfast.runtime.cuda.run import STEPS_PER_REPLAY
 from barkfast_kernels.slots import FAILED
-from benchmarks import models
+from benchmarks import inputs, models
 from benchmarks.floors import step_bytes
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
@@ -81,14 +81,14 @@ def time_rounds(
     plan: Plan, decoder: CudaDecoder, prompt: int, *, batch: int = 1, rounds: int = ROUNDS
 ) -> tuple[list[float], int]:
     """Milliseconds per step, one value per replay, and the head rows that a step reads."""
-    layout = models.checkpoint(plan, plan.largest).layout
+    layout = inputs.checkpoint(plan, plan.largest).layout
     steps = replays(plan) * STEPS_PER_REPLAY
     times: list[float] = []
     done = 0
     with on_device(decoder.device):
         for trial in range(MOST_ROUNDS):
             jobs = [
-                models.step_job(decoder.stage, layout, prompt, 1 + steps, seed=64 * trial + i) for i in range(batch)
+                inputs.step_job(decoder.stage, layout, prompt, 1 + steps, seed=64 * trial + i) for i in range(batch)
             ]
             slots = [decoder.admit(job) for job in jobs]
             launches = [lambda slots=slots: decoder.launch(slots, STEPS_PER_REPLAY)] * replays(plan)
@@ -104,7 +104,7 @@ def time_rounds(
                 break
     if not times:
         raise RuntimeError(f"none of {MOST_ROUNDS} rounds ran to its end")
-    return times, models.candidates(jobs[0])
+    return times, inputs.candidates(jobs[0])
 
 
 def all_ran(decoder: CudaDecoder, slots: list[int], drawn: int) -> bool:

@@ -2,30 +2,24 @@
 
 import gc
 import time
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 
 from barkfast.bark import Bark
-from barkfast.config import Sampling
-from barkfast.runtime.sampling import Randomness
-from benchmarks import models
+from benchmarks import inputs, models
+from benchmarks.clip import clip_row, speak
 from benchmarks.environment import smi_used_bytes
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
-from benchmarks.sources import TEXT
-from benchmarks.timing import in_row, summarize
 
 CASES = (("large", "bfloat16"), ("large", "int8"), ("small", "bfloat16"))
-STAGES = ("semantic", "coarse", "fine", "codec")
 LEAST, MOST = 5, 20
 
 
 def run(plan: Plan, record: Recorder) -> None:
-    """Random weights hardly ever stop by themselves, and here may not, so that all clips are as long."""
+    """Rows by size, dtype and voice."""
     cases = (("nano", "float32"),) if plan.smoke else CASES
     rows = [(size, dtype, voice) for size, dtype in cases for voice in (False, True)]
     for done, (size, dtype, voice) in enumerate(rows):
@@ -56,45 +50,19 @@ def bark_of(plan: Plan, size: str, dtype: str) -> tuple[Bark, dict[str, Any]]:
     return bark, {"smi_before": before, "loading": loading, "loaded": models.cuda_memory()}
 
 
-def speak(plan: Plan, bark: Bark, voice: Mapping[str, np.ndarray] | None, seed: int) -> tuple[list[float], float]:
-    """Seconds of each stage, and of audio."""
-    random = Randomness(seed)
-    marks = [time.perf_counter()]
-    semantic = bark.generate_semantic(
-        TEXT, voice, Sampling(0.7), max_duration_s=plan.clip_s, allow_early_stop=False, seed=random
-    )
-    marks.append(time.perf_counter())
-    coarse = bark.generate_coarse(semantic, voice, Sampling(0.7), seed=random)
-    marks.append(time.perf_counter())
-    fine = bark.generate_fine(coarse, voice, Sampling(0.5), seed=random)
-    marks.append(time.perf_counter())
-    audio = bark.decode(fine)
-    marks.append(time.perf_counter())
-    if not np.isfinite(audio).all():
-        raise RuntimeError("the samples are not finite")
-    return [b - a for a, b in zip(marks, marks[1:], strict=False)], len(audio) / bark.sample_rate
-
-
 def time_clip(plan: Plan, size: str, dtype: str, with_voice: bool, share: float) -> dict[str, Any]:
     """Whole clips after one that warms up, as many as fit in `share` seconds."""
     begin = time.monotonic()
     bark, _ = bark_of(plan, size, dtype)
-    voice = models.full_voice(bark.layout) if with_voice else None
+    voice = inputs.full_voice(bark.layout) if with_voice else None
     if not plan.smoke:
-        speak(plan, bark, voice, 0)
+        speak(bark, voice, clip_s=plan.clip_s, seed=0)
     clips: list[list[float]] = []
     least, most = (1, 1) if plan.smoke else (LEAST, MOST)
     while len(clips) < least or (len(clips) < most and time.monotonic() - begin < share):
-        stages, audio_s = speak(plan, bark, voice, 1 + len(clips))
+        stages, audio_s = speak(bark, voice, clip_s=plan.clip_s, seed=1 + len(clips))
         clips.append(stages)
-    factors = [sum(clip) / audio_s for clip in clips]
-    return {
-        "size": size,
-        "dtype": dtype,
-        "voice": with_voice,
-        "audio_s": audio_s,
-        "median_s": {stage: summarize([clip[i] for clip in clips])["median"] for i, stage in enumerate(STAGES)},
-    } | in_row("real_time_factor", factors, 5)
+    return {"size": size, "dtype": dtype, "voice": with_voice} | clip_row(clips, audio_s)
 
 
 def memory(plan: Plan, size: str, dtype: str) -> dict[str, Any]:

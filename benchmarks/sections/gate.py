@@ -11,7 +11,7 @@ from barkfast.runtime import select
 from barkfast.runtime.cuda.decoder import CudaDecoder
 from barkfast.runtime.cuda.device import Options
 from barkfast.stages.semantic import semantic_job
-from benchmarks import models
+from benchmarks import inputs, models
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
 
@@ -44,21 +44,21 @@ def cuda_decoder(plan: Plan, stage: str, dtype: str, *, n_slots: int = 1, graphs
 
 def greedy_jobs(plan: Plan, stage: str, n: int) -> list[Job]:
     """A stage's jobs: prompts and steps differ."""
-    layout = models.checkpoint(plan, SIZE).layout
+    layout = inputs.checkpoint(plan, SIZE).layout
     steps = 4 if plan.smoke else 48
     if stage == "semantic":
         rng = np.random.default_rng(0)
         ids = [rng.integers(0, 100_000, 20 + 3 * i) for i in range(n)]
         jobs = [semantic_job(text, layout, GREEDY, allow_early_stop=False) for text in ids]
         return [Job(j.prompt, steps + i, j.slices, GREEDY, merged=j.merged) for i, j in enumerate(jobs)]
-    jobs = [models.step_job(stage, layout, 300 + 70 * i, steps + i, i) for i in range(n)]
+    jobs = [inputs.step_job(stage, layout, 300 + 70 * i, steps + i, i) for i in range(n)]
     return [Job(j.prompt, j.steps, j.slices, GREEDY) for j in jobs]
 
 
 def check_tokens(plan: Plan, stage: str, n_slots: int) -> dict[str, Any]:
     """Tokens of several jobs, one after the other or in a batch."""
     jobs = greedy_jobs(plan, stage, 1 if plan.smoke else 3)
-    weights = models.checkpoint(plan, SIZE).stage(models.PARTS[stage])
+    weights = inputs.checkpoint(plan, SIZE).stage(inputs.PARTS[stage])
     plain = select.build_decoder(stage, weights.config, weights.tensors, models.placement(plan, "float32", "torch"))
     expected = plain.run(jobs)
     actual = cuda_decoder(plan, stage, "float32", n_slots=n_slots).run(jobs)
@@ -69,7 +69,7 @@ def check_tokens(plan: Plan, stage: str, n_slots: int) -> dict[str, Any]:
 
 def check_fine(plan: Plan) -> dict[str, Any]:
     """A window filled greedily."""
-    weights = models.checkpoint(plan, SIZE).stage("fine")
+    weights = inputs.checkpoint(plan, SIZE).stage("fine")
     frames = 48 if plan.smoke else 1024
     window = np.full((frames, 8), 1024, np.int32)
     window[:, :2] = np.random.default_rng(0).integers(0, 1024, (frames, 2))
@@ -86,7 +86,7 @@ def check_fine(plan: Plan) -> dict[str, Any]:
 
 def check_codec(plan: Plan) -> dict[str, Any]:
     """Samples of random codes: float32 on the CPU against what the GPU engine stores them in."""
-    weights = models.checkpoint(plan, SIZE).codec()
+    weights = inputs.checkpoint(plan, SIZE).codec()
     codes = np.random.default_rng(0).integers(0, 1024, (8, 6 if plan.smoke else 200)).astype(np.int32)
     networks = [
         select.build_codec(weights.config, weights.tensors, models.placement(plan, dtype, engine))
@@ -117,10 +117,10 @@ def check_logits(plan: Plan, dtype: str) -> dict[str, Any]:
 
 def check_graphs(plan: Plan) -> dict[str, Any]:
     """The same seed's tokens, replayed and launched."""
-    layout = models.checkpoint(plan, SIZE).layout
+    layout = inputs.checkpoint(plan, SIZE).layout
     tokens = []
     for graphs in (True, False):
-        job = models.step_job("coarse", layout, 300, 60, seed=7)
+        job = inputs.step_job("coarse", layout, 300, 60, seed=7)
         tokens.append(cuda_decoder(plan, "coarse", "bfloat16", graphs=graphs).run([job])[0])
     equal = int((tokens[0] == tokens[1]).sum())
     return {"ok": equal == 60, "equal": equal, "tokens": 60}

@@ -12,7 +12,7 @@ import torch
 from barkfast.runtime.cuda.decoder import CudaDecoder
 from barkfast.runtime.cuda.device import Options, on_device
 from barkfast.runtime.cuda.run import STEPS_PER_REPLAY
-from benchmarks import models
+from benchmarks import inputs, models
 from benchmarks.floors import DATASHEET, kernel_bytes
 from benchmarks.plan import Plan
 from benchmarks.record import NotRun, Recorder, Row
@@ -60,10 +60,10 @@ def decoder_of(plan: Plan, dtype: str, batch: int, pdl: bool) -> CudaDecoder:
 def profile_step(plan: Plan, dtype: str, batch: int, pdl: bool) -> Row:
     """Microseconds per step of each kernel; with PDL a kernel's time includes its wait for the one before."""
     decoder = decoder_of(plan, dtype, batch, pdl)
-    layout = models.checkpoint(plan, plan.largest).layout
+    layout = inputs.checkpoint(plan, plan.largest).layout
     n = 1 if plan.smoke else REPLAYS
     with on_device(decoder.device):
-        jobs = [models.step_job("coarse", layout, PROMPT, 2 + 2 * n * STEPS_PER_REPLAY, i) for i in range(batch)]
+        jobs = [inputs.step_job("coarse", layout, PROMPT, 2 + 2 * n * STEPS_PER_REPLAY, i) for i in range(batch)]
         slots = [decoder.admit(job) for job in jobs]
 
         def replay() -> None:
@@ -75,7 +75,7 @@ def profile_step(plan: Plan, dtype: str, batch: int, pdl: bool) -> Row:
     steps = n * STEPS_PER_REPLAY
     context = PROMPT + 1.5 * steps
     storage = str(models.storage(plan, dtype)).removeprefix("torch.")
-    rows = models.candidates(jobs[0])
+    rows = inputs.candidates(jobs[0])
     shape = {"dtype": dtype, "context": context, "candidates": rows, "batch": batch, "storage": storage}
     kernels = tabulate([e for e in events if e.get("cat") == "kernel"], steps, kernel_bytes(decoder.config, **shape))
     if not kernels and not plan.smoke:
@@ -118,13 +118,13 @@ def count_calls(plan: Plan) -> Row:
     """Runtime calls of a short and of a longer job: what grows from one to the other is in the loop."""
     dtype = "float32" if plan.smoke else "bfloat16"
     decoder = decoder_of(plan, dtype, 1, True)
-    layout = models.checkpoint(plan, plan.largest).layout
+    layout = inputs.checkpoint(plan, plan.largest).layout
     lengths = (2, 3) if plan.smoke else (41, 121)
     counts = []
     for steps in lengths:
         # Once without the profiler: graphs are captured then.
-        decoder.run([models.step_job("coarse", layout, 300, steps, 0)])
-        job = models.step_job("coarse", layout, 300, steps, 0)
+        decoder.run([inputs.step_job("coarse", layout, 300, steps, 0)])
+        job = inputs.step_job("coarse", layout, 300, steps, 0)
         events = trace(plan, lambda job=job: decoder.run([job]), plan.work / f"trace-run-{steps}.json")
         runtime = [e["name"] for e in events if e.get("cat") in ("cuda_runtime", "cuda_driver")]
         counts.append(Counter(runtime))
@@ -148,7 +148,7 @@ def torch_synchronisations(plan: Plan, decoder: CudaDecoder) -> int | None:
     """Operations of torch that waited for the device during a run, by its own account."""
     if plan.smoke:
         return None
-    job = models.step_job("coarse", models.checkpoint(plan, plan.largest).layout, 300, 41, 0)
+    job = inputs.step_job("coarse", inputs.checkpoint(plan, plan.largest).layout, 300, 41, 0)
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:

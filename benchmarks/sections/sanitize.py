@@ -8,7 +8,7 @@ from barkfast.config import Sampling
 from barkfast.jobs import FineJob
 from barkfast.runtime.cuda.device import Options
 from barkfast.runtime.cuda.refiner import CudaRefiner
-from benchmarks import models
+from benchmarks import inputs, models
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
 from benchmarks.sections.gate import SIZE
@@ -25,11 +25,11 @@ def run(plan: Plan, record: Recorder) -> None:
 
 def decode(plan: Plan, stage: str, dtype: str, n_slots: int) -> dict[str, Any]:
     """A few tokens, without and with filters."""
-    layout = models.checkpoint(plan, SIZE).layout
+    layout = inputs.checkpoint(plan, SIZE).layout
     options = Options(graphs=False, pdl=Options.for_device(plan.device).pdl)
     decoder = models.build_decoder(plan, SIZE, dtype, stage, n_slots=n_slots, options=options)
-    jobs = [models.step_job(stage, layout, 1 + 63 * i, 5, i) for i in range(2)]
-    filtered = models.step_job(stage, layout, 1019, 5, 3)
+    jobs = [inputs.step_job(stage, layout, 1 + 63 * i, 5, i) for i in range(2)]
+    filtered = inputs.step_job(stage, layout, 1019, 5, 3)
     filtered = type(filtered)(filtered.prompt, 5, filtered.slices, Sampling(0.7, 50, 0.9), random=filtered.random)
     tokens = decoder.run([*jobs, filtered])
     return {"ok": True, "tokens": sum(map(len, tokens))}
@@ -37,7 +37,7 @@ def decode(plan: Plan, stage: str, dtype: str, n_slots: int) -> dict[str, Any]:
 
 def fill(plan: Plan) -> dict[str, Any]:
     """A short window."""
-    weights = models.checkpoint(plan, SIZE).stage("fine")
+    weights = inputs.checkpoint(plan, SIZE).stage("fine")
     refiner = CudaRefiner(
         weights.config,
         weights.tensors,

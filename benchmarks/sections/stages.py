@@ -12,7 +12,7 @@ from barkfast.runtime.cuda.decoder import CudaDecoder
 from barkfast.runtime.cuda.device import on_device
 from barkfast.runtime.sampling import Randomness
 from barkfast.stages.semantic import semantic_job
-from benchmarks import models
+from benchmarks import inputs, models
 from benchmarks.floors import fine_flop, pass_flop
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
@@ -48,13 +48,13 @@ def repeats(plan: Plan) -> int:
 def time_prefill(plan: Plan, size: str, dtype: str, stage: str, length: int) -> dict[str, Any]:
     """From the prompt to the first token drawn; uploading the prompt included."""
     decoder = decoder_of(plan, size, dtype, stage)
-    layout = models.checkpoint(plan, size).layout
+    layout = inputs.checkpoint(plan, size).layout
     random = Randomness(0)
     if stage == "semantic":
         ids = np.arange(40)
         job = semantic_job(ids, layout, Sampling(0.7), max_duration_s=1.0, allow_early_stop=False, random=random)
     else:
-        job = models.step_job(stage, layout, length, 8, 0)
+        job = inputs.step_job(stage, layout, length, 8, 0)
 
     def work() -> None:
         decoder.release(decoder.admit(job))
@@ -69,7 +69,7 @@ def time_prefill(plan: Plan, size: str, dtype: str, stage: str, length: int) -> 
 
 def time_fine(plan: Plan, size: str, dtype: str) -> dict[str, Any]:
     """One window, six codebooks, from host array to host array."""
-    model = models.checkpoint(plan, size)
+    model = inputs.checkpoint(plan, size)
     weights = model.stage("fine")
     assert isinstance(weights.config, FineConfig)
     refiner = models.require_engine(
@@ -89,7 +89,7 @@ def time_fine(plan: Plan, size: str, dtype: str) -> dict[str, Any]:
 
 def time_codec(plan: Plan, dtype: str) -> dict[str, Any]:
     """10 s of codes, from host array to host array."""
-    model = models.checkpoint(plan, plan.largest)
+    model = inputs.checkpoint(plan, plan.largest)
     weights = model.codec()
     codec = models.require_engine(select.build_codec(weights.config, weights.tensors, models.placement(plan, dtype)))
     frames = round(plan.clip_s * model.layout.coarse.rate_hz)

@@ -64,7 +64,7 @@ def test_float32_greedy_tokens_are_those_of_the_torch_engine(part: str, n_slots:
     make = semantic_job if part == "text" else coarse_job
     jobs = [make(seed, sampling=Sampling(0.0)) for seed in range(2)]
     weights = stage("random:small", part)
-    place = select.Placement("torch", "cuda:0", "cuda:0", torch.float32)
+    place = select.Placement("torch", "cuda:0", "cuda:0", "float32")
     judge = select.build_decoder("semantic", weights.config, weights.tensors, place)
     expected = judge.run(jobs)
     for tokens, same in zip(decoder_of(part, torch.float32, n_slots=n_slots).run(jobs), expected, strict=True):
@@ -77,7 +77,7 @@ def test_float32_greedy_fine_codes_are_those_of_the_torch_engine() -> None:
     job = FineJob(window, 300, 2, 1024, Sampling(0.0), Randomness(0))
     results = []
     for engine in ("torch", "cuda"):
-        place = select.Placement(engine, "cuda:0", "cuda:0", torch.float32)
+        place = select.Placement(engine, "cuda:0", "cuda:0", "float32")
         results.append(select.build_refiner(weights.config, weights.tensors, place).refine(job))
     np.testing.assert_array_equal(*results)
 
@@ -205,7 +205,7 @@ def test_large_in_bfloat16_fits_in_3_gb_with_all_stages() -> None:
     parts = {}
     for part in ("text", "coarse", "fine"):
         weights = open_model("random:large").stage(part)
-        place = select.Placement("cuda", "cuda:0", "cuda:0", torch.bfloat16)
+        place = select.Placement("cuda", "cuda:0", "cuda:0", "bfloat16")
         name = "semantic" if part == "text" else part
         if part == "fine":
             parts[part] = select.build_refiner(weights.config, weights.tensors, place)

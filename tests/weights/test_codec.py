@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from barkfast.errors import CheckpointError, MissingFileError
+from barkfast.files import hash_file
 from barkfast.models.encodec import EncodecDecoder
 from barkfast.weights import CodecWeights, open_model
 from barkfast.weights.codec import fold_weight_norm, open_codec, split_weight_norm
-from barkfast.weights.files import hash_file
 
 from .build import (
     CODEC,

@@ -1,0 +1,80 @@
+"""The fine network on the CPU: all codebooks of a window in one native call."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from barkfast.config import FineConfig
+from barkfast.errors import EngineError, InputError
+from barkfast.jobs import FineJob
+from barkfast.runtime.cpu.packing import Packed, require_native
+from barkfast.runtime.decoder import Refiner, not_finite
+from barkfast.runtime.sampling import Randomness
+
+
+class CpuRefiner(Refiner):
+    """The fine network in native code on the CPU.
+
+    Several threads may use one refiner: they take turns.
+
+    Args:
+        packed: its weights, see barkfast.runtime.cpu.packing.
+        pool: the native threads; who shares one takes turns, a codebook each.
+        dtype: what the weights were packed as, to be named in errors.
+        isa: the instruction-set level; empty for $BARKFAST_CPU_ISA or else the best.
+    Errors: InputError for a network or a level that cannot run here; MemoryError.
+    """
+
+    def __init__(
+        self, config: FineConfig, packed: Packed, *, pool: Any, dtype: object = "float32", isa: str = ""
+    ) -> None:
+        self.config, self.dtype = config, dtype
+        native = require_native()
+        # The native objects read its memory.
+        self._packed = packed
+        try:
+            network = native.Network(
+                config.n_layer, config.n_head, config.n_embd, config.block_size, list(packed.entries)
+            )
+            self._native = native.Refiner(network, pool, isa=isa)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+    def to(self, device: str) -> None:
+        if torch.device(device).type != "cpu":
+            raise EngineError(
+                f"the fine network is on the cpu engine and cannot move to {device}; "
+                "build it with engine='cuda' or engine='torch' to use another device"
+            )
+
+    def refine(self, job: FineJob) -> np.ndarray:
+        length, n_codebooks = job.window.shape
+        if length > self.config.block_size or n_codebooks != self.config.n_codes_total:
+            raise InputError(
+                f"a window of {length} frames and {n_codebooks} codebooks does not fit the fine network's "
+                f"{self.config.block_size} positions and {self.config.n_codes_total} codebooks"
+            )
+        sampling = job.sampling
+        seed, first_draw = 0, 0
+        if not sampling.greedy:
+            seed, first_draw = Randomness.of(job.random).reserve("fine", job.window.size)
+        try:
+            window = self._native.refine(
+                job.window.astype(np.int32),
+                job.first_frame,
+                job.first_codebook,
+                job.codebook_size,
+                temperature=float(sampling.temperature or 0),
+                seed=seed % 2**64,
+                number=first_draw % 2**32,
+            )
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        if window is None:
+            raise not_finite("fine", None, self.dtype)
+        return window
+
+    def logits(self, codes: np.ndarray, codebook: int) -> np.ndarray:
+        """Logits of one codebook for all frames, as of FineGPT: (frames, codebooks) -> (frames, vocabulary) float32."""
+        return self._native.logits(codes, codebook)

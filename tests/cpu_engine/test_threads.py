@@ -1,0 +1,75 @@
+"""How many threads the cpu engine uses, and that a process has one pool of them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from barkfast.errors import InputError
+from barkfast.native import load_native, native_status
+from barkfast.runtime.cpu import threads
+
+ROOT = Path(__file__).resolve().parents[2]
+native = load_native()
+if native is None:
+    pytest.skip(native_status()[1], allow_module_level=True)
+
+
+@pytest.fixture(autouse=True)
+def no_pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As in a fresh process, on a machine with 4 cores of two threads each."""
+    monkeypatch.setattr(threads, "_pool", None)
+    monkeypatch.setattr(native, "physical_cores", lambda: 4)
+    monkeypatch.setattr(threads, "logical_cpus", lambda: 8)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_one_thread_per_physical_core():
+    torch.set_num_threads(8)
+    assert threads.count_threads() == 4
+
+
+def test_torchs_setting_holds_here_too():
+    torch.set_num_threads(3)
+    assert threads.count_threads() == 3
+
+
+@pytest.mark.parametrize("number", ["1", "5", "8"])
+def test_the_variable_wins(number: str, monkeypatch: pytest.MonkeyPatch):
+    torch.set_num_threads(1)
+    monkeypatch.setenv("BARKFAST_THREADS", number)
+    assert threads.count_threads() == int(number)
+
+
+@pytest.mark.parametrize("value", ["0", "9", "-1", "2.5", "two", " 3", "٣"])
+def test_impossible_numbers_are_refused(value: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BARKFAST_THREADS", value)
+    with pytest.raises(InputError, match=f"BARKFAST_THREADS is '{value}'; expected a whole number from 1 to 8"):
+        threads.count_threads()
+    with pytest.raises(InputError):
+        threads.shared_pool()
+
+
+def test_a_process_has_one_pool(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BARKFAST_THREADS", "2")
+    pool = threads.shared_pool()
+    assert pool.size == 2
+    monkeypatch.setenv("BARKFAST_THREADS", "3")
+    assert threads.shared_pool() is pool
+    assert threads.count_threads() == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux lets a process give CPUs away")
+def test_cpus_that_were_given_away_do_not_count():
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from barkfast.runtime.cpu import threads"
+    )
+    code += "; print(threads.logical_cpus())"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "1"
