@@ -33,7 +33,10 @@ def find_ceilings(sections: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def add_shares(sections: Mapping[str, Any], ceilings: Mapping[str, Any]) -> None:
-    """Give every row with bytes and a time per pass over them its rate, and its share of the machine's."""
+    """Give every row with bytes and a time per pass over them its rate, and its share of the machine's.
+
+    Of the machine's rate as it was measured in turn with the row, where it was: on a shared machine it comes and goes.
+    """
     for section in sections.values():
         for row in section["rows"]:
             if "bytes" not in row or "ms_median" not in row or "threads" not in row:
@@ -41,7 +44,8 @@ def add_shares(sections: Mapping[str, Any], ceilings: Mapping[str, Any]) -> None
             rate = row["bytes"]["total"] / row["ms_median"] / 1e6
             ceiling = ceilings["read_gb_per_s"].get(str(row["threads"]))
             row["achieved_gb_per_s"] = round(rate, 2)
-            row["share_of_read"] = round(rate / ceiling, 4) if ceiling else None
+            share = row["read_ms"] / row["ms_median"] if "read_ms" in row else rate / ceiling if ceiling else None
+            row["share_of_read"] = None if share is None else round(share, 4)
 
 
 def merge(

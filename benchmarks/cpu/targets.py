@@ -25,21 +25,18 @@ def most_threads(results: Results) -> int:
 
 
 def vector_share(dtype: str) -> Callable[[Results], Found]:
-    """All matrices of a layer together, which is what a step reads; the worse of both sizes."""
+    """All matrices of a layer together, which is what a step reads, against only reading them in turn with that; the
+    worse of both sizes."""
 
     def find(results: Results) -> Found:
         threads = most_threads(results)
-        ceiling = results["ceilings"]["read_gb_per_s"].get(str(threads))
-        if ceiling is None:
-            return None, why_not(results, "read")
         shares = []
         for size in ("small", "large"):
             wanted = {"kind": "vector", "engine": "native", "dtype": dtype, "size": size, "threads": threads}
             rows = [row for row in pick(results, "linear", **wanted) if row["matrix"] in MATRICES]
             if len(rows) < len(MATRICES):
                 return None, why_not(results, "linear", size)
-            total = sum(row["bytes"]["total"] for row in rows), sum(row["ms_median"] for row in rows)
-            shares.append(total[0] / total[1] / 1e6 / ceiling)
+            shares.append(sum(row["read_ms"] for row in rows) / sum(row["ms_median"] for row in rows))
         return round(min(shares), 4), ""
 
     return find

@@ -30,6 +30,7 @@ py::dict to_dict(const Times& times) {
     d["copies"] = times.copies;
     d["bytes"] = times.bytes;
     d["seconds"] = times.seconds;
+    d["read_seconds"] = times.read_seconds;
     return d;
 }
 

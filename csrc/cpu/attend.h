@@ -2,16 +2,6 @@
 //
 // Included inside a level's namespace, after rows.h. The contract is in kernels.h.
 
-// Ask for memory early: panels are too short for the processor to foresee where the reading goes. Past the end of an
-// array no harm is done.
-INLINE void prefetch(const void* p) {
-#if defined(__GNUC__) || defined(__clang__)
-    __builtin_prefetch(p);
-#else
-    (void)p;
-#endif
-}
-
 // Bytes that values are asked for ahead, in each panel.
 constexpr int64_t kAhead = 16 * kStepBytes;
 

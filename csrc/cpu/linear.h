@@ -60,6 +60,12 @@ INLINE void add_group(const uint8_t* steps, int64_t panel, const uint8_t* x, int
             first[p] = WIDTH == 8 ? step : low_halves(step);
             second[p] = WIDTH == 8 ? step : high_halves(step);
         }
+        // One row or two wait for memory, and int4's short panels are at their end before the processor's own
+        // prefetching has found them: ask for the same step of the panels after these. The other formats gain nothing
+        // by it.
+        if constexpr (WIDTH == 4 && ROWS <= 2) {
+            UNROLL for (int p = PANELS; p < 2 * PANELS; ++p) prefetch(steps + p * panel + s * kStepBytes);
+        }
         UNROLL for (int r = 0; r < ROWS; ++r) {
             const I16 input = broadcast(x + r * row + 4 * s);
             UNROLL for (int p = 0; p < PANELS; ++p) parts[r][p] = dot_int8(parts[r][p], first[p], input);

@@ -23,14 +23,16 @@
 namespace barkfast {
 namespace {
 
+double time_once(const std::function<void()>& pass) {
+    const auto start = std::chrono::steady_clock::now();
+    pass();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
 std::vector<double> time_passes(int repeats, const std::function<void()>& pass) {
     std::vector<double> seconds;
-    for (int i = 0; i <= repeats; ++i) {
-        const auto start = std::chrono::steady_clock::now();
-        pass();
-        const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-        if (i > 0) seconds.push_back(taken.count());
-    }
+    pass();
+    for (int i = 0; i < repeats; ++i) seconds.push_back(time_once(pass));
     return seconds;
 }
 
@@ -153,7 +155,7 @@ Times time_linear(Pool& pool, const Kernels& kernels, const LinearCase& what, in
     matrix.cols = what.cols;
     matrix.panel_stride = panel_bytes(what.format, what.cols);
     Team team(pool);
-    times.seconds = time_passes(repeats, [&] {
+    const auto multiply_all = [&] {
         team.run([&](int thread) {
             Matrix copy = matrix;
             for (int64_t i = 0; i < times.copies; ++i) {
@@ -168,7 +170,28 @@ Times time_linear(Pool& pool, const Kernels& kernels, const LinearCase& what, in
                 pool.barrier();
             }
         });
-    });
+    };
+    if (what.inputs > 1) {
+        times.seconds = time_passes(repeats, multiply_all);
+    } else {
+        const auto sum = choose_add_up();
+        const int64_t words = bytes * times.copies / int64_t(sizeof(uint64_t)), threads = pool.size();
+        std::vector<uint64_t> sums(static_cast<size_t>(threads));
+        const auto read_all = [&] {
+            pool.run([&](int thread) {
+                const int64_t first = words * thread / threads, last = words * (thread + 1) / threads;
+                sums[size_t(thread)] = sum(reinterpret_cast<const uint64_t*>(panels.data()) + first, last - first);
+            });
+        };
+        multiply_all();
+        for (int i = 0; i < repeats; ++i) {
+            times.read_seconds.push_back(time_once(read_all) / double(times.copies));
+            times.seconds.push_back(time_once(multiply_all));
+        }
+        // So that no compiler leaves the reading out.
+        volatile uint64_t seen = sums[0];
+        (void)seen;
+    }
     for (double& seconds : times.seconds) seconds /= double(times.copies);
     return times;
 }

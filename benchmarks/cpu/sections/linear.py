@@ -54,7 +54,8 @@ def shapes(size: str) -> dict[str, tuple[int, int]]:
     }
 
 
-Times = tuple[int, list[float]]
+# Bytes of one matrix, milliseconds per product of each pass over all copies, and those of only reading them.
+Times = tuple[int, list[float], list[float]]
 
 
 def engines(dtype: str) -> list[tuple[str, Callable[..., Times]]]:
@@ -64,14 +65,14 @@ def engines(dtype: str) -> list[tuple[str, Callable[..., Times]]]:
 
 
 def native_times(plan: Plan, dtype: str, rows: int, cols: int, inputs: int, least: int, repeats: int) -> Times:
-    """Bytes of one matrix, and milliseconds per product of each pass over all copies."""
+    """The engine's, with reading in between."""
     # In small pages, as weights have them that are mapped from a file.
     found = require_native().time_linear(FORMATS[dtype], rows, cols, inputs, least, False, plan.threads, repeats)
-    return found["bytes"], [seconds * 1e3 for seconds in found["seconds"]]
+    return found["bytes"], *([s * 1e3 for s in found[key]] for key in ("seconds", "read_seconds"))
 
 
 def torch_times(plan: Plan, dtype: str, rows: int, cols: int, inputs: int, least: int, repeats: int) -> Times:
-    """The same of torch's."""
+    """torch's; reading is not timed again."""
     torch.set_num_threads(plan.threads)
     size = rows * cols * TORCH[dtype].itemsize
     weights = torch.full((max(1, math.ceil(least / size)), rows, cols), 0.01, dtype=TORCH[dtype])
@@ -84,15 +85,18 @@ def torch_times(plan: Plan, dtype: str, rows: int, cols: int, inputs: int, least
     with torch.inference_mode():
         work()
         times = wall_times(torch.device("cpu"), work, least=min(3, repeats), most=repeats, seconds=0.5)
-    return size, [time / len(weights) for time in times]
+    return size, [time / len(weights) for time in times], []
 
 
 def time_vector(
     plan: Plan, time: Callable[..., Times], row: dict[str, Any], dtype: str, rows: int, cols: int
 ) -> dict[str, Any]:
     """One row of inputs: limited by how fast the weights can be read."""
-    size, times = time(plan, dtype, rows, cols, 1, 2**16 if plan.smoke else LEAST_BYTES, 2 if plan.smoke else 15)
-    bytes_ = {"bytes": {"total": size}}
+    least, repeats = (2**16, 2) if plan.smoke else (LEAST_BYTES, 15)
+    size, times, reads = time(plan, dtype, rows, cols, 1, least, repeats)
+    bytes_: dict[str, Any] = {"bytes": {"total": size}}
+    if reads:
+        bytes_["read_ms"] = round(summarize(reads)["median"], 6)
     return describe(plan, time, dtype, "vector", rows, cols) | row | bytes_ | in_row("ms", times, 6)
 
 
@@ -100,7 +104,7 @@ def time_product(
     plan: Plan, time: Callable[..., Times], dtype: str, inputs: int, rows: int, cols: int
 ) -> dict[str, Any]:
     """A prompt's rows of inputs: limited by arithmetic."""
-    _, times = time(plan, dtype, rows, cols, inputs, 0, 2 if plan.smoke else 15)
+    _, times, _ = time(plan, dtype, rows, cols, inputs, 0, 2 if plan.smoke else 15)
     rate = 2 * inputs * rows * cols / summarize(times)["median"] / 1e6
     row = {"inputs": inputs, "gflop_per_s": round(rate, 1)}
     return describe(plan, time, dtype, "product", rows, cols) | row | in_row("ms", times)

@@ -32,6 +32,9 @@ struct Times {
     int64_t bytes = 0;
     // Per copy, an entry for each pass but the first, which does not count.
     std::vector<double> seconds;
+    // The same of doing nothing but reading all that, in turn with the passes: other users of a machine's memory come
+    // and go. Products of one row of inputs only.
+    std::vector<double> read_seconds;
 };
 
 // Products of random numbers, copy after copy, all threads at one copy at a time as in a network.
