@@ -1,13 +1,14 @@
 """The contract every engine fulfils."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from barkfast.config import GPTConfig
+from barkfast.config import FineConfig, GPTConfig
 from barkfast.errors import BarkfastError, EngineError, InputError
 from barkfast.jobs import FineJob, Job
 
@@ -43,6 +44,16 @@ def check_job(job: Job, config: GPTConfig) -> None:
         )
 
 
+def check_window(job: FineJob, config: FineConfig) -> None:
+    """Refuse a window that the fine network cannot take."""
+    length, n_codebooks = job.window.shape
+    if length > config.block_size or n_codebooks != config.n_codes_total:
+        raise InputError(
+            f"a window of {length} frames and {n_codebooks} codebooks does not fit the fine network's "
+            f"{config.block_size} positions and {config.n_codes_total} codebooks"
+        )
+
+
 def not_finite(stage: str, step: int | None, dtype: object) -> EngineError:
     """The error for logits that hold NaN or infinity."""
     where = f"the {stage} network's logits" + (f" at step {step}" if step is not None else "")
@@ -50,6 +61,32 @@ def not_finite(stage: str, step: int | None, dtype: object) -> EngineError:
         f"{where} are not finite: its weights hold NaN or infinity, or {dtype} is too small for them; "
         "try dtype='float32'"
     )
+
+
+def find_root(job: Job) -> Job:
+    """The job at the start of a chain of extensions."""
+    while job.extends is not None:
+        job = job.extends
+    return job
+
+
+class KeptSlots(OrderedDict[int, Job]):
+    """Slots whose finished job's cache may still be extended, the oldest first, and those jobs."""
+
+    def take(self, job: Job) -> int | None:
+        """The slot whose cache `job` extends, no longer kept; None if there is none."""
+        for slot, kept in self.items():
+            if job.extends is kept and len(job.prompt) == len(kept.prompt) + kept.steps:
+                del self[slot]
+                return slot
+        return None
+
+    def find_free(self, n_slots: int, seated: Container[int]) -> int:
+        """A slot that is neither seated nor kept, or else the one that was kept longest. At least one is not seated."""
+        for slot in range(n_slots):
+            if slot not in seated and slot not in self:
+                return slot
+        return self.popitem(last=False)[0]
 
 
 class Decoder(ABC):

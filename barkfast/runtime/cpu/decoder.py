@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from barkfast.config import GPTConfig
 from barkfast.errors import EngineError, InputError
 from barkfast.jobs import Job
 from barkfast.runtime.cpu.packing import Format, Packed, require_native
-from barkfast.runtime.decoder import Decoder, Step, check_job, not_finite, raise_first
+from barkfast.runtime.decoder import Decoder, KeptSlots, Step, check_job, find_root, not_finite, raise_first
 from barkfast.runtime.sampling import STAGE_KEYS, Randomness
 
 MAX_SLOTS = 64
@@ -95,8 +95,7 @@ class CpuDecoder(Decoder):
             )
         self._turn = threading.RLock()
         self.seats: dict[int, Seat] = {}
-        # Slots whose finished job's cache may still be extended, the oldest first.
-        self._kept: OrderedDict[int, Job] = OrderedDict()
+        self._kept = KeptSlots()
 
     def to(self, device: str) -> None:
         if torch.device(device).type != "cpu":
@@ -113,9 +112,9 @@ class CpuDecoder(Decoder):
                     f"all {self.n_slots} slots of the {self.stage} network are taken; release one, "
                     f"or build the decoder with n_slots up to {MAX_SLOTS}"
                 )
-            slot = self._find_kept(job)
+            slot = self._kept.take(job)
             if slot is None:
-                slot = self._find_free()
+                slot = self._kept.find_free(self.n_slots, self.seats)
                 n_forced = self._read_prompt(slot, job)
             else:
                 # The token drawn last has not been read yet.
@@ -124,26 +123,13 @@ class CpuDecoder(Decoder):
             self.seats[slot] = Seat(job)
             return slot
 
-    def _find_kept(self, job: Job) -> int | None:
-        for slot, kept in self._kept.items():
-            if job.extends is kept and len(job.prompt) == len(kept.prompt) + kept.steps:
-                del self._kept[slot]
-                return slot
-        return None
-
-    def _find_free(self) -> int:
-        for slot in range(self.n_slots):
-            if slot not in self.seats and slot not in self._kept:
-                return slot
-        return self._kept.popitem(last=False)[0]
-
     def _read_prompt(self, slot: int, job: Job) -> int:
         """Fill the slot's cache; returns how many tokens at the prompt's end are still to be read one by one.
 
         Where the cache to be extended is gone it is made again in the same steps, so that the tokens are the same
         whatever else this decoder did in between.
         """
-        root = _root(job)
+        root = find_root(job)
         with _refusals():
             self._native.prefill(slot, root.prompt.astype(np.int32), root.merged)
         return len(job.prompt) - len(root.prompt)
@@ -258,13 +244,6 @@ class CpuDecoder(Decoder):
         keys = keys.permute(0, 1, 2, 4, 3, 5).reshape(shape)
         values = values.permute(0, 1, 3, 5, 2, 4).reshape(shape)
         return keys[:, :, :length], values[:, :, :length]
-
-
-def _root(job: Job) -> Job:
-    """The job at the start of a chain of extensions."""
-    while job.extends is not None:
-        job = job.extends
-    return job
 
 
 def _allocate_cache(config: GPTConfig, n_slots: int, format: Format) -> tuple[Tensor, Tensor]:

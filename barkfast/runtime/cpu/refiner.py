@@ -9,7 +9,7 @@ from barkfast.config import FineConfig
 from barkfast.errors import EngineError, InputError
 from barkfast.jobs import FineJob
 from barkfast.runtime.cpu.packing import Packed, require_native
-from barkfast.runtime.decoder import Refiner, not_finite
+from barkfast.runtime.decoder import Refiner, check_window, not_finite
 from barkfast.runtime.sampling import Randomness
 
 
@@ -49,12 +49,7 @@ class CpuRefiner(Refiner):
             )
 
     def refine(self, job: FineJob) -> np.ndarray:
-        length, n_codebooks = job.window.shape
-        if length > self.config.block_size or n_codebooks != self.config.n_codes_total:
-            raise InputError(
-                f"a window of {length} frames and {n_codebooks} codebooks does not fit the fine network's "
-                f"{self.config.block_size} positions and {self.config.n_codes_total} codebooks"
-            )
+        check_window(job, self.config)
         sampling = job.sampling
         seed, first_draw = 0, 0
         if not sampling.greedy:

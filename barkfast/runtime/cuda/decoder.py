@@ -1,6 +1,5 @@
 """Jobs on the GPU: slots, prompts, and steps replayed as graphs."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from barkfast.runtime.cuda.prefill import Prefill
 from barkfast.runtime.cuda.run import Run, Seat
 from barkfast.runtime.cuda.state import Snapshot, State
 from barkfast.runtime.cuda.step import DecodeStep, Slices, Vocabulary
-from barkfast.runtime.decoder import Decoder, Step, check_job, not_finite, raise_first
+from barkfast.runtime.decoder import Decoder, KeptSlots, Step, check_job, find_root, not_finite, raise_first
 from barkfast.runtime.sampling import STAGE_KEYS, Randomness
 from barkfast_kernels.slots import FAILED, FINISHED, RUNNING, STOPPED, pack_slot
 
@@ -59,8 +58,7 @@ class CudaDecoder(Decoder):
         self.options = options or Options.for_device(device)
         self.dtype = dtype
         self.seats: dict[int, Seat] = {}
-        # Slots whose finished job's cache may still be extended, the oldest first.
-        self._kept: OrderedDict[int, Job] = OrderedDict()
+        self._kept = KeptSlots()
         self._network = load_network(config, tensors, device=home or device, dtype=dtype, int8=int8)
         if (home or device) == device:
             self._set_up()
@@ -113,8 +111,8 @@ class CudaDecoder(Decoder):
             )
         with on_device(self.device):
             phase = self._use_vocabulary(job)
-            kept = self._find_kept(job)
-            slot = self._find_free() if kept is None else kept
+            kept = self._kept.take(job)
+            slot = self._kept.find_free(self.n_slots, self.seats) if kept is None else kept
             seat = self.seats[slot] = Seat(job, 0, self.n_snapshots + 1)
             try:
                 if kept is None:
@@ -150,19 +148,6 @@ class CudaDecoder(Decoder):
         self.vocabulary = self._vocabularies[key]
         return phase
 
-    def _find_kept(self, job: Job) -> int | None:
-        for slot, kept in self._kept.items():
-            if job.extends is kept and len(job.prompt) == len(kept.prompt) + kept.steps:
-                del self._kept[slot]
-                return slot
-        return None
-
-    def _find_free(self) -> int:
-        for slot in range(self.n_slots):
-            if slot not in self.seats and slot not in self._kept:
-                return slot
-        return self._kept.popitem(last=False)[0]
-
     def _write_slot(self, slot: int, seat: Seat, phase: int) -> None:
         job, sampling, stop = seat.job, seat.job.sampling, seat.job.stop
         seed, first_draw = (0, 0) if sampling.greedy else Randomness.of(job.random).reserve(self.stage, job.steps)
@@ -184,7 +169,7 @@ class CudaDecoder(Decoder):
     def _read_prompt(self, slot: int, seat: Seat, phase: int) -> None:
         # Where the cache to be extended is gone it is made again in the same steps, so that the tokens are the same
         # whatever else this decoder did in between.
-        root = _root(seat.job)
+        root = find_root(seat.job)
         seat.forced = len(seat.job.prompt) - len(root.prompt)
         self._write_slot(slot, seat, phase)
         if seat.forced:
@@ -291,13 +276,6 @@ class CudaDecoder(Decoder):
             for slot in list(self.seats):
                 self.release(slot)
         return run.results if keep_errors else raise_first(run.results)
-
-
-def _root(job: Job) -> Job:
-    """The job at the start of a chain of extensions."""
-    while job.extends is not None:
-        job = job.extends
-    return job
 
 
 def _canonical(slices: Slices) -> tuple[Slices, int]:

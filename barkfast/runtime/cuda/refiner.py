@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from barkfast.config import FineConfig, Sampling
-from barkfast.errors import InputError
 from barkfast.jobs import FineJob
 from barkfast.runtime.cuda.device import Options, on_device, upload
 from barkfast.runtime.cuda.graphs import Graphs
 from barkfast.runtime.cuda.network import Network, load_network
 from barkfast.runtime.cuda.prefill import Trunk
-from barkfast.runtime.decoder import Refiner, not_finite
+from barkfast.runtime.decoder import Refiner, check_window, not_finite
 from barkfast.runtime.sampling import STAGE_KEYS, Randomness
 from barkfast_kernels.embed_codes import embed_codes
 from barkfast_kernels.flash_attention import flash_attention
@@ -100,12 +99,8 @@ class CudaRefiner(Refiner):
         torch.cuda.empty_cache()
 
     def refine(self, job: FineJob) -> np.ndarray:
-        length, n_codebooks = job.window.shape
-        if length > self.config.block_size or n_codebooks != self.config.n_codes_total:
-            raise InputError(
-                f"a window of {length} frames and {n_codebooks} codebooks does not fit the fine network's "
-                f"{self.config.block_size} positions and {self.config.n_codes_total} codebooks"
-            )
+        check_window(job, self.config)
+        length = len(job.window)
         work, sampling = self._pass, job.sampling
         seed, first_draw = 0, 0
         if not sampling.greedy:
