@@ -15,7 +15,7 @@ BENCH_ARGS ?=
 # The reference implementation, an oracle for the parity tests only; with dependencies it would pull torchaudio.
 REFERENCE := tts-webui.bark==0.1.1 encodec==0.1.1
 
-.PHONY: help demo test gpu bench lint format venv clean
+.PHONY: help demo test gpu bench results lint format venv clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make test    run the tests, parity with the reference included"
 	@echo "make gpu     on a machine with an NVIDIA GPU: its tests and the benchmark, in 9 minutes at most"
 	@echo "make bench   time the cpu engine beside bark and transformers, in half an hour at most"
+	@echo "make results write the tables of README.md and docs/ from the newest results"
 	@echo "make lint    ruff, mypy and clang-format, changing nothing"
 	@echo "make format  let ruff and clang-format rewrite the sources"
 	@echo "make clean   remove .venv and everything that was built"
@@ -43,6 +44,9 @@ gpu:
 
 bench: $(VENV)/.test $(VENV)/.reference
 	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python -m benchmarks.cpu $(BENCH_ARGS)
+
+results: $(VENV)/.installed
+	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python -m benchmarks.pages
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

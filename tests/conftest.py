@@ -26,6 +26,9 @@ os.environ.update(
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+# Its asserts explain themselves as those in the tests' own files do.
+pytest.register_assert_rewrite("contract.decoding")
+
 torch.set_num_threads(1)
 
 # Kernels are compiled where there is a GPU and interpreted elsewhere; they read this when they are first imported.

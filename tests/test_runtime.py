@@ -214,6 +214,24 @@ def test_weights_that_are_not_finite_raise_instead_of_speaking(model: GPT) -> No
         run_one(TorchDecoder(broken), make_job())
 
 
+def test_jobs_without_anything_to_read_or_draw_are_refused(model: GPT) -> None:
+    prompt = np.arange(20, dtype=np.int32)
+    for job in (make_job(prompt=prompt[:0]), make_job(steps=0), make_job(prompt=prompt, merged=20)):
+        with pytest.raises(InputError, match="expected at least one of each"):
+            TorchDecoder(model).admit(job)
+
+
+def test_a_step_reports_the_failure_of_its_slot(model: GPT) -> None:
+    broken = GPT(CONFIG).requires_grad_(False)
+    broken.load_state_dict(model.state_dict())
+    broken.transformer.wte.weight[299] = torch.nan
+    decoder = TorchDecoder(broken, stage="coarse")
+    slot, other = decoder.admit(make_job(prompt=np.array([299], np.int32))), decoder.admit(make_job())
+    steps = {step.slot: step for step in decoder.step()}
+    assert steps[slot].done and "coarse network's logits at step 1" in str(steps[slot].error)
+    assert steps[other].token is not None and steps[other].error is None
+
+
 def test_the_refiner_fills_only_what_it_is_asked_to() -> None:
     torch.manual_seed(2)
     model = FineGPT(FineConfig(n_layer=1, n_head=2, n_embd=32)).requires_grad_(False).eval()

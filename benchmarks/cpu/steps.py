@@ -4,7 +4,7 @@ from benchmarks.step import Step
 
 # Everything together, in seconds, without and with what only --full measures; and what is kept to write the results.
 TOTAL = 25 * 60
-FULL_TOTAL = 45 * 60
+FULL_TOTAL = 60 * 60
 RESERVE = 5
 # What --full adds.
 FULL = ("peers large",)
@@ -40,8 +40,8 @@ def plan_steps(threads: tuple[int, ...]) -> list[Step]:
     # One process per case, for the memory that it takes.
     steps.append(Step(f"clips small int8 {most}", 240, timed=True, threads=most))
     steps.append(Step("peers small", 420, threads=most))
-    steps += [Step(f"decode {size} {n}", 120, timed=True, threads=n) for size in ("small", "large") for n in each]
-    steps += [Step(f"stages {size} {most}", 120, timed=True, threads=most) for size in ("small", "large")]
+    steps += [Step(f"decode {size} {n}", 180, timed=True, threads=n) for size in ("small", "large") for n in each]
+    steps += [Step(f"stages {size} {most}", 240, timed=True, threads=most) for size in ("small", "large")]
     steps += [
         Step(f"clips small {dtype} {n}", 200, timed=True, threads=n)
         for n in each
@@ -55,5 +55,10 @@ def plan_steps(threads: tuple[int, ...]) -> list[Step]:
     steps.append(Step("accuracy", 120, threads=most))
     steps.append(Step("ablation", 60, threads=most))
     steps.append(Step("peers large", 900, threads=most))
-    steps += [Step(f"clips large {dtype} {most}", 300, timed=True, threads=most) for dtype in ("bfloat16", "int4")]
+    steps += [
+        Step(f"clips large {dtype} {n}", 300 if n > 1 else 450, timed=True, threads=n)
+        for n in each
+        for dtype in ("bfloat16", "int4", "float32", "int8")
+        if (dtype, n) != ("int8", most)
+    ]
     return steps

@@ -13,17 +13,8 @@ from barkfast.models.gpt import GPT, KVCache
 from barkfast.native import load_native
 from barkfast.runtime.cpu.packing import Packed, pack_network
 from barkfast.runtime.decoder import Decoder
-from cpu_engine.networks import (
-    CONFIG,
-    cpu_decoder,
-    gpt_tensors,
-    isas,
-    make_job,
-    make_pool,
-    needs_native,
-    packed_tensors,
-    torch_decoder,
-)
+from contract.networks import gpt_tensors, make_job, torch_decoder
+from cpu_engine.networks import CONFIG, cpu_decoder, isas, make_pool, needs_native, packed_tensors
 from ops.tools import rms_error
 
 pytestmark = needs_native

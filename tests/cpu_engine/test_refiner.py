@@ -2,7 +2,6 @@
 
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 
 import numpy as np
 import pytest
@@ -17,15 +16,15 @@ from barkfast.runtime.cpu.packing import pack_network, unpack_matrix
 from barkfast.runtime.cpu.refiner import CpuRefiner
 from barkfast.runtime.sampling import STAGE_KEYS, Randomness
 from barkfast.runtime.torch_ import TorchRefiner
-from barkfast.weights.random import make_gpt
 from barkfast_kernels.random.reference import gumbel_noise_reference
-from cpu_engine.networks import isas, make_pool, needs_native, with_biases
+from contract.networks import fine_tensors
+from cpu_engine.networks import isas, make_pool, needs_native
 from ops.tools import rms_error
 
 pytestmark = needs_native
 
 N_IDS = 38
-# Heads 16, 32 and 64 wide; the fine network's norms have biases even where nothing else has.
+# Heads 16, 32 and 64 wide.
 SMALL = FineConfig(2, 4, 64, 40, 40, 130, bias=True, n_codes_total=4, n_codes_given=1)
 CONFIGS = {
     "16": SMALL,
@@ -35,15 +34,6 @@ CONFIGS = {
 MIDDLE = FineConfig(4, 4, 256, 40, 40, 320, bias=False, n_codes_total=4, n_codes_given=1)
 # See test_prefill.
 TOLERANCES = {"float32": 1e-5, "bfloat16": 1e-2, "int8": 3e-2}
-
-
-@cache
-def fine_tensors(config: FineConfig) -> dict[str, Tensor]:
-    tensors = with_biases(make_gpt(config, torch.Generator().manual_seed(3)), seed=4)
-    for name, tensor in tensors.items():
-        if not config.bias and name.endswith("ln_1.weight"):
-            tensor.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(5))
-    return tensors
 
 
 def model_of(config: FineConfig, tensors: dict[str, Tensor] | None = None) -> FineGPT:

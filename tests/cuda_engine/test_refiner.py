@@ -14,7 +14,8 @@ from barkfast.runtime.cuda.codec import FRAMES_BUCKET, CudaCodec
 from barkfast.runtime.sampling import Randomness
 from barkfast.runtime.torch_ import TorchCodec
 from barkfast.weights.random import make_codec
-from cuda_engine.networks import DEVICE, FINE, cuda_refiner, torch_refiner
+from contract.networks import FINE
+from cuda_engine.networks import DEVICE, cuda_refiner, torch_refiner
 
 
 def make_job(first_frame: int = 0, frames: int = 32, sampling: Sampling = Sampling(0.0), seed: int = 1) -> FineJob:

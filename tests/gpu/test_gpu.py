@@ -18,7 +18,8 @@ from barkfast.runtime.cuda.decoder import CudaDecoder
 from barkfast.runtime.cuda.device import Options
 from barkfast.runtime.sampling import Randomness
 from barkfast.weights import open_model
-from cuda_engine.networks import cuda_decoder, mixed_jobs
+from contract.networks import mixed_jobs
+from cuda_engine.networks import cuda_decoder
 
 pytestmark = pytest.mark.gpu
 

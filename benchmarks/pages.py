@@ -1,0 +1,206 @@
+"""Measured figures in the documents: `python -m benchmarks.pages` (`make results`) writes them anew from the results.
+
+A document holds blocks, `<!-- results: NAME from FILE -->` to `<!-- end of results -->`. What stands between is made
+here, from the newest run of its kind in benchmarks/results and from nothing else. With --check nothing is written, and
+the exit status says whether every block is what the run that it names makes of it.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cpu import table as cpu_table
+from benchmarks.cpu.targets import MATRICES, most_threads, pick
+from benchmarks.environment import ROOT
+from benchmarks.table import join, make_table, percent, render_targets, show
+
+RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENTS = ("README.md", "docs/performance.md")
+BLOCK = re.compile(
+    r"<!-- results: (?P<name>[\w ]+?)(?: from (?P<source>\S+\.json))? -->\n.*?<!-- end of results -->", re.DOTALL
+)
+DTYPES = ("float32", "bfloat16", "int8", "int4")
+
+Run = Mapping[str, Any]
+
+
+class PageError(Exception):
+    """A document asks for something that no result has."""
+
+
+def find_run(folder: Path, wanted: Callable[[Run], bool], name: str | None = None) -> tuple[Path, Run]:
+    """The run of that file name, or the one with the latest date, complete ones first.
+
+    Errors: PageError if there is none.
+    """
+    paths = folder.glob("*.json") if name is None else [folder / name]
+    runs = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in paths if path.exists()]
+    runs = [(path, run) for path, run in runs if not run.get("smoke") and wanted(run)]
+    if not runs:
+        raise PageError(f"{folder} has no {name or 'run of this kind'}")
+    return max(runs, key=lambda found: (found[1]["complete"], found[1]["environment"]["date"]))
+
+
+def is_cpu(run: Run) -> bool:
+    return "threads" in run
+
+
+# --- blocks: lines of Markdown from a run on a CPU
+
+
+def cpu_machine(path: Path, run: Run) -> list[str]:
+    """Which machine, which sources, how complete."""
+    environment, lines = run["environment"], cpu_table.describe(run)
+    state = "" if run["complete"] else "**ended early: what it did not reach is missing below**; "
+    link = f"[all of it](../benchmarks/results/{path.stem}.md)"
+    return [f"One run of {environment['date'][:10]}, {run['seconds'] / 60:.0f} minutes, {state}{link}:", "", *lines]
+
+
+def cpu_targets(path: Path, run: Run) -> list[str]:
+    return render_targets(run)
+
+
+def cpu_section(name: str, page: Callable[[list[dict[str, Any]]], list[str]], path: Path, run: Run) -> list[str]:
+    """A section as the run's own page shows it."""
+    section = run["sections"].get(name)
+    if section is None or not section["rows"]:
+        return [f"Not run: {section['reason'] if section else 'the run has no such section'}.", ""]
+    return page(section["rows"])
+
+
+def cpu_clips(path: Path, run: Run) -> list[str]:
+    """Real-time factors of a 10 s clip by size, voice and threads, a column per dtype."""
+    cases = [
+        (size, voice, threads)
+        for size in ("small", "large")
+        for voice in (True, False)
+        for threads in sorted(run["threads"], reverse=True)
+    ]
+    rows = []
+    for size, voice, threads in cases:
+        values = [
+            [r["real_time_factor_median"] for r in pick(run, "clips", size=size, dtype=d, voice=voice, threads=threads)]
+            for d in DTYPES
+        ]
+        if any(values):
+            rows.append((size, "full" if voice else "none", threads, *(v[0] if v else None for v in values)))
+    return make_table(["real-time factor", "voice", "threads", *DTYPES], rows)
+
+
+def cpu_steps(path: Path, run: Run) -> list[str]:
+    """Decode steps with all threads; those with fewer are on the run's own page."""
+    return cpu_table.page_decode([row for row in pick(run, "decode") if row["threads"] == most_threads(run)])
+
+
+def cpu_shares(path: Path, run: Run) -> list[str]:
+    """A layer's matrices together, against reading the same memory in turn with them."""
+    rows = []
+    for size in ("small", "large"):
+        for threads in sorted(run["threads"], reverse=True):
+            shares = []
+            for dtype in DTYPES:
+                wanted = {"kind": "vector", "engine": "native", "dtype": dtype, "size": size, "threads": threads}
+                found = [r for r in pick(run, "linear", **wanted) if r["matrix"] in MATRICES]
+                whole = len(found) == len(MATRICES)
+                shares.append(sum(r["read_ms"] for r in found) / sum(r["ms_median"] for r in found) if whole else None)
+            rows.append((size, threads, *map(percent, shares)))
+    return make_table(["a layer's matrices, share of read bandwidth", "threads", *DTYPES], rows)
+
+
+def cpu_logits(path: Path, run: Run) -> list[str]:
+    """The worst of the three networks, by size and dtype."""
+    found: dict[tuple[str, str], float] = {}
+    for section in ("gate", "accuracy"):
+        for row in (r for r in run["sections"].get(section, {"rows": []})["rows"] if "rms_ratios" in r):
+            for network, ratio in row["rms_ratios"].items():
+                key = network.split()[0], row["dtype"]
+                found[key] = max(found.get(key, 0.0), ratio)
+    sizes = [size for size in ("nano", "small", "large") if (size, "float32") in found]
+    limits = [t["target"] for d in DTYPES for t in run["targets"] if t["name"].startswith(f"{d} logits")]
+    rows: list[tuple[Any, ...]] = [(size, *(found.get((size, dtype)) for dtype in DTYPES)) for size in sizes]
+    return make_table(["rms ratio of logits", *DTYPES], [*rows, ("bound that was set", *limits)])
+
+
+def readme_cpu(path: Path, run: Run) -> list[str]:
+    """Ours beside the peers, one clip with a voice."""
+    threads = most_threads(run)
+    head = ["Bark-small, with a full voice", "real-time factor", *(f"{stage} s" for stage in cpu_table.STAGES)]
+    rows: list[tuple[Any, ...]] = []
+    for dtype in ("int8", "bfloat16"):
+        for r in pick(run, "clips", size="small", dtype=dtype, voice=True, threads=threads):
+            factor = f"**{show(r['real_time_factor_median'])}**" if dtype == "int8" else r["real_time_factor_median"]
+            rows.append((f"barkfast, {dtype}", factor, *(r["median_s"][stage] for stage in cpu_table.STAGES)))
+    for r in pick(run, "peers", size="small", threads=threads):
+        length = "" if r["audio_s"] == run["sections"]["clips"]["rows"][0]["audio_s"] else f", {r['audio_s']:g} s"
+        name = f"{r['peer']}, {r['dtype'].split()[0]}{length}"
+        rows.append((name, r["real_time_factor_median"], *(r["last_seconds"].get(s) for s in cpu_table.STAGES)))
+    device = run["environment"]["device"]
+    return [
+        f"{device['name']}, {run['environment']['date'][:10]}, random weights, one run:",
+        "",
+        *make_table(head, rows),
+    ]
+
+
+BLOCKS: dict[str, tuple[Callable[[Run], bool], Callable[[Path, Run], list[str]]]] = {
+    "cpu machine": (is_cpu, cpu_machine),
+    "cpu targets": (is_cpu, cpu_targets),
+    "cpu clips": (is_cpu, cpu_clips),
+    "cpu shares": (is_cpu, cpu_shares),
+    "cpu logits": (is_cpu, cpu_logits),
+    "cpu steps": (is_cpu, cpu_steps),
+    "readme cpu": (is_cpu, readme_cpu),
+    **{
+        f"cpu {name}": (is_cpu, partial(cpu_section, name, page))
+        for _, name, page in cpu_table.PAGES
+        if name != "clips"
+    },
+}
+
+
+def fill(text: str, folder: Path = RESULTS, *, anew: bool = True) -> str:
+    """The document with all its blocks made from the newest runs, or from those that they name.
+
+    Errors: PageError naming the block.
+    """
+
+    def make(block: re.Match[str]) -> str:
+        name = block["name"]
+        if name not in BLOCKS:
+            raise PageError(f"there is no block {name!r}; known are {', '.join(sorted(BLOCKS))}")
+        wanted, render = BLOCKS[name]
+        try:
+            path, run = find_run(folder, wanted, None if anew else block["source"])
+            lines = render(path, run)
+        except PageError as error:
+            raise PageError(f"block {name!r}: {error}") from error
+        return f"<!-- results: {name} from {path.name} -->\n\n{join(lines)}\n<!-- end of results -->"
+
+    return BLOCK.sub(make, text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the documents; 1 if with --check a block is not what its run makes of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if anything would change")
+    check, wrong = parser.parse_args(argv).check, False
+    for name in DOCUMENTS:
+        path = ROOT / name
+        before = path.read_text(encoding="utf-8")
+        after = fill(before, anew=not check)
+        if after != before and check:
+            print(f"{name}: its tables are not what the results say; run `make results`")
+            wrong = True
+        elif after != before:
+            path.write_text(after, encoding="utf-8")
+            print(f"{name}: written anew")
+    return int(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
