@@ -10,19 +10,21 @@ DEMO_TEXT ?= Hello! I am bark fast, and every step of speaking this sentence ran
 DEMO_SEED ?= 0
 PYTEST_ARGS ?=
 GPU_ARGS ?=
+CPU_ARGS ?=
 BENCH_ARGS ?=
 
 # The reference implementation, an oracle for the parity tests only; with dependencies it would pull torchaudio.
 REFERENCE := tts-webui.bark==0.1.1 encodec==0.1.1
 
-.PHONY: help demo test gpu bench results lint format venv clean
+.PHONY: help demo test bench cpu gpu results lint format venv clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    speak a sentence with the built-in demo model, write demo.wav"
 	@echo "make test    run the tests, parity with the reference included"
 	@echo "make gpu     on a machine with an NVIDIA GPU: its tests and the benchmark, in 9 minutes at most"
-	@echo "make bench   time the cpu engine beside bark and transformers, in half an hour at most"
+	@echo "make bench   a clip beside bark and transformers, stage by stage, with pictures, in 10 minutes"
+	@echo "make cpu     on any CPU: every kernel, stage and dtype, in half an hour at most"
 	@echo "make results write the tables of README.md and docs/ from the newest results"
 	@echo "make lint    ruff, mypy and clang-format, changing nothing"
 	@echo "make format  let ruff and clang-format rewrite the sources"
@@ -42,8 +44,14 @@ gpu:
 	else $(MAKE) --no-print-directory $(VENV)/.test $(VENV)/.reference && python=$(BIN)/python || exit 1; fi; \
 	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" $$python -m benchmarks.gpu $(GPU_ARGS)
 
+# Bark-small's sizes with random weights, beside the others: nothing has to be fetched.
 bench: $(VENV)/.test $(VENV)/.reference
-	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python -m benchmarks.cpu $(BENCH_ARGS)
+	$(BIN)/barkfast bench --model random:small --dtype int8 --voice full --compare bark,transformers \
+	    --json benchmarks/results --plot docs/pictures $(BENCH_ARGS)
+
+# Every kernel, stage, dtype and number of threads.
+cpu: $(VENV)/.test $(VENV)/.reference
+	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python -m benchmarks.cpu $(CPU_ARGS)
 
 results: $(VENV)/.installed
 	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python -m benchmarks.pages

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from benchmarks import budget, runner, table
-from benchmarks.environment import ROOT
+from benchmarks.process import ROOT
 from benchmarks.run import Run
 
 

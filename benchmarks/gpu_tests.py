@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environment import ROOT
-from benchmarks.process import Process, start
+from benchmarks.process import ROOT, Process, start
 from benchmarks.pytest_record import VARIABLE
 
 # The runtime's before the kernels': there are fewer, and they say more.

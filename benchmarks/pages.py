@@ -14,10 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from barkfast.bench.report import batch_table, contender_table, number, stage_table
 from benchmarks.cpu import table as cpu_table
 from benchmarks.cpu.targets import MATRICES, most_threads, pick
-from benchmarks.environment import ROOT
-from benchmarks.table import join, make_table, percent, render_targets, show
+from benchmarks.process import ROOT
+from benchmarks.table import join, make_table, percent, render_targets
 
 RESULTS = ROOT / "benchmarks" / "results"
 DOCUMENTS = ("README.md", "docs/performance.md")
@@ -43,11 +44,19 @@ def find_run(folder: Path, wanted: Callable[[Run], bool], name: str | None = Non
     runs = [(path, run) for path, run in runs if not run.get("smoke") and wanted(run)]
     if not runs:
         raise PageError(f"{folder} has no {name or 'run of this kind'}")
-    return max(runs, key=lambda found: (found[1]["complete"], found[1]["environment"]["date"]))
+    return max(runs, key=lambda found: (is_complete(found[1]), found[1]["environment"]["date"]))
 
 
 def is_cpu(run: Run) -> bool:
     return "threads" in run
+
+
+def is_bench(run: Run) -> bool:
+    return run.get("kind") == "bench"
+
+
+def is_complete(run: Run) -> bool:
+    return run["status"] == "complete" if is_bench(run) else run["complete"]
 
 
 # --- blocks: lines of Markdown from a run on a CPU
@@ -126,25 +135,39 @@ def cpu_logits(path: Path, run: Run) -> list[str]:
     return make_table(["rms ratio of logits", *DTYPES], [*rows, ("bound that was set", *limits)])
 
 
-def readme_cpu(path: Path, run: Run) -> list[str]:
-    """Ours beside the peers, one clip with a voice."""
-    threads = most_threads(run)
-    head = ["Bark-small, with a full voice", "real-time factor", *(f"{stage} s" for stage in cpu_table.STAGES)]
-    rows: list[tuple[Any, ...]] = []
-    for dtype in ("int8", "bfloat16"):
-        for r in pick(run, "clips", size="small", dtype=dtype, voice=True, threads=threads):
-            factor = f"**{show(r['real_time_factor_median'])}**" if dtype == "int8" else r["real_time_factor_median"]
-            rows.append((f"barkfast, {dtype}", factor, *(r["median_s"][stage] for stage in cpu_table.STAGES)))
-    for r in pick(run, "peers", size="small", threads=threads):
-        length = "" if r["audio_s"] == run["sections"]["clips"]["rows"][0]["audio_s"] else f", {r['audio_s']:g} s"
-        name = f"{r['peer']}, {r['dtype'].split()[0]}{length}"
-        rows.append((name, r["real_time_factor_median"], *(r["last_seconds"].get(s) for s in cpu_table.STAGES)))
-    device = run["environment"]["device"]
-    return [
-        f"{device['name']}, {run['environment']['date'][:10]}, random weights, one run:",
-        "",
-        *make_table(head, rows),
-    ]
+# --- blocks from a result of `barkfast bench`
+
+
+def describe_bench(run: Run) -> str:
+    """Machine, model, voice and date."""
+    environment, case = run["environment"], run["case"]
+    weights = ", random weights" if case["random_weights"] else ""
+    voice = {"none": "no voice", "full": "a voice that fills every history"}.get(case["voice"], case["voice"])
+    return (
+        f"{environment['device']['name']}, {environment['threads']} threads, {environment['date'][:10]}: "
+        f"`{case['model']}`{weights}, {case['seconds']:g} s, {voice}."
+    )
+
+
+def bench_contenders(path: Path, run: Run) -> list[str]:
+    """Who is how fast with the same clip and the same weights."""
+    timed = [row for row in run["contenders"] if row["clips"]]
+    head, rows = contender_table(timed, timed[0])
+    rows = [[f"**{cell}**" if row is rows[0] and i == 3 else cell for i, cell in enumerate(row)] for row in rows]
+    return [describe_bench(run), "", *make_table(head, rows)]
+
+
+def bench_stages(path: Path, run: Run) -> list[str]:
+    """What we do in each stage, and how near the machine's limits that is."""
+    limits = run["limits"]
+    read, flop = number(limits["read_gb_per_s"]), number(limits["tflop_per_s"])
+    what = f"Limits measured in the same run: {read} GB/s of reading, {flop} TFLOP/s in {run['case']['dtype']}."
+    return [describe_bench(run), "", what, "", *make_table(*stage_table(run["contenders"][0]))]
+
+
+def bench_batch(path: Path, run: Run) -> list[str]:
+    """Steps of several jobs together."""
+    return [describe_bench(run), "", *make_table(*batch_table(run["batch"]))]
 
 
 BLOCKS: dict[str, tuple[Callable[[Run], bool], Callable[[Path, Run], list[str]]]] = {
@@ -154,7 +177,9 @@ BLOCKS: dict[str, tuple[Callable[[Run], bool], Callable[[Path, Run], list[str]]]
     "cpu shares": (is_cpu, cpu_shares),
     "cpu logits": (is_cpu, cpu_logits),
     "cpu steps": (is_cpu, cpu_steps),
-    "readme cpu": (is_cpu, readme_cpu),
+    "bench contenders": (is_bench, bench_contenders),
+    "bench stages": (is_bench, bench_stages),
+    "bench batch": (is_bench, bench_batch),
     **{
         f"cpu {name}": (is_cpu, partial(cpu_section, name, page))
         for _, name, page in cpu_table.PAGES

@@ -189,23 +189,27 @@ def page_peers(rows: list[dict[str, Any]]) -> list[str]:
 def page_kernels(rows: list[dict[str, Any]]) -> list[str]:
     lines = []
     for row in rows:
-        if "kernels" not in row:
+        if "parts" not in row:
             calls = ", ".join(f"{name} {rate:g}" for name, rate in row["calls_per_token"].items())
             lines += [f"{row['row']}: {'yes' if row['ok'] else 'NO'}. Calls per token: {calls or 'none'}.", ""]
             continue
-        lines += [f"{row['row']}, {row['us_per_step']} us in all:", ""]
-        lines += make_table(
-            ["kernel", "us per step", "launches", "MB", "GB/s", "floor us"],
-            [
-                (
-                    *(k["kernel"][:60], k["us_per_step"], k["launches_per_step"]),
-                    k["bytes_per_step"] / 1e6 if "bytes_per_step" in k else None,
-                    *(k.get("gb_per_s"), k.get("floor_us")),
-                )
-                for k in row["kernels"][:10]
-            ],
-        )
+        lines += [f"{row['row']}, {show(row['us'])} us in all, {show(row['floor_us'])} us by what it must read:", ""]
+        lines += table_of_parts(row["parts"][:10])
     return lines
+
+
+def table_of_parts(parts: list[dict[str, Any]]) -> list[str]:
+    """The lines of a step's profile, those with the most time to be won first."""
+    return make_table(
+        ["part", "times", "us", "share", "MB", "GB/s", "floor us"],
+        [
+            (
+                *(p["part"][:60], p["count"], p["us"], percent(p["share"])),
+                *(None if p["bytes"] is None else p["bytes"] / 1e6, p["gb_per_s"], p["floor_us"]),
+            )
+            for p in parts
+        ],
+    )
 
 
 def page_stages(rows: list[dict[str, Any]]) -> list[str]:

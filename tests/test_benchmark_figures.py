@@ -1,20 +1,10 @@
-"""What `make gpu` makes of what was measured: bytes and operations by arithmetic, shares, verdicts, the file."""
+"""What `make gpu` makes of what was measured: shares, verdicts, the file."""
 
 import json
-import time
 from typing import Any
 
-import pytest
-import torch
-
-from barkfast.config import FineConfig, GPTConfig
 from benchmarks import results, schema, table, targets
-from benchmarks.floors import fine_flop, kernel_bytes, pass_flop, step_bytes
 from benchmarks.gate import open_dtypes, read_gate
-from benchmarks.timing import queue_times, summarize, wall_times
-
-LARGE = GPTConfig(24, 16, 1024, 129_600, 10_048, bias=False)
-LARGE_FINE = FineConfig(24, 16, 1024, 1056, 1056, bias=False)
 
 
 def row(name: str, **entries: Any) -> dict[str, Any]:
@@ -32,60 +22,6 @@ def merged(**sections: list[dict[str, Any]]) -> dict[str, Any]:
 
 def verdicts(content: dict[str, Any]) -> dict[str, str]:
     return {target["name"]: target["verdict"] for target in content["targets"]}
-
-
-def test_step_bytes_are_those_of_the_arithmetic():
-    # 24 layers of 12 * 1024^2 weights and two norms of 1024, the last norm; 2 bytes each
-    layers = 24 * (12 * 1_048_576 + 2 * 1024) * 2 + 1024 * 2
-    parts = step_bytes(LARGE, dtype="bfloat16", context=510, candidates=10_001)
-    assert (parts.layers, parts.head, parts.kv) == (layers, 10_001 * 1024 * 2, 510 * 98_304)
-    assert round(parts.total / 1e6) == 675
-    coarse = step_bytes(LARGE, dtype="bfloat16", context=917, candidates=1024)
-    assert round(coarse.total / 1e6) == 696
-    # int8 matrices, nine rows of 1024 float32 scales per layer; all else as before
-    eight = step_bytes(LARGE, dtype="int8", context=917, candidates=1024)
-    assert eight.layers == 24 * (12 * 1_048_576 + 9 * 1024 * 4 + 2 * 1024 * 2) + 1024 * 2
-    assert (eight.head, eight.kv) == (coarse.head, coarse.kv)
-    assert step_bytes(LARGE, dtype="float32", context=1, candidates=1).layers == 2 * layers
-    # a batch reads weights once and every sequence's keys and values
-    many = step_bytes(LARGE, dtype="bfloat16", context=917, candidates=1024, batch=64)
-    assert (many.layers, many.head, many.kv) == (coarse.layers, coarse.head, 64 * coarse.kv)
-
-
-def test_biases_are_read_too():
-    small = GPTConfig(1, 1, 2, 10, 10, bias=True)
-    # weights 12 * 4, two norms' weights and biases 8, biases (3 + 1 + 4 + 1) * 2; the last norm 4
-    assert step_bytes(small, dtype="float16", context=0, candidates=0).layers == (48 + 8 + 18 + 4) * 2
-
-
-def test_kernel_bytes_add_up_to_the_steps():
-    for dtype in ("bfloat16", "int8"):
-        shape = {"dtype": dtype, "context": 917, "candidates": 1024}
-        parts = kernel_bytes(LARGE, **shape)
-        vector = ("norm_qkv", "decode_attention", "attention_out", "norm_fc_gelu", "proj_residual", "norm_head")
-        matrix = ("linear_qkv", "decode_attention", "linear_gelu", "linear_partial", "linear_head")
-        total = step_bytes(LARGE, **shape).total
-        for names in (vector, matrix):
-            assert sum(parts[name] for name in names) == pytest.approx(total, rel=0.01)
-
-
-def test_operations_are_those_of_the_arithmetic():
-    causal = 24 * (2 * 12 * 1024**2 * 885 + 2 * 885**2 * 1024)
-    assert pass_flop(LARGE, 885) == causal
-    assert causal == pytest.approx(0.573e12, rel=0.01)
-    one = 24 * (2 * 12 * 1024**2 * 1024 + 4 * 1024**3) + 2 * 1024 * 1024 * 1056
-    assert fine_flop(LARGE_FINE, 1024, 2) == 6 * one
-    assert 6 * one == pytest.approx(4.33e12, rel=0.01)
-
-
-def test_summaries():
-    values = [float(n) for n in range(100, 0, -1)]
-    assert summarize(values) == {"median": 50.5, "p95": 95.0, "min": 1.0, "max": 100.0, "n": 100}
-    assert summarize([3.0]) == {"median": 3.0, "p95": 3.0, "min": 3.0, "max": 3.0, "n": 1}
-    device = torch.device("cpu")
-    assert queue_times(device, [lambda: time.sleep(0.02)] * 2)[1] >= 20
-    assert len(wall_times(device, lambda: None, least=3, most=5, seconds=0)) == 3
-    assert len(wall_times(device, lambda: None, least=3, most=5, seconds=9)) == 5
 
 
 def test_what_the_gate_lets_through():

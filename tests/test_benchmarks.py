@@ -13,10 +13,9 @@ import torch
 
 from benchmarks import budget, gpu, gpu_tests, run, table
 from benchmarks.budget import Step
-from benchmarks.environment import ROOT
 from benchmarks.gpu_tests import TestRun, read_record
 from benchmarks.plan import Plan
-from benchmarks.process import Process, start
+from benchmarks.process import ROOT, Process, start
 from benchmarks.record import NotRun, Recorder, read_fragment, settle
 from benchmarks.run import Run
 from benchmarks.sanitizer import read_log

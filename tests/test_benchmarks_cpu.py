@@ -1,4 +1,4 @@
-"""What `make bench` makes of what was measured, and that all of it runs, with the smallest model."""
+"""What `make cpu` makes of what was measured, and that all of it runs, with the smallest model."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from benchmarks import schema
 from benchmarks.cpu import results, steps, table
 from benchmarks.cpu.run import CpuRun
 from benchmarks.cpu.targets import TARGETS
-from benchmarks.environment import ROOT
+from benchmarks.process import ROOT
 
 needs_native = pytest.mark.skipif(not native_status()[0], reason=f"native module {native_status()[1]}")
 

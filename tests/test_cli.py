@@ -275,6 +275,30 @@ def test_info_tells_what_is_here(work: Path, monkeypatch, capsys: pytest.Capture
     assert "demo: built in" in capsys.readouterr().out
 
 
+def test_info_holds_what_a_bug_report_needs(monkeypatch, capsys: pytest.CaptureFixture):
+    assert main(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert all(isinstance(line, str) for section in facts.values() for line in section.values())
+    assert {"sources", "python", "platform", "torch", "triton", "transformers"} <= facts["versions"].keys()
+    assert "digest " in facts["versions"]["sources"]
+    cpu = facts["devices"]["cpu"]
+    for fact in ("logical cores", "threads", "GiB free", "caches ", "instructions ", "governor ", "load "):
+        assert fact in cpu
+    assert facts["engines"].keys() == {"torch", "cpu", "cuda", "native module"}
+    assert all(line.startswith(("yes: ", "no: ")) for line in facts["engines"].values())
+    assert facts["chosen"].keys() == {"device", "engine", "dtype"}
+    assert facts["chosen"]["engine"] in facts["engines"] and facts["chosen"]["dtype"] != "auto"
+
+
+def test_info_names_a_setting_that_cannot_be_chosen(monkeypatch, capsys: pytest.CaptureFixture):
+    monkeypatch.setenv("BARKFAST_DEVICE", "cpu")
+    monkeypatch.setenv("BARKFAST_ENGINE", "abacus")
+    assert main(["info", "--json"]) == 0
+    chosen = json.loads(capsys.readouterr().out)["chosen"]
+    assert chosen["device"] == "cpu" and chosen["engine"].startswith("none: engine is 'abacus'")
+    assert "dtype" not in chosen
+
+
 def test_info_says_what_is_missing_and_where_it_looked(work: Path, monkeypatch, capsys: pytest.CaptureFixture):
     from huggingface_hub import constants
 

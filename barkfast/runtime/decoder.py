@@ -44,13 +44,21 @@ def check_job(job: Job, config: GPTConfig) -> None:
         )
 
 
-def check_window(job: FineJob, config: FineConfig) -> None:
-    """Refuse a window that the fine network cannot take."""
-    length, n_codebooks = job.window.shape
+def check_window(window: np.ndarray, config: FineConfig) -> None:
+    """Refuse a window, (frames, codebooks), that the fine network cannot take."""
+    length, n_codebooks = window.shape
     if length > config.block_size or n_codebooks != config.n_codes_total:
         raise InputError(
             f"a window of {length} frames and {n_codebooks} codebooks does not fit the fine network's "
             f"{config.block_size} positions and {config.n_codes_total} codebooks"
+        )
+
+
+def check_codebook(codebook: int, config: FineConfig) -> None:
+    """Refuse a codebook that the fine network does not predict."""
+    if not config.n_codes_given <= codebook < config.n_codes_total:
+        raise InputError(
+            f"codebook {codebook} cannot be predicted; expected {config.n_codes_given} to {config.n_codes_total - 1}"
         )
 
 
@@ -61,6 +69,11 @@ def not_finite(stage: str, step: int | None, dtype: object) -> EngineError:
         f"{where} are not finite: its weights hold NaN or infinity, or {dtype} is too small for them; "
         "try dtype='float32'"
     )
+
+
+def no_logits(slot: int) -> EngineError:
+    """The error for logits that were asked for when they are not there."""
+    return EngineError(f"slot {slot} has no logits to show; they are there right after a step that drew for it")
 
 
 def find_root(job: Job) -> Job:
@@ -103,6 +116,14 @@ class Decoder(ABC):
     @abstractmethod
     def release(self, slot: int) -> None:
         """Free a slot; an unfinished job ends here."""
+
+    @abstractmethod
+    def logits(self, slot: int) -> np.ndarray:
+        """What the last step drew from for this slot: (n,) float32 logits of its slice, then of the stop token, if any.
+
+        They are there right after `step`, for the slots that drew a token in it or stopped, and until another prompt
+        is admitted. Errors: EngineError for a slot without.
+        """
 
     @abstractmethod
     def to(self, device: str) -> None:
@@ -160,6 +181,14 @@ class Refiner(ABC):
     @abstractmethod
     def refine(self, job: FineJob) -> np.ndarray:
         """Return the window, (frames, codebooks) int32, with the job's codebooks predicted from its first frame on."""
+
+    @abstractmethod
+    def logits(self, window: np.ndarray, codebook: int) -> np.ndarray:
+        """Logits of one codebook in every frame of a window: (frames, codebooks) -> (frames, vocabulary) float32.
+
+        The window holds what the network is to see: in the codebook itself the pad id, or an earlier prediction.
+        Errors: InputError for a window or a codebook that the network cannot take.
+        """
 
     @abstractmethod
     def to(self, device: str) -> None:

@@ -13,19 +13,30 @@ from barkfast.jobs import FineJob, Job
 from barkfast.models.encodec import EncodecDecoder
 from barkfast.models.fine import FineGPT
 from barkfast.models.gpt import GPT, KVCache
-from barkfast.runtime.decoder import Codec, Decoder, Refiner, Step, check_job, not_finite
+from barkfast.runtime.decoder import (
+    Codec,
+    Decoder,
+    Refiner,
+    Step,
+    check_codebook,
+    check_job,
+    check_window,
+    no_logits,
+    not_finite,
+)
 from barkfast.runtime.sampling import Randomness, draw, probabilities
 
 
 @dataclass(slots=True)
 class Sequence:
-    """A job under way: its cache, the hidden state that predicts its next token, and how many it has drawn."""
+    """A job under way: its cache, the hidden state that predicts its next token, and what it drew so far, from what."""
 
     job: Job
     cache: KVCache
     hidden: Tensor
     drawn: int = 0
     done: bool = False
+    logits: Tensor | None = None
 
 
 class TorchDecoder(Decoder):
@@ -95,7 +106,7 @@ class TorchDecoder(Decoder):
     def _advance(self, slot: int, sequence: Sequence) -> Step:
         job = sequence.job
         first, end = job.slices[sequence.drawn % len(job.slices)]
-        logits = self._allowed_logits(sequence.hidden, first, end, job)
+        logits = sequence.logits = self._allowed_logits(sequence.hidden, first, end, job)
         if not torch.isfinite(logits).all():
             sequence.done = True
             return Step(slot, None, done=True, error=not_finite(self.stage, sequence.drawn + 1, self.dtype))
@@ -122,6 +133,12 @@ class TorchDecoder(Decoder):
             stop = self.model.logits(hidden, job.stop.token, job.stop.token + 1)
             logits = torch.cat([self.model.logits(hidden, first, end), stop], dim=-1)
         return logits[0]
+
+    def logits(self, slot: int) -> np.ndarray:
+        sequence = self._sequences.get(slot)
+        if sequence is None or sequence.logits is None:
+            raise no_logits(slot)
+        return sequence.logits.float().cpu().numpy()
 
     def release(self, slot: int) -> None:
         sequence = self._sequences.pop(slot)
@@ -155,6 +172,13 @@ class TorchRefiner(Refiner):
                 codes = draw(probs[job.first_frame :], job.sampling, generator)
             window[job.first_frame :, codebook] = codes
         return window.to(torch.int32).cpu().numpy()
+
+    @torch.inference_mode()
+    def logits(self, window: np.ndarray, codebook: int) -> np.ndarray:
+        check_window(window, self.model.config)
+        check_codebook(codebook, self.model.config)
+        codes = torch.from_numpy(window.astype(np.int64)).to(self.device)
+        return self.model(codes[None], codebook)[0].float().cpu().numpy()
 
 
 class TorchCodec(Codec):

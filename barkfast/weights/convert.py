@@ -40,6 +40,7 @@ def convert(
     *,
     small: bool = False,
     force: bool = False,
+    tokenizer: bool = True,
 ) -> Path:
     """Write the model `src` as the folder `dst`, which barkfast and transformers' BarkModel both open.
 
@@ -56,6 +57,7 @@ def convert(
         voices: True for those of the model, False for none, or a folder of .npz files or in Hugging Face's layout.
         small: as `open_model`.
         force: replace `dst` if it is an earlier conversion; nothing else is ever replaced.
+        tokenizer: whether to look for the tokenizer's files.
     Returns: the absolute path of `dst`.
     Errors: InputError before any work; those of `open_model`.
     """
@@ -69,7 +71,7 @@ def convert(
     with _building(target) as folder:
         checkpoint = open_model(src, small=small, codec=codec)
         _write_model(checkpoint, folder, stored)
-        if not copy_tokenizer(checkpoint, folder):
+        if tokenizer and not copy_tokenizer(checkpoint, folder):
             logger.warning("no tokenizer found for %s: to read text, set BARKFAST_TOKENIZER", checkpoint.name)
         if voices is not False:
             copy_voices(checkpoint, folder, None if voices is True else Path(voices))

@@ -1,4 +1,4 @@
-"""`make bench`: check, time, compare, and write it all down, whatever goes wrong on the way.
+"""`make cpu`: check, time, compare, and write it all down, whatever goes wrong on the way.
 
 Every step is a process with a time limit and a number of threads. Results are written anew after every step, so that
 nothing is lost if this process is ended from outside.
@@ -11,11 +11,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from barkfast.bench.processor import count_cores
 from barkfast.native import native_status
 from benchmarks.cpu import steps, table
-from benchmarks.cpu.environment import count_cores
 from benchmarks.cpu.run import CpuRun
-from benchmarks.environment import ROOT
+from benchmarks.process import ROOT
 from benchmarks.runner import prepare_environment, report
 
 

@@ -1,7 +1,5 @@
 """The networks under test, on the native engine or on torch's: nothing here falls back from one to the other."""
 
-import time
-from collections.abc import Sequence
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -9,7 +7,6 @@ from typing import Any
 import torch
 
 from barkfast.bark import Bark
-from barkfast.jobs import Job
 from barkfast.native import load_native, native_status
 from barkfast.runtime import select
 from barkfast.runtime.decoder import Codec, Decoder, Refiner
@@ -71,29 +68,6 @@ def open_bark(plan: Plan, size: str, dtype: str, engine: str = "cpu") -> Bark:
     for part in ("text", "coarse", "fine", "codec"):
         require_engine(bark.parts.network(part), engine)
     return bark
-
-
-def step_times(decoder: Decoder, jobs: Sequence[Job], *, skip: int = 2) -> list[float]:
-    """Milliseconds of each step of jobs that run together, but for the first `skip` and the prompts before them.
-
-    Jobs that end early are an error: fewer would be running than are said to be.
-    """
-    slots = [decoder.admit(job) for job in jobs]
-    times: list[float] = []
-    try:
-        for _ in range(min(job.steps for job in jobs)):
-            start = time.perf_counter()
-            steps = decoder.step()
-            times.append((time.perf_counter() - start) * 1e3)
-            for step in steps:
-                if step.error is not None:
-                    raise step.error
-            if any(step.done and step.token is None for step in steps):
-                break
-    finally:
-        for slot in slots:
-            decoder.release(slot)
-    return times[skip:]
 
 
 def use_threads(plan: Plan) -> None:

@@ -1,4 +1,4 @@
-"""One run of every step of `make bench`, in order, whatever goes wrong on the way; written down anew after each."""
+"""One run of every step of `make cpu`, in order, whatever goes wrong on the way; written down anew after each."""
 
 import time
 from typing import Any

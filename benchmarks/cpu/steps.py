@@ -1,4 +1,4 @@
-"""The steps of `make bench`, in the order of their worth, and how long each may take."""
+"""The steps of `make cpu`, in the order of their worth, and how long each may take."""
 
 from benchmarks.step import Step
 

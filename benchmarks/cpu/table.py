@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.clip import STAGES
+from barkfast.bench.case import STAGES
 from benchmarks.table import (
     Pages,
     Results,
@@ -13,6 +13,7 @@ from benchmarks.table import (
     render_sections,
     render_targets,
     show,
+    table_of_parts,
 )
 
 Rows = list[dict[str, Any]]
@@ -207,11 +208,9 @@ def page_load(rows: Rows) -> list[str]:
 def page_profile(rows: Rows) -> list[str]:
     lines: list[str] = []
     for row in rows:
-        lines += [f"{row['row']}: {row['us']} us a step, its parts timed alone:", ""]
-        lines += make_table(
-            ["part", "times", "us", "share", "GB/s"],
-            [(p["part"], p["count"], p["us"], percent(p["share"]), p.get("gb_per_s")) for p in row["parts"]],
-        )
+        floor = f"{show(row['floor_us'])} us by what it must read"
+        lines += [f"{row['row']}: {show(row['us'])} us a step, {floor}; its parts timed alone:", ""]
+        lines += table_of_parts(row["parts"])
     return lines
 
 

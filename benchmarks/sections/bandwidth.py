@@ -6,9 +6,9 @@ import torch
 import triton
 import triton.language as tl
 
+from barkfast.bench.timing import in_row, queue_times, summarize
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
-from benchmarks.timing import in_row, queue_times, summarize
 
 PROGRAMS_PER_SM = 8
 

@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from barkfast.bench.floors import step_bytes
+from barkfast.bench.timing import in_row, queue_times, summarize
 from barkfast.runtime.cuda.decoder import CudaDecoder
 from barkfast.runtime.cuda.device import Options, on_device
 from barkfast.runtime.cuda.run import STEPS_PER_REPLAY
 from barkfast_kernels.slots import FAILED
 from benchmarks import inputs, models
-from benchmarks.floors import step_bytes
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
-from benchmarks.timing import in_row, queue_times, summarize
 
 # Prompt before the first timed step, for a context of about 300, 917 and 1000 in the middle of a round.
 PROMPTS = {"semantic": (280, 980), "coarse": (897, 280)}

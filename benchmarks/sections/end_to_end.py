@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from barkfast.bark import Bark
-from benchmarks import inputs, models
-from benchmarks.clip import clip_row, speak
-from benchmarks.environment import smi_used_bytes
+from barkfast.bench.case import FULL_VOICE, NO_VOICE, Case, Clip, speak
+from barkfast.bench.environment import smi_used_bytes
+from benchmarks import models
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
+from benchmarks.rows import clip_row
 
 CASES = (("large", "bfloat16"), ("large", "int8"), ("small", "bfloat16"))
 LEAST, MOST = 5, 20
@@ -54,15 +55,14 @@ def time_clip(plan: Plan, size: str, dtype: str, with_voice: bool, share: float)
     """Whole clips after one that warms up, as many as fit in `share` seconds."""
     begin = time.monotonic()
     bark, _ = bark_of(plan, size, dtype)
-    voice = inputs.full_voice(bark.layout) if with_voice else None
+    case = Case(voice=FULL_VOICE if with_voice else NO_VOICE, seconds=plan.clip_s)
     if not plan.smoke:
-        speak(bark, voice, clip_s=plan.clip_s, seed=0)
-    clips: list[list[float]] = []
+        speak(bark, case, 0)
+    clips: list[Clip] = []
     least, most = (1, 1) if plan.smoke else (LEAST, MOST)
     while len(clips) < least or (len(clips) < most and time.monotonic() - begin < share):
-        stages, audio_s = speak(bark, voice, clip_s=plan.clip_s, seed=1 + len(clips))
-        clips.append(stages)
-    return {"size": size, "dtype": dtype, "voice": with_voice} | clip_row(clips, audio_s)
+        clips.append(speak(bark, case, 1 + len(clips)))
+    return {"size": size, "dtype": dtype, "voice": with_voice} | clip_row(clips)
 
 
 def memory(plan: Plan, size: str, dtype: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The device and the versions, in a process of their own: even asking a device can hang."""
 
-from benchmarks.environment import describe, try_device
+from barkfast.bench.environment import describe_machine
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
 from benchmarks.results import SMOKE_DEVICE
@@ -8,4 +8,5 @@ from benchmarks.results import SMOKE_DEVICE
 
 def run(plan: Plan, record: Recorder) -> None:
     """One row."""
-    record.measure("environment", lambda: describe({"name": SMOKE_DEVICE} if plan.smoke else try_device()))
+    smoke = {"device": {"name": SMOKE_DEVICE}} if plan.smoke else {}
+    record.measure("environment", lambda: describe_machine(plan.device_name) | smoke)

@@ -3,9 +3,10 @@
 from typing import Any
 
 import numpy as np
-import torch
 
-from barkfast.config import Sampling
+from barkfast.bench.compare import count_equal, rms_ratio
+from barkfast.bench.gate import CODEC_LIMITS, FINE_SHARES, LOGITS_LIMITS
+from barkfast.bench.walk import GREEDY
 from barkfast.jobs import FineJob, Job
 from barkfast.runtime import select
 from barkfast.runtime.cuda.decoder import CudaDecoder
@@ -16,12 +17,8 @@ from benchmarks.plan import Plan
 from benchmarks.record import Recorder
 
 SIZE = "nano"
-GREEDY = Sampling(0)
-# Root mean square of the logits' error over that of the logits. The target is 0.01 for 16 bits; only beyond these
-# something must be wrong, rather than rounded.
-LOGITS_LIMIT = {"float16": 0.02, "bfloat16": 0.05, "int8": 0.10}
-# Of two nearly equal logits another rounding may take the other, and 6 * 1024 codes are drawn from 1024 logits each.
-FINE_SHARE = 0.99
+# The target is 0.01 for 16 bits; only beyond these something must be wrong, rather than rounded.
+LIMITS = LOGITS_LIMITS["cuda"]
 
 
 def run(plan: Plan, record: Recorder) -> None:
@@ -62,7 +59,7 @@ def check_tokens(plan: Plan, stage: str, n_slots: int) -> dict[str, Any]:
     plain = select.build_decoder(stage, weights.config, weights.tensors, models.placement(plan, "float32", "torch"))
     expected = plain.run(jobs)
     actual = cuda_decoder(plan, stage, "float32", n_slots=n_slots).run(jobs)
-    equal = sum(int((a == e).sum()) for a, e in zip(actual, expected, strict=True) if len(a) == len(e))
+    equal = sum(count_equal(e, a) for a, e in zip(actual, expected, strict=True))
     total = sum(map(len, expected))
     return {"ok": equal == total, "equal": equal, "tokens": total, "slots": n_slots}
 
@@ -81,7 +78,7 @@ def check_fine(plan: Plan) -> dict[str, Any]:
     models.require_engine(networks[1])
     filled = [network.refine(job) for network in networks]
     share = float((filled[0] == filled[1]).mean())
-    return {"ok": share >= FINE_SHARE, "equal_share": round(share, 5), "frames": frames}
+    return {"ok": share >= FINE_SHARES["cuda"], "equal_share": round(share, 5), "frames": frames}
 
 
 def check_codec(plan: Plan) -> dict[str, Any]:
@@ -94,25 +91,23 @@ def check_codec(plan: Plan) -> dict[str, Any]:
     ]
     models.require_engine(networks[1])
     samples = [network.decode(codes) for network in networks]
-    error = float(np.linalg.norm(samples[1] - samples[0]) / np.linalg.norm(samples[0]))
-    return {"ok": error < 0.02, "rms_ratio": error}
+    error = rms_ratio(*samples)
+    return {"ok": error < CODEC_LIMITS["cuda"], "rms_ratio": error}
 
 
-def prompt_logits(plan: Plan, dtype: str) -> torch.Tensor:
-    """The logits after a prompt and one step."""
+def prompt_logits(plan: Plan, dtype: str) -> np.ndarray:
+    """The logits after a prompt."""
     decoder = cuda_decoder(plan, "coarse", dtype)
     job = greedy_jobs(plan, "coarse", 1)[0]
     slot = decoder.admit(job)
-    logits = decoder.vocabulary.logits[0].float().cpu().clone()
-    decoder.release(slot)
-    return logits
+    decoder.step()
+    return decoder.logits(slot)
 
 
 def check_logits(plan: Plan, dtype: str) -> dict[str, Any]:
     """How far logits are from float32's."""
-    expected, actual = prompt_logits(plan, "float32"), prompt_logits(plan, dtype)
-    ratio = float((actual - expected).norm() / expected.norm())
-    return {"ok": ratio < LOGITS_LIMIT[dtype], "dtype": dtype, "rms_ratio": ratio}
+    ratio = rms_ratio(prompt_logits(plan, "float32"), prompt_logits(plan, dtype))
+    return {"ok": ratio < LIMITS[dtype], "dtype": dtype, "rms_ratio": ratio}
 
 
 def check_graphs(plan: Plan) -> dict[str, Any]:

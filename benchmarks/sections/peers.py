@@ -2,9 +2,7 @@
 
 import importlib.util
 
-import torch
-
-from benchmarks.peers import time_reference, time_transformers
+from benchmarks.peers import time_peer
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
 
@@ -14,9 +12,8 @@ BARK_S = 35
 
 
 def run(plan: Plan, record: Recorder) -> None:
-    """Large, BarkModel in bfloat16."""
+    """Large, BarkModel in half precision."""
     most = 1 if plan.smoke else MOST
-    dtype = torch.float32 if plan.smoke else torch.bfloat16
     leave = BARK_S if importlib.util.find_spec("bark") else 0
-    record.measure("transformers", lambda: time_transformers(plan, plan.largest, dtype, most=most, leave=leave))
-    record.measure("bark", lambda: time_reference(plan, plan.largest, most=most))
+    record.measure("transformers", lambda: time_peer(plan, "transformers", plan.largest, most=most, leave=leave))
+    record.measure("bark", lambda: time_peer(plan, "bark", plan.largest, most=most))

@@ -1,24 +1,20 @@
 """Where a step's time goes, kernel by kernel, and whether the host ever makes the device wait."""
 
-import json
 import warnings
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from functools import lru_cache
 
 import torch
 
+from barkfast.bench.profile import measure_rate
+from barkfast.bench.profile_cuda import profile_cuda, trace_events
+from barkfast.bench.profile_parts import centred_job
 from barkfast.runtime.cuda.decoder import CudaDecoder
-from barkfast.runtime.cuda.device import Options, on_device
-from barkfast.runtime.cuda.run import STEPS_PER_REPLAY
 from benchmarks import inputs, models
-from benchmarks.floors import DATASHEET, kernel_bytes
 from benchmarks.plan import Plan
 from benchmarks.record import NotRun, Recorder, Row
 
-REPLAYS = 4
-PROMPT = 897
+CONTEXT = 917
 # Calls that make the host wait until the device has nothing left to do.
 FORBIDDEN = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaMemcpy", "cuStreamSynchronize", "cuCtxSynchronize")
 
@@ -26,98 +22,30 @@ FORBIDDEN = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaMemcpy", "cu
 def run(plan: Plan, record: Recorder) -> None:
     """Coarse steps, whose context is that of speech with a voice."""
     record.measure("no synchronisation in the loop", lambda: count_calls(plan))
-    cases = (
-        [("float32", 1, True)] if plan.smoke else [("bfloat16", 1, True), ("bfloat16", 1, False), ("int8", 1, False)]
-    )
-    for dtype, batch, pdl in [*cases, *([] if plan.smoke else [("bfloat16", 64, False)])]:
-        name = f"kernels of a {plan.largest} {dtype} step, batch {batch}, {'with' if pdl else 'without'} PDL"
-        record.measure(name, lambda a=(dtype, batch, pdl): profile_step(plan, *a), dtype=dtype)
+    cases = [("float32", 1)] if plan.smoke else [("bfloat16", 1), ("int8", 1), ("bfloat16", 64)]
+    for dtype, batch in cases:
+        name = f"kernels of a {plan.largest} {dtype} step, batch {batch}"
+        record.measure(name, lambda a=(dtype, batch): profile_step(plan, *a), dtype=dtype)
 
 
-def trace(plan: Plan, work: Callable[[], object], path: Path) -> list[dict[str, Any]]:
-    """What the device and the CUDA runtime did during `work`, as events of Chrome's trace format."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as profiler
-
-    kinds = [ProfilerActivity.CPU] if plan.smoke else [ProfilerActivity.CPU, ProfilerActivity.CUDA]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with profiler(activities=kinds) as profile:
-            work()
-            if plan.device.type == "cuda":
-                torch.cuda.synchronize(plan.device)
-    profile.export_chrome_trace(str(path))
-    events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
-    path.unlink()
-    return [event for event in events if event.get("ph") == "X"]
+@lru_cache(maxsize=1)
+def read_rate(plan: Plan) -> float:
+    """What floors refer to, in GB/s."""
+    return measure_rate(plan.device_name, quick=plan.smoke)
 
 
-def decoder_of(plan: Plan, dtype: str, batch: int, pdl: bool) -> CudaDecoder:
-    options = Options(graphs=True, pdl=pdl and Options.for_device(plan.device).pdl)
-    return models.build_decoder(plan, plan.largest, dtype, "coarse", n_slots=batch, options=options)
-
-
-def profile_step(plan: Plan, dtype: str, batch: int, pdl: bool) -> Row:
-    """Microseconds per step of each kernel; with PDL a kernel's time includes its wait for the one before."""
-    decoder = decoder_of(plan, dtype, batch, pdl)
+def profile_step(plan: Plan, dtype: str, batch: int) -> Row:
+    """Microseconds of a step, and of each of its kernels alone."""
+    decoder = models.build_decoder(plan, plan.largest, dtype, "coarse", n_slots=batch)
     layout = inputs.checkpoint(plan, plan.largest).layout
-    n = 1 if plan.smoke else REPLAYS
-    with on_device(decoder.device):
-        jobs = [inputs.step_job("coarse", layout, PROMPT, 2 + 2 * n * STEPS_PER_REPLAY, i) for i in range(batch)]
-        slots = [decoder.admit(job) for job in jobs]
-
-        def replay() -> None:
-            for _ in range(n):
-                decoder.launch(slots, STEPS_PER_REPLAY)
-
-        replay()
-        events = trace(plan, replay, plan.work / f"trace-{dtype}-{batch}-{pdl}.json")
-    steps = n * STEPS_PER_REPLAY
-    context = PROMPT + 1.5 * steps
-    storage = str(models.storage(plan, dtype)).removeprefix("torch.")
-    rows = inputs.candidates(jobs[0])
-    shape = {"dtype": dtype, "context": context, "candidates": rows, "batch": batch, "storage": storage}
-    kernels = tabulate([e for e in events if e.get("cat") == "kernel"], steps, kernel_bytes(decoder.config, **shape))
-    if not kernels and not plan.smoke:
-        raise RuntimeError("the profiler saw no kernels; is CUPTI usable here?")
-    return {
-        "dtype": dtype,
-        "batch": batch,
-        "pdl": pdl,
-        "context": context,
-        "kernels": kernels,
-        "us_per_step": round(sum(kernel["us_per_step"] for kernel in kernels), 2),
-    }
-
-
-def tabulate(events: list[dict[str, Any]], steps: int, n_bytes: dict[str, int]) -> list[dict[str, Any]]:
-    """A line per kernel, the longest first: time, launches and, where known, bytes per step and their rate."""
-    spent: Counter[str] = Counter()
-    launches: Counter[str] = Counter()
-    for event in events:
-        spent[event["name"]] += event["dur"]
-        launches[event["name"]] += 1
-    bandwidth = DATASHEET.get(torch.cuda.get_device_name(0), (None,))[0] if torch.cuda.is_available() else None
-    lines = []
-    for name, microseconds in spent.most_common():
-        line = {
-            "kernel": name[:120],
-            "us_per_step": round(microseconds / steps, 2),
-            "launches_per_step": round(launches[name] / steps, 2),
-        }
-        size = next((size for piece, size in n_bytes.items() if piece in name), None)
-        if size is not None:
-            line["bytes_per_step"] = size
-            line["gb_per_s"] = round(size * steps / microseconds / 1e3, 1)
-            line["floor_us"] = round(size / bandwidth / 1e3, 2) if bandwidth else None
-        lines.append(line)
-    return lines
+    jobs = [centred_job(decoder, layout, "coarse", CONTEXT, quick=plan.smoke, seed=i) for i in range(batch)]
+    return profile_cuda(decoder, jobs, context=CONTEXT, read_gb_per_s=read_rate(plan), quick=plan.smoke)
 
 
 def count_calls(plan: Plan) -> Row:
     """Runtime calls of a short and of a longer job: what grows from one to the other is in the loop."""
     dtype = "float32" if plan.smoke else "bfloat16"
-    decoder = decoder_of(plan, dtype, 1, True)
+    decoder = models.build_decoder(plan, plan.largest, dtype, "coarse")
     layout = inputs.checkpoint(plan, plan.largest).layout
     lengths = (2, 3) if plan.smoke else (41, 121)
     counts = []
@@ -125,7 +53,7 @@ def count_calls(plan: Plan) -> Row:
         # Once without the profiler: graphs are captured then.
         decoder.run([inputs.step_job("coarse", layout, 300, steps, 0)])
         job = inputs.step_job("coarse", layout, 300, steps, 0)
-        events = trace(plan, lambda job=job: decoder.run([job]), plan.work / f"trace-run-{steps}.json")
+        events = trace_events(plan.device, lambda job=job: decoder.run([job]))
         runtime = [e["name"] for e in events if e.get("cat") in ("cuda_runtime", "cuda_driver")]
         counts.append(Counter(runtime))
     if plan.smoke:

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from barkfast.bench.floors import fine_flop, pass_flop
+from barkfast.bench.timing import in_row, queue_times, summarize, wall_times
 from barkfast.config import FineConfig, Sampling
 from barkfast.jobs import FineJob
 from barkfast.runtime import select
@@ -13,10 +15,8 @@ from barkfast.runtime.cuda.device import on_device
 from barkfast.runtime.sampling import Randomness
 from barkfast.stages.semantic import semantic_job
 from benchmarks import inputs, models
-from benchmarks.floors import fine_flop, pass_flop
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
-from benchmarks.timing import in_row, queue_times, summarize, wall_times
 
 CASES = (("large", "bfloat16"), ("large", "int8"), ("small", "bfloat16"))
 # A voice-less or voiced semantic prompt, and coarse prompts in the middle and at the end of a clip.

@@ -87,7 +87,7 @@ def logits_of_a_prompt(job: Job, **options: object) -> torch.Tensor:
     slot = decoder.admit(job)
     for _ in range(job.steps):
         decoder.step()
-    return torch.from_numpy(decoder._native.logits(slot))
+    return torch.from_numpy(decoder.logits(slot))
 
 
 # int8 rounds weights and activations to 1/127 of a row's largest, int4 weights to 1/8 of a group's.
@@ -152,7 +152,7 @@ def test_draws_are_those_of_the_kernels_reference(sampling: Sampling) -> None:
     slot = decoder.admit(job)
     for i in range(job.steps):
         (step,) = decoder.step()
-        logits = torch.from_numpy(decoder._native.logits(slot))
+        logits = torch.from_numpy(decoder.logits(slot))
         noise = gumbel_noise_reference(seed, 0, 1, first + i, torch.arange(len(logits)))
         kept = filter_reference(logits, sampling.top_p or 2.0, sampling.top_k or 0)
         assert step.token == job.slices[i % 2][0] + int((kept / sampling.temperature + noise).argmax())
@@ -164,7 +164,7 @@ def test_a_likely_stop_token_ends_a_job() -> None:
     decoder = cpu_decoder()
     slot = decoder.admit(dataclasses.replace(job, stop=Stop(STOP)))
     decoder.step()
-    p = float(torch.from_numpy(decoder._native.logits(slot)).div(0.8).softmax(0)[-1])
+    p = float(torch.from_numpy(decoder.logits(slot)).div(0.8).softmax(0)[-1])
     decoder.release(slot)
     for factor, n in ((0.999, 0), (1.001, 1)):
         tokens = decoder.run([dataclasses.replace(fresh(job), stop=Stop(STOP, p * factor))])[0]

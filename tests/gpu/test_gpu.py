@@ -87,9 +87,11 @@ def logits_after(decoder: CudaDecoder, job: Job, forced: np.ndarray) -> torch.Te
     """Logits that decide the token after `forced`, which are fed after the prompt as another job's tokens would be."""
     longer = np.concatenate([job.prompt, forced]).astype(np.int32)
     chained = dataclasses.replace(job, prompt=longer, extends=job, steps=1)
-    decoder.release(decoder.admit(chained))
-    first, end = decoder.vocabulary.ranges[0]
-    return decoder.vocabulary.logits[0, : end - first].double().cpu()
+    slot = decoder.admit(chained)
+    decoder.step()
+    logits = torch.from_numpy(decoder.logits(slot)).double()
+    decoder.release(slot)
+    return logits
 
 
 @HALVES

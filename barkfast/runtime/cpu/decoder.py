@@ -17,7 +17,7 @@ from barkfast.config import GPTConfig
 from barkfast.errors import EngineError, InputError
 from barkfast.jobs import Job
 from barkfast.runtime.cpu.packing import Format, Packed, require_native
-from barkfast.runtime.decoder import Decoder, KeptSlots, Step, check_job, find_root, not_finite, raise_first
+from barkfast.runtime.decoder import Decoder, KeptSlots, Step, check_job, find_root, no_logits, not_finite, raise_first
 from barkfast.runtime.sampling import STAGE_KEYS, Randomness
 
 MAX_SLOTS = 64
@@ -179,6 +179,17 @@ class CpuDecoder(Decoder):
             self._native.rest(slot)
             if seat.finished:
                 self._kept[slot] = seat.job
+
+    def logits(self, slot: int) -> np.ndarray:
+        with self._turn:
+            seat = self.seats.get(slot)
+            # The native module would show those of the job that had the slot before.
+            if seat is None or not (seat.reported or seat.done):
+                raise no_logits(slot)
+            try:
+                return self._native.logits(slot)
+            except ValueError as error:
+                raise no_logits(slot) from error
 
     def run(
         self,

@@ -9,7 +9,7 @@ from barkfast.config import FineConfig
 from barkfast.errors import EngineError, InputError
 from barkfast.jobs import FineJob
 from barkfast.runtime.cpu.packing import Packed, require_native
-from barkfast.runtime.decoder import Refiner, check_window, not_finite
+from barkfast.runtime.decoder import Refiner, check_codebook, check_window, not_finite
 from barkfast.runtime.sampling import Randomness
 
 
@@ -49,7 +49,7 @@ class CpuRefiner(Refiner):
             )
 
     def refine(self, job: FineJob) -> np.ndarray:
-        check_window(job, self.config)
+        check_window(job.window, self.config)
         sampling = job.sampling
         seed, first_draw = 0, 0
         if not sampling.greedy:
@@ -70,6 +70,10 @@ class CpuRefiner(Refiner):
             raise not_finite("fine", None, self.dtype)
         return window
 
-    def logits(self, codes: np.ndarray, codebook: int) -> np.ndarray:
-        """Logits of one codebook for all frames, as of FineGPT: (frames, codebooks) -> (frames, vocabulary) float32."""
-        return self._native.logits(codes, codebook)
+    def logits(self, window: np.ndarray, codebook: int) -> np.ndarray:
+        check_window(window, self.config)
+        check_codebook(codebook, self.config)
+        try:
+            return self._native.logits(window.astype(np.int32), codebook)
+        except ValueError as error:
+            raise InputError(str(error)) from error

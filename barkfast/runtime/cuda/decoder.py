@@ -17,7 +17,16 @@ from barkfast.runtime.cuda.prefill import Prefill
 from barkfast.runtime.cuda.run import Run, Seat
 from barkfast.runtime.cuda.state import Snapshot, State
 from barkfast.runtime.cuda.step import DecodeStep, Slices, Vocabulary
-from barkfast.runtime.decoder import Decoder, KeptSlots, Step, check_job, find_root, not_finite, raise_first
+from barkfast.runtime.decoder import (
+    Decoder,
+    KeptSlots,
+    Step,
+    check_job,
+    find_root,
+    no_logits,
+    not_finite,
+    raise_first,
+)
 from barkfast.runtime.sampling import STAGE_KEYS, Randomness
 from barkfast_kernels.slots import FAILED, FINISHED, RUNNING, STOPPED, pack_slot
 
@@ -74,6 +83,8 @@ class CudaDecoder(Decoder):
             self._vocabularies: dict[tuple[Slices, int], Vocabulary] = {}
             self.vocabulary: Vocabulary | None = None
             self._row_lists: dict[int, tuple[list[int], Tensor]] = {}
+            # Slot -> row of the vocabulary's logits; of the launch before, others are overwritten.
+            self._logit_rows: dict[int, int] = {}
             self._snapshots = [Snapshot(self.state), Snapshot(self.state)]
             self.n_snapshots = 0
 
@@ -188,6 +199,7 @@ class CudaDecoder(Decoder):
             self._step.draw(prefill.rows, vocabulary, filtered=filtered)
 
         self.graphs.run(("prompt", bucket, filtered, vocabulary.ranges, vocabulary.stop_row), work)
+        self._logit_rows = {slot: 0}
         seat.launched = 1
         while seat.launched <= seat.forced:
             self.launch([slot], 1)
@@ -210,6 +222,7 @@ class CudaDecoder(Decoder):
                 self._step.run(rows, vocabulary, filtered=filtered)
 
         self.graphs.run(("step", batch, n, filtered, vocabulary.ranges, vocabulary.stop_row), work)
+        self._logit_rows = {slot: row for row, slot in enumerate(sorted(slots))}
         for slot in slots:
             seat = self.seats[slot]
             seat.launched = min(seat.launched + n, seat.limit)
@@ -257,6 +270,15 @@ class CudaDecoder(Decoder):
         seat = self.seats.pop(slot)
         if seat.finished:
             self._kept[slot] = seat.job
+
+    def logits(self, slot: int) -> np.ndarray:
+        seat = self.seats.get(slot)
+        if seat is None or not seat.reported or slot not in self._logit_rows or self.vocabulary is None:
+            raise no_logits(slot)
+        first, end = seat.job.slices[(seat.reported - 1) % len(seat.job.slices)]
+        width = end - first + (seat.job.stop is not None)
+        with on_device(self.device):
+            return self.vocabulary.logits[self._logit_rows[slot], :width].cpu().numpy().copy()
 
     def run(
         self,

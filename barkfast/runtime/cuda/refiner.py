@@ -12,7 +12,7 @@ from barkfast.runtime.cuda.device import Options, on_device, upload
 from barkfast.runtime.cuda.graphs import Graphs
 from barkfast.runtime.cuda.network import Network, load_network
 from barkfast.runtime.cuda.prefill import Trunk
-from barkfast.runtime.decoder import Refiner, check_window, not_finite
+from barkfast.runtime.decoder import Refiner, check_codebook, check_window, not_finite
 from barkfast.runtime.sampling import STAGE_KEYS, Randomness
 from barkfast_kernels.embed_codes import embed_codes
 from barkfast_kernels.flash_attention import flash_attention
@@ -40,19 +40,25 @@ class FinePass:
 
     def run(self, length: int, first_codebook: int, codebook_size: int) -> None:
         """Predict codebooks `first_codebook`.. of the first `length` frames, ids below `codebook_size`."""
+        codes = self.codes[:length]
+        for codebook in range(first_codebook, self.n_codebooks):
+            logits = self.predict(length, codebook)
+            sample_codes(
+                logits, codes, self.draw, codebook=codebook, codebook_size=codebook_size, stage=STAGE_KEYS["fine"]
+            )
+
+    def predict(self, length: int, codebook: int) -> Tensor:
+        """Logits of one codebook for the first `length` frames: (length, vocabulary), overwritten by the next call."""
         network, codes = self.network, self.codes[:length]
 
         def attend(layer: int, qkv: Tensor, out: Tensor) -> None:
             flash_attention(qkv, out, n_head=network.config.n_head, causal=False)
 
-        for codebook in range(first_codebook, self.n_codebooks):
-            embed_codes(codes, network.tables, network.wpe, self.trunk.x[:length], codebook=codebook)
-            hidden = self.trunk.normalize(*self.trunk.run(length, attend))
-            logits = self._logits[:length]
-            torch.mm(hidden, network.heads[codebook - self.n_given].t(), out=logits)
-            sample_codes(
-                logits, codes, self.draw, codebook=codebook, codebook_size=codebook_size, stage=STAGE_KEYS["fine"]
-            )
+        embed_codes(codes, network.tables, network.wpe, self.trunk.x[:length], codebook=codebook)
+        hidden = self.trunk.normalize(*self.trunk.run(length, attend))
+        logits = self._logits[:length]
+        torch.mm(hidden, network.heads[codebook - self.n_given].t(), out=logits)
+        return logits
 
 
 class CudaRefiner(Refiner):
@@ -99,7 +105,7 @@ class CudaRefiner(Refiner):
         torch.cuda.empty_cache()
 
     def refine(self, job: FineJob) -> np.ndarray:
-        check_window(job, self.config)
+        check_window(job.window, self.config)
         length = len(job.window)
         work, sampling = self._pass, job.sampling
         seed, first_draw = 0, 0
@@ -121,3 +127,10 @@ class CudaRefiner(Refiner):
             if int(work.draw[STATUS.value]) == FAILED.value:
                 raise not_finite("fine", None, self._network.dtype)
         return window
+
+    def logits(self, window: np.ndarray, codebook: int) -> np.ndarray:
+        check_window(window, self.config)
+        check_codebook(codebook, self.config)
+        with on_device(self.device):
+            upload(self._pass.codes[: len(window)], torch.from_numpy(window.astype(np.int32)))
+            return self._pass.predict(len(window), codebook).float().cpu().numpy().copy()

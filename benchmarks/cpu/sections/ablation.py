@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from barkfast.bench.compare import rms_ratio
 from barkfast.models.gpt import GPT, KVCache
 from barkfast.runtime import select
 from barkfast.weights import open_model
@@ -147,7 +148,7 @@ def measure_error(plan: Plan, size: str, variant: Variant) -> dict[str, Any]:
             given = keep if first and variant.first is round_bf16 else variant.given
             rounded = by(plain[name].detach())
             if name != "lm_head":
-                errors.append(relative(plain[name], rounded))
+                errors.append(rms_ratio(plain[name].numpy(), rounded.numpy()))
             layer.weight = nn.Parameter(rounded, requires_grad=False)
             hooks.append(layer.register_forward_pre_hook(lambda _, x, given=given: (given(x[0]),)))
         actual = logits(plan, model, size)
@@ -160,9 +161,5 @@ def measure_error(plan: Plan, size: str, variant: Variant) -> dict[str, Any]:
         "size": size,
         "bits_per_weight": variant.bits,
         "weights_rms_ratio": sum(errors) / len(errors),
-        "logits_rms_ratio": relative(expected, actual),
+        "logits_rms_ratio": rms_ratio(expected.numpy(), actual.numpy()),
     }
-
-
-def relative(expected: Tensor, actual: Tensor) -> float:
-    return float((actual.double() - expected.double()).norm() / expected.double().norm())

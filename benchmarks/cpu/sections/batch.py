@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from barkfast.bench.floors import decoder_step_bytes
+from barkfast.bench.steps import step_times
+from barkfast.bench.timing import in_row, summarize
 from benchmarks import inputs
 from benchmarks.cpu import networks
-from benchmarks.cpu.floors import packed_step_bytes
 from benchmarks.cpu.sizes import model_size
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
-from benchmarks.timing import in_row, summarize
 
 BATCHES = (1, 4, 8)
 PROMPTS = {"semantic": 270, "coarse": 600}
@@ -36,11 +37,9 @@ def time_batch(plan: Plan, size: str, dtype: str, stage: str, batch: int, alone:
     layout = inputs.checkpoint(plan, size).layout
     steps = 8 if plan.smoke else STEPS
     jobs = [inputs.step_job(stage, layout, PROMPTS[stage], steps, seed) for seed in range(batch)]
-    times = networks.step_times(decoder, jobs)
-    if not times:
-        raise RuntimeError("a job ended before a step could be timed")
+    times = step_times(decoder, jobs)
     context = PROMPTS[stage] + steps / 2
-    parts = packed_step_bytes(decoder, dtype, context, inputs.candidates(jobs[0]), batch)
+    parts = decoder_step_bytes(decoder, context=context, candidates=inputs.candidates(jobs[0]), batch=batch)
     middle = summarize(times)["median"]
     return {
         "size": size,

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from barkfast.bark import Bark
-from benchmarks import inputs
-from benchmarks.clip import clip_row, speak
+from barkfast.bench.case import FULL_VOICE, NO_VOICE, Case, Clip, speak
 from benchmarks.cpu import networks
 from benchmarks.cpu.sizes import model_size
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
+from benchmarks.rows import clip_row
 
 # What targets are set for is measured more often.
 OFTEN, MOST = ("small int8",), 3
@@ -27,7 +27,7 @@ def run(plan: Plan, record: Recorder, part: str) -> None:
     bark = networks.open_bark(plan, size, dtype)
     loaded = peak_bytes()
     most = MOST if f"{size_name} {dtype}" in OFTEN and not plan.smoke else 1
-    speak(bark, None, clip_s=min(WARM_UP_S, plan.clip_s), seed=0)
+    speak(bark, Case(seconds=min(WARM_UP_S, plan.clip_s)), 0)
     for voice in (True, False):
         name = f"{size} {dtype}, {'full voice' if voice else 'no voice'}, {plan.threads} threads"
         work = lambda voice=voice: time_clips(plan, bark, size, dtype, voice, most)  # noqa: E731
@@ -38,13 +38,12 @@ def run(plan: Plan, record: Recorder, part: str) -> None:
 
 def time_clips(plan: Plan, bark: Bark, size: str, dtype: str, with_voice: bool, most: int) -> dict[str, Any]:
     """Whole clips, as many as there is time for."""
-    voice = inputs.full_voice(bark.layout) if with_voice else None
-    clips: list[list[float]] = []
-    while not clips or (len(clips) < most and plan.time_left > 2.5 * sum(clips[-1])):
-        stages, audio_s = speak(bark, voice, clip_s=plan.clip_s, seed=1 + len(clips))
-        clips.append(stages)
+    case = Case(voice=FULL_VOICE if with_voice else NO_VOICE, seconds=plan.clip_s)
+    clips: list[Clip] = []
+    while not clips or (len(clips) < most and plan.time_left > 2.5 * sum(clips[-1].seconds.values())):
+        clips.append(speak(bark, case, 1 + len(clips)))
     row = {"size": size, "dtype": dtype, "voice": with_voice, "threads": plan.threads}
-    return row | clip_row(clips, audio_s)
+    return row | clip_row(clips)
 
 
 def peak_bytes() -> int:

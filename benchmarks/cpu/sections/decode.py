@@ -2,14 +2,15 @@
 
 from typing import Any
 
+from barkfast.bench.floors import decoder_step_bytes
+from barkfast.bench.steps import step_times
+from barkfast.bench.timing import in_row
 from benchmarks import inputs
 from benchmarks.cpu import networks
-from benchmarks.cpu.floors import packed_step_bytes
 from benchmarks.cpu.sizes import model_size
 from benchmarks.cpu.steps import DTYPES
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
-from benchmarks.timing import in_row
 
 # Prompt before the first step: a short context, and one as long as it gets.
 PROMPTS = {"semantic": (270, 950), "coarse": (270, 885)}
@@ -40,11 +41,11 @@ def time_step(plan: Plan, size: str, dtype: str, stage: str, engine: str, prompt
     times: list[float] = []
     for seed in range(1 if plan.smoke or engine == "torch" else ROUNDS):
         job = inputs.step_job(stage, layout, prompt, steps, seed)
-        times += networks.step_times(decoder, [job])
+        times += step_times(decoder, [job])
     if len(times) < LEAST_STEPS:
         raise RuntimeError(f"the job ended after {len(times)} timed steps; expected at least {LEAST_STEPS}")
     context = prompt + steps / 2
-    parts = packed_step_bytes(decoder, dtype, context, inputs.candidates(job))
+    parts = decoder_step_bytes(decoder, context=context, candidates=inputs.candidates(job))
     return {
         "size": size,
         "dtype": dtype,

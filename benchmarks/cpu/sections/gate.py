@@ -3,20 +3,18 @@
 from typing import Any
 
 import numpy as np
-import torch
 
+from barkfast.bench.compare import count_equal, rms_ratio
+from barkfast.bench.gate import CODEC_LIMITS, FINE_SHARES
+from barkfast.bench.walk import GREEDY
 from barkfast.jobs import FineJob, Job
 from barkfast.stages.semantic import semantic_job
 from benchmarks import inputs
 from benchmarks.cpu import networks
-from benchmarks.cpu.logits import GREEDY, check_logits, relative
+from benchmarks.cpu.logits import check_logits
 from benchmarks.cpu.steps import DTYPES
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
-
-# 6 * 1024 codes are drawn from 1024 logits each: of two nearly equal ones another rounding may take the other.
-FINE_SHARE = 0.999
-CODEC_LIMIT = 1e-3
 
 
 def run(plan: Plan, record: Recorder) -> None:
@@ -48,7 +46,7 @@ def greedy_job(plan: Plan, size: str, stage: str, seed: int = 0) -> Job:
 
 
 def compare(expected: list[np.ndarray], actual: list[np.ndarray]) -> dict[str, Any]:
-    equal = sum(int((a == e).sum()) for a, e in zip(actual, expected, strict=True) if len(a) == len(e))
+    equal = sum(count_equal(e, a) for a, e in zip(actual, expected, strict=True))
     total = sum(map(len, expected))
     return {"ok": equal == total > 0, "equal": equal, "tokens": total}
 
@@ -77,12 +75,12 @@ def check_fine(plan: Plan) -> dict[str, Any]:
     engines = ("torch", "cpu")
     expected, actual = (networks.build_refiner(plan, "nano", "float32", engine).refine(job) for engine in engines)
     share = float((expected == actual).mean())
-    return {"ok": share >= FINE_SHARE, "equal_share": round(share, 6)}
+    return {"ok": share >= FINE_SHARES["cpu"], "equal_share": round(share, 6)}
 
 
 def check_codec(plan: Plan, size: str) -> dict[str, Any]:
     """Samples of random codes."""
     codes = np.random.default_rng(0).integers(0, 1024, (8, 200)).astype(np.int32)
     expected, actual = (networks.build_codec(plan, size, engine=engine).decode(codes) for engine in ("torch", "cpu"))
-    error = relative(torch.from_numpy(expected), torch.from_numpy(actual))
-    return {"ok": error < CODEC_LIMIT, "rms_ratio": error}
+    error = rms_ratio(expected, actual)
+    return {"ok": error < CODEC_LIMITS["cpu"], "rms_ratio": error}

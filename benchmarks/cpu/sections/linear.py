@@ -11,11 +11,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from barkfast.bench.timing import in_row, summarize, wall_times
 from barkfast.weights.random import SIZES
 from benchmarks.cpu.networks import require_native
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
-from benchmarks.timing import in_row, summarize, wall_times
 
 FORMATS = {"float32": "f32", "bfloat16": "bf16", "int8": "int8", "int4": "int4"}
 TORCH = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -6,12 +6,12 @@ import sys
 from functools import partial
 from typing import Any
 
+from barkfast.bench.timing import in_row
 from barkfast.cache import cache_bytes, cache_folder
 from benchmarks.cpu.sizes import model_size
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
 from benchmarks.sources import source, vocabulary
-from benchmarks.timing import in_row
 
 # Size -> dtypes. What is packed here the later sections find, so that they all start warm.
 CASES = {"small": ("int8", "bfloat16", "float32", "int4"), "large": ("int8",)}

@@ -2,34 +2,25 @@
 
 from typing import Any
 
-import torch
-
-from benchmarks import inputs
 from benchmarks.cpu import networks
 from benchmarks.cpu.sizes import model_size
-from benchmarks.peers import time_reference, time_transformers
+from benchmarks.peers import time_peer
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
 
 # No target is set for it: a shorter clip will do, and is said to be one.
-TRANSFORMERS_S = 5.0
+LENGTHS = {"bark": None, "transformers": 5.0}
 
 
 def run(plan: Plan, record: Recorder, part: str) -> None:
     """In float32, as both run on a CPU by default; one clip each, for it takes minutes."""
     networks.use_threads(plan)
     size = model_size(plan, part)
-    voice = inputs.full_voice(inputs.checkpoint(plan, size).layout)
-    same = {"size": size, "voice": True, "threads": plan.threads}
-    options: dict[str, Any] = {"voice": voice, "warm": False}
+    for name, most_s in LENGTHS.items():
 
-    def reference() -> dict[str, Any]:
-        return same | {"peer": "bark"} | time_reference(plan, size, **options)
+        def work(name: str = name, most_s: float | None = most_s) -> dict[str, Any]:
+            clip_s = plan.clip_s if most_s is None else min(plan.clip_s, most_s)
+            row = time_peer(plan, name, size, voice=True, warm=False, clip_s=clip_s)
+            return {"size": size, "voice": True, "threads": plan.threads, "peer": name} | row
 
-    def transformers() -> dict[str, Any]:
-        clip_s = min(plan.clip_s, TRANSFORMERS_S)
-        row = time_transformers(plan, size, torch.float32, clip_s=clip_s, **options)
-        return same | {"peer": "transformers"} | row
-
-    record.measure(f"bark {size}, full voice", reference)
-    record.measure(f"transformers {size}, full voice", transformers)
+        record.measure(f"{name} {size}, full voice", work)

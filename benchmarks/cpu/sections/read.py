@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
+from barkfast.bench.timing import in_row, summarize, wall_times
 from benchmarks.cpu.networks import require_native
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
-from benchmarks.timing import in_row, summarize, wall_times
 
 
 def run(plan: Plan, record: Recorder, part: str) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from barkfast.bench.floors import fine_flop, pass_flop
+from barkfast.bench.timing import in_row, summarize, wall_times
 from barkfast.config import Sampling
 from barkfast.jobs import FineJob, Job
 from barkfast.runtime.decoder import Refiner
@@ -16,10 +18,8 @@ from benchmarks import inputs
 from benchmarks.cpu import networks
 from benchmarks.cpu.sizes import model_size
 from benchmarks.cpu.steps import DTYPES
-from benchmarks.floors import fine_flop, pass_flop
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
-from benchmarks.timing import in_row, summarize, wall_times
 
 # Positions: those of every semantic prompt, and of a coarse one at full history.
 PROMPTS = {"semantic": 257, "coarse": 887}

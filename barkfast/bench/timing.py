@@ -1,4 +1,4 @@
-"""Time on a device: events between queued work on a GPU, the clock around it elsewhere."""
+"""Time on a device: events between queued work on CUDA, the clock around it elsewhere."""
 
 import math
 import time
@@ -9,7 +9,7 @@ import torch
 
 
 def summarize(values: Sequence[float]) -> dict[str, Any]:
-    """Median, 95th percentile (the smallest value that 95 % do not exceed), extremes and count."""
+    """Median, 95th percentile (the smallest value that 95 % do not exceed), extremes and count of one or more."""
     ordered = sorted(values)
     n = len(ordered)
     middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
@@ -30,13 +30,22 @@ def in_row(name: str, values: Sequence[float], digits: int = 4) -> dict[str, Any
     }
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def queue_times(device: torch.device, works: Sequence[Callable[[], object]]) -> list[float]:
-    """Milliseconds between the ends of `works`, queued one behind the other without waiting in between."""
+    """Milliseconds between the ends of `works`, queued one behind the other; only CUDA does not wait in between."""
     if device.type != "cuda":
         times = []
         for work in works:
             start = time.perf_counter()
             work()
+            synchronize(device)
             times.append((time.perf_counter() - start) * 1e3)
         return times
     events = [torch.cuda.Event(enable_timing=True) for _ in range(len(works) + 1)]
@@ -57,7 +66,6 @@ def wall_times(
     while len(times) < least or (len(times) < most and time.monotonic() - begin < seconds):
         start = time.perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         times.append((time.perf_counter() - start) * 1e3)
     return times

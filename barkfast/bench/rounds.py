@@ -1,0 +1,216 @@
+"""Contenders in turn: who is loaded, who speaks when, and what becomes of the result meanwhile."""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from barkfast.bench.batch import time_batches
+from barkfast.bench.case import FULL_VOICE, NO_VOICE, STAGES, Case, Clip, tokenizer_of
+from barkfast.bench.contenders import OURS, Contender, NotRun
+from barkfast.bench.limits import Limits, measure_limits
+from barkfast.bench.memory import check_memory, tidy
+from barkfast.bench.peers import hugging_face_folder
+from barkfast.bench.result import (
+    FAILED,
+    NOT_RUN,
+    OK,
+    describe_clips,
+    describe_limits,
+    new_result,
+    new_row,
+    write_result,
+)
+from barkfast.errors import BarkfastError, InputError
+from barkfast.runtime.select import half_dtype
+from barkfast.weights.convert import convert
+
+# Length of the clip that warms up, where whole ones take long.
+WARM_UP_S = 0.5
+# Seconds for the limit of the codec's dtype, where it is not that of the networks.
+CODEC_LIMIT_S = 2.0
+Say = Callable[[str], None]
+Make = Callable[[str, Case], Contender]
+
+
+class Run:
+    """A result as far as it goes, and the contenders that are still speaking.
+
+    Args:
+        whole: whether everything of ours that was to be measured was.
+    """
+
+    def __init__(self, case: Case, repeats: int, out: Path | None, say: Say) -> None:
+        self.case, self.repeats, self.out, self.say = case, repeats, out, say
+        self._begin = time.monotonic()
+        self.contenders: list[Contender] = []
+        self.clips: dict[str, list[tuple[int, Clip]]] = {}
+        self.limits: dict[str, Limits] = {}
+        self.whole = True
+        self._shared: Case | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self.result = new_result(case, repeats)
+
+    def measure(self, compare: Sequence[str], trace: Path | None, budget_s: float, make: Make) -> None:
+        """Limits, contenders in turn, a trace."""
+        tidy()
+        self.save()
+        self.say("measuring how fast this machine reads memory and multiplies matrices")
+        self._measure_limits()
+        names = (OURS, *compare)
+        self.result["contenders"] = [new_row(name) for name in names]
+        for name in names:
+            self._load(name, make)
+        self._speak_in_turn(budget_s)
+        if trace is not None:
+            self._try("the trace", lambda: self._trace(trace))
+        self.close()
+
+    def time_batches(self, batches: Sequence[int]) -> None:
+        """Steps of several jobs, once all others are gone."""
+        if not batches:
+            return
+        self.say("timing steps of several jobs together")
+
+        def work() -> None:
+            self.result["batch"] = time_batches(self.case, batches)
+
+        self._try("batches", work)
+
+    def _measure_limits(self) -> None:
+        device, dtype = self.case.device, self.case.dtype
+        limits = codec_limits = measure_limits(device, dtype)
+        codec = "float16" if self.case.engine == "cuda" and dtype != "float32" else "float32"
+        if codec != dtype:
+            codec_limits = measure_limits(device, codec, seconds=CODEC_LIMIT_S)
+        self.limits = {stage: codec_limits if stage == "codec" else limits for stage in STAGES}
+        self.result["limits"] = describe_limits(limits, codec_limits)
+        self.save()
+
+    def _trace(self, path: Path) -> None:
+        for contender in self.contenders:
+            if contender.name == OURS:
+                self.say(f"writing a trace to {path}")
+                contender.trace(path, self.case.seed)
+
+    def _try(self, what: str, work: Callable[[], None]) -> None:
+        """What comes last must not take with it what is there."""
+        try:
+            work()
+        except Exception as error:
+            self.whole = False
+            self.say(f"{what}: {_reason(error)}")
+        self.save()
+
+    def _peers_case(self) -> Case:
+        """The case with a model that all peers open, and from which they load the same numbers as we do."""
+        if self._shared is None:
+            checkpoint = self.case.open()
+            if hugging_face_folder(checkpoint) is not None:
+                self._shared = self.case
+                return self.case
+            self.say("writing the weights down for the peers")
+            self._folder = self._folder or tempfile.TemporaryDirectory(prefix="barkfast-bench-")
+            place = convert(
+                self.case.model,
+                Path(self._folder.name) / "model",
+                "float32",
+                voices=self.case.voice not in (NO_VOICE, FULL_VOICE),
+                small=self.case.small,
+                tokenizer=tokenizer_of(checkpoint) is None,
+            )
+            self._shared = replace(self.case, model=str(place), small=False)
+        return self._shared
+
+    def _load(self, name: str, make: Make) -> None:
+        """Load one and let it warm up; one that cannot take part says why in the result."""
+        row = self._row_of(name)
+        try:
+            if name != OURS:
+                check_memory(_as_peer(self.case, name), name)
+            contender = make(name, self.case if name == OURS else self._peers_case())
+            self.say(f"loading {name}")
+            # Whatever happens from here on, it is closed.
+            self.contenders.append(contender)
+            contender.load()
+            row |= {"version": contender.version, "dtype": contender.dtype, "start_up": contender.start_up}
+            # Elsewhere the first clip compiles kernels for every length that comes up in it.
+            short = None if self.case.device.startswith("cuda") else min(WARM_UP_S, self.case.seconds)
+            contender.speak(self.case.seed, short)
+            row |= {"status": OK, "reason": ""}
+        except (NotRun, InputError) as error:
+            self._drop(name, NOT_RUN, error)
+        except Exception as error:
+            self._drop(name, FAILED, error)
+        self.save()
+
+    def _row_of(self, name: str) -> dict[str, Any]:
+        return next(row for row in self.result["contenders"] if row["name"] == name)
+
+    def _drop(self, name: str, status: str, error: Exception) -> None:
+        """Write down why one takes no further part."""
+        reason = _reason(error)
+        self.say(f"{name}: {status}: {reason}")
+        self._row_of(name).update(status=status, reason=reason)
+        self.whole = self.whole and name != OURS
+        for contender in [one for one in self.contenders if one.name == name]:
+            contender.close()
+            self.contenders.remove(contender)
+
+    def _speak_in_turn(self, budget_s: float) -> None:
+        """Rounds, each contender once in each; a peer sits out where it would not be done within the budget."""
+        begin = time.monotonic()
+        took: dict[str, float] = {}
+        for i in range(self.repeats):
+            for contender in list(self.contenders):
+                start = time.monotonic()
+                if i and contender.name != OURS and start - begin + took[contender.name] > budget_s:
+                    continue
+                try:
+                    self._speak(contender, i)
+                except Exception as error:
+                    self._drop(contender.name, FAILED, error)
+                took[contender.name] = time.monotonic() - start
+                self.save()
+
+    def _speak(self, contender: Contender, i: int) -> None:
+        seed = self.case.seed + i
+        clip = contender.speak(seed)
+        self.say(f"clip {i + 1} of {self.repeats}: {contender.name}, real-time factor {clip.real_time_factor:.3g}")
+        spoken = self.clips.setdefault(contender.name, [])
+        spoken.append((seed, clip))
+        self._row_of(contender.name).update(describe_clips(spoken, contender.work, self.limits))
+        self._row_of(contender.name)["memory"] = contender.memory()
+
+    def close(self) -> None:
+        """End all contenders that are still there, and remove what was written for them."""
+        while self.contenders:
+            self.contenders.pop().close()
+        if self._folder is not None:
+            self._folder.cleanup()
+        self._folder = self._shared = None
+
+    def finish(self, status: str) -> dict[str, Any]:
+        """Give the result its status, write it, and return it."""
+        self.result["status"] = status
+        self.save()
+        return self.result
+
+    def save(self) -> None:
+        """Write the result as it is now."""
+        self.result["seconds"] = time.monotonic() - self._begin
+        if self.out is not None:
+            write_result(self.result, self.out)
+
+
+def _reason(error: Exception) -> str:
+    """One line; of what was raised on purpose the message alone."""
+    text = str(error) if isinstance(error, NotRun | BarkfastError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
+
+
+def _as_peer(case: Case, name: str) -> Case:
+    """What a peer needs memory for: the same networks in plain torch."""
+    return replace(case, engine="torch", dtype="float32" if name == "bark" else half_dtype(case.device))

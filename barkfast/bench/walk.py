@@ -1,0 +1,195 @@
+"""A network led along the tokens that another one chose, so that both are asked the same at every step."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from barkfast.bench.case import KINDS
+from barkfast.bench.compare import count_equal
+from barkfast.config import FineConfig, Layout, Sampling
+from barkfast.errors import EngineError
+from barkfast.jobs import FineJob, Job
+from barkfast.runtime import select
+from barkfast.runtime.decoder import Decoder, Refiner
+from barkfast.stages.coarse import CoarseWindows
+from barkfast.stages.semantic import semantic_job
+from barkfast.weights import Checkpoint
+
+GREEDY = Sampling(0)
+PARTS = {"semantic": "text", "coarse": "coarse", "fine": "fine", "codec": "codec"}
+Voice = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What a network said at each position of a path.
+
+    Args:
+        logits: of each position, (n,) float32.
+        tokens: (positions,) the likeliest token of each, the network's own choice, whatever the path went on with.
+    """
+
+    logits: list[np.ndarray]
+    tokens: np.ndarray
+
+    @classmethod
+    def joined(cls, walks: "Sequence[Walk]") -> "Walk":
+        """Several as one, one after the other."""
+        return cls([row for walk in walks for row in walk.logits], np.concatenate([walk.tokens for walk in walks]))
+
+
+def build_network(checkpoint: Checkpoint, stage: str, place: select.Placement) -> Any:
+    """The decoder, refiner or codec of a stage.
+
+    Errors: EngineError if another engine serves in the place of the one that was asked for.
+    """
+    network: Any
+    if stage == "codec":
+        codec = checkpoint.codec()
+        if place.device == "mps":
+            # Its LSTM does not run there.
+            place = replace(place, device="cpu", home="cpu")
+        network = select.build_codec(codec.config, codec.tensors, place)
+    else:
+        weights = checkpoint.stage(PARTS[stage])
+        if isinstance(weights.config, FineConfig):
+            network = select.build_refiner(weights.config, weights.tensors, place, weights.content)
+        else:
+            network = select.build_decoder(stage, weights.config, weights.tensors, place, weights.content)
+    kind = type(network).__name__
+    if not kind.startswith(KINDS[place.engine]):
+        raise EngineError(f"{kind} serves in the place of the {place.engine} engine; the log says why")
+    return network
+
+
+def greedy_semantic(layout: Layout, text_ids: np.ndarray, voice: Voice | None, steps: int) -> Job:
+    """The semantic stage's job for a text, greedy, of at most `steps` tokens."""
+    history = None if voice is None else voice["semantic_prompt"]
+    job = semantic_job(text_ids, layout, GREEDY, history=history)
+    return replace(job, steps=min(steps, job.steps))
+
+
+def greedy_coarse(layout: Layout, semantic: np.ndarray, voice: Voice | None, steps: int) -> Job:
+    """The coarse stage's first job for semantic tokens (n,), greedy, of at most `steps` tokens."""
+    history = None if voice is None else (voice["semantic_prompt"], voice["coarse_prompt"])
+    job = CoarseWindows(semantic, layout, GREEDY, history=history).next_job()
+    assert job is not None
+    return replace(job, steps=min(steps, job.steps))
+
+
+def greedy_fine(layout: Layout, coarse: np.ndarray, voice: Voice | None, history: int) -> FineJob:
+    """A window of the last `history` frames of a voice, and of coarse codes (n, frames) that want filling."""
+    past = np.zeros((layout.fine.n_codebooks, 0)) if voice is None else voice["fine_prompt"][:, -history:]
+    n_past, n_given = past.shape[1], len(coarse)
+    window = np.full((n_past + coarse.shape[1], layout.fine.n_codebooks), layout.codebook_size, np.int32)
+    window[:n_past] = past.T
+    window[n_past:, :n_given] = coarse.T
+    return FineJob(window, n_past, n_given, layout.codebook_size, GREEDY)
+
+
+def walk(decoder: Decoder, job: Job, path: np.ndarray | None = None) -> Walk:
+    """Take a greedy job's steps along a path, or along the network's own choices.
+
+    Args:
+        path: (positions,) tokens; the stop token may be its last. None for what the network itself chooses.
+    Errors: EngineError for logits that are not finite.
+    """
+    logits: list[np.ndarray] = []
+    tokens: list[int] = []
+    job = job if path is None else replace(job, steps=len(path))
+    while len(tokens) < job.steps:
+        slot = decoder.admit(_go_on(job, path[: len(tokens)]) if path is not None and tokens else job)
+        try:
+            done = False
+            while not done:
+                (step,) = decoder.step()
+                if step.error is not None:
+                    raise step.error
+                logits.append(decoder.logits(slot))
+                tokens.append(_chosen(job, step.token))
+                done = step.done or (path is not None and tokens[-1] != path[len(tokens) - 1])
+        finally:
+            decoder.release(slot)
+        if path is None:
+            break
+    return Walk(logits, np.array(tokens, np.int32))
+
+
+def run_greedy(decoder: Decoder, job: Job) -> np.ndarray:
+    """The tokens of a job that runs by itself, the stop token behind them if that ended it."""
+    tokens = decoder.run([job])[0]
+    return tokens if len(tokens) == job.steps else np.append(tokens, _chosen(job, None)).astype(np.int32)
+
+
+def without_stop(job: Job, tokens: np.ndarray) -> np.ndarray:
+    """The tokens of a walk that are tokens of its stage."""
+    return tokens if job.stop is None else tokens[tokens != job.stop.token]
+
+
+def _chosen(job: Job, token: int | None) -> int:
+    if token is not None:
+        return token
+    assert job.stop is not None
+    return job.stop.token
+
+
+def _go_on(job: Job, path: np.ndarray) -> Job:
+    """The rest of a job, the first steps of which went along `path`."""
+    turn = len(path) % len(job.slices)
+    return replace(
+        job,
+        prompt=np.concatenate([job.prompt, path]).astype(np.int32),
+        steps=job.steps - len(path),
+        slices=job.slices[turn:] + job.slices[:turn],
+        # A copy, that no engine knows: what it remembers of the job itself went along its own choices.
+        extends=replace(job),
+    )
+
+
+def walk_fine(refiner: Refiner, job: FineJob, path: np.ndarray) -> Walk:
+    """What the fine network says of each frame and codebook that a job fills, given those before it.
+
+    Args:
+        path: (frames, codebooks) the window, filled.
+    Errors: EngineError for logits that are not finite.
+    """
+    window, fill = job.window.copy(), slice(job.first_frame, None)
+    walks = []
+    for codebook in range(job.first_codebook, window.shape[1]):
+        rows = refiner.logits(window, codebook)[fill, : job.codebook_size]
+        if not np.isfinite(rows).all():
+            raise EngineError(f"the fine network's logits of codebook {codebook} are not finite")
+        walks.append(Walk(list(rows), rows.argmax(-1).astype(np.int32)))
+        window[fill, codebook] = path[fill, codebook]
+    return Walk.joined(walks)
+
+
+def filled(job: FineJob, window: np.ndarray) -> np.ndarray:
+    """The codes of a filled window in the order in which `walk_fine` goes through them, (positions,)."""
+    return window[job.first_frame :, job.first_codebook :].T.ravel()
+
+
+def count_alone(decoder: Decoder, job: Job, path: np.ndarray, own: np.ndarray) -> tuple[int, int]:
+    """How many tokens of a job that runs by itself are those it chose step by step, and of how many.
+
+    Counted up to the first of its own choices that the path did not follow: from there on it was led elsewhere.
+
+    Args:
+        path, own: (positions,) where `walk` led it, and what it chose.
+    """
+    elsewhere = np.flatnonzero(own != path)
+    n = int(elsewhere[0]) + 1 if len(elsewhere) else len(own)
+    tokens = run_greedy(decoder, replace(job, steps=len(path)))[:n]
+    return count_equal(own[:n], tokens), n
+
+
+def count_likeliest(refiner: Refiner, job: FineJob, window: np.ndarray) -> tuple[int, int]:
+    """How many codes of a filled window are the likeliest by the network's own logits, and of how many.
+
+    Of the first codebook that was filled: it sees nothing yet that rounding may have chosen.
+    """
+    rows = refiner.logits(job.window, job.first_codebook)[job.first_frame :, : job.codebook_size]
+    codes = window[job.first_frame :, job.first_codebook]
+    return int((rows[np.arange(len(codes)), codes] == rows.max(-1)).sum()), len(codes)

@@ -1,0 +1,153 @@
+"""`barkfast bench`: how fast it is here, checked first, beside others and beside what the machine can do."""
+
+import argparse
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from barkfast.cli.checks import naming
+from barkfast.errors import InputError
+
+
+def add_parser(commands: Any) -> None:
+    """Add the sub-command."""
+    parser = commands.add_parser(
+        "bench",
+        help="check, then time every stage of a clip, beside peers and the machine's limits",
+        description=(
+            "Check that this machine computes what it should, then time clips stage by stage. Exit status 1 if the "
+            "check fails, or if anything that was asked for could not be measured; what was measured is kept."
+        ),
+    )
+    parser.add_argument("--model", help="demo, random:small, suno/bark, a hub id or a folder (default: as found)")
+    parser.add_argument("--small", action="store_true", help="the small networks, where the model has both sizes")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16, int8 or int4")
+    parser.add_argument("--engine", default="auto", help="auto, or one that `barkfast info` lists")
+    parser.add_argument(
+        "--voice", default="none", help='"none", "full" for one that fills every history, a name, or an .npz file'
+    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of a clip (default: 10)")
+    parser.add_argument("--repeats", type=int, default=5, help="clips; slow peers speak fewer (default: 5)")
+    parser.add_argument(
+        "--batch", default="1,2,4,8", metavar="N,N", help="jobs together, timed by the step (default: 1,2,4,8)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the first clip; the next ones count up")
+    parser.add_argument("--compare", default="", metavar="PEERS", help="bark, transformers, or both with a comma")
+    parser.add_argument(
+        "--json", metavar="FILE", help='the result as json; "-" prints it, a folder gets a file with a telling name'
+    )
+    parser.add_argument("--plot", metavar="FOLDER", help="draw pictures of the result into a folder")
+    parser.add_argument("--trace", metavar="FILE", help="write a Chrome trace of one more clip")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check what can be checked, then measure, print and draw."""
+    peers = [name.strip() for name in args.compare.split(",") if name.strip()]
+    if args.repeats < 1:
+        raise InputError(f"--repeats is {args.repeats}; expected at least 1 clip")
+    if not 0 <= args.seed < 2**62:
+        raise InputError(f"--seed is {args.seed}; expected 0 to {2**62 - 1}")
+
+    from barkfast.bench.batch import check_batches
+    from barkfast.bench.bench import Interrupted, check_arguments, run_bench
+    from barkfast.bench.case import Case
+    from barkfast.bench.peers import find_peers
+    from barkfast.bench.report import print_result
+    from barkfast.bench.result import COMPLETE, OK, RED
+
+    with naming("--seconds"):
+        case = Case(
+            args.model, args.device, args.dtype, args.engine, args.voice, args.seconds, args.seed, small=args.small
+        )
+    with naming("--batch"):
+        batches = _read_numbers(args.batch)
+        check_batches(batches)
+    with naming("--compare"):
+        find_peers(peers)
+    case = case.resolve()
+    trace = None if args.trace is None else Path(args.trace)
+    plain = args.json == "-"
+    out = None if args.json is None or plain else _result_path(Path(args.json), case)
+    for option, path in (("--json", out), ("--trace", trace)):
+        with naming(option):
+            check_arguments((), 1, path, None)
+    if args.plot is not None:
+        with naming("--plot"):
+            _check_folder(Path(args.plot))
+    # With the result on standard output, everything for people goes beside it.
+    people = sys.stderr if plain else sys.stdout
+    interrupt = None
+    try:
+        result = run_bench(
+            case, compare=peers, repeats=args.repeats, out=out, trace=trace, batches=batches, say=_clock()
+        )
+    except Interrupted as error:
+        result, interrupt = error.result, error
+    print_result(result, people)
+    if plain:
+        print(json.dumps(result, indent=1, allow_nan=False))
+    if out is not None:
+        print(f"{out}: the result, {result['status']}", file=people)
+    if interrupt is not None:
+        raise interrupt
+    if args.plot is not None and result["status"] != RED:
+        from barkfast.bench.plots import plot_all
+
+        for path in plot_all(result, Path(args.plot)):
+            print(path, file=people)
+    whole = result["status"] == COMPLETE and all(row["status"] == OK for row in result["contenders"])
+    return 0 if whole else 1
+
+
+def _read_numbers(text: str) -> list[int]:
+    """Whole numbers with commas between."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not all(word.isdecimal() for word in words):
+        raise InputError(f"expected whole numbers with commas between, such as 1,4,8, not {text!r}")
+    return [int(word) for word in words]
+
+
+def _clock() -> Callable[[str], None]:
+    """Says what is going on, and how many seconds into the run."""
+    begin = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"barkfast: {time.monotonic() - begin:4.0f} s: {line}", file=sys.stderr, flush=True)
+
+    return say
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise InputError unless pictures can be drawn and written there; makes the folder."""
+    from barkfast.bench.page import require_matplotlib
+    from barkfast.files import check_writable
+
+    require_matplotlib()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder}: {error.strerror or error}; choose another one") from error
+    check_writable(folder / "waterfall.png")
+
+
+def _result_path(path: Path, case: Any) -> Path:
+    """The file itself, or in a folder a new one named after machine, model, dtype and day."""
+    if not path.is_dir():
+        return path
+    from barkfast.bench.environment import describe_machine
+
+    machine = describe_machine(case.device)
+    model = Path(case.open().name).name
+    words = ("bench", machine["device"]["name"], model, case.dtype, machine["date"][:10])
+    stem = re.sub(r"[^a-z0-9]+", "-", " ".join(words).lower()).strip("-")
+    found, n = path / f"{stem}.json", 1
+    while found.exists():
+        n += 1
+        found = path / f"{stem}-{n}.json"
+    return found

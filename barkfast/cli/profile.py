@@ -1,0 +1,112 @@
+"""`barkfast profile`: the time of each kernel of one decode step, beside the time that reading its bytes takes."""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+# What is to be won is the time beyond the floor.
+COLUMNS = ("part", "times", "us", "share", "MB", "GB/s", "floor us", "to be won us")
+
+
+def add_parser(commands: Any) -> None:
+    """Add the sub-command."""
+    parser = commands.add_parser(
+        "profile",
+        help="time each kernel of a decode step against what it must read",
+        description="Time one decode step and each of its kernels, beside the time that reading their bytes takes on "
+        "this machine: how much there is to be won, and where.",
+    )
+    parser.add_argument("--model", help="demo, random:small, random:large, suno/bark, a hub id or a folder")
+    parser.add_argument("--small", action="store_true", help="the small networks, where the model has both sizes")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16, int8 or int4")
+    parser.add_argument("--engine", default="auto", help="auto, or one that `barkfast info` lists")
+    parser.add_argument(
+        "--stage", choices=("semantic", "coarse"), default="coarse", help="whose step (default: coarse)"
+    )
+    parser.add_argument(
+        "--context", type=int, metavar="N", help="positions it attends to (default: as usual in speech)"
+    )
+    parser.add_argument("--json", action="store_true", help="print it as json, with the machine it was measured on")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load the one network, profile it, and print what there is to be won."""
+    from barkfast.bench.case import Case, open_bark
+    from barkfast.bench.environment import describe_machine
+    from barkfast.bench.profile import profile_step
+
+    case = Case(args.model, device=args.device, dtype=args.dtype, engine=args.engine, small=args.small).resolve()
+    bark = open_bark(case)
+    machine = describe_machine(case.device)
+    profile = profile_step(bark, args.stage, context=args.context, device=case.device)
+    profile = {"model": bark.checkpoint.name, **profile}
+    if args.json:
+        print(json.dumps({**profile, "environment": machine}, indent=2, ensure_ascii=False))
+        return 0
+    threads = f", {machine['threads']} thread{'s' * (machine['threads'] != 1)}" if case.device == "cpu" else ""
+    print(f"{machine['device']['name']}{threads}")
+    print(
+        f"a {profile['stage']} step of {profile['model']}, {profile['dtype']}, {profile['engine']} engine, "
+        f"{profile['context']} positions: {profile['us']:.1f} us"
+    )
+    print(
+        f"it must read {profile['bytes'] / 1e6:.1f} MB, which takes {profile['floor_us']:.1f} us "
+        f"at the {profile['read_gb_per_s']:.1f} GB/s that were measured here"
+    )
+    rows = [format_part(part) for part in profile["parts"]]
+    print_table(COLUMNS, rows)
+    print(advise(profile))
+    return 0
+
+
+def advise(profile: dict[str, Any]) -> str:
+    """The last line: which part to work on."""
+    from barkfast.bench.profile_parts import REST, to_be_won
+
+    first = next((part for part in profile["parts"] if part["part"] != REST), None)
+    if first is None:
+        return f"nothing is known of the parts ({profile['note']})"
+    won = to_be_won(first)
+    return f"work on {first['part']} first: there are {won:.1f} us to be won in it ({profile['note']})"
+
+
+def format_part(part: dict[str, Any]) -> tuple[str, ...]:
+    """A line's cells; a dash for what is not known."""
+
+    def show(value: float | None, digits: int = 1) -> str:
+        return "-" if value is None else f"{value:.{digits}f}"
+
+    floor, size = part["floor_us"], part["bytes"]
+    return (
+        part["part"],
+        f"{part['count']:g}",
+        show(part["us"]),
+        f"{part['share']:.1%}",
+        show(None if size is None else size / 1e6, 2),
+        show(part["gb_per_s"]),
+        show(floor),
+        show(None if floor is None else part["us"] - floor),
+    )
+
+
+def print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """A rich table on a terminal, plain columns elsewhere; the first column is text, the others are numbers."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table()
+        for i, name in enumerate(columns):
+            table.add_column(name, justify="right" if i else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        # Names of kernels are not markup.
+        Console(markup=False, highlight=False).print(table)
+        return
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        cells = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+        print("  ".join((row[0].ljust(widths[0]), *cells)))

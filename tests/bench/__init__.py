@@ -1,0 +1,1 @@
+"""`barkfast bench`, `barkfast verify` and `barkfast profile`, and what they measure with."""

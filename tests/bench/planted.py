@@ -1,0 +1,69 @@
+"""A wrong kernel, planted: an engine that computes with other weights than it was given."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from barkfast.bench import walk
+from barkfast.runtime.cpu.decoder import CpuDecoder
+from barkfast.runtime.decoder import Step, not_finite
+from barkfast.runtime.select import Placement
+from barkfast.weights import Checkpoint
+
+# Part of the network -> one of its tensors.
+TENSORS = {
+    "text": "transformer.h.1.mlp.c_proj.weight",
+    "coarse": "transformer.h.0.mlp.c_proj.weight",
+    "fine": "transformer.h.0.mlp.c_fc.weight",
+    "codec": "decoder.layers.0.conv.weight",
+}
+
+
+def spoil(checkpoint: Checkpoint, part: str, factor: float) -> Checkpoint:
+    """The same model with one tensor of one part scaled."""
+
+    def with_wrong_tensor(weights: Any) -> Any:
+        tensors = dict(weights.tensors)
+        tensors[TENSORS[part]] = tensors[TENSORS[part]] * factor
+        changes: dict[str, Any] = {"tensors": tensors}
+        if part != "codec":
+            # Packed weights that were kept must not be taken for these.
+            changes["content"] = lambda: f"spoilt by {factor}"
+        return dataclasses.replace(weights, **changes)
+
+    if part == "codec":
+        return dataclasses.replace(checkpoint, read_codec=lambda: with_wrong_tensor(checkpoint.read_codec()))
+
+    def read_stage(stage: str) -> Any:
+        weights = checkpoint.read_stage(stage)
+        return with_wrong_tensor(weights) if stage == part else weights
+
+    return dataclasses.replace(checkpoint, read_stage=read_stage)
+
+
+def plant(patch: pytest.MonkeyPatch, users: tuple[Any, ...], engine: str, part: str, factor: float) -> None:
+    """Have `engine` compute with a wrong tensor, and the others with the right ones.
+
+    Args:
+        users: modules that build networks under the name build_network.
+        factor: the tensor is so many times too large.
+    """
+    build = walk.build_network
+
+    def build_wrong(checkpoint: Checkpoint, stage: str, place: Placement) -> Any:
+        return build(spoil(checkpoint, part, factor) if place.engine == engine else checkpoint, stage, place)
+
+    for user in users:
+        patch.setattr(user, "build_network", build_wrong)
+
+
+def fail_steps(patch: pytest.MonkeyPatch, stage: str) -> None:
+    """Have the cpu engine's steps of one stage end as those do whose logits are not finite."""
+    step = CpuDecoder.step
+
+    def failing_step(self: CpuDecoder) -> list[Step]:
+        error = not_finite(stage, 1, self.dtype)
+        return [Step(s.slot, None, True, error) if self.stage == stage else s for s in step(self)]
+
+    patch.setattr(CpuDecoder, "step", failing_step)

@@ -1,0 +1,148 @@
+"""What is measured: settings resolved or refused, a clip and its counts, what it must read, and the memory it needs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from barkfast.bench import memory
+from barkfast.bench.case import FULL_VOICE, Case, full_voice, is_random, load_all, open_bark, speak
+from barkfast.bench.floors import decoder_step_bytes, pass_flop
+from barkfast.bench.work import count_work
+from barkfast.config import Layout
+from barkfast.errors import EngineError, InputError
+from barkfast.stages.coarse import CoarseWindows
+from barkfast.voices import check_voice
+from barkfast.weights import open_model
+from barkfast.weights.convert import convert
+
+NANO = Case("random:nano", "cpu", "float32", "torch", seconds=0.5)
+
+
+def loaded(case: Case):
+    bark = open_bark(case)
+    load_all(bark, case.engine)
+    return bark
+
+
+@pytest.fixture(scope="module")
+def bark():
+    return loaded(NANO)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_a_length_that_is_none_is_refused(seconds: float):
+    with pytest.raises(InputError, match="expected a positive number"):
+        Case(seconds=seconds)
+
+
+def test_settings_are_resolved():
+    case = Case("random:nano", "cpu", "fp32", "torch").resolve()
+    assert (case.device, case.engine, case.dtype) == ("cpu", "torch", "float32")
+    assert case.resolve() == case
+    with pytest.raises(InputError, match="engine is 'jet'"):
+        Case(engine="jet").resolve()
+
+
+def test_made_up_weights_are_known_as_such(tmp_path: Path):
+    assert is_random(open_model("random:nano")) and is_random(open_model("demo"))
+    folder = convert("random:nano", tmp_path / "model", voices=False)
+    assert is_random(open_model(folder))
+    # It brings no tokenizer, and can be measured all the same.
+    folder = convert("random:nano", tmp_path / "silent", voices=False, tokenizer=False)
+    assert not (folder / "vocab.txt").exists()
+    assert open_bark(Case(str(folder), "cpu", "float32", "torch")).parts.load("text")
+
+
+def test_the_full_voice_fills_every_history():
+    layout = Layout()
+    voice = full_voice(layout)
+    check_voice(voice, layout)
+    assert len(voice["semantic_prompt"]) >= layout.semantic.n_slots
+    assert voice["coarse_prompt"].size >= layout.coarse.max_history
+    assert voice["fine_prompt"].shape[1] >= layout.fine.max_history
+
+
+def test_clips_are_as_long_as_asked_for_and_repeat_themselves(bark):
+    clip = speak(bark, NANO, 3)
+    assert clip.counts == {"semantic": 25, "coarse": 74, "fine": 37, "codec": 37}
+    assert clip.audio_s == pytest.approx(37 / 75)
+    assert all(seconds > 0 for seconds in clip.seconds.values())
+    assert clip.first_audio_s == pytest.approx(sum(clip.seconds.values()))
+    assert speak(bark, NANO, 3, seconds=0.1).counts["semantic"] == 5
+    assert speak(bark, NANO, 4).counts == clip.counts
+
+
+def test_a_clip_that_is_not_finite_is_no_clip(bark, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(bark, "decode", lambda codes: np.full(10, np.nan))
+    with pytest.raises(EngineError, match="not finite"):
+        speak(bark, NANO, 0)
+
+
+def test_an_engine_that_serves_in_anothers_place_is_not_measured(bark):
+    with pytest.raises(EngineError, match="TorchDecoder serves in its place"):
+        load_all(bark, "cpu")
+
+
+def test_what_a_clip_must_read_is_the_sum_of_its_steps(bark):
+    work = count_work(bark, NANO)
+    text, n = bark.checkpoint.stage("text").config, 25
+    decoder, candidates = bark.parts.network("text"), bark.layout.semantic.vocab_size
+    # The first token comes from the prompt's 257 positions, each other one from a step that sees one more.
+    steps = [decoder_step_bytes(decoder, context=257 + i, candidates=candidates) for i in range(1, n)]
+    head = steps[0].head
+    assert work["semantic"].bytes == pytest.approx(head + sum(step.total for step in steps), rel=1e-6)
+    assert work["semantic"].flop == pass_flop(text, 257)
+    assert work["semantic"].operations > work["semantic"].flop
+    assert work["fine"].flop == work["fine"].operations > 0 and work["codec"].flop > 0
+
+
+def test_a_voice_makes_every_coarse_window_read_its_prompt(bark):
+    plain, voiced = (count_work(bark, Case(**{**vars(NANO), "voice": voice})) for voice in ("none", FULL_VOICE))
+    config = bark.checkpoint.stage("coarse").config
+    # Two windows of 60 and 14 tokens, with 257 positions and what was spoken before them.
+    assert plain["coarse"].flop == pytest.approx(pass_flop(config, 257) + pass_flop(config, 257 + 60))
+    assert voiced["coarse"].flop > 2.5 * plain["coarse"].flop
+    assert voiced["coarse"].bytes > plain["coarse"].bytes
+
+
+def test_a_window_that_extends_the_one_before_reads_no_prompt(bark):
+    plain = count_work(bark, NANO)["coarse"]
+    decoder = bark.parts.network("coarse")
+    decoder.reuse_prefix = True
+    try:
+        extended = count_work(bark, NANO)["coarse"]
+    finally:
+        decoder.reuse_prefix = False
+    windows = CoarseWindows(np.zeros(25, int), bark.layout, None)  # type: ignore[arg-type]
+    assert windows.n_windows == 2
+    assert extended.flop == pass_flop(bark.checkpoint.stage("coarse").config, 257)
+    assert extended.bytes > plain.bytes
+
+
+def test_the_memory_that_is_needed_follows_the_sizes():
+    def need(model: str, dtype: str, engine: str = "torch") -> float:
+        return memory.need_memory(Case(model, "cpu", dtype, engine)) / 1e9
+
+    # 99.5 + 2 * 7.7 + 9.3 + 9.3 million numbers of tables and heads, 3 * 85 of layers, and the fine network's tables.
+    assert 1.6 + 0.8 < need("random:small", "float32") < 3.8
+    assert need("random:small", "float32") > need("random:small", "bfloat16")
+    assert need("random:large", "float32") > 1.9 * need("random:small", "float32")
+
+
+def test_a_machine_that_is_too_small_is_told_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(memory, "memory_available", lambda: 10**9)
+    case = Case("random:large", "cpu", "float32", "torch")
+    with pytest.raises(InputError, match=r"the model needs about \d+\.\d GB of memory on cpu .* 1\.0 GB are free"):
+        memory.check_memory(case)
+    memory.check_memory(Case("random:nano", "cpu", "float32", "torch"))
+
+
+def test_peaks_are_numbers_of_bytes():
+    memory.restart_peaks()
+    before = memory.read_peaks()
+    held = np.ones(50_000_000 // 8)
+    after = memory.read_peaks()
+    assert before["device_bytes"] is None or before["device_bytes"] >= 0
+    assert after["rss_bytes"] >= before["rss_bytes"] > 0
+    assert held.nbytes == 50_000_000

@@ -1,0 +1,177 @@
+"""Contenders: barkfast and its peers speak the same clip with the same weights, here or in a process of their own."""
+
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from barkfast.bench.case import STAGES, Case
+from barkfast.bench.contenders import NotInstalled, NotRun, Ours
+from barkfast.bench.peers import PEERS, Peer, ReferencePeer, TransformersPeer, find_peers, hugging_face_folder
+from barkfast.bench.worker import Remote, WorkerError
+from barkfast.errors import InputError
+from barkfast.weights import open_model
+from barkfast.weights.convert import convert
+
+CASE = Case("random:nano", "cpu", "float32", "torch", voice="full", seconds=0.1)
+COUNTS = {"semantic": 5, "coarse": 14, "fine": 7, "codec": 7}
+# A process that answers as it should, among the noise of libraries and of C code.
+NOISY = """
+import os
+from barkfast.bench import worker
+answer = worker.Server.answer
+def noisy(self, what, details):
+    print("noise")
+    os.system("echo more noise")
+    return answer(self, what, details)
+worker.Server.answer = noisy
+worker.main()
+"""
+
+
+def needs(*packages: str) -> None:
+    # Not imported: encodec by itself would want torchaudio.
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed (the extra `reference`)")
+
+
+@pytest.fixture(params=["bark", "transformers"])
+def peer(request: pytest.FixtureRequest) -> Iterator[Peer]:
+    needs(*(("bark", "transformers", "encodec", "scipy") if request.param == "bark" else ("transformers",)))
+    contender = PEERS[request.param](CASE)
+    try:
+        contender.load()
+    except NotInstalled as reason:
+        pytest.skip(str(reason))
+    yield contender
+    contender.close()
+
+
+def test_barkfast_speaks():
+    ours = Ours(CASE)
+    with pytest.raises(NotRun, match="not loaded"):
+        ours.speak(0)
+    ours.load()
+    clip = ours.speak(0)
+    assert clip.counts == COUNTS
+    assert clip.audio_s == pytest.approx(7 / 75)
+    assert ours.start_up is not None and ours.start_up["load_s"] > 0
+    assert (ours.name, ours.dtype) == ("barkfast", "float32") and ours.version
+    assert set(ours.work) == set(STAGES) and all(work.operations > 0 for work in ours.work.values())
+    assert ours.memory()["rss_bytes"] > 10_000_000
+    ours.close()
+    with pytest.raises(NotRun, match="not loaded"):
+        ours.speak(0)
+
+
+def test_peers_speak_a_clip_as_long(peer: Peer):
+    clip = peer.speak(0)
+    assert clip.counts == COUNTS
+    assert clip.audio_s == pytest.approx(7 / 75)
+    assert set(clip.seconds) == set(STAGES) and all(seconds > 0 for seconds in clip.seconds.values())
+    assert clip.first_audio_s >= sum(clip.seconds.values()) * 0.999
+    assert peer.speak(1, 0.2).counts["semantic"] == 10
+    assert peer.version and peer.dtype == "float32" and not peer.work
+    with pytest.raises(NotRun, match="no trace"):
+        peer.trace("trace.json", 0)
+
+
+def test_peers_have_our_weights(peer: Peer):
+    ours = open_model(CASE.model)
+    for stage in ("coarse", "fine"):
+        network: Any
+        if isinstance(peer, ReferencePeer):
+            network = peer._generation.models[stage]
+            found = network.transformer.h[1].mlp.c_fc.weight, network.transformer.wpe.weight
+        else:
+            assert isinstance(peer, TransformersPeer)
+            network = getattr(peer._model, f"{stage}_acoustics")
+            found = network.layers[1].mlp.in_proj.weight, network.position_embeds_layer.weight
+        tensors = ours.stage(stage).tensors
+        for theirs, key in zip(found, ("transformer.h.1.mlp.c_fc.weight", "transformer.wpe.weight"), strict=True):
+            assert torch.equal(theirs.detach(), tensors[key])
+
+
+def test_what_a_peer_makes_on_disk_goes_with_it():
+    needs("transformers")
+    contender = TransformersPeer(CASE)
+    contender.import_library()
+    contender.prepare()
+    folder = contender._place
+    assert folder is not None and (folder / "model.safetensors").is_file()
+    contender.close()
+    assert not folder.exists()
+
+
+def test_a_folder_that_transformers_can_open_is_not_converted(tmp_path: Path):
+    folder = convert("random:nano", tmp_path / "model", "float32", voices=False)
+    assert hugging_face_folder(open_model(folder)) == folder
+    assert hugging_face_folder(open_model("random:nano")) is None
+
+
+@pytest.mark.parametrize(("name", "module"), [("bark", "bark.generation"), ("transformers", "transformers")])
+def test_a_peer_that_is_not_installed_says_how_to(name: str, module: str, monkeypatch: pytest.MonkeyPatch):
+    # None in sys.modules is what makes an import fail.
+    for absent in {module, module.partition(".")[0]}:
+        monkeypatch.setitem(sys.modules, absent, None)
+    with pytest.raises(NotInstalled, match=rf"{name} cannot be imported .* pip install"):
+        PEERS[name](CASE).load()
+
+
+def test_the_reference_is_not_asked_for_tokens_it_does_not_know():
+    needs("bark", "transformers", "encodec", "scipy")
+    with pytest.raises(NotRun, match="knows only Suno's tokens"):
+        ReferencePeer(Case("demo", "cpu", "float32", "torch", seconds=0.1)).load()
+
+
+def test_unknown_peers_are_refused():
+    assert find_peers(["transformers", "bark"]) == [TransformersPeer, ReferencePeer]
+    with pytest.raises(InputError, match="unknown peer 'tortoise'; expected one of bark, transformers"):
+        find_peers(["bark", "tortoise"])
+
+
+def test_a_contender_in_a_process_of_its_own(tmp_path: Path):
+    remote = Remote("barkfast", CASE, command=[sys.executable, "-c", NOISY])
+    with pytest.raises(NotRun, match="not loaded"):
+        remote.speak(0)
+    try:
+        remote.load()
+        # A new interpreter, and torch.
+        assert remote.start_up is not None and remote.start_up["import_s"] > 0.1
+        assert remote.version and remote.dtype == "float32"
+        clip = remote.speak(0)
+        assert clip.counts == COUNTS and clip.audio_s == pytest.approx(7 / 75)
+        assert set(remote.work) == set(STAGES)
+        assert remote.memory()["rss_bytes"] > 10_000_000
+        remote.trace(tmp_path / "trace.json", 0)
+        assert "fine" in (tmp_path / "trace.json").read_text(encoding="utf-8")
+        # What fails there fails here as what it is, and does not end it.
+        with pytest.raises(InputError, match="engine is 'impossible'"):
+            remote._ask("open", name="barkfast", case={**vars(CASE), "engine": "impossible"})
+        assert remote.speak(1).counts == COUNTS
+    finally:
+        folder = Path(remote._folder.name) if remote._folder else None
+        remote.close()
+    assert folder is not None and not folder.exists()
+
+
+def test_a_process_that_dies_says_what_it_wrote():
+    code = "import sys; sys.stdin.readline(); print('out of luck', file=sys.stderr); sys.exit(3)"
+    remote = Remote("bark", CASE, command=[sys.executable, "-c", code])
+    with pytest.raises(WorkerError, match=r"open: the process ended with status 3; it last wrote: out of luck"):
+        remote.load()
+    remote.close()
+
+
+def test_a_process_that_hangs_is_ended():
+    remote = Remote("bark", CASE, limit_s=0.5, command=[sys.executable, "-c", "import time; time.sleep(60)"])
+    with pytest.raises(WorkerError, match=r"ended after 0.5 s without an answer; it wrote nothing"):
+        remote.load()
+    process = remote._process
+    assert process is not None and process.poll() is not None
+    remote.close()

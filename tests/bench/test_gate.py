@@ -1,0 +1,121 @@
+"""The gate is green for what is right and red for what is wrong, whichever stage it is wrong in."""
+
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+
+from barkfast.bench import gate
+from barkfast.bench.case import Case
+from barkfast.bench.gate import Check, Sizes, check, gate_ok
+from barkfast.errors import EngineError
+from barkfast.native import native_status
+from barkfast.runtime.cpu.decoder import CpuDecoder
+from barkfast.runtime.torch_ import TorchDecoder, TorchRefiner
+
+from .planted import fail_steps, plant
+
+needs_native = pytest.mark.skipif(not native_status()[0], reason=f"native module {native_status()[1]}")
+STAGES = ("semantic", "coarse", "fine", "codec")
+PARTS = list(zip(("text", "coarse", "fine", "codec"), STAGES, strict=True))
+
+
+def case(engine: str = "cpu", dtype: str = "float32", **fields: str) -> Case:
+    return Case("random:nano", "cpu", dtype, engine, **fields)
+
+
+def red(checks: list[Check]) -> set[str]:
+    """The first words of the names of what is wrong."""
+    return {found.name.split()[0].rstrip(",") for found in checks if not found.ok}
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "int4"])
+@pytest.mark.parametrize("voice", ["none", "full"])
+def test_the_cpu_engine_passes(dtype: str, voice: str) -> None:
+    checks = check(case(dtype=dtype, voice=voice))
+    assert gate_ok(checks), [found for found in checks if not found.ok]
+    assert {found.name.split()[0].rstrip(",") for found in checks} == set(STAGES)
+    assert all(found.value is not None and found.limit is not None for found in checks)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_torch_engine_passes(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "QUICK", Sizes(6, 12, 8))
+    assert gate_ok(check(case("torch", dtype)))
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are interpreted only where there is no GPU")
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_the_interpreted_cuda_engine_passes(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "QUICK", Sizes(2, 4, 2))
+    monkeypatch.setattr(gate, "STEPS_TOGETHER", 2)
+    checks = check(case("cuda", dtype))
+    assert gate_ok(checks), [found for found in checks if not found.ok]
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize(("part", "stage"), PARTS)
+def test_a_planted_wrong_kernel_turns_its_stage_red(
+    part: str, stage: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch, (gate,), "cpu", part, 1.5)
+    checks = check(case(dtype=dtype))
+    assert not gate_ok(checks)
+    assert red(checks) == {stage}
+
+
+@needs_native
+def test_logits_that_are_not_finite_are_red_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_steps(monkeypatch, "coarse")
+    checks = check(case())
+    (failed,) = [found for found in checks if not found.ok]
+    assert failed.name == "coarse steps" and failed.value is None and "not finite" in failed.note
+
+
+def test_steps_that_are_right_do_not_excuse_a_run_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "QUICK", Sizes(6, 12, 8))
+    run = TorchDecoder.run
+
+    def wrong_run(self: TorchDecoder, jobs: list, **options: object) -> list[np.ndarray]:
+        return [tokens + 1 for tokens in run(self, jobs, **options)]
+
+    refine = TorchRefiner.refine
+    monkeypatch.setattr(TorchDecoder, "run", wrong_run)
+    monkeypatch.setattr(TorchRefiner, "refine", lambda self, job: np.roll(refine(self, job), 1, axis=0))
+    checks = check(case("torch", "bfloat16"))
+    assert {found.name for found in checks if not found.ok} >= {"semantic tokens", "coarse tokens", "fine codes"}
+
+
+@needs_native
+def test_company_that_changes_logits_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = CpuDecoder.logits
+
+    def mixed_up(self: CpuDecoder, slot: int) -> np.ndarray:
+        return logits(self, slot) * (1.5 if len(self.seats) > 1 else 1)
+
+    monkeypatch.setattr(CpuDecoder, "logits", mixed_up)
+    wrong = [found.name for found in check(case(dtype="int8")) if not found.ok]
+    assert wrong == ["semantic, 2 at a time", "coarse, 2 at a time"]
+
+
+@needs_native
+def test_another_engine_in_its_place_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(CpuDecoder, "__init__", fail)
+    with pytest.raises(EngineError, match="TorchDecoder serves in the place of the cpu engine"):
+        check(case())
+    assert "planted" in caplog.text
+
+
+def test_nothing_checked_is_not_right() -> None:
+    assert not gate_ok([])
+    good = Check("a", True, 0.0, 1.0, "rms ratio")
+    assert gate_ok([good]) and not gate_ok([good, Check("b", False, 2.0, 1.0, "rms ratio")])

@@ -1,0 +1,132 @@
+"""Traces: ranges with their times and places, as Chrome's format wants them, and the profiler's kernels among them."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from barkfast.bench import trace
+from barkfast.bench.case import Case, load_all, open_bark, speak
+from barkfast.bench.trace import NullTracer, Tracer, merge
+from barkfast.errors import InputError
+
+
+def events_in(path: Path) -> list[dict[str, Any]]:
+    """The complete events of a file; a file that Chrome would not read is an error."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for event in content["traceEvents"]:
+        assert {"name", "ph", "pid"} <= event.keys()
+        if event["ph"] == "X":
+            assert event["ts"] >= 0 and event["dur"] >= 0 and isinstance(event["tid"], int | str)
+    return [event for event in content["traceEvents"] if event["ph"] == "X"]
+
+
+def test_ranges_hold_what_happened_in_them(tmp_path: Path):
+    tracer = Tracer()
+    with tracer.range("outer", tokens=3):
+        time.sleep(0.002)
+        with tracer.range("inner"):
+            time.sleep(0.002)
+    tracer.write(tmp_path / "trace.json")
+    outer, inner = events_in(tmp_path / "trace.json")
+    assert (outer["name"], inner["name"], outer["args"]) == ("outer", "inner", {"tokens": 3})
+    assert outer["ts"] == 0 and outer["dur"] >= 4000
+    assert inner["ts"] >= 2000 and inner["ts"] + inner["dur"] <= outer["dur"] + 0.01
+
+
+def test_a_range_that_fails_is_in_the_trace(tmp_path: Path):
+    tracer = Tracer()
+    with pytest.raises(ValueError, match="wrong"), tracer.range("stage"):
+        raise ValueError("wrong")
+    tracer.write(tmp_path / "trace.json")
+    assert [event["name"] for event in events_in(tmp_path / "trace.json")] == ["stage"]
+
+
+def test_a_clip_has_its_stages_and_windows(tmp_path: Path):
+    case = Case(model="random:nano", device="cpu", engine="torch", seconds=0.5)
+    bark = open_bark(case)
+    load_all(bark, "torch")
+    tracer = Tracer(case.device)
+    with tracer.watch(bark):
+        clip = speak(bark, case, 0, tracer=tracer)
+    tracer.write(tmp_path / "trace.json")
+    events = events_in(tmp_path / "trace.json")
+    stages = [event for event in events if not event["name"].endswith("window")]
+    assert [event["name"] for event in stages] == list(clip.seconds)
+    for event in stages:
+        assert event["dur"] / 1e6 == pytest.approx(clip.seconds[event["name"]], rel=0.05, abs=1e-3)
+    windows = [event["name"] for event in events if event["name"].endswith("window")]
+    # 0.5 s are 26 semantic tokens and 78 coarse ones, in windows of 60.
+    assert windows == ["coarse window", "coarse window", "fine window"]
+    # Nothing is left behind in the networks.
+    assert "run" not in vars(bark.parts.network("coarse")) and "refine" not in vars(bark.parts.network("fine"))
+
+
+def test_a_tracer_of_nothing_changes_nothing():
+    bark = object()
+    with NullTracer().watch(bark), NullTracer().range("stage", tokens=1):  # type: ignore[arg-type]
+        pass
+
+
+def test_ranges_are_nvtx_ranges_on_cuda(monkeypatch: pytest.MonkeyPatch):
+    calls: list[str] = []
+    monkeypatch.setattr(torch.cuda.nvtx, "range_push", calls.append)
+    monkeypatch.setattr(torch.cuda.nvtx, "range_pop", lambda: calls.append("pop"))
+    tracer = Tracer("cuda:0")
+    with tracer.range("coarse"), tracer.range("window"):
+        calls.append("work")
+    assert calls == ["coarse", "window", "work", "pop", "pop"]
+
+
+def test_operations_of_torch_stand_in_the_range_that_they_ran_in(tmp_path: Path):
+    tracer, x = Tracer(kernels=True), torch.ones(64, 64)
+    with tracer.range("first"):
+        time.sleep(0.005)
+        x @ x
+    with tracer.range("second"):
+        x.exp()
+    tracer.write(tmp_path / "trace.json")
+    events = events_in(tmp_path / "trace.json")
+    ranges = {event["name"]: event for event in events if event["pid"] == trace.RANGES}
+    for name, operation in (("first", "aten::matmul"), ("second", "aten::exp")):
+        found = next(event for event in events if event["name"] == operation)
+        start, end = ranges[name]["ts"], ranges[name]["ts"] + ranges[name]["dur"]
+        # The two clocks are matched to some microseconds.
+        assert start - 500 <= found["ts"] and found["ts"] + found["dur"] <= end + 500
+
+
+def test_only_what_ran_on_the_gpu_is_taken_over_there():
+    same = {"ph": "X", "pid": 7, "tid": 7}
+    profiled = [
+        {"name": trace.MARK, "cat": "user_annotation", "ts": 30.0, "dur": 5.0, **same},
+        {"name": trace.MARK, "cat": "user_annotation", "ts": 40.0, "dur": 5.0, **same},
+        {"name": "kernel", "cat": "kernel", "ts": 45.0, "dur": 2.0, "args": {"stream": 7}, **same},
+        {"name": "aten::mm", "cat": "cpu_op", "ts": 44.0, "dur": 2.0, **same},
+    ]
+    expected = {"name": "kernel", "cat": "kernel", "ph": "X", "ts": 1005.0, "dur": 2.0, "pid": trace.KERNELS, "tid": 7}
+    # The first mark was a slow one.
+    assert merge([994.0, 1000.0], profiled, on_gpu=True) == [expected]
+    assert merge([], profiled, on_gpu=True) == merge([1000.0], profiled, on_gpu=True) == []
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
+    with pytest.raises(InputError, match="cannot write the trace"):
+        Tracer().write(tmp_path / "missing" / "trace.json")
+
+
+@pytest.mark.gpu
+def test_kernels_stand_in_their_range(tmp_path: Path):
+    tracer, x = Tracer("cuda", kernels=True), torch.ones(1024, 1024, device="cuda")
+    x @ x
+    with tracer.range("product"):
+        (x @ x).cpu()
+    tracer.write(tmp_path / "trace.json")
+    events = events_in(tmp_path / "trace.json")
+    whole = next(event for event in events if event["pid"] == trace.RANGES)
+    kernels = [event for event in events if event["cat"] == "kernel"]
+    assert kernels
+    for event in kernels:
+        assert whole["ts"] - 500 <= event["ts"] <= whole["ts"] + whole["dur"] + 500
