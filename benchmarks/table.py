@@ -205,7 +205,8 @@ def table_of_parts(parts: list[dict[str, Any]]) -> list[str]:
         [
             (
                 *(p["part"][:60], p["count"], p["us"], percent(p["share"])),
-                *(None if p["bytes"] is None else p["bytes"] / 1e6, p["gb_per_s"], p["floor_us"]),
+                # Older runs did not write down all of it.
+                *(None if p.get("bytes") is None else p["bytes"] / 1e6, p.get("gb_per_s"), p.get("floor_us")),
             )
             for p in parts
         ],

@@ -208,8 +208,9 @@ def page_load(rows: Rows) -> list[str]:
 def page_profile(rows: Rows) -> list[str]:
     lines: list[str] = []
     for row in rows:
-        floor = f"{show(row['floor_us'])} us by what it must read"
-        lines += [f"{row['row']}: {show(row['us'])} us a step, {floor}; its parts timed alone:", ""]
+        # Of runs of some time ago it is not known.
+        floor = f", {show(row['floor_us'])} us by what it must read" if "floor_us" in row else ""
+        lines += [f"{row['row']}: {show(row['us'])} us a step{floor}; its parts timed alone:", ""]
         lines += table_of_parts(row["parts"])
     return lines
 
