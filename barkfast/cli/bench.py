@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from barkfast.cli.checks import naming
+from barkfast.cli.options import add_model_options
 from barkfast.errors import InputError
 
 
@@ -23,11 +24,7 @@ def add_parser(commands: Any) -> None:
             "check fails, or if anything that was asked for could not be measured; what was measured is kept."
         ),
     )
-    parser.add_argument("--model", help="demo, random:small, suno/bark, a hub id or a folder (default: as found)")
-    parser.add_argument("--small", action="store_true", help="the small networks, where the model has both sizes")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16, int8 or int4")
-    parser.add_argument("--engine", default="auto", help="auto, or one that `barkfast info` lists")
+    add_model_options(parser)
     parser.add_argument(
         "--voice", default="none", help='"none", "full" for one that fills every history, a name, or an .npz file'
     )

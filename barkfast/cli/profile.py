@@ -5,6 +5,8 @@ import json
 import sys
 from typing import Any
 
+from barkfast.cli.options import add_model_options
+
 # What is to be won is the time beyond the floor.
 COLUMNS = ("part", "times", "us", "share", "MB", "GB/s", "floor us", "to be won us")
 
@@ -17,11 +19,7 @@ def add_parser(commands: Any) -> None:
         description="Time one decode step and each of its kernels, beside the time that reading their bytes takes on "
         "this machine: how much there is to be won, and where.",
     )
-    parser.add_argument("--model", help="demo, random:small, random:large, suno/bark, a hub id or a folder")
-    parser.add_argument("--small", action="store_true", help="the small networks, where the model has both sizes")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16, int8 or int4")
-    parser.add_argument("--engine", default="auto", help="auto, or one that `barkfast info` lists")
+    add_model_options(parser)
     parser.add_argument(
         "--stage", choices=("semantic", "coarse"), default="coarse", help="whose step (default: coarse)"
     )

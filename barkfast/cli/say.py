@@ -8,6 +8,7 @@ from typing import Any
 
 from barkfast.audio import check_output
 from barkfast.cli.checks import check_duration, check_sampling, check_seed, naming, read_text
+from barkfast.cli.options import add_model_options
 from barkfast.errors import InputError
 from barkfast.voices import check_voice_output, load_voice
 
@@ -29,11 +30,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--top-k", type=int, help="draw from the K likeliest tokens")
     parser.add_argument("--top-p", type=float, help="draw from the likeliest tokens that make up this probability")
     parser.add_argument("--max-duration", type=float, metavar="SECONDS", help="end after this much speech")
-    parser.add_argument("--model", help="demo, suno/bark, suno/bark-small, a hub id or a folder (default: as found)")
-    parser.add_argument("--small", action="store_true", help="the small networks, where the model has both sizes")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16, int8 or int4")
-    parser.add_argument("--engine", default="auto", help="auto, or one that `barkfast info` lists")
+    add_model_options(parser)
     parser.add_argument("--float", action="store_true", help="32-bit floating point samples (wav only)")
     parser.add_argument(
         "--overflow", choices=("cut", "error"), default="cut", help="what to do with a text that is too long"

@@ -5,6 +5,8 @@ import json
 import sys
 from typing import Any
 
+from barkfast.cli.options import add_model_options
+
 # The last: of what the codec makes of the codes that the engine filled in itself, which rounding may change.
 HEAD = ["", "device", "verdict", "tokens equal", "rms ratio", "KL in nats", "log-mel dB", "of own codes"]
 
@@ -18,9 +20,7 @@ def add_parser(commands: Any) -> None:
         "float32 for real sentences with voices, and compare tokens, logits and sound. Ends with status 0 only if "
         "nothing is wrong.",
     )
-    parser.add_argument("--model", help="demo, suno/bark, suno/bark-small, a hub id or a folder (default: as found)")
-    parser.add_argument("--small", action="store_true", help="the small networks, where the model has both sizes")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    add_model_options(parser, one=False)
     parser.add_argument("--engine", action="append", metavar="NAME", help="only this one; may be given several times")
     parser.add_argument("--dtype", action="append", metavar="NAME", help="only this one; may be given several times")
     parser.add_argument("--languages", type=int, default=13, metavar="N", help="sentences, 1 to 13 (default: all)")

@@ -1,0 +1,19 @@
+"""Options that several sub-commands share."""
+
+import argparse
+
+MODELS = "demo, suno/bark, suno/bark-small, a hub id, a folder, or random:small for random weights"
+
+
+def add_model_options(parser: argparse.ArgumentParser, *, one: bool = True) -> None:
+    """Which model, and where it runs.
+
+    Args:
+        one: whether one dtype on one engine is chosen; not where several can be.
+    """
+    parser.add_argument("--model", help=f"{MODELS} (default: as found)")
+    parser.add_argument("--small", action="store_true", help="the small networks, where the model has both sizes")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    if one:
+        parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16, int8 or int4")
+        parser.add_argument("--engine", default="auto", help="auto, or one that `barkfast info` lists")
