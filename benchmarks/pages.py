@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from barkfast.bench.report import batch_table, contender_table, number, stage_table
+from barkfast.bench.report import VOICES, batch_table, contender_table, number, stage_table
 from benchmarks.cpu import table as cpu_table
 from benchmarks.cpu.targets import MATRICES, most_threads, pick
 from benchmarks.process import ROOT
@@ -142,7 +142,7 @@ def describe_bench(run: Run) -> str:
     """Machine, model, voice and date."""
     environment, case = run["environment"], run["case"]
     weights = ", random weights" if case["random_weights"] else ""
-    voice = {"none": "no voice", "full": "a voice that fills every history"}.get(case["voice"], case["voice"])
+    voice = VOICES.get(case["voice"], case["voice"])
     return (
         f"{environment['device']['name']}, {environment['threads']} threads, {environment['date'][:10]}: "
         f"`{case['model']}`{weights}, {case['seconds']:g} s, {voice}."

@@ -31,16 +31,7 @@ class Run(Runner):
         self.sanitizer: dict[str, Any] | None = None
 
     def merge(self, *, complete: bool) -> dict[str, Any]:
-        return results.merge(
-            smoke=self.smoke,
-            complete=complete,
-            seconds=time.monotonic() - self.begin,
-            steps=self.steps,
-            fragments=self.fragments,
-            gate=self.gate,
-            tests=self.tests,
-            sanitizer=self.sanitizer,
-        )
+        return results.merge(**self.so_far(complete), tests=self.tests, sanitizer=self.sanitizer)
 
     def render(self, merged: dict[str, Any]) -> str:
         return table.render(merged)

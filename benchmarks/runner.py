@@ -72,6 +72,17 @@ class Runner(ABC):
     def merge(self, *, complete: bool) -> dict[str, Any]:
         """The results so far."""
 
+    def so_far(self, complete: bool) -> dict[str, Any]:
+        """What a run has to merge on any device."""
+        return {
+            "smoke": self.smoke,
+            "complete": complete,
+            "seconds": time.monotonic() - self.begin,
+            "steps": self.steps,
+            "fragments": self.fragments,
+            "gate": self.gate,
+        }
+
     @abstractmethod
     def render(self, merged: dict[str, Any]) -> str:
         """The results for people."""

@@ -4,6 +4,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+from barkfast.bench.report import VOICES
 from barkfast.errors import InputError
 
 # Inches and dots per inch: every picture is 1200 pixels wide.
@@ -63,7 +64,7 @@ def describe_case(result: dict[str, Any]) -> str:
     case = result["case"]
     model = case["model"] if len(case["model"]) <= 40 else "..." + case["model"][-37:]
     weights = " (random weights)" if case["random_weights"] else ""
-    voice = {"none": "no voice", "full": "a voice that fills every history"}.get(case["voice"])
+    voice = VOICES.get(case["voice"])
     voice = voice or f"voice {shorten(Path(case['voice']).name, 30, placeholder=' ...')}"
     return f"{model}{weights}, {case['dtype']}, {case['engine']} engine, {voice}"
 

@@ -1,6 +1,5 @@
 """One run of every step of `make cpu`, in order, whatever goes wrong on the way; written down anew after each."""
 
-import time
 from typing import Any
 
 from benchmarks.cpu import results, steps, table
@@ -26,16 +25,7 @@ class CpuRun(Runner):
         self.current: Step | None = None
 
     def merge(self, *, complete: bool) -> dict[str, Any]:
-        return results.merge(
-            smoke=self.smoke,
-            complete=complete,
-            seconds=time.monotonic() - self.begin,
-            steps=self.steps,
-            fragments=self.fragments,
-            gate=self.gate,
-            threads=self.threads,
-            full=self.full,
-        )
+        return results.merge(**self.so_far(complete), threads=self.threads, full=self.full)
 
     def render(self, merged: dict[str, Any]) -> str:
         return table.render(merged)
