@@ -3,6 +3,9 @@
 import io
 import logging
 import os
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,9 @@ logger = logging.getLogger(__name__)
 
 FORMATS = ("wav", "flac", "ogg", "mp3")
 FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
+# What a wav can hold, less its header, and what a sample takes in it.
+WAV_BYTES = (1 << 32) - 4096
+SAMPLE_BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 
 
 def _format_of(path: str | os.PathLike[str]) -> str:
@@ -59,6 +65,11 @@ def _fit(samples: np.ndarray, format: str, subtype: str) -> np.ndarray:
     return samples / np.asarray(peak, dtype=samples.dtype)
 
 
+def _check_finite(samples: np.ndarray) -> None:
+    if not np.isfinite(samples).all():
+        raise InputError("samples hold NaN or infinity, which is no sound; was a network run in a too narrow dtype?")
+
+
 def encode_audio(samples: np.ndarray, sample_rate: int, format: str = "wav", subtype: str | None = None) -> bytes:
     """Encode a waveform.
 
@@ -80,8 +91,7 @@ def encode_audio(samples: np.ndarray, sample_rate: int, format: str = "wav", sub
         raise InputError(f"samples have shape {samples.shape}; expected (n,) with n of at least 1")
     if not np.issubdtype(samples.dtype, np.floating):
         raise InputError(f"samples are {samples.dtype}; expected floating point within +-1")
-    if not np.isfinite(samples).all():
-        raise InputError("samples hold NaN or infinity, which is no sound; was a network run in a too narrow dtype?")
+    _check_finite(samples)
     # libsndfile takes these two; float16 gains digits, nothing is lost.
     samples = samples if samples.dtype in (np.float32, np.float64) else samples.astype(np.float32)
     samples = _fit(samples, format, subtype)
@@ -109,3 +119,54 @@ def check_output(path: str | os.PathLike[str], subtype: str | None = None) -> No
     """Raise InputError, before the work, unless `write_audio` can write to `path`."""
     _subtype_of(_format_of(path), subtype)
     check_writable(path)
+
+
+def to_pcm16(samples: np.ndarray) -> bytes:
+    """(n,) floating point samples as 16-bit little-endian integers; what lies beyond +-1 is clipped."""
+    return (np.clip(samples, -1, 1) * 32767).round().astype("<i2").tobytes()
+
+
+def stream_header(sample_rate: int) -> bytes:
+    """The 44 bytes in front of 16-bit mono samples that make a wav of unknown length, for pipes."""
+    unknown = 0xFFFFFFFF
+    fmt = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
+    return struct.pack("<4sI4s", b"RIFF", unknown, b"WAVE") + fmt + struct.pack("<4sI", b"data", unknown)
+
+
+@contextmanager
+def writing_audio(
+    path: str | os.PathLike[str], sample_rate: int, *, subtype: str | None = None
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """Write a waveform piece by piece, in constant memory; the file appears whole at the end or not at all.
+
+    The block gets a function that takes (n,) floating point samples. Formats of integers cannot be scaled down
+    afterwards: a piece that peaks beyond +-1 turns down itself and what follows, so that nothing is clipped.
+
+    Raises:
+        InputError: as `write_audio`, and for more than a wav can hold.
+    """
+    import soundfile
+
+    format = _format_of(path)
+    subtype = _subtype_of(format, subtype)
+    limit = WAV_BYTES // SAMPLE_BYTES.get(subtype, 8) if format == "wav" else None
+    peak, n_samples = 1.0, 0
+
+    with replacing(path) as raw, soundfile.SoundFile(raw, "w", sample_rate, 1, subtype, format=format.upper()) as file:
+
+        def write(samples: np.ndarray) -> None:
+            nonlocal peak, n_samples
+            _check_finite(samples)
+            n_samples += len(samples)
+            if limit is not None and n_samples > limit:
+                raise InputError(f"{path}: a wav holds no more than 4 GiB; write flac, ogg or mp3")
+            loudest = float(np.abs(samples).max(initial=0))
+            if loudest > peak and subtype not in FLOAT_SUBTYPES:
+                logger.warning("the samples peak at %.3f, beyond +-1: from here on scaled down by it to fit", loudest)
+                peak = loudest
+            fitted = (samples / peak if peak > 1 else samples).astype(np.float32)
+            # In blocks, as in `encode_audio`.
+            for start in range(0, len(fitted), 1 << 16):
+                file.write(fitted[start : start + (1 << 16)])
+
+        yield write

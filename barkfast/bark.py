@@ -1,70 +1,32 @@
-"""The pipeline: text -> semantic tokens -> coarse codes -> fine codes -> waveform."""
+"""The pipeline: text -> semantic tokens -> coarse codes -> fine codes -> waveform, for one request or many."""
 
-import logging
+import inspect
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
-from barkfast.audio import write_audio
 from barkfast.config import Layout, Sampling
-from barkfast.errors import InputError
+from barkfast.engine.desk import Desk, Place
+from barkfast.engine.generation import Generation
+from barkfast.engine.request import Request, Streaming
+from barkfast.errors import BarkfastError, InputError
 from barkfast.parts import PARTS, Parts
 from barkfast.runtime.sampling import Randomness, Seed
+from barkfast.stages.check import check_tokens
 from barkfast.stages.coarse import CoarseWindows
 from barkfast.stages.fine import FineWindows
 from barkfast.stages.semantic import semantic_job
-from barkfast.text import check_text
+from barkfast.text import Overflow, check_overflow, check_text, fit_text
 from barkfast.voices import check_voice, load_voice, save_voice
 from barkfast.weights import Checkpoint
 
-logger = logging.getLogger(__name__)
-
 Voice = str | os.PathLike[str] | Mapping[str, np.ndarray]
-Overflow = Literal["cut", "error"]
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One utterance, with all that led to it.
-
-    Args:
-        audio: (samples,) float32, about -1..1; single peaks may lie beyond.
-        sample_rate: samples per second.
-        semantic: (n,) int64 semantic tokens.
-        coarse: (2, frames) int32 codes.
-        fine: (8, frames) int32 codes.
-        timings: seconds spent in each stage: semantic, coarse, fine, codec.
-    """
-
-    audio: np.ndarray
-    sample_rate: int
-    semantic: np.ndarray
-    coarse: np.ndarray
-    fine: np.ndarray
-    timings: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def duration(self) -> float:
-        """Length of the audio in seconds."""
-        return len(self.audio) / self.sample_rate
-
-    @property
-    def real_time_factor(self) -> float:
-        """Seconds of work per second of audio; below 1 is faster than speech."""
-        return sum(self.timings.values()) / self.duration
-
-    @property
-    def prompt(self) -> dict[str, np.ndarray]:
-        """The tokens under the keys of a history prompt, to be used as a voice."""
-        return {"semantic_prompt": self.semantic, "coarse_prompt": self.coarse, "fine_prompt": self.fine}
-
-    def save(self, path: str | os.PathLike[str], subtype: str | None = None) -> None:
-        """Write the audio; the suffix names the format (wav, flac, ogg, mp3)."""
-        write_audio(path, self.audio, self.sample_rate, subtype=subtype)
+# Slots that a batch makes where there are fewer, if it has as many requests.
+BATCH_SLOTS = 8
 
 
 class Bark:
@@ -80,6 +42,7 @@ class Bark:
         codec: a file or folder with EnCodec's weights; None for the model's own, else wherever they are found.
         tokenizer: a folder, tokenizer.json or vocab.txt.
         voices: a folder of further voices.
+        n_slots: utterances at a time, 1 to 64; each takes memory for its cache. Batches make more where they need it.
 
     Networks are loaded when first needed, or all at once by `load()`.
     """
@@ -95,11 +58,20 @@ class Bark:
         codec: str | os.PathLike[str] | None = None,
         tokenizer: str | os.PathLike[str] | None = None,
         voices: str | os.PathLike[str] | None = None,
+        n_slots: int = 1,
     ) -> None:
         self.parts = Parts(
-            model, device=device, dtype=dtype, engine=engine, small=small, codec=codec, tokenizer=tokenizer
+            model,
+            device=device,
+            dtype=dtype,
+            engine=engine,
+            small=small,
+            codec=codec,
+            tokenizer=tokenizer,
+            n_slots=n_slots,
         )
         self._voices = voices
+        self._desk = Desk(self.parts)
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -163,11 +135,22 @@ class Bark:
             overflow: "cut" a text of more than 256 tokens, with a warning, or raise an "error".
             silent: no progress bars.
         """
-        text, random = check_text(text), Randomness.of(seed)
-        _check_overflow(overflow)
-        text_sampling, waveform_sampling = Sampling(text_temp, top_k, top_p), Sampling(waveform_temp, top_k, top_p)
-        fine_sampling = Sampling(fine_temp)
-        prompt = self.load_voice(voice, ("semantic", "coarse", "fine"))
+        request = self.request(
+            text,
+            voice,
+            seed=Randomness.of(seed),
+            text_temp=text_temp,
+            waveform_temp=waveform_temp,
+            fine_temp=fine_temp,
+            top_k=top_k,
+            top_p=top_p,
+            min_eos_p=min_eos_p,
+            max_duration_s=max_duration_s,
+            overflow=overflow,
+        )
+        if self._desk.busy:
+            # A batch or a stream is under way, and this joins it.
+            return self.generate_batch([request])[0]
         self.load()
         timings: dict[str, float] = {}
 
@@ -181,26 +164,184 @@ class Bark:
             "semantic",
             self.generate_semantic,
             text,
-            prompt,
-            text_sampling,
+            request.voice,
+            request.text_sampling,
             min_eos_p=min_eos_p,
             max_duration_s=max_duration_s,
             overflow=overflow,
-            seed=random,
+            seed=request.seed,
             silent=silent,
         )
         coarse = timed(
             "coarse",
             self.generate_coarse,
             semantic,
-            prompt,
-            waveform_sampling,
-            seed=random,
+            request.voice,
+            request.waveform_sampling,
+            seed=request.seed,
             silent=silent,
         )
-        fine = timed("fine", self.generate_fine, coarse, prompt, fine_sampling, seed=random)
+        fine = timed(
+            "fine",
+            self.generate_fine,
+            coarse,
+            request.voice,
+            request.fine_sampling,
+            seed=request.seed,
+        )
         audio = timed("codec", self.decode, fine)
         return Generation(audio, self.sample_rate, semantic, coarse, fine, timings)
+
+    def request(
+        self,
+        text: str | None = None,
+        voice: Voice | None = None,
+        *,
+        seed: Seed = None,
+        text_temp: float | None = 0.7,
+        waveform_temp: float | None = 0.7,
+        fine_temp: float | None = 0.5,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_eos_p: float | None | Literal["auto"] = "auto",
+        max_duration_s: float | None = None,
+        overflow: Overflow = "cut",
+        stream: Streaming = "off",
+        priority: int = 0,
+        deadline: float | None = None,
+        semantic: np.ndarray | None = None,
+    ) -> Request:
+        """Check the arguments of `generate`, read the voice, and make a request of them, for an engine to speak.
+
+        No network is loaded, and any thread may call it. Args: as `generate`; the others as Request.
+        """
+        text_sampling, waveform_sampling = Sampling(text_temp, top_k, top_p), Sampling(waveform_temp, top_k, top_p)
+        request = partial(
+            Request,
+            text,
+            text_sampling=text_sampling,
+            waveform_sampling=waveform_sampling,
+            fine_sampling=Sampling(fine_temp),
+            min_eos_p=min_eos_p,
+            max_duration_s=max_duration_s,
+            overflow=overflow,
+            seed=seed,
+            stream=stream,
+            priority=priority,
+            deadline=deadline,
+            semantic=semantic,
+        )
+        # What costs nothing to see is refused before the voice is looked for.
+        request()
+        return request(voice=self.load_voice(voice, ("semantic", "coarse", "fine")))
+
+    def generate_batch(
+        self,
+        requests: Sequence[str | Mapping[str, Any] | Request],
+        *,
+        keep_errors: bool = False,
+        **defaults: Any,
+    ) -> list[Any]:
+        """Speak several texts side by side: the tokens are those that `generate` gives each alone.
+
+        Args:
+            requests: texts, or dicts of `request`'s arguments; any number, of which a few are under way at a time.
+            keep_errors: leave the exception of one that fails in its place, instead of raising the first once all
+                others are done.
+            defaults: arguments for all, where an item does not have its own.
+
+        Where there is no seed, torch's global generator rules: on the torch engine, which draws from it token by token,
+        company then changes the tokens.
+
+        Returns: a Generation for each.
+        """
+        if isinstance(requests, str) or not isinstance(requests, Sequence):
+            raise InputError(f"requests is a {type(requests).__name__}; expected a list of texts or dicts")
+        if not requests:
+            return []
+        with self.scheduler(min(len(requests), BATCH_SLOTS)) as place:
+            results = place.run(partial(self._make_request, item, defaults) for item in requests)
+        for result in results:
+            if isinstance(result, BarkfastError) and not keep_errors:
+                raise result
+        return results
+
+    def _make_request(self, item: Any, defaults: Mapping[str, Any]) -> Request:
+        """One item of a batch as a request."""
+        if isinstance(item, Request):
+            return item
+        given = {"text": item} if isinstance(item, str) else item
+        if not isinstance(given, Mapping):
+            raise InputError(f"a request is {item!r}; expected a text, or a dict of arguments of Bark.request")
+        options: dict[str, Any] = {**defaults, **given}
+        known = inspect.signature(self.request).parameters
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            raise InputError(f"unknown arguments {', '.join(map(repr, unknown))}; expected some of {', '.join(known)}")
+        return self.request(**options)
+
+    def stream(
+        self,
+        text: str | None = None,
+        voice: Voice | None = None,
+        *,
+        mode: Literal["exact", "low_latency"] = "exact",
+        **options: Any,
+    ) -> Iterator[np.ndarray]:
+        """Speak `text` and hand out its (n,) float32 samples as they come; closing the iterator ends the work.
+
+        Args:
+            mode: "exact" for the samples that `generate` gives, which begin when the fine network has seen all of the
+                text; "low_latency" for sound after about half a second of speech, with other fine codes.
+            options: as `request`.
+
+        Work is done while the next chunk is asked for, and not between. Of several sentences the first is heard sooner
+        through `generate_long` with `each_sentence=True`.
+
+        Errors: InputError and VoiceError at once; what else becomes of the request, where its samples would have come.
+        """
+        if mode not in ("exact", "low_latency"):
+            raise InputError(f"mode is {mode!r}; expected 'exact' or 'low_latency'")
+        return self._listen(self.request(text, voice, stream=mode, **options))
+
+    def _listen(self, request: Request) -> Iterator[np.ndarray]:
+        with self.scheduler() as place:
+            yield from place.listen(request)
+
+    def scheduler(self, n_slots: int | None = None) -> Place:
+        """A place at this model's scheduler, which all batches and streams share; use it in a `with` block.
+
+        It has the methods of barkfast.engine.scheduler.Scheduler, and shows what was added there and no more.
+
+        Args:
+            n_slots: utterances at a time, if nobody else has a place yet; None for what there are.
+        """
+        return self._desk.open(self.parts.n_slots if n_slots is None else n_slots)
+
+    def generate_long(
+        self, text: str | Iterable[str], voice: Voice | None = None, **options: Any
+    ) -> Iterator[np.ndarray]:
+        """Speak a text of any length, sentence by sentence: (n,) float32 samples as they come, in constant memory.
+
+        Args and errors: as barkfast.longform.speak_long.
+        """
+        from barkfast.longform.speech import speak_long
+
+        return speak_long(self, text, voice, **options)
+
+    def generate_script(
+        self,
+        script: str | Iterable[str] | Iterable[tuple[str, str]],
+        voices: Mapping[str, Voice | None],
+        **options: Any,
+    ) -> Iterator[np.ndarray]:
+        """Speak a dialogue, a voice per speaker: (n,) float32 samples as they come, in constant memory.
+
+        Args and errors: as barkfast.longform.speak_script.
+        """
+        from barkfast.longform.speech import speak_script
+
+        return speak_script(self, script, voices, **options)
 
     def generate_semantic(
         self,
@@ -217,11 +358,12 @@ class Bark:
     ) -> np.ndarray:
         """Text to (n,) int64 semantic tokens."""
         text = check_text(text)
-        _check_overflow(overflow)
+        check_overflow(overflow)
         prompt = self.load_voice(voice, ("semantic",))
         with self.parts.using("text") as decoder:
+            tokenizer = self.parts.models["text"]["tokenizer"]
             job = semantic_job(
-                self._text_ids(text, overflow),
+                np.array(fit_text(text, tokenizer, self.layout.semantic.n_slots, overflow), dtype=np.int32),
                 self.layout,
                 sampling,
                 history=None if prompt is None else prompt["semantic_prompt"],
@@ -236,16 +378,6 @@ class Bark:
                 bar.refresh()
         return tokens.astype(np.int64)
 
-    def _text_ids(self, text: str, overflow: Overflow) -> np.ndarray:
-        ids = self.parts.models["text"]["tokenizer"].encode(text)
-        slots = self.layout.semantic.n_slots
-        if len(ids) > slots:
-            if overflow == "error":
-                raise InputError(f"the text has {len(ids)} tokens and {slots} fit; split it into shorter pieces")
-            share = round((len(ids) - slots) / len(ids) * 100, 1)
-            logger.warning("warning, text too long, lopping of last %s%%", share)
-        return np.array(ids[:slots], dtype=np.int32)
-
     def generate_coarse(
         self,
         semantic: np.ndarray,
@@ -259,7 +391,7 @@ class Bark:
         silent: bool = True,
     ) -> np.ndarray:
         """Semantic tokens (n,) to (2, frames) int32 codes."""
-        _check_tokens("semantic tokens", semantic, 1, self.layout.semantic.vocab_size)
+        check_tokens("semantic tokens", semantic, 1, self.layout.semantic.vocab_size)
         prompt = self.load_voice(voice, ("semantic", "coarse"))
         windows = CoarseWindows(
             semantic,
@@ -287,7 +419,7 @@ class Bark:
         silent: bool = True,
     ) -> np.ndarray:
         """The first n codebooks (n, frames) to (8, frames) int32 codes."""
-        _check_tokens("coarse codes", coarse, 2, self.layout.codebook_size)
+        check_tokens("coarse codes", coarse, 2, self.layout.codebook_size)
         n_codebooks = self.layout.fine.n_codebooks
         if not 1 <= len(coarse) < n_codebooks:
             raise InputError(f"coarse codes have {len(coarse)} codebooks; expected 1 to {n_codebooks - 1}")
@@ -302,25 +434,9 @@ class Bark:
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Codes (up to 8 codebooks, frames) to (samples,) float32 audio."""
-        _check_tokens("codes", codes, 2, self.layout.codebook_size)
+        check_tokens("codes", codes, 2, self.layout.codebook_size)
         with self.parts.using("codec") as codec:
             return codec.decode(codes)
-
-
-def _check_overflow(overflow: str) -> None:
-    if overflow not in ("cut", "error"):
-        raise InputError(f"overflow is {overflow!r}; expected 'cut' or 'error'")
-
-
-def _check_tokens(what: str, tokens: Any, ndim: int, end: int) -> None:
-    """Refuse anything but a non-empty integer array of ids below `end`."""
-    if not isinstance(tokens, np.ndarray) or tokens.ndim != ndim or tokens.dtype.kind not in "iu":
-        kind = f"{tokens.dtype} array of shape {tokens.shape}" if isinstance(tokens, np.ndarray) else type(tokens)
-        raise InputError(f"{what} are a {kind}; expected an integer numpy array with {ndim} dimension(s)")
-    if tokens.size == 0:
-        raise InputError(f"{what} are empty: the stage before produced nothing; try another seed or a longer text")
-    if tokens.min() < 0 or tokens.max() >= end:
-        raise InputError(f"{what} hold values from {tokens.min()} to {tokens.max()}; expected 0 to {end - 1}")
 
 
 def _progress(total: int, silent: bool) -> Any:

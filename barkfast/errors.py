@@ -23,3 +23,19 @@ class MissingFileError(BarkfastError, FileNotFoundError):
 
 class EngineError(BarkfastError, RuntimeError):
     """The engine asked for cannot run here."""
+
+
+class QueueFull(BarkfastError, RuntimeError):
+    """A serving engine holds as many requests as it may; ask again later, or elsewhere."""
+
+
+class DeadlineExceeded(BarkfastError, TimeoutError):
+    """A request was not done by its deadline."""
+
+
+class EngineClosed(BarkfastError, RuntimeError):
+    """A serving engine was not started yet, takes nothing new any more, or ended before the request was done."""
+
+
+class EngineDead(EngineError):
+    """A serving engine failed for good: every request it held failed with it, and it takes no new one."""

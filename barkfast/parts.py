@@ -2,6 +2,7 @@
 
 import gc
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,12 +10,16 @@ from typing import Any
 import torch
 
 from barkfast.config import FineConfig, truthy
-from barkfast.errors import InputError
+from barkfast.errors import EngineError, InputError
 from barkfast.runtime import select
+from barkfast.runtime.decoder import check_slots
+from barkfast.runtime.torch_ import TorchDecoder
 from barkfast.text import load_tokenizer
 from barkfast.weights import STAGES, Checkpoint, open_model
 
 PARTS = (*STAGES, "codec")
+# The parts that draw tokens one by one, for several sequences at a time.
+DECODERS = ("text", "coarse")
 
 
 class Parts:
@@ -35,15 +40,19 @@ class Parts:
         small: bool,
         codec: str | os.PathLike[str] | None,
         tokenizer: str | os.PathLike[str] | None,
+        n_slots: int = 1,
     ) -> None:
         self.device = select.resolve_device(device)
+        check_slots(n_slots)
         self.engine, self.dtype, self.small = engine, dtype, small
+        self.n_slots = n_slots
         self._place(self.device, self.device)
         self._model, self._codec, self._tokenizer = model, codec, tokenizer
         self.offload = truthy(os.environ.get("SUNO_OFFLOAD_CPU"))
         self.models: dict[str, Any] = {}
         self.devices: dict[str, str] = {}
         self._checkpoints: dict[bool, Checkpoint] = {}
+        self._claim = threading.Lock()
 
     def _place(self, device: str, home: str) -> select.Placement:
         engine = select.resolve_engine(self.engine, device)
@@ -54,7 +63,7 @@ class Parts:
                 raise
             # It was asked for on another device, whose engine has it.
             dtype = select.default_dtype(device, engine)
-        return select.Placement(engine, device, home, dtype)
+        return select.Placement(engine, device, home, dtype, self.n_slots)
 
     def checkpoint(self, small: bool | None = None) -> Checkpoint:
         """The checkpoint of the given size, or of the size this object was made for."""
@@ -105,6 +114,43 @@ class Parts:
     def network(self, part: str) -> Any:
         """The decoder, refiner or codec of `part`, which must be loaded."""
         return self.models[part]["model"] if part == "text" else self.models[part]
+
+    def grow(self, n_slots: int) -> None:
+        """Let the decoders run at least `n_slots` sequences at a time, on the weights that they have.
+
+        Errors: InputError for an impossible number; EngineError while one has jobs, and without memory.
+        """
+        check_slots(n_slots)
+        if n_slots <= self.n_slots:
+            return
+        for part in DECODERS:
+            if part in self.models:
+                self.network(part).resize(n_slots)
+        self.n_slots = n_slots
+
+    @property
+    def counts_draws(self) -> bool:
+        """Whether the decoders, which are loaded, count random numbers by stage, so that stages may overlap.
+
+        The torch engine's stages draw from one generator after the other, as the reference's do.
+        """
+        return not any(isinstance(self.network(part), TorchDecoder) for part in DECODERS)
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Have the networks for oneself, from one step to the next, for as long as the block lasts.
+
+        Errors: EngineError while somebody else has them.
+        """
+        if not self._claim.acquire(blocking=False):
+            raise EngineError(
+                "this model is at work already, for an engine, a batch or a stream; close that first, ask that engine, "
+                "or load the model once more"
+            )
+        try:
+            yield
+        finally:
+            self._claim.release()
 
     @contextmanager
     def using(self, part: str) -> Iterator[Any]:

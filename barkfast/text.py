@@ -1,11 +1,12 @@
 """Text to token ids: whitespace, then WordPiece as in bert-base-multilingual-cased."""
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from barkfast.errors import CheckpointError, InputError, MissingFileError
 
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     import tokenizers
 
     from barkfast.weights import Checkpoint
+
+logger = logging.getLogger(__name__)
+
+# What becomes of a text of more tokens than there are slots: it is cut, with a warning, or refused.
+Overflow = Literal["cut", "error"]
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # The second is the same repository under its present name.
@@ -34,6 +40,12 @@ def check_text(text: object) -> str:
     if any("\ud800" <= character <= "\udfff" for character in normalized):
         raise InputError(f"text is {normalized[:80]!r}: it holds bytes that are not valid UTF-8; fix its encoding")
     return normalized
+
+
+def check_overflow(overflow: str) -> None:
+    """Refuse what is no way to treat a text that is too long."""
+    if overflow not in get_args(Overflow):
+        raise InputError(f"overflow is {overflow!r}; expected 'cut' or 'error'")
 
 
 class Tokenizer:
@@ -113,6 +125,17 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         return self._tokenizer.get_vocab_size()
+
+
+def fit_text(text: str, tokenizer: Tokenizer, n_slots: int, overflow: Overflow = "cut") -> list[int]:
+    """A text's token ids, at most `n_slots` of them; a longer text is cut with a warning, or an InputError."""
+    ids = tokenizer.encode(text)
+    if len(ids) > n_slots:
+        if overflow == "error":
+            raise InputError(f"the text has {len(ids)} tokens and {n_slots} fit; split it into shorter pieces")
+        share = round((len(ids) - n_slots) / len(ids) * 100, 1)
+        logger.warning("warning, text too long, lopping of last %s%%", share)
+    return ids[:n_slots]
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

@@ -41,7 +41,9 @@ ROOMS = {
 }
 PIPELINE = {*ROOMS}
 ROOMS["parts"] = PIPELINE - {"stages"}
-ROOMS["bark"] = PIPELINE | {"parts"}
+ROOMS["engine"] = PIPELINE | {"parts"}
+ROOMS["longform"] = ROOMS["engine"] | {"engine"}
+ROOMS["bark"] = ROOMS["longform"] | {"longform"}
 ROOMS["api"] = ROOMS["bark"] | {"bark"}
 ROOMS["generation"] = ROOMS["api"] | {"api"}
 ROOMS["__init__"] = ROOMS["generation"] | {"generation"}
@@ -62,6 +64,8 @@ THIRD_PARTY = {
     "text": {"tokenizers"},
     "voices": {"numpy"},
     "parts": {"torch"},
+    "engine": {"numpy"},
+    "longform": {"numpy", "sentencex"},
     "bark": {"torch", "numpy", "tqdm"},
     "api": {"numpy"},
     "generation": {"torch", "numpy"},

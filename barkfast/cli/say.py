@@ -1,15 +1,18 @@
-"""`barkfast say`: speak a text into a file."""
+"""`barkfast say`: speak a text into a file, a pipe or a player."""
 
 import argparse
 import secrets
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 from barkfast.audio import check_output
 from barkfast.cli.checks import check_duration, check_sampling, check_seed, naming, read_text
+from barkfast.cli.long import is_long, run_long
 from barkfast.cli.options import add_model_options
 from barkfast.errors import InputError
+from barkfast.longform import trim_ends
 from barkfast.voices import check_voice_output, load_voice
 
 
@@ -17,23 +20,52 @@ def add_parser(commands: Any) -> None:
     """Add the sub-command."""
     parser = commands.add_parser(
         "say",
-        help="speak a text into a file",
-        description="Speak a text, up to 256 tokens or about 13 seconds, into a wav, flac, ogg or mp3 file.",
+        help="speak a text into a file, a pipe or a player",
+        description="Speak a text into a wav, flac, ogg or mp3 file. A text given here may have 256 tokens, about 13 "
+        "seconds; --file, --script, --stream and --play take any length, sentence by sentence (docs/long-text.md).",
     )
-    parser.add_argument("text", help='what to say; "-" reads it from standard input')
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="audio file: .wav, .flac, .ogg or .mp3")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("text", nargs="?", help='what to say; "-" reads it from standard input')
+    source.add_argument("--file", metavar="FILE", help='a text file to read aloud, a book, say; "-": standard input')
+    source.add_argument("--script", metavar="FILE", help='a dialogue, of lines "NAME: text"; see --cast')
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("-o", "--output", metavar="FILE", help="audio file: .wav, .flac, .ogg or .mp3")
+    target.add_argument("--stream", action="store_true", help="to standard output as it is made: 16-bit mono wav")
+    target.add_argument("--play", action="store_true", help="to a player as it is made")
+    parser.add_argument("--raw", action="store_true", help="--stream without a header: s16le, at the model's rate")
+    parser.add_argument("--player", metavar="COMMAND", help="for --play (default: ffplay, aplay or play)")
     parser.add_argument("--voice", help="name (see `barkfast voices`) or path of an .npz file")
+    parser.add_argument(
+        "--cast", action="append", metavar="NAME=VOICE", help="the voice of a speaker in the --script; once for each"
+    )
+    parser.add_argument("--language", help="of a long text: en, de, ... (default: the voice's, else by the script)")
+    parser.add_argument(
+        "--chained", action="store_true", help="each piece of a long text goes on from the sound before it"
+    )
+    parser.add_argument(
+        "--at-once", type=int, metavar="N", help="pieces of a long text side by side (default: 8, streamed 2)"
+    )
+    parser.add_argument(
+        "--trim",
+        action=argparse.BooleanOptionalAction,
+        help="cut silence and noise off the ends (default: of the pieces of a long text)",
+    )
     parser.add_argument("--seed", type=int, help="the same seed gives the same audio (default: drawn, and printed)")
     parser.add_argument("--text-temp", type=float, default=0.7, help="temperature of the semantic stage; 0 is greedy")
     parser.add_argument("--waveform-temp", type=float, default=0.7, help="temperature of the coarse stage")
     parser.add_argument("--fine-temp", type=float, default=0.5, help="temperature of the fine stage")
     parser.add_argument("--top-k", type=int, help="draw from the K likeliest tokens")
     parser.add_argument("--top-p", type=float, help="draw from the likeliest tokens that make up this probability")
-    parser.add_argument("--max-duration", type=float, metavar="SECONDS", help="end after this much speech")
+    parser.add_argument(
+        "--max-duration", type=float, metavar="SECONDS", help="end after this much speech, in each piece of a long text"
+    )
     add_model_options(parser)
     parser.add_argument("--float", action="store_true", help="32-bit floating point samples (wav only)")
     parser.add_argument(
-        "--overflow", choices=("cut", "error"), default="cut", help="what to do with a text that is too long"
+        "--overflow",
+        choices=("cut", "error", "split"),
+        default="cut",
+        help="what to do with a text that is too long: cut it, refuse it, or say it in pieces",
     )
     parser.add_argument("--save-voice", metavar="FILE.npz", help="also save what was said as a voice")
     parser.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
@@ -42,12 +74,6 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check what can be checked, then load the model, speak and save."""
-    text = read_text(args.text)
-    subtype = "FLOAT" if args.float else None
-    check_output(args.output, subtype)
-    if args.save_voice is not None:
-        with naming("--save-voice"):
-            check_voice_output(args.save_voice)
     check_sampling("--text-temp", args.text_temp)
     check_sampling("--waveform-temp", args.waveform_temp)
     check_sampling("--fine-temp", args.fine_temp)
@@ -58,14 +84,31 @@ def run(args: argparse.Namespace) -> int:
     seed = secrets.randbits(31) if args.seed is None else args.seed
     check_seed(seed)
     # A file can be read before a model is even looked for; a name may stand for a voice of the model.
-    voice = load_voice(args.voice) if args.voice and args.voice.endswith(".npz") else args.voice
-    if voice == "":
+    if args.voice == "":
         raise InputError("--voice is empty; expected a name or the path of an .npz file")
+    args.voice = load_voice(args.voice) if args.voice and args.voice.endswith(".npz") else args.voice
 
-    from barkfast.bark import Bark
+    def bark_of() -> Any:
+        from barkfast.bark import Bark
 
-    bark = Bark(args.model, device=args.device, dtype=args.dtype, engine=args.engine, small=args.small)
-    voice = bark.load_voice(voice, ("semantic", "coarse", "fine"))
+        return Bark(args.model, device=args.device, dtype=args.dtype, engine=args.engine, small=args.small)
+
+    return run_long(args, seed, bark_of) if is_long(args) else _run_short(args, seed, bark_of)
+
+
+def _run_short(args: argparse.Namespace, seed: int, bark_of: Any) -> int:
+    for option in ("cast", "language", "chained", "at_once", "raw", "player"):
+        if getattr(args, option):
+            name = option.replace("_", "-")
+            raise InputError(f"--{name} goes with --file, --script, --stream, --play or --overflow split")
+    text = read_text(args.text)
+    subtype = "FLOAT" if args.float else None
+    check_output(args.output, subtype)
+    if args.save_voice is not None:
+        with naming("--save-voice"):
+            check_voice_output(args.save_voice)
+    bark = bark_of()
+    voice = bark.load_voice(args.voice, ("semantic", "coarse", "fine"))
     start = time.perf_counter()
     bark.load()
     loading = time.perf_counter() - start
@@ -83,6 +126,8 @@ def run(args: argparse.Namespace) -> int:
         # A progress bar in a log file helps nobody.
         silent=args.quiet or not sys.stderr.isatty(),
     )
+    if args.trim:
+        generation = replace(generation, audio=trim_ends(generation.audio, generation.sample_rate))
     generation.save(args.output, subtype=subtype)
     if args.save_voice is not None:
         bark.save_voice(args.save_voice, generation)

@@ -11,6 +11,10 @@ import numpy as np
 from barkfast.config import FineConfig, GPTConfig
 from barkfast.errors import BarkfastError, EngineError, InputError
 from barkfast.jobs import FineJob, Job
+from barkfast.runtime.codec_stream import CodecStream
+
+# Sequences that a decoder runs at a time, at most.
+MAX_SLOTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,12 @@ class Step:
     token: int | None
     done: bool
     error: EngineError | None = None
+
+
+def check_slots(n_slots: int) -> None:
+    """Refuse a number of slots that no decoder has."""
+    if not 1 <= n_slots <= MAX_SLOTS:
+        raise InputError(f"n_slots is {n_slots}; expected 1 to {MAX_SLOTS} sequences at a time")
 
 
 def check_job(job: Job, config: GPTConfig) -> None:
@@ -69,6 +79,11 @@ def not_finite(stage: str, step: int | None, dtype: object) -> EngineError:
         f"{where} are not finite: its weights hold NaN or infinity, or {dtype} is too small for them; "
         "try dtype='float32'"
     )
+
+
+def still_seated(stage: str) -> EngineError:
+    """The error for slots that were to change while they are used."""
+    return EngineError(f"the {stage} network's slots cannot change while it has jobs; release them first")
 
 
 def no_logits(slot: int) -> EngineError:
@@ -128,6 +143,14 @@ class Decoder(ABC):
     @abstractmethod
     def to(self, device: str) -> None:
         """Move the weights, e.g. to the CPU between uses."""
+
+    def resize(self, n_slots: int) -> None:
+        """Have `n_slots` slots from now on, on the weights that are there; caches that could be extended are lost.
+
+        Engines that allocate their slots do it anew; others take as many sequences as there is memory for.
+        Errors: InputError for an impossible number; EngineError while jobs are admitted, and without memory.
+        """
+        check_slots(n_slots)
 
     def run(
         self,
@@ -201,6 +224,10 @@ class Codec(ABC):
     @abstractmethod
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Turn (codebooks, frames) codes into (samples,) float32."""
+
+    @abstractmethod
+    def stream(self) -> CodecStream:
+        """Begin a clip whose codes come piece by piece; any number may be under way."""
 
     @abstractmethod
     def to(self, device: str) -> None:

@@ -21,10 +21,12 @@ from barkfast.runtime.decoder import (
     check_codebook,
     check_job,
     check_window,
+    find_root,
     no_logits,
     not_finite,
 )
 from barkfast.runtime.sampling import Randomness, draw, probabilities
+from barkfast.runtime.torch_codec_stream import TorchCodecStream
 
 
 @dataclass(slots=True)
@@ -53,8 +55,8 @@ class TorchDecoder(Decoder):
         self.model, self.stage = model, stage
         self.reuse_prefix = self.dtype != torch.float32 if reuse_prefix is None else reuse_prefix
         self._sequences: dict[int, Sequence] = {}
-        self._free: list[KVCache] = []
-        self._last: Sequence | None = None
+        # Those released, the latest last: their caches may be extended, until another job takes them.
+        self._released: list[Sequence] = []
 
     @property
     def device(self) -> torch.device:
@@ -66,8 +68,7 @@ class TorchDecoder(Decoder):
 
     def to(self, device: str) -> None:
         self.model.to(device)
-        self._free.clear()
-        self._last = None
+        self._released.clear()
 
     @torch.inference_mode()
     def admit(self, job: Job) -> int:
@@ -78,23 +79,36 @@ class TorchDecoder(Decoder):
         return slot
 
     def _prefill(self, job: Job) -> Sequence:
-        cache = self._free.pop() if self._free else KVCache(self.model.config, device=self.device, dtype=self.dtype)
+        cache = self._take_cache()
+        # Where the cache to be extended is gone it is made again in the same steps, so that the tokens are the same
+        # whatever else this decoder did in between.
+        root = find_root(job) if self.reuse_prefix else job
+        tokens = torch.from_numpy(root.prompt.astype(np.int64)).to(self.device)[None]
+        return self._read(Sequence(job, cache, self.model(tokens, cache, root.merged)))
+
+    def _take_cache(self) -> KVCache:
+        """An empty cache: that of the job released longest ago, else a new one."""
+        if not self._released:
+            return KVCache(self.model.config, device=self.device, dtype=self.dtype)
+        cache = self._released.pop(0).cache
         cache.length = 0
-        self._last = None
-        tokens = torch.from_numpy(job.prompt.astype(np.int64)).to(self.device)[None]
-        return Sequence(job, cache, self.model(tokens, cache, job.merged))
+        return cache
 
     def _extend(self, job: Job) -> Sequence | None:
-        """Continue the cache of the job released last, if this one extends it: feed the tokens it has not seen."""
-        last = self._last
-        if last is None or not self.reuse_prefix or job.extends is not last.job:
-            return None
-        self._last = None
-        self._free.remove(last.cache)
-        hidden = last.hidden
-        for token in job.prompt[last.cache.length + last.job.merged :]:
-            hidden = self._feed(int(token), last.cache)
-        return Sequence(job, last.cache, hidden)
+        """Continue the cache of the released job that this one extends, if it is still there."""
+        if self.reuse_prefix and job.extends is not None:
+            for index, kept in enumerate(self._released):
+                if kept.job is job.extends:
+                    del self._released[index]
+                    return self._read(Sequence(job, kept.cache, kept.hidden))
+        return None
+
+    def _read(self, sequence: Sequence) -> Sequence:
+        """Feed the tokens of the prompt that the cache does not hold yet, one by one."""
+        job, cache = sequence.job, sequence.cache
+        for token in job.prompt[cache.length + job.merged :]:
+            sequence.hidden = self._feed(int(token), cache)
+        return sequence
 
     def _feed(self, token: int, cache: KVCache) -> Tensor:
         return self.model(torch.tensor([[token]], device=self.device), cache)
@@ -141,9 +155,7 @@ class TorchDecoder(Decoder):
         return sequence.logits.float().cpu().numpy()
 
     def release(self, slot: int) -> None:
-        sequence = self._sequences.pop(slot)
-        self._free.append(sequence.cache)
-        self._last = sequence
+        self._released.append(self._sequences.pop(slot))
 
 
 class TorchRefiner(Refiner):
@@ -165,6 +177,8 @@ class TorchRefiner(Refiner):
         generator = Randomness.of(job.random).on(self.device)
         for codebook in range(job.first_codebook, window.shape[1]):
             logits = self.model(window[None], codebook)[0, :, : job.codebook_size].float()
+            if not torch.isfinite(logits).all():
+                raise not_finite("fine", None, self.model.transformer.wpe.weight.dtype)
             if job.sampling.greedy:
                 codes = logits[job.first_frame :].argmax(-1)
             else:
@@ -198,3 +212,6 @@ class TorchCodec(Codec):
     def decode(self, codes: np.ndarray) -> np.ndarray:
         tokens = torch.from_numpy(codes.astype(np.int64)).to(self.device)[None]
         return self.model(tokens)[0].float().cpu().numpy()
+
+    def stream(self) -> TorchCodecStream:
+        return TorchCodecStream(self.model)

@@ -72,12 +72,18 @@ def check_windows(max_history: int, sliding_window: int, layout: Layout) -> None
 class CoarseWindows:
     """The state of one coarse generation: hands out a job per window and takes its tokens.
 
+    The semantic tokens may still be coming (`final=False`, then `grow`): a window is handed out as soon as all that it
+    sees is there, and is the same as if the rest had been there too. With a full voice that is 47 tokens after its
+    first, without one 256.
+
     Args:
-        semantic: (n,) semantic tokens to be voiced, n >= 1.
+        semantic: (n,) semantic tokens to be voiced, n >= 1; of those that grow maybe none yet.
         history: a voice's semantic tokens (m,) and codes (codebooks, frames), if any.
         max_history: coarse tokens of context per window; None for the layout's.
         sliding_window: tokens per window; None for the layout's.
         max_duration_s: at most this many seconds.
+        final: whether no more semantic tokens will come.
+    Errors: InputError for settings that do not fit, and once all tokens are there for too few of them.
     """
 
     def __init__(
@@ -91,43 +97,81 @@ class CoarseWindows:
         sliding_window: int | None = None,
         max_duration_s: float | None = None,
         random: Any = None,
+        final: bool = True,
     ) -> None:
         self.layout, self.sampling, self.random = layout, sampling, random
         self.max_history = layout.coarse.max_history if max_history is None else max_history
         self.sliding_window = layout.coarse.sliding_window if sliding_window is None else sliding_window
+        self.max_duration_s = max_duration_s
         check_windows(self.max_history, self.sliding_window, layout)
         empty = np.zeros(0, np.int32)
         past, codes = (empty, empty) if history is None else trim_history(*history, layout, self.max_history)
-        self.semantic = np.concatenate([past, semantic]).astype(np.int32)
         self.n_semantic_history, self.n_coarse_history = len(past), len(codes)
-        self.n_steps = count_steps(len(semantic), layout, max_duration_s)
-        if self.n_steps == 0:
+        self.semantic = past.astype(np.int32)
+        self.tokens = codes.astype(np.int32)
+        self.final = False
+        self._previous: Job | None = None
+        self.grow(semantic, final)
+
+    def grow(self, semantic: np.ndarray, final: bool = False) -> None:
+        """Take the next (n,) semantic tokens, maybe none; `final`: these are the last.
+
+        Errors: InputError after the last, and if all together are too few for one frame.
+        """
+        if self.final:
+            raise InputError("semantic tokens came after those that were said to be the last")
+        self.semantic = np.concatenate([self.semantic, semantic]).astype(np.int32)
+        self.final = final
+        self.n_steps = count_steps(self.n_semantic, self.layout, self.max_duration_s)
+        if final and self.n_steps == 0:
             raise InputError(
-                f"{len(semantic)} semantic tokens and max_gen_duration_s={max_duration_s} leave no audio frame; "
+                f"{self.n_semantic} semantic tokens and max_gen_duration_s={self.max_duration_s} leave no audio frame; "
                 "give a longer input"
             )
-        self.n_windows = math.ceil(self.n_steps / self.sliding_window)
-        self.tokens = codes.astype(np.int32)
-        self._previous: Job | None = None
+
+    @property
+    def n_semantic(self) -> int:
+        """Semantic tokens to be voiced that are there; the voice's are not counted."""
+        return len(self.semantic) - self.n_semantic_history
+
+    @property
+    def n_windows(self) -> int:
+        """Windows for the semantic tokens that are there."""
+        return math.ceil(self.n_steps / self.sliding_window)
 
     @property
     def n_done(self) -> int:
         """Coarse tokens generated so far."""
         return len(self.tokens) - self.n_coarse_history
 
+    @property
+    def done(self) -> bool:
+        """Whether all tokens are there and none is to come."""
+        return self.final and self.n_done >= self.n_steps
+
+    def _first_slot(self) -> int:
+        """Which semantic token stands in the next window's first slot."""
+        position = self.n_semantic_history + round(self.n_done / self.layout.coarse_per_semantic)
+        return max(0, position - max_semantic_history(self.max_history, self.layout))
+
+    def _has_all(self) -> bool:
+        """Whether no semantic token that is yet to come would change the next window."""
+        if self.final:
+            return True
+        whole = self.n_steps - self.n_done >= self.sliding_window
+        return whole and len(self.semantic) >= self._first_slot() + self.layout.coarse.n_slots
+
     def prompt(self) -> np.ndarray:
         """The next window's prompt: semantic slots, the infer token, and the latest coarse tokens."""
-        coarse, ratio = self.layout.coarse, self.layout.coarse_per_semantic
-        position = self.n_semantic_history + round(self.n_done / ratio)
-        start = max(0, position - max_semantic_history(self.max_history, self.layout))
+        coarse, start = self.layout.coarse, self._first_slot()
         slots = np.full(coarse.n_slots, coarse.semantic_pad_token, dtype=np.int32)
         visible = self.semantic[start : start + coarse.n_slots]
         slots[: len(visible)] = visible
         return np.concatenate([slots, [coarse.infer_token], self.tokens[-self.max_history :]]).astype(np.int32)
 
     def next_job(self) -> Job | None:
-        """The job for the next window, or None when all tokens are there."""
-        if self.n_done >= self.n_steps:
+        """The job for the next window; None when all tokens are there, and while it waits for semantic tokens."""
+        if self.n_done >= self.n_steps or not self._has_all():
             return None
         size, first = self.layout.codebook_size, self.layout.semantic.vocab_size
         n_codebooks = self.layout.coarse.n_codebooks

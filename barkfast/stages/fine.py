@@ -6,7 +6,12 @@ from typing import Any
 import numpy as np
 
 from barkfast.config import Layout, Sampling
+from barkfast.errors import InputError
 from barkfast.jobs import FineJob
+
+# Frames that a live window sees beyond those that it settles, and that it settles first and at most. The first is due
+# with one coarse window of 60 tokens, 30 frames; see docs/streaming.md.
+LOOK_AHEAD, HOP, MAX_HOP = 15, 14, 112
 
 
 class FineWindows:
@@ -49,6 +54,13 @@ class FineWindows:
         hop = fine.max_history
         return min(self.n_done * hop, total - fine.window), min(self.n_history + self.n_done * hop, total - hop)
 
+    @property
+    def n_final(self) -> int:
+        """Generated frames that no window still to come changes: they can be heard already."""
+        if self.n_done == self.n_windows:
+            return self.n_frames
+        return max(0, self.bounds()[1] - self.n_history) if self.n_done else 0
+
     def next_job(self) -> FineJob | None:
         """The job for the next window, or None when all are done."""
         if self.n_done == self.n_windows:
@@ -72,3 +84,134 @@ class FineWindows:
     def codes(self) -> np.ndarray:
         """All codebooks of the generated frames, (codebooks, frames) int32."""
         return self.frames[self.n_history : self.n_history + self.n_frames].T
+
+
+class LiveFineWindows:
+    """The state of one fine generation whose coarse codes are still coming: for a stream within a sentence.
+
+    The fine network looks both ways, so what it fills before all codes are there differs from what FineWindows gives.
+    A window ends `look_ahead` frames behind those that it settles; what it predicts for these is thrown away, and
+    predicted by the next one. Where everything fits one window, which then is the last too, the codes are those of
+    FineWindows.
+
+    Where windows begin and end depends on the number of frames alone, never on how many were there when: a request
+    gives the same codes alone and in company.
+
+    Args:
+        history: (codebooks, m) codes of a voice, or None; its last frames stand in front.
+        look_ahead: frames that a window sees beyond those that it settles, if there are as many.
+        hop: frames that the first window settles; each window after it settles twice as many as the one before.
+        max_hop: the most that a window settles; None for `hop`.
+        window: frames that the network sees at once; None for the layout's. Fewer cost less, and know less of the past.
+    Errors: InputError for lengths that do not fit together.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        sampling: Sampling,
+        history: np.ndarray | None = None,
+        *,
+        look_ahead: int = LOOK_AHEAD,
+        hop: int = HOP,
+        max_hop: int | None = None,
+        window: int | None = None,
+        random: Any = None,
+    ) -> None:
+        self.layout, self.sampling, self.random = layout, sampling, random
+        self.look_ahead, self.hop = look_ahead, hop
+        self.max_hop = hop if max_hop is None else max_hop
+        self.window = layout.fine.window if window is None else window
+        self._check()
+        self.n_given = layout.coarse.n_codebooks
+        # At most half a window, as offline.
+        room = min(layout.fine.max_history, self.window // 2)
+        past = np.zeros((layout.fine.n_codebooks, 0)) if history is None or not room else history[:, -room:]
+        self.n_history = past.shape[1]
+        # (frames, codebooks), unknown entries hold the pad id.
+        self.frames = np.ascontiguousarray(past.T, dtype=np.int32)
+        self.n_final = 0
+        self.final = False
+
+    def _check(self) -> None:
+        """Refuse lengths that do not fit together."""
+        most = self.layout.fine.window
+        if not 1 <= self.window <= most:
+            raise InputError(f"a fine window of {self.window} frames; expected 1 to {most}, what the network can see")
+        if not 1 <= self.hop <= self.max_hop:
+            raise InputError(f"hop is {self.hop} and max_hop {self.max_hop}; expected 1 <= hop <= max_hop, in frames")
+        if not 0 <= self.look_ahead <= self.window - self.max_hop:
+            raise InputError(
+                f"look_ahead is {self.look_ahead}; expected 0 to {self.window - self.max_hop}, since it and max_hop "
+                f"({self.max_hop}) share a window of {self.window} frames"
+            )
+
+    @property
+    def n_known(self) -> int:
+        """Frames whose coarse codes are there."""
+        return len(self.frames) - self.n_history
+
+    @property
+    def done(self) -> bool:
+        """Whether all frames are settled and none is to come."""
+        return self.final and self.n_final == self.n_known
+
+    def grow(self, codes: np.ndarray, final: bool = False) -> None:
+        """Take the next frames' codes of the given codebooks, (n, frames), maybe none; `final`: these are the last.
+
+        Errors: InputError for another number of codebooks, and after the last.
+        """
+        if self.final:
+            raise InputError("coarse codes came after those that were said to be the last")
+        if codes.ndim != 2 or len(codes) != self.n_given:
+            raise InputError(f"coarse codes have shape {codes.shape}; expected ({self.n_given}, frames)")
+        fresh = np.full((codes.shape[1], self.frames.shape[1]), self.layout.codebook_size, dtype=np.int32)
+        fresh[:, : self.n_given] = codes.T
+        self.frames = np.concatenate([self.frames, fresh])
+        self.final = final
+
+    def bounds(self) -> tuple[int, int, int, int] | None:
+        """The next window's first frame, the first that it fills, that behind those it settles, and its end.
+
+        None while its frames are not all there, and when all are settled.
+        """
+        fill = self.n_history + self.n_final
+        settled, end = fill + self.hop, fill + self.hop + self.look_ahead
+        # One more must be there: else these may turn out to be the last, which then are settled together.
+        if len(self.frames) <= end:
+            settled = end = len(self.frames)
+            if not self.final or fill == end:
+                return None
+        return max(0, end - self.window), fill, settled, end
+
+    def next_job(self) -> FineJob | None:
+        """The job for the next window; None while it must wait for more codes, and when it is `done`."""
+        bounds = self.bounds()
+        if bounds is None:
+            return None
+        start, fill, _, end = bounds
+        window = np.full((self.window, self.frames.shape[1]), self.layout.codebook_size, dtype=np.int32)
+        window[: end - start] = self.frames[start:end]
+        return FineJob(
+            window=window,
+            first_frame=fill - start,
+            first_codebook=self.n_given,
+            codebook_size=self.layout.codebook_size,
+            sampling=self.sampling,
+            random=self.random,
+        )
+
+    def append(self, window: np.ndarray) -> np.ndarray:
+        """Take the filled window of the job handed out last; return the codes that it settles, (codebooks, n) int32."""
+        bounds = self.bounds()
+        if bounds is None:
+            raise InputError("a filled window came without a job that asked for it")
+        start, fill, settled, _ = bounds
+        self.frames[fill:settled] = window[fill - start : settled - start]
+        self.n_final = settled - self.n_history
+        self.hop = min(2 * self.hop, self.max_hop)
+        return self.frames[fill:settled].T.copy()
+
+    def codes(self) -> np.ndarray:
+        """All codebooks of the frames settled so far, (codebooks, frames) int32."""
+        return self.frames[self.n_history : self.n_history + self.n_final].T

@@ -50,6 +50,8 @@ def plan_steps(threads: tuple[int, ...]) -> list[Step]:
     ]
     steps.append(Step(f"clips large int8 {most}", 240, timed=True, threads=most))
     steps.append(Step("batch", 60, timed=True, threads=most))
+    steps.append(Step("serving", 300, timed=True, threads=most))
+    steps.append(Step("streaming", 180, timed=True, threads=most))
     steps.append(Step("history", 90, timed=True, threads=most))
     steps.append(Step("profile", 120, timed=True, threads=most))
     steps.append(Step("accuracy", 120, threads=most))

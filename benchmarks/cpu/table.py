@@ -185,6 +185,37 @@ def page_batch(rows: Rows) -> list[str]:
     )
 
 
+def page_streaming(rows: Rows) -> list[str]:
+    return make_table(
+        ["stream", "first samples s", "fine s", "fine windows", "equal fine codes", "log-mel distance dB"],
+        [
+            (
+                *(r["row"], r.get("first_audio_s"), r.get("fine_s"), r.get("windows")),
+                *(percent(r["equal_share"]), r["log_mel_db"]),
+            )
+            for r in rows
+        ],
+    )
+
+
+def page_serving(rows: Rows) -> list[str]:
+    together = [r for r in rows if "sentences" in r]
+    lines = make_table(
+        ["several sentences", "s", "s of audio", "real-time factor", "times one by one", "first audio s", "95 %"],
+        [
+            (
+                *(r["row"], r["seconds"], r["audio_s"], r["real_time_factor"], r["times_one_by_one"]),
+                *(r.get("first_audio_s"), r.get("first_audio_s_p95")),
+            )
+            for r in together
+        ],
+    )
+    return lines + make_table(
+        ["one sentence", "first audio s", "all of it s", "s of audio", "chunks"],
+        [(r["row"], r["first_audio_s"], r["seconds"], r["audio_s"], r["chunks"]) for r in rows if "sentences" not in r],
+    )
+
+
 def page_history(rows: Rows) -> list[str]:
     return make_table(
         ["coarse stage of 10 s", "max_coarse_history", "s", "windows", "tokens"],
@@ -232,6 +263,8 @@ PAGES: Pages = (
     ("Where a step's time goes", "profile", page_profile),
     ("Prompts, fine pass, codec", "stages", page_stages),
     ("Several sentences together", "batch", page_batch),
+    ("Requests side by side, streams", "serving", page_serving),
+    ("Streaming within a sentence", "streaming", page_streaming),
     ("Less history", "history", page_history),
     ("Loading", "load", page_load),
     ("One matrix at a time", "linear", page_linear),

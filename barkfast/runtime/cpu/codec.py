@@ -6,7 +6,8 @@ import numpy as np
 from torch import Tensor
 
 from barkfast.config import CodecConfig
-from barkfast.errors import EngineError, InputError
+from barkfast.errors import EngineError
+from barkfast.runtime.codec_stream import CodecStream, check_codes
 from barkfast.runtime.cpu.packing import require_native
 from barkfast.runtime.decoder import Codec
 
@@ -45,57 +46,19 @@ class CpuCodec(Codec):
     def decode(self, codes: np.ndarray) -> np.ndarray:
         return self._native.decode(check_codes(codes, self.config))
 
-    def stream(self) -> "CodecStream":
-        """Begin a clip whose codes come piece by piece; any number may be under way."""
-        return CodecStream(self.config, self._native)
+    def stream(self) -> "CpuCodecStream":
+        return CpuCodecStream(self.config, self._native)
 
 
-class CodecStream:
-    """One clip, decoded as its codes come: all samples together are those of `decode`, bit for bit.
-
-    At the clip's start each layer sees a reflection of what comes after, so the first samples need `lead_in` frames
-    (7 in EnCodec, 93 ms); after that every push returns the samples of all its frames.
-    """
+class CpuCodecStream(CodecStream):
+    """One clip, decoded as its codes come: all samples together are those of `decode`, bit for bit."""
 
     def __init__(self, config: CodecConfig, native: object) -> None:
-        self.config = config
-        self.lead_in: int = native.lead_in  # type: ignore[attr-defined]
+        super().__init__(config, native.lead_in)  # type: ignore[attr-defined]
         self._native = native.stream()  # type: ignore[attr-defined]
-        self._codebooks: int | None = None
-        self._finished = False
 
-    def push(self, codes: np.ndarray) -> np.ndarray:
-        """Take (codebooks, frames) codes, always of as many codebooks; return (samples,) float32, maybe none.
-
-        Errors: InputError for other shapes, for codes out of range, and after `finish`.
-        """
-        self._check_open()
-        codes = check_codes(codes, self.config)
-        if self._codebooks not in (None, len(codes)):
-            raise InputError(f"codes of {len(codes)} codebooks after {self._codebooks} in the same stream")
-        self._codebooks = len(codes)
+    def _push(self, codes: np.ndarray) -> np.ndarray:
         return self._native.push(codes)
 
-    def finish(self) -> np.ndarray:
-        """End the clip; return what is still to come, (samples,) float32: of a clip shorter than `lead_in`, all."""
-        self._check_open()
-        self._finished = True
+    def _finish(self) -> np.ndarray:
         return self._native.finish()
-
-    def _check_open(self) -> None:
-        if self._finished:
-            raise InputError("this stream is finished; begin a new one")
-
-
-def check_codes(codes: np.ndarray, config: CodecConfig) -> np.ndarray:
-    """The codes as int32. Errors: InputError if they are not (codebooks, frames) or out of range."""
-    if codes.ndim != 2 or not 1 <= len(codes) <= config.n_codebooks or not np.issubdtype(codes.dtype, np.integer):
-        raise InputError(
-            f"codes are {codes.dtype} of shape {codes.shape}; expected integers, "
-            f"(up to {config.n_codebooks} codebooks, frames)"
-        )
-    if codes.size and not 0 <= codes.min() <= codes.max() < config.codebook_size:
-        raise InputError(
-            f"codes {codes.min()}..{codes.max()} do not fit the codec's codebooks of {config.codebook_size} entries"
-        )
-    return np.ascontiguousarray(codes, np.int32)

@@ -17,10 +17,21 @@ from barkfast.config import GPTConfig
 from barkfast.errors import EngineError, InputError
 from barkfast.jobs import Job
 from barkfast.runtime.cpu.packing import Format, Packed, require_native
-from barkfast.runtime.decoder import Decoder, KeptSlots, Step, check_job, find_root, no_logits, not_finite, raise_first
+from barkfast.runtime.decoder import (
+    MAX_SLOTS,
+    Decoder,
+    KeptSlots,
+    Step,
+    check_job,
+    check_slots,
+    find_root,
+    no_logits,
+    not_finite,
+    raise_first,
+    still_seated,
+)
 from barkfast.runtime.sampling import STAGE_KEYS, Randomness
 
-MAX_SLOTS = 64
 # How often progress is reported, in seconds.
 REPORT_INTERVAL = 0.05
 # More steps than any job has.
@@ -78,24 +89,38 @@ class CpuDecoder(Decoder):
         dtype: object = "float32",
         isa: str = "",
     ) -> None:
-        if not 1 <= n_slots <= MAX_SLOTS:
-            raise InputError(f"n_slots is {n_slots}; expected 1 to {MAX_SLOTS} sequences at a time")
-        self.config, self.stage, self.n_slots, self.dtype = config, stage, n_slots, dtype
+        check_slots(n_slots)
+        self.config, self.stage, self.dtype = config, stage, dtype
         native = require_native()
         # The native objects read its memory.
         self._packed = packed
         with _refusals():
-            network = native.Network(
+            self._network = native.Network(
                 config.n_layer, config.n_head, config.n_embd, config.block_size, list(packed.entries)
             )
-        self._keys, self._values = _allocate_cache(config, n_slots, Format(network.cache_format))
-        with _refusals():
-            self._native = native.Decoder(
-                network, pool, n_slots, self._keys.data_ptr(), self._values.data_ptr(), isa=isa
-            )
+        self._pool, self._isa = pool, isa
         self._turn = threading.RLock()
         self.seats: dict[int, Seat] = {}
         self._kept = KeptSlots()
+        self._allocate(n_slots)
+
+    def _allocate(self, n_slots: int) -> None:
+        """Make the slots, and then forget those there were."""
+        keys, values = _allocate_cache(self.config, n_slots, Format(self._network.cache_format))
+        with _refusals():
+            decoder = require_native().Decoder(
+                self._network, self._pool, n_slots, keys.data_ptr(), values.data_ptr(), isa=self._isa
+            )
+        self._kept.clear()
+        self.n_slots, self._native, self._keys, self._values = n_slots, decoder, keys, values
+
+    def resize(self, n_slots: int) -> None:
+        check_slots(n_slots)
+        with self._turn:
+            if self.seats:
+                raise still_seated(self.stage)
+            if n_slots != self.n_slots:
+                self._allocate(n_slots)
 
     def to(self, device: str) -> None:
         if torch.device(device).type != "cpu":

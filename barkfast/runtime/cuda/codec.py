@@ -1,7 +1,8 @@
-"""EnCodec's decoder on the GPU: half precision, channels last, one graph per length."""
+"""EnCodec's decoder on the GPU: half precision, channels last, one graph per length; streams in plain torch."""
 
 import copy
 import logging
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -9,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from barkfast.models.encodec import CausalConv1d, CausalConvTranspose1d, EncodecDecoder, SkipLSTM
+from barkfast.runtime.codec_stream import CodecStream
 from barkfast.runtime.cuda.device import Options, on_device, upload
 from barkfast.runtime.cuda.graphs import Graphs
 from barkfast.runtime.decoder import Codec
+from barkfast.runtime.torch_codec_stream import TorchCodecStream
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +81,7 @@ class CudaCodec(Codec):
     """The codec's decoder.
 
     Args:
-        model: the codec in float32, with weight norm folded; it is taken over and changed in form.
+        model: the codec in float32, with weight norm folded; it is kept.
         device: where it runs.
         dtype: float16 or float32. (bfloat16's 8 bits would be heard as hiss.)
         home: where the weights wait until `to(device)`; None for the device itself.
@@ -95,14 +98,24 @@ class CudaCodec(Codec):
     ) -> None:
         self.config, self.device = model.config, device
         self.options = options or Options.for_device(device)
-        flatten(model.decoder)
         # Kept as it came, should half precision turn out too small for it; usually mapped from its file.
         self._exact = model
-        self._model = copy.deepcopy(model).to(home or device, dtype)
+        self._model = self._copy(home or device, dtype, flat=True)
+        # For streams, made with the first: pieces of any length need no graphs.
+        self._plain: EncodecDecoder | None = None
         # Where the decoder sees only the past, frames behind the end change nothing before it.
         self._causal = self.config.trim_right_ratio == 1
         self._graphs = Graphs(device, enabled=self.options.graphs)
         self._buffers: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def _copy(self, device: torch.device, dtype: torch.dtype, *, flat: bool) -> EncodecDecoder:
+        """The model as it came, elsewhere, in another dtype, and in another form for convolutions over a whole clip."""
+        # In the midst of decoding, too: what is made there could not be moved later.
+        with torch.inference_mode(False):
+            model = copy.deepcopy(self._exact).to(device, dtype)
+            if flat:
+                flatten(model.decoder)
+        return model
 
     @property
     def dtype(self) -> torch.dtype:
@@ -121,18 +134,35 @@ class CudaCodec(Codec):
             return
         self._graphs.clear()
         self._buffers.clear()
-        self._model.to(self.device if target.type == self.device.type else target)
+        for model in filter(None, (self._model, self._plain)):
+            model.to(self.device if target.type == self.device.type else target)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         with on_device(self.device):
             samples = self._decode(codes)
             if np.isfinite(samples).all() or self.dtype == torch.float32:
                 return samples
-            logger.warning("the codec's samples are not finite in %s; it goes on in float32, slower", self.dtype)
-            self._graphs.clear()
-            self._buffers.clear()
-            self._model = copy.deepcopy(self._exact).to(self.device)
+            self.use_float32()
             return self._decode(codes)
+
+    def stream(self) -> "CudaCodecStream":
+        return CudaCodecStream(self)
+
+    def use_float32(self) -> None:
+        """Go on in float32, since half precision turned out too small for the model."""
+        if self.dtype == torch.float32:
+            return
+        logger.warning("the codec's samples are not finite in %s; it goes on in float32, slower", self.dtype)
+        self._graphs.clear()
+        self._buffers.clear()
+        self._plain = None
+        self._model = self._copy(self.device, torch.float32, flat=True)
+
+    def plain(self) -> EncodecDecoder:
+        """The model in plain torch, where this codec is now, and in its dtype; it moves along."""
+        if self._plain is None:
+            self._plain = self._copy(next(self._model.parameters()).device, self.dtype, flat=False)
+        return self._plain
 
     def _decode(self, codes: np.ndarray) -> np.ndarray:
         n_codebooks, frames = codes.shape
@@ -157,3 +187,41 @@ class CudaCodec(Codec):
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             self._graphs.run(key, work)
         return samples[: frames * self.config.hop_length].cpu().numpy()
+
+
+class CudaCodecStream(CodecStream):
+    """One clip, decoded as its codes come, equal to `decode` but for rounding.
+
+    Where half precision turns out too small for the model, the clip is decoded anew in float32, from its start, and
+    goes on from where it was.
+    """
+
+    def __init__(self, codec: CudaCodec) -> None:
+        self._codec = codec
+        self._inner = TorchCodecStream(codec.plain())
+        super().__init__(codec.config, self._inner.lead_in)
+        self._pieces: list[np.ndarray] = []
+        self._n_samples = 0
+
+    def _push(self, codes: np.ndarray) -> np.ndarray:
+        return self._advance(lambda inner: inner.push(codes), codes)
+
+    def _finish(self) -> np.ndarray:
+        return self._advance(TorchCodecStream.finish, None)
+
+    def _advance(self, work: Callable[[TorchCodecStream], np.ndarray], codes: np.ndarray | None) -> np.ndarray:
+        """Push `codes`, or finish where there are none."""
+        # As in decode: no TF32 in float32.
+        with on_device(self._codec.device), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            samples = work(self._inner)
+            if codes is not None:
+                self._pieces.append(codes)
+            if not np.isfinite(samples).all() and self._inner.dtype != torch.float32:
+                self._codec.use_float32()
+                self._inner = TorchCodecStream(self._codec.plain())
+                whole = [self._inner.push(piece) for piece in self._pieces]
+                if codes is None:
+                    whole.append(self._inner.finish())
+                samples = np.concatenate(whole)[self._n_samples :]
+        self._n_samples += len(samples)
+        return samples

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from barkfast.config import GPTConfig, Sampling
-from barkfast.errors import EngineError, InputError
+from barkfast.errors import EngineError
 from barkfast.jobs import Job
 from barkfast.runtime.cuda.device import Options, on_device, upload
 from barkfast.runtime.cuda.graphs import Graphs
@@ -18,19 +18,21 @@ from barkfast.runtime.cuda.run import Run, Seat
 from barkfast.runtime.cuda.state import Snapshot, State
 from barkfast.runtime.cuda.step import DecodeStep, Slices, Vocabulary
 from barkfast.runtime.decoder import (
+    MAX_SLOTS,
     Decoder,
     KeptSlots,
     Step,
     check_job,
+    check_slots,
     find_root,
     no_logits,
     not_finite,
     raise_first,
+    still_seated,
 )
 from barkfast.runtime.sampling import STAGE_KEYS, Randomness
 from barkfast_kernels.slots import FAILED, FINISHED, RUNNING, STOPPED, pack_slot
 
-MAX_SLOTS = 64
 # Prompts are padded to multiples of this, so that a few graphs serve all lengths.
 PROMPT_BUCKET = 64
 
@@ -61,8 +63,7 @@ class CudaDecoder(Decoder):
         n_slots: int = 1,
         options: Options | None = None,
     ) -> None:
-        if not 1 <= n_slots <= MAX_SLOTS:
-            raise InputError(f"n_slots is {n_slots}; expected 1 to {MAX_SLOTS} sequences at a time")
+        check_slots(n_slots)
         self.config, self.stage, self.device, self.n_slots = config, stage, device, n_slots
         self.options = options or Options.for_device(device)
         self.dtype = dtype
@@ -106,12 +107,34 @@ class CudaDecoder(Decoder):
             self._network = self._network.to(self.device)
             self._set_up()
             return
+        self._tear_down()
+        self._network = self._network.to(target)
+        torch.cuda.empty_cache()
+
+    def resize(self, n_slots: int) -> None:
+        check_slots(n_slots)
+        if self.seats:
+            raise still_seated(self.stage)
+        before, self.n_slots = self.n_slots, n_slots
+        if n_slots == before or self._network.wpe.device.type != self.device.type:
+            return
+        self._tear_down()
+        try:
+            self._set_up()
+        except torch.OutOfMemoryError as error:
+            self.n_slots = before
+            torch.cuda.empty_cache()
+            self._set_up()
+            raise EngineError(
+                f"no memory for {n_slots} slots of the {self.stage} network; use fewer, or a smaller dtype: {error}"
+            ) from error
+
+    def _tear_down(self) -> None:
+        """Let go of all that `_set_up` has made."""
         # Graphs first: they hold addresses of what goes away.
         self.graphs.clear()
         self._kept.clear()
         del self.state, self._prefill, self._step, self.vocabulary, self._vocabularies, self._row_lists, self._snapshots
-        self._network = self._network.to(target)
-        torch.cuda.empty_cache()
 
     def admit(self, job: Job) -> int:
         check_job(job, self.config)

@@ -1,0 +1,75 @@
+"""Where the text of a command comes from: files of any size, standard input, scripts and their casts."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
+
+from barkfast.errors import InputError
+from barkfast.longform import Line, parse_script
+from barkfast.longform.script import find_speaker
+from barkfast.voices import load_voice
+
+_BLOCK = 1 << 16
+
+
+def count_characters(text: str) -> int:
+    """Characters that are no whitespace: what progress is measured in."""
+    return len("".join(text.split()))
+
+
+def _reading(parts: Iterable[str], name: str) -> Iterator[str]:
+    """The parts, with the name of their file in the error for bytes that are no text."""
+    try:
+        yield from parts
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not valid {error.encoding}: {error.reason}; convert it first") from error
+
+
+def _blocks(file: TextIO) -> Iterator[str]:
+    while block := file.read(_BLOCK):
+        yield block
+
+
+def read_file(path: str) -> tuple[Iterator[str], int | None]:
+    """The text of a file as it is needed, and how many characters it has; "-" is standard input, of any length.
+
+    The file is read once to check and count it, so that what is wrong with it is found before a model is loaded.
+    """
+    if path == "-":
+        return _reading(sys.stdin, "standard input"), None
+    with open(path, encoding="utf-8-sig") as file:
+        total = sum(count_characters(block) for block in _reading(_blocks(file), path))
+    if not total:
+        raise InputError(f"{path} is empty: nothing to say; expected at least one visible character")
+
+    def parts() -> Iterator[str]:
+        with open(path, encoding="utf-8-sig") as file:
+            yield from _blocks(file)
+
+    return _reading(parts(), path), total
+
+
+def read_script(path: str, voices: dict[str, Any]) -> list[Line]:
+    """The lines of a script file, every one of them with a speaker who has a voice; "-" is standard input."""
+    if path == "-":
+        text = "".join(_reading(sys.stdin, "standard input"))
+    else:
+        with open(path, encoding="utf-8-sig") as file:
+            text = "".join(_reading(_blocks(file), path))
+    lines = list(parse_script(text))
+    for line in lines:
+        find_speaker(line, voices)
+    return lines
+
+
+def read_cast(cast: list[str] | None) -> dict[str, Any]:
+    """The voices of `--cast NAME=VOICE`; None for "NAME=", a voice that is drawn. Files are read, names are not."""
+    voices: dict[str, Any] = {}
+    for entry in cast or []:
+        name, equals, voice = (part.strip() for part in entry.partition("="))
+        if not name or not equals:
+            raise InputError(f"--cast is {entry!r}; expected NAME=VOICE, or NAME= for a voice that is drawn")
+        if name in voices:
+            raise InputError(f"--cast: {name} has two voices; expected one")
+        voices[name] = load_voice(voice) if voice.endswith(".npz") else voice or None
+    return voices

@@ -1,0 +1,107 @@
+"""What an engine has done so far, as numbers."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+# Of the latest requests times are kept, for the percentiles.
+KEPT = 512
+
+
+@dataclass(frozen=True)
+class Stats:
+    """A look at an engine.
+
+    Args:
+        healthy: whether it works; False before its start and after its end.
+        held: requests accepted and not ended, those that wait for a slot included.
+        parked: streams among them that wait for their readers.
+        accepted, refused: requests taken in, and those turned away because the queue was full.
+        done, failed, cancelled, late: how the accepted ones ended; their sum and `held` are `accepted`.
+        audio_s: seconds of audio that was spoken to its end.
+        busy_s: seconds of work.
+        round_s: seconds that the present round of work has lasted; many seconds mean that a device hangs.
+        first_chunk_s, whole_s: (median, 95th percentile) of the seconds from asking to a stream's first chunk, and to
+            the end of a request; of the latest ones that were done, None without any.
+    """
+
+    healthy: bool
+    held: int
+    parked: int
+    accepted: int
+    refused: int
+    done: int
+    failed: int
+    cancelled: int
+    late: int
+    audio_s: float
+    busy_s: float
+    round_s: float
+    first_chunk_s: tuple[float, float] | None
+    whole_s: tuple[float, float] | None
+
+
+def percentiles(seconds: Iterable[float]) -> tuple[float, float] | None:
+    """Median and 95th percentile: the smallest value that half, and 95 %, do not exceed."""
+    ordered = sorted(seconds)
+    n = len(ordered)
+    return (ordered[(n - 1) // 2], ordered[-(-95 * n // 100) - 1]) if ordered else None
+
+
+class Tally:
+    """The counts behind `Stats`; written by the worker and the event loop, each with its own, read by anybody."""
+
+    def __init__(self) -> None:
+        self.accepted = self.refused = self.parked = 0
+        self.ends = {"done": 0, "failed": 0, "cancelled": 0, "late": 0}
+        self.audio_s = self.busy_s = 0.0
+        self._round_began: float | None = None
+        self._first_chunk_s: deque[float] = deque(maxlen=KEPT)
+        self._whole_s: deque[float] = deque(maxlen=KEPT)
+        self._lock = threading.Lock()
+
+    def begin_round(self) -> None:
+        """A round of work begins."""
+        self._round_began = time.monotonic()
+
+    def end_round(self) -> None:
+        """It came to its end."""
+        if self._round_began is not None:
+            self.busy_s += time.monotonic() - self._round_began
+        self._round_began = None
+
+    def count_end(self, kind: str) -> None:
+        """A request ended: done, failed, cancelled or late."""
+        self.ends[kind] += 1
+
+    def count_audio(self, audio_s: float, arrived_s: float, first_chunk_s: float | None) -> None:
+        """A request that came at `arrived_s` was spoken to its end; times are of time.monotonic()."""
+        with self._lock:
+            self.audio_s += audio_s
+            self._whole_s.append(time.monotonic() - arrived_s)
+            if first_chunk_s is not None:
+                self._first_chunk_s.append(first_chunk_s - arrived_s)
+
+    def look(self, healthy: bool) -> Stats:
+        """All of it now."""
+        began = self._round_began
+        with self._lock:
+            first, whole = percentiles(self._first_chunk_s), percentiles(self._whole_s)
+        # Ends before beginnings, so that there are never more of them.
+        ends = dict(self.ends)
+        accepted = self.accepted
+        return Stats(
+            healthy=healthy,
+            held=accepted - sum(ends.values()),
+            parked=self.parked,
+            accepted=accepted,
+            refused=self.refused,
+            audio_s=self.audio_s,
+            busy_s=self.busy_s,
+            round_s=0.0 if began is None else time.monotonic() - began,
+            first_chunk_s=first,
+            whole_s=whole,
+            **ends,
+        )

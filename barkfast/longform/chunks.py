@@ -1,0 +1,188 @@
+"""Sentences into chunks that the model can say in one go."""
+
+import math
+import re
+import unicodedata
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from barkfast.errors import InputError
+from barkfast.longform.rates import estimate_seconds, guess_language
+from barkfast.longform.sentences import Sentence, check_language, check_source, split_sentences
+
+Ending = Literal["word", "clause", "sentence", "paragraph"]
+
+# Suno's Bark speaks well for about this long; at 15.4 seconds it stops, whatever it was saying.
+SECONDS = 13.0
+# A paragraph's end closes a chunk that is at least so full; shorter paragraphs are said together, because the model
+# says very short texts badly.
+_FULL_ENOUGH = 0.5
+_CLOSING = "\"'»”’)\\]」』）】》〉"
+# Where a sentence that is too long may be cut, the best places first: after an inner sentence (in quotes, say), after
+# a clause, after a word. Tags such as [clears throat] are words.
+_CUTS: tuple[tuple[Ending, re.Pattern[str]], ...] = (
+    (
+        "sentence",
+        re.compile(
+            rf"(?:(?<=[.!?…])|(?<=[.!?…][{_CLOSING}]))\s+|(?<=[。！？｡।])(?![{_CLOSING}])|(?<=[。！？｡][{_CLOSING}])"
+        ),
+    ),
+    ("clause", re.compile(rf"(?:(?<=[,;:)\]—–])|(?<=[,;:][{_CLOSING}]))\s+|\s+(?=[—–(-]\s?)|(?<=[，、；：､])")),
+    ("word", re.compile(r"\s+(?![^\[\]]{0,40}\])")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Text to be said in one go.
+
+    Args:
+        text: with its whitespace normalized.
+        ending: what ends with it; only a sentence that had to be cut makes chunks that end in "word" or "clause".
+    """
+
+    text: str
+    ending: Ending = "paragraph"
+
+    @property
+    def speakable(self) -> bool:
+        """Whether there is anything to pronounce in it: a letter, a digit, a tag such as [laughs], or a note."""
+        return any(character.isalnum() or character in "[♪♫" for character in self.text)
+
+
+def glue(first: str, second: str) -> str:
+    """Two stretches of text as one, with a space between them unless the script goes without."""
+    if not first or not second:
+        return first or second
+    last = first[-1]
+    spaceless = unicodedata.east_asian_width(last) in ("W", "F") and not "\uac00" <= last <= "\ud7a3"
+    return first + second if spaceless else f"{first} {second}"
+
+
+def _characters(text: str) -> list[str]:
+    """The characters of a text, with the marks that belong to them."""
+    found: list[str] = []
+    for character in text:
+        if found and (unicodedata.category(character)[0] == "M" or "\u200d" in (character, found[-1][-1])):
+            found[-1] += character
+        else:
+            found.append(character)
+    return found
+
+
+def _units(text: str, level: int) -> list[str]:
+    """The stretches between the places where a text may be cut, each with the whitespace that follows it."""
+    starts = [0, *(match.end() for match in _CUTS[level][1].finditer(text)), len(text)]
+    return [text[a:b] for a, b in zip(starts, starts[1:], strict=False) if a < b]
+
+
+def _count(load: Callable[[int], float], wanted: float, most: int) -> int:
+    """The smallest n in 1..most whose load is `wanted`, or most; looks at few n, and at none much larger."""
+    reach = 1
+    while reach < most and load(reach) < wanted:
+        reach *= 2
+    low = reach // 2 + 1
+    return min(most, low + bisect_left(range(low, min(reach, most)), wanted, key=load))
+
+
+def _split(text: str, load: Callable[[str], float], level: int = 0) -> Iterator[tuple[str, Ending]]:
+    """Split what is too long for one chunk into stretches of about the same length that are not."""
+    ending: Ending = _CUTS[level][0] if level < len(_CUTS) else "word"
+    units = _units(text, level) if level < len(_CUTS) else _characters(text)
+    # As few stretches as possible, and none much shorter than the others.
+    total = load(text)
+    enough = total / max(1, math.ceil(total))
+    held, first = "", 0
+
+    def stretch(n: int) -> str:
+        return (held + "".join(units[first : first + n])).strip()
+
+    while first < len(units):
+        n = _count(lambda n: load(stretch(n)), enough, len(units) - first)
+        if load(stretch(n)) > 1:
+            # Too much with the last unit. Where it is far too little without, that one is cut further.
+            fits_alone = load(units[first + n - 1].strip()) <= 1
+            if stretch(n - 1) and (fits_alone or load(stretch(n - 1)) >= enough / 2):
+                n -= 1
+            if load(stretch(n)) > 1 and level < len(_CUTS):
+                *parts, (last, _) = _split(stretch(n), load, level + 1)
+                yield from parts
+                # The rest of it may take what follows.
+                end = units[first + n - 1]
+                held, first = last + end[len(end.rstrip()) :], first + n
+                continue
+        if stretch(n):
+            yield stretch(n), ending
+        held, first = "", first + n
+    if held.strip():
+        yield held.strip(), ending
+
+
+def split_long(text: str, load: Callable[[str], float], ending: Ending) -> list[Chunk]:
+    """A text as chunks of which each has a load of at most 1, as far as it can be cut; the last has the ending."""
+    if load(text) <= 1:
+        return [Chunk(text, ending)]
+    parts = [part for part in _split(text, load) if part[0]]
+    return [Chunk(part, ending if index == len(parts) - 1 else end) for index, (part, end) in enumerate(parts)]
+
+
+def split_chunks(
+    text: str | Iterable[str],
+    language: str | None = None,
+    *,
+    seconds: float = SECONDS,
+    count_tokens: Callable[[str], int] | None = None,
+    max_tokens: int = 256,
+    each_sentence: bool = False,
+) -> Iterator[Chunk]:
+    """Split a text of any length into chunks that the model can say in one go.
+
+    Args:
+        text, language: as in `split_sentences`.
+        seconds: how long a chunk may take to say, by the estimate in barkfast.longform.rates.
+        count_tokens: the model's tokens of a text; a chunk has at most `max_tokens`. None: not looked at.
+        each_sentence: a chunk for each sentence (or part of one), instead of as many as fit.
+
+    Chunks hold whole sentences. A sentence that is too long is cut at clauses, else at words, else anywhere. The chunks
+    joined are the text, up to whitespace. Marks with nothing to pronounce stay with the sentence before them.
+
+    Raises:
+        InputError: see `split_sentences`; seconds or tokens below anything that can be said.
+    """
+    check_language(language)
+    check_source(text)
+    if not seconds > 0:
+        raise InputError(f"seconds is {seconds!r}; expected a positive number, e.g. {SECONDS}")
+    if max_tokens < 1:
+        raise InputError(f"max_tokens is {max_tokens!r}; expected at least 1")
+
+    def load(part: str) -> float:
+        """How full a chunk of this text is: above 1 is too full."""
+        spoken = estimate_seconds(part, language or guess_language(part)) / seconds
+        return spoken if count_tokens is None else max(spoken, count_tokens(part) / max_tokens)
+
+    return _pack(split_sentences(text, language), load, each_sentence)
+
+
+def _pack(sentences: Iterable[Sentence], load: Callable[[str], float], each_sentence: bool) -> Iterator[Chunk]:
+    held: Chunk | None = None
+    for sentence in sentences:
+        ending: Ending = "paragraph" if sentence.ends_paragraph else "sentence"
+        for chunk in split_long(sentence.text, load, ending):
+            if held is not None:
+                both = glue(held.text, chunk.text)
+                apart = held.speakable and chunk.speakable and (each_sentence or _is_full(held, load))
+                if load(both) <= 1 and not apart:
+                    held = Chunk(both, chunk.ending)
+                    continue
+                yield held
+            held = chunk
+    if held is not None:
+        yield held
+
+
+def _is_full(chunk: Chunk, load: Callable[[str], float]) -> bool:
+    """Whether a chunk may end here, though more would fit."""
+    return chunk.ending == "paragraph" and load(chunk.text) >= _FULL_ENOUGH

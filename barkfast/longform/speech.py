@@ -1,0 +1,223 @@
+"""Long texts and dialogues as sound, piece by piece, in constant memory."""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+
+from barkfast.errors import InputError, VoiceError
+from barkfast.longform.ahead import Ahead, Role, Speaker, Turn
+from barkfast.longform.chunks import SECONDS, Chunk, split_chunks
+from barkfast.longform.joining import Joiner, pause_after
+from barkfast.longform.script import find_speaker, parse_script
+from barkfast.longform.sentences import LANGUAGES, check_language, check_source
+from barkfast.voices import VOICE_NAMES
+
+# The share of the model's longest utterance that it speaks well: 13 of Suno's 15.4 seconds.
+_WELL = SECONDS / (768 / 49.9)
+_PARTS = ("semantic", "coarse", "fine")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of the text that has been said.
+
+    Args:
+        number: from 0. Parts of a piece that had to be said in halves have the same.
+        text: what was said.
+        seconds: of its own sound, before it was trimmed and joined; 0 where there was nothing to pronounce.
+        speaker: in a script.
+    """
+
+    number: int
+    text: str
+    seconds: float
+    speaker: str | None = None
+
+
+def language_of(voice: Any) -> str | None:
+    """The language in the name of one of Suno's voices, else None."""
+    if isinstance(voice, str) and voice in VOICE_NAMES:
+        code = voice.rpartition("/")[2].partition("_")[0]
+        return code if code in LANGUAGES else None
+    return None
+
+
+def speak_long(
+    bark: Speaker,
+    text: str | Iterable[str],
+    voice: Any = None,
+    *,
+    chained: bool = False,
+    steady: bool = True,
+    language: str | None = None,
+    seed: int | None = None,
+    trim: bool = True,
+    pauses: bool = True,
+    at_once: int = 8,
+    seconds: float | None = None,
+    each_sentence: bool = False,
+    retries: int = 2,
+    on_piece: Callable[[Piece], None] | None = None,
+    **options: Any,
+) -> Generator[np.ndarray, None, None]:
+    """Speak a text of any length.
+
+    Args:
+        bark: the model.
+        text: a str, or an iterable of them (an open file, say) that is read as it is needed.
+        voice: as in `Bark.generate`.
+        chained: every piece goes on from the sound of the one before, instead of from the voice alone. The tone is
+            carried on, errors too; and only one piece is spoken at a time.
+        steady: without a voice, the first piece's is kept for the rest; else every piece draws its own.
+        language: "en", "de" and so on; None for the voice's, or else by the script.
+        seed: the same seed and `at_once` give the same sound.
+        trim: cut silence and noise off the ends of each piece.
+        pauses: put silence between pieces, as long as the punctuation asks for; else they overlap a little.
+        at_once: pieces that are spoken side by side.
+        seconds: how long a piece may be by the estimate of its speaking time; None for 13, or what the model allows.
+        each_sentence: a piece for every sentence, instead of as many sentences as fit: the sound comes sooner.
+        retries: how often a piece that the model did not finish in time is said again in halves.
+        on_piece: called with each `Piece`, in order.
+        options: the others of `Bark.request`: temperatures, top_k, top_p, min_eos_p, max_duration_s (of a piece).
+
+    Returns:
+        (n,) float32 sounds that make up the whole when put together, as they are ready. Work is done while the next one
+        is asked for; `close()` ends it.
+
+    Raises:
+        InputError, VoiceError: at once for arguments, on the way for what is found in the text; names the piece.
+    """
+    check_source(text)
+    _check(bark, at_once, seconds, retries, seed, options)
+    language = language or language_of(voice)
+    check_language(language)
+    role = Role(bark.load_voice(voice, _PARTS), chained, steady)
+
+    def turns() -> Iterator[Turn]:
+        for number, chunk in enumerate(_split(bark, text, language, seconds, each_sentence)):
+            yield Turn(chunk, role, number)
+
+    joiner = Joiner(bark.sample_rate, trim=trim, pauses=pauses)
+    return _sound(bark, turns(), joiner, on_piece, 1 if chained else at_once, seed, retries, options)
+
+
+def speak_script(
+    bark: Speaker,
+    script: Any,
+    voices: Mapping[str, Any],
+    *,
+    chained: bool = False,
+    steady: bool = True,
+    language: str | None = None,
+    seed: int | None = None,
+    trim: bool = True,
+    pauses: bool = True,
+    at_once: int = 8,
+    seconds: float | None = None,
+    retries: int = 2,
+    on_piece: Callable[[Piece], None] | None = None,
+    **options: Any,
+) -> Generator[np.ndarray, None, None]:
+    """Speak a dialogue, with a voice for each speaker.
+
+    Args:
+        script: see `barkfast.longform.parse_script`.
+        voices: name of a speaker -> voice as in `Bark.generate`; None for one that is drawn and then kept.
+        the others: as in `speak_long`; voices of different languages may meet, and `chained` goes on from what the
+            same speaker said before.
+
+    Returns and raises what `speak_long` does. An unknown speaker is an InputError with the number of the line: at once
+    if the script is a str or a list, else when the line is read.
+    """
+    _check(bark, at_once, seconds, retries, seed, options)
+    check_language(language)
+    if not isinstance(voices, Mapping) or not voices:
+        raise InputError(f"voices is {str(voices)[:80]!r}; expected a dict: the name of each speaker, and a voice")
+    if isinstance(script, str | list | tuple):
+        for line in parse_script(script):
+            find_speaker(line, voices)
+    roles = {}
+    for name, voice in voices.items():
+        try:
+            roles[name] = Role(bark.load_voice(voice, _PARTS), chained, steady, name)
+        except VoiceError as error:
+            raise VoiceError(f"the voice of {name}: {error}") from error
+
+    def turns() -> Iterator[Turn]:
+        number = 0
+        for line in parse_script(script):
+            name = find_speaker(line, voices)
+            for chunk in _split(bark, line.text, language or language_of(voices[name]), seconds, False):
+                yield Turn(chunk, roles[name], number)
+                number += 1
+
+    joiner = Joiner(bark.sample_rate, trim=trim, pauses=pauses)
+    return _sound(bark, turns(), joiner, on_piece, at_once, seed, retries, options)
+
+
+def _check(
+    bark: Speaker, at_once: Any, seconds: float | None, retries: Any, seed: Any, options: Mapping[str, Any]
+) -> None:
+    if not isinstance(at_once, int) or at_once < 1:
+        raise InputError(f"at_once is {at_once!r}; expected the number of pieces to speak side by side, from 1")
+    longest = bark.layout.semantic.max_steps / bark.layout.semantic.rate_hz
+    if seconds is not None and not 0 < seconds <= longest:
+        raise InputError(f"seconds is {seconds!r}; expected up to {longest:.1f}, which is all the model says in one go")
+    if not isinstance(retries, int) or retries < 0:
+        raise InputError(f"retries is {retries!r}; expected 0 or more")
+    if seed is not None and not isinstance(seed, int | np.integer):
+        raise InputError(f"seed is {seed!r}; expected a whole number, or None")
+    # Of any text: options are refused now, not when the first piece is due.
+    bark.request("a", None, **options)
+
+
+def _split(
+    bark: Speaker, text: str | Iterable[str], language: str | None, seconds: float | None, each_sentence: bool
+) -> Iterator[Chunk]:
+    """The text in chunks that fit the model."""
+    semantic = bark.layout.semantic
+    tokenizer = bark.parts.load("text")["tokenizer"]
+    return split_chunks(
+        text,
+        language,
+        seconds=seconds or _WELL * semantic.max_steps / semantic.rate_hz,
+        count_tokens=lambda part: len(tokenizer.encode(part)),
+        max_tokens=semantic.n_slots,
+        each_sentence=each_sentence,
+    )
+
+
+def _sound(
+    bark: Speaker,
+    turns: Iterator[Turn],
+    joiner: Joiner,
+    on_piece: Callable[[Piece], None] | None,
+    at_once: int,
+    seed: int | None,
+    retries: int,
+    options: dict[str, Any],
+) -> Generator[np.ndarray, None, None]:
+    """Speak turns and join them."""
+    # No more slots than there are pieces.
+    first = list(islice(turns, at_once))
+    silent = True
+    for turn, generation in Ahead(bark, chain(first, turns), max(1, len(first)), seed, retries, options):
+        pause, samples = pause_after(turn.chunk), np.zeros(0, dtype=np.float32)
+        if generation is None:
+            joiner.rest(pause)
+        else:
+            silent = False
+            samples = joiner.add(generation.audio, pause)
+        if on_piece is not None:
+            spoken = 0.0 if generation is None else generation.duration
+            on_piece(Piece(turn.number, turn.chunk.text, spoken, turn.role.name))
+        if len(samples):
+            yield samples
+    if silent:
+        raise InputError("the text has nothing to pronounce in it; expected at least one letter or digit")
+    last = joiner.finish()
+    if len(last):
+        yield last

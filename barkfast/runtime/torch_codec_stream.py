@@ -1,0 +1,125 @@
+"""EnCodec's decoder in plain torch, as the codes come: what each layer needs of the past is carried along."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from barkfast.models.encodec import CausalConv1d, CausalConvTranspose1d, EncodecDecoder, ResidualBlock, SkipLSTM
+from barkfast.runtime.codec_stream import CodecStream
+
+Carried = dict[nn.Module, Any]
+
+
+def count_lead_in(model: EncodecDecoder) -> int | None:
+    """Frames until the first samples: each layer's edge reflects inputs that must be there. None: it looks ahead."""
+    if model.config.trim_right_ratio != 1:
+        return None
+    frames = rate = 1
+    for layer in model.decoder.modules():
+        if isinstance(layer, CausalConv1d):
+            frames = max(frames, math.ceil((layer.pad + 1) / rate))
+        elif isinstance(layer, CausalConvTranspose1d):
+            rate *= layer.conv.stride[0]
+    return frames
+
+
+class TorchCodecStream(CodecStream):
+    """One clip, decoded as its codes come; equal to the model's `forward` but for the order of float sums.
+
+    A push that fails leaves the stream as it was before.
+
+    Args:
+        model: the codec, on its device; it may be moved between pushes.
+    """
+
+    def __init__(self, model: EncodecDecoder) -> None:
+        super().__init__(model.config, count_lead_in(model))
+        self._model = model
+        # (codebooks, frames), kept back until there are enough for the first piece.
+        self._kept = np.zeros((0, 0), np.int32)
+        self._begun = False
+        self._carried: Carried = {}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights and activations."""
+        return next(self._model.parameters()).dtype
+
+    @torch.inference_mode()
+    def _push(self, codes: np.ndarray) -> np.ndarray:
+        if not self._begun:
+            codes = np.concatenate([self._kept, codes], axis=1) if self._kept.size else codes
+            if self.lead_in is None or codes.shape[1] < self.lead_in:
+                self._kept = codes
+                return np.zeros(0, np.float32)
+        if not codes.shape[1]:
+            return np.zeros(0, np.float32)
+        carried = self._carried.copy()
+        x = self._model.quantizer(self._upload(codes))
+        for layer in self._model.decoder.layers:
+            x = advance(layer, x, carried)
+        samples = x[0, 0].float().cpu().numpy()
+        self._carried, self._begun = carried, True
+        self._kept = self._kept[:, :0]
+        return samples
+
+    @torch.inference_mode()
+    def _finish(self) -> np.ndarray:
+        self._carried.clear()
+        if self._begun or not self._kept.size:
+            return np.zeros(0, np.float32)
+        return self._model(self._upload(self._kept))[0].float().cpu().numpy()
+
+    def _upload(self, codes: np.ndarray) -> Tensor:
+        """(codebooks, frames) -> (1, codebooks, frames) int64, where the model is."""
+        return torch.from_numpy(codes.astype(np.int64)).to(next(self._model.parameters()).device)[None]
+
+
+def advance(layer: nn.Module, x: Tensor, carried: Carried) -> Tensor:
+    """A layer's output for the next piece of its input, (batch, channels, time); `carried` is brought up to date."""
+    if isinstance(layer, CausalConv1d):
+        return _advance_conv(layer, x, carried)
+    if isinstance(layer, CausalConvTranspose1d):
+        return _advance_transpose(layer, x, carried)
+    if isinstance(layer, SkipLSTM):
+        return _advance_lstm(layer, x, carried)
+    if isinstance(layer, ResidualBlock):
+        y = x
+        for inner in layer.block:
+            y = advance(inner, y, carried)
+        return advance(layer.shortcut, x, carried) + y
+    return layer(x)
+
+
+def _advance_conv(layer: CausalConv1d, x: Tensor, carried: Carried) -> Tensor:
+    """Its last `pad` inputs stand in front of the next piece."""
+    if not layer.pad:
+        return layer(x)
+    before = carried.get(layer)
+    if before is None:
+        # The clip's edge is reflected; its first piece is longer than the pad.
+        y = layer(x)
+    else:
+        x = torch.cat([before.to(x), x], dim=-1)
+        y = layer.conv(x)
+    carried[layer] = x[..., -layer.pad :].clone()
+    return y
+
+
+def _advance_transpose(layer: CausalConvTranspose1d, x: Tensor, carried: Carried) -> Tensor:
+    """An input reaches into the samples of the next one: the last is fed again, and its own samples are cut off."""
+    before, stride = carried.get(layer), layer.conv.stride[0]
+    carried[layer] = x[..., -1:].clone()
+    if before is None:
+        return layer(x)
+    return layer(torch.cat([before.to(x), x], dim=-1))[..., stride:]
+
+
+def _advance_lstm(layer: SkipLSTM, x: Tensor, carried: Carried) -> Tensor:
+    """Hidden and cell state go on."""
+    steps, before = x.permute(2, 0, 1), carried.get(layer)
+    y, carried[layer] = layer.lstm(steps, before and tuple(state.to(x) for state in before))
+    return (y + steps).permute(1, 2, 0)

@@ -1,0 +1,172 @@
+"""A stream within a sentence against the same speech offline: when it is first heard, and how far it is off."""
+
+import time
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+
+from barkfast.bench.compare import log_mel_distance
+from barkfast.config import Sampling
+from barkfast.runtime.sampling import Randomness
+from barkfast.stages.coarse import CoarseWindows
+from barkfast.stages.fine import HOP, LOOK_AHEAD, MAX_HOP, FineWindows, LiveFineWindows
+from barkfast.stages.semantic import count_steps
+from benchmarks import inputs
+from benchmarks.cpu import networks
+from benchmarks.cpu.sizes import model_size
+from benchmarks.plan import Plan
+from benchmarks.record import Recorder
+
+# Frames; 75 are a second. Those of a stream by default first.
+LOOK_AHEADS = (LOOK_AHEAD, 0, 30, 75)
+WINDOWS = (1024, 256)
+# Greedy, so that what differs is what the network saw, not what was drawn.
+GREEDY, DRAWN = Sampling(0), Sampling(0.5)
+DTYPE = "int8"
+
+
+@dataclass(frozen=True, slots=True)
+class Coarse:
+    """Coarse codes, and when they came.
+
+    Args:
+        codes: (2, frames).
+        arrivals: (frames so far, seconds since the stage began) after each of its windows.
+    """
+
+    codes: np.ndarray
+    arrivals: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """What came of the coarse codes.
+
+    Args:
+        codes: (8, frames).
+        audio: (samples,) float32.
+        windows, fine_s: of the fine stage.
+        first_audio_s: from the first coarse token to the first samples, one thing done after the other.
+    """
+
+    codes: np.ndarray
+    audio: np.ndarray
+    windows: int
+    fine_s: float
+    first_audio_s: float
+
+
+def run(plan: Plan, record: Recorder) -> None:
+    """What chance alone makes of the fine codes first, as a scale for the rest."""
+    networks.use_threads(plan)
+    size = model_size(plan, "small")
+    record.measure(f"{size} {DTYPE}, offline, drawn with two seeds", partial(compare_draws, plan, size), dtype=DTYPE)
+    record.measure(f"{size} {DTYPE}, offline", partial(describe, plan, size, GREEDY, None), dtype=DTYPE)
+    for window in WINDOWS:
+        for look_ahead in LOOK_AHEADS:
+            name = f"{size} {DTYPE}, windows of {window}, {look_ahead} frames ahead"
+            record.measure(name, partial(describe, plan, size, GREEDY, (window, look_ahead)), dtype=DTYPE)
+
+
+@lru_cache(maxsize=1)
+def speak_coarse(plan: Plan, size: str) -> Coarse:
+    """The coarse stage of a clip without a voice, its random semantic tokens all there from the start."""
+    decoder = networks.build_decoder(plan, size, DTYPE, "coarse")
+    layout = inputs.checkpoint(plan, size).layout
+    n = count_steps(plan.clip_s, layout.semantic)
+    semantic = np.random.default_rng(0).integers(0, layout.semantic.vocab_size, n)
+    windows = CoarseWindows(semantic, layout, Sampling(0.7), random=Randomness(0))
+    arrivals = []
+    start = time.perf_counter()
+    while (job := windows.next_job()) is not None:
+        windows.append(decoder.run([job])[0])
+        arrivals.append((windows.n_done // layout.coarse.n_codebooks, time.perf_counter() - start))
+    return Coarse(windows.codes(), tuple(arrivals))
+
+
+@lru_cache(maxsize=4)
+def speak_offline(plan: Plan, size: str, sampling: Sampling, seed: int = 0) -> Speech:
+    """All coarse codes, then all fine ones, then the sound; heard as soon as a fine window has settled some frames."""
+    coarse = speak_coarse(plan, size)
+    refiner, stream = networks.build_refiner(plan, size, DTYPE), networks.build_codec(plan, size).stream()
+    layout = inputs.checkpoint(plan, size).layout
+    windows = FineWindows(coarse.codes, layout, sampling, random=Randomness(seed))
+    waited = coarse.arrivals[-1][1]
+    fine_s, sent, first, samples = 0.0, 0, None, []
+    start = time.perf_counter()
+    while (job := windows.next_job()) is not None:
+        begin = time.perf_counter()
+        windows.append(refiner.refine(job))
+        fine_s += time.perf_counter() - begin
+        samples.append(stream.push(windows.codes()[:, sent : windows.n_final]))
+        sent = windows.n_final
+        if first is None and samples[-1].size:
+            first = waited + time.perf_counter() - start
+    samples.append(stream.finish())
+    # A clip shorter than the codec's lead-in comes at its end.
+    first = waited + time.perf_counter() - start if first is None else first
+    return Speech(windows.codes(), np.concatenate(samples), windows.n_windows, fine_s, first)
+
+
+def speak_live(plan: Plan, size: str, sampling: Sampling, window: int, look_ahead: int) -> Speech:
+    """The fine stage in windows while the coarse codes come; each waits for its codes and for the one before."""
+    coarse = speak_coarse(plan, size)
+    refiner, stream = networks.build_refiner(plan, size, DTYPE), networks.build_codec(plan, size).stream()
+    layout = inputs.checkpoint(plan, size).layout
+    windows = LiveFineWindows(
+        layout,
+        sampling,
+        look_ahead=look_ahead,
+        hop=HOP,
+        max_hop=MAX_HOP,
+        window=min(window, layout.fine.window),
+        random=Randomness(0),
+    )
+    fine_s, busy, count, first, samples = 0.0, 0.0, 0, None, []
+    for n_frames, seconds in coarse.arrivals:
+        windows.grow(coarse.codes[:, windows.n_known : n_frames], final=n_frames == coarse.codes.shape[1])
+        while (job := windows.next_job()) is not None:
+            begin = time.perf_counter()
+            filled = refiner.refine(job)
+            fine_s += time.perf_counter() - begin
+            samples.append(stream.push(windows.append(filled)))
+            busy += time.perf_counter() - begin
+            count += 1
+            if first is None and samples[-1].size:
+                first = seconds + busy
+    samples.append(stream.finish())
+    first = coarse.arrivals[-1][1] + busy if first is None else first
+    return Speech(windows.codes(), np.concatenate(samples), count, fine_s, first)
+
+
+def describe(plan: Plan, size: str, sampling: Sampling, live: tuple[int, int] | None) -> dict[str, Any]:
+    """A stream's figures, `live` its window and look-ahead; or those of the offline stage."""
+    offline = speak_offline(plan, size, sampling)
+    speech = offline if live is None else speak_live(plan, size, sampling, *live)
+    row = {"size": size, "dtype": DTYPE, "threads": plan.threads}
+    row |= {} if live is None else {"window": live[0], "look_ahead": live[1], "hop": HOP, "max_hop": MAX_HOP}
+    return row | {
+        "audio_s": len(speech.audio) / inputs.checkpoint(plan, size).layout.sample_rate,
+        "windows": speech.windows,
+        "fine_s": round(speech.fine_s, 3),
+        "first_audio_s": round(speech.first_audio_s, 3),
+        **distance(plan, size, offline, speech),
+    }
+
+
+def compare_draws(plan: Plan, size: str) -> dict[str, Any]:
+    """How far apart two offline runs are whose fine codes were drawn with different random numbers."""
+    first, second = (speak_offline(plan, size, DRAWN, seed) for seed in (1, 2))
+    return {"size": size, "dtype": DTYPE, "threads": plan.threads, **distance(plan, size, first, second)}
+
+
+def distance(plan: Plan, size: str, expected: Speech, actual: Speech) -> dict[str, float]:
+    """The share of equal codes among those that the fine stage fills, and how different it sounds."""
+    layout = inputs.checkpoint(plan, size).layout
+    given = layout.coarse.n_codebooks
+    return {
+        "equal_share": round(float((expected.codes[given:] == actual.codes[given:]).mean()), 4),
+        "log_mel_db": round(log_mel_distance(expected.audio, actual.audio, layout.sample_rate), 3),
+    }

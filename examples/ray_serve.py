@@ -1,0 +1,82 @@
+"""A Ray Serve deployment: as many replicas as there are devices, each with an engine of its own.
+
+    pip install barkfast "ray[serve]"
+    BARKFAST_MODEL=suno/bark-small serve run --app-dir examples ray_serve:app
+    curl localhost:8000 --json '{"text": "Hello there.", "voice": "v2/en_speaker_6"}' | ffplay -
+
+Serve keeps a queue of its own in front of each replica. An engine batches what it is given, so a replica is given
+more at a time than the few that are usual: what the engine's slots and its queue hold.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from ray import serve
+from speech import speak_text
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from barkfast import Bark, BarkfastError, InputError
+from barkfast.audio import stream_header, to_pcm16
+from barkfast.engine.engine import Engine
+
+N_SLOTS, QUEUE_SIZE = 8, 64
+KNOWN = {"text", "voice", "seed", "mode", "priority", "deadline_s", "max_duration_s"}
+
+
+@serve.deployment(
+    max_ongoing_requests=N_SLOTS + QUEUE_SIZE,
+    # Beyond these Serve answers 503 by itself.
+    max_queued_requests=QUEUE_SIZE,
+    health_check_period_s=5,
+    graceful_shutdown_timeout_s=30,
+)
+class Speech:
+    """One replica."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._starting = asyncio.Lock()
+
+    async def engine(self) -> Engine:
+        """Started with the first request, in the event loop that serves all of them."""
+        async with self._starting:
+            if self._engine is None:
+                model = os.environ.get("BARKFAST_MODEL") or "demo"
+                engine = Engine(Bark(model), n_slots=N_SLOTS, queue_size=QUEUE_SIZE)
+                await engine.start()
+                self._engine = engine
+        return self._engine
+
+    def check_health(self) -> None:
+        """Serve replaces a replica whose engine has failed for good. Asks nothing of the thread that works."""
+        if self._engine is not None and not self._engine.healthy:
+            raise RuntimeError("the engine has failed")
+
+    async def __call__(self, request: Request) -> Response:
+        """A wav of unknown length, as it is spoken."""
+        try:
+            asked = await request.json()
+        except ValueError:
+            asked = None
+        if not isinstance(asked, dict) or not {"text"} <= set(asked) <= KNOWN:
+            return JSONResponse({"error": f"expected a JSON object with some of {sorted(KNOWN)}"}, 400)
+        try:
+            engine = await self.engine()
+            sound = speak_text(engine, **asked)
+            first = await anext(sound)
+        except BarkfastError as error:
+            return JSONResponse({"error": str(error)}, 400 if isinstance(error, InputError) else 503)
+
+        async def send() -> AsyncIterator[bytes]:
+            async with aclosing(sound):
+                yield stream_header(engine.sample_rate) + to_pcm16(first)
+                async for chunk in sound:
+                    yield to_pcm16(chunk)
+
+        return StreamingResponse(send(), media_type="audio/wav")
+
+
+app = Speech.bind()

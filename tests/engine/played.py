@@ -1,0 +1,224 @@
+"""Networks that are merely played: what they give follows from all that they are shown, so that a mistake shows too."""
+
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from barkfast.bench.case import full_voice
+from barkfast.config import Layout
+from barkfast.engine.generation import Generation
+from barkfast.engine.request import Request
+from barkfast.engine.utterance import Utterance
+from barkfast.engine.work import Decode, Refine, Synthesize, Work
+from barkfast.errors import EngineError, InputError
+from barkfast.jobs import FineJob, Job
+from barkfast.runtime.decoder import Step
+from barkfast.stages.coarse import CoarseWindows
+from barkfast.stages.fine import FineWindows
+from barkfast.stages.semantic import semantic_job
+
+LAYOUT = Layout()
+VOICE = full_voice(LAYOUT)
+# Samples per frame, and frames that a stream keeps back at its start.
+HOP, LEAD_IN = 4, 7
+# Text in which each character is a token; these have a meaning: the network fails, or refuses the prompt.
+POISON, REFUSED = "\u2620", "\u2716"
+
+
+class Tokenizer:
+    """A token for every character."""
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(character) for character in text]
+
+
+def play_tokens(job: Job) -> list[int]:
+    """What a network draws for a job; one that may stop does so after 5 to 150 tokens."""
+    number = zlib.crc32(job.prompt.tobytes())
+    steps = job.steps if job.stop is None else min(job.steps, 5 + number % 146)
+    tokens = []
+    for i in range(steps):
+        first, end = job.slices[i % len(job.slices)]
+        tokens.append(first + (number + 7919 * i) % (end - first))
+    return tokens
+
+
+def play_window(job: FineJob) -> np.ndarray:
+    """A window as the fine network would fill it; a frame's codes follow from those given in it."""
+    window = job.window.copy()
+    given = window[job.first_frame :, : job.first_codebook].sum(1)
+    for codebook in range(job.first_codebook, window.shape[1]):
+        window[job.first_frame :, codebook] = (given * 31 + codebook) % job.codebook_size
+    return window
+
+
+def play_samples(codes: np.ndarray) -> np.ndarray:
+    """The sound of (codebooks, frames) codes."""
+    return np.repeat(codes.sum(0) / 8192, HOP).astype(np.float32)
+
+
+class PlayedDecoder:
+    """A decoder of `n_slots` slots that notes what was done: "admit" and "step"."""
+
+    def __init__(self, stage: str, log: list[str], n_slots: int = 1) -> None:
+        self.stage, self.log, self.n_slots = stage, log, n_slots
+        self.seats: dict[int, tuple[Job, list[int], list[int]]] = {}
+        self.failing: BaseException | None = None
+
+    def resize(self, n_slots: int) -> None:
+        assert not self.seats
+        self.n_slots = n_slots
+
+    def admit(self, job: Job) -> int:
+        if len(self.seats) == self.n_slots:
+            raise EngineError("all slots are taken")
+        marks = [ord(mark) + LAYOUT.semantic.text_offset for mark in (POISON, REFUSED)]
+        if self.stage == "semantic" and marks[1] in job.prompt:
+            raise InputError("refused")
+        slot = next(slot for slot in range(self.n_slots) if slot not in self.seats)
+        self.seats[slot] = (job, [] if marks[0] in job.prompt and self.stage == "semantic" else play_tokens(job), [])
+        self.log.append("admit")
+        return slot
+
+    def step(self) -> list[Step]:
+        if self.failing is not None:
+            raise self.failing
+        self.log.append("step")
+        return [self._advance(slot, *seat) for slot, seat in self.seats.items()]
+
+    def _advance(self, slot: int, job: Job, tokens: list[int], drawn: list[int]) -> Step:
+        if not tokens:
+            return Step(slot, None, done=True, error=EngineError("not finite"))
+        if len(drawn) == len(tokens):
+            return Step(slot, None, done=True)
+        drawn.append(tokens[len(drawn)])
+        # The stop is drawn in a step of its own.
+        return Step(slot, drawn[-1], done=len(drawn) == len(tokens) and (job.stop is None or len(drawn) == job.steps))
+
+    def release(self, slot: int) -> None:
+        del self.seats[slot]
+
+
+class PlayedStream:
+    """The codec's stream."""
+
+    def __init__(self) -> None:
+        self.codes: list[np.ndarray] = []
+        self.n_out = 0
+
+    def push(self, codes: np.ndarray, last: bool = False) -> np.ndarray:
+        self.codes.append(codes)
+        samples = play_samples(np.concatenate(self.codes, axis=1))
+        if not last and len(samples) < LEAD_IN * HOP:
+            return samples[:0]
+        start, self.n_out = self.n_out, len(samples)
+        return samples[start:]
+
+    def finish(self) -> np.ndarray:
+        return self.push(self.codes[0][:, :0], last=True)
+
+
+class PlayedParts:
+    """What a scheduler takes of `Parts`."""
+
+    def __init__(self, n_slots: int = 1, counts_draws: bool = True) -> None:
+        self.log: list[str] = []
+        self.n_slots, self.counts_draws = n_slots, counts_draws
+        self.decoders = {part: PlayedDecoder(stage, self.log, n_slots) for part, stage in STAGES.items()}
+        self.refiner = SimpleNamespace(refine=self._refine)
+        self.codec = SimpleNamespace(decode=play_samples, stream=PlayedStream)
+        self.models = {"text": {"tokenizer": Tokenizer()}}
+        self._claim = threading.Lock()
+
+    def _refine(self, job: FineJob) -> np.ndarray:
+        self.log.append("refine")
+        return play_window(job)
+
+    def checkpoint(self) -> Any:
+        return SimpleNamespace(layout=LAYOUT)
+
+    def grow(self, n_slots: int) -> None:
+        self.n_slots = max(n_slots, self.n_slots)
+        for decoder in self.decoders.values():
+            decoder.resize(self.n_slots)
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        if not self._claim.acquire(blocking=False):
+            raise EngineError("at work already")
+        try:
+            yield
+        finally:
+            self._claim.release()
+
+    @contextmanager
+    def using(self, part: str) -> Iterator[Any]:
+        yield {**self.decoders, "fine": self.refiner, "codec": self.codec}[part]
+
+    @property
+    def free(self) -> bool:
+        """Whether nobody sits anywhere and nobody has the networks."""
+        return not any(decoder.seats for decoder in self.decoders.values()) and not self._claim.locked()
+
+
+STAGES = {"text": "semantic", "coarse": "coarse"}
+
+
+def text_ids(request: Request) -> np.ndarray:
+    """The ids of a request's text."""
+    assert request.text is not None
+    return np.array(Tokenizer().encode(request.text), np.int32)
+
+
+def speak_plainly(request: Request) -> Generation:
+    """What must come of a request: stage after stage, without the engine."""
+    voice = request.voice
+    job = semantic_job(
+        text_ids(request),
+        LAYOUT,
+        request.text_sampling,
+        history=None if voice is None else voice["semantic_prompt"],
+        min_eos_p=0.2,
+        max_duration_s=request.max_duration_s,
+    )
+    semantic = np.array(play_tokens(job))
+    history = None if voice is None else (voice["semantic_prompt"], voice["coarse_prompt"])
+    windows = CoarseWindows(semantic, LAYOUT, request.waveform_sampling, history=history)
+    while (window := windows.next_job()) is not None:
+        windows.append(np.array(play_tokens(window), np.int32))
+    past = None if voice is None else voice["fine_prompt"]
+    fine = FineWindows(windows.codes(), LAYOUT, request.fine_sampling, history=past)
+    while (frames := fine.next_job()) is not None:
+        fine.append(play_window(frames))
+    return Generation(play_samples(fine.codes()), LAYOUT.sample_rate, semantic, windows.codes(), fine.codes())
+
+
+def do(utterance: Utterance, work: Work, stream: PlayedStream) -> np.ndarray | None:
+    """Do one piece of work to its end; returns samples, if that is what came of it."""
+    utterance.begin(work)
+    if isinstance(work, Decode):
+        for token in play_tokens(work.job):
+            utterance.take_token(work, token)
+        utterance.take(work)
+    elif isinstance(work, Refine):
+        utterance.take(work, play_window(work.job))
+    elif isinstance(work, Synthesize):
+        if work.whole:
+            samples = play_samples(work.codes)
+        else:
+            pieces = [stream.push(work.codes)] if work.codes.shape[1] else []
+            samples = np.concatenate([*pieces, stream.finish()] if work.last else pieces)
+        utterance.take(work, samples)
+        return samples
+    return None
+
+
+def assert_same(generation: Generation, expected: Generation) -> None:
+    """Equal tokens of all stages, and equal sound."""
+    for name in ("semantic", "coarse", "fine", "audio"):
+        np.testing.assert_array_equal(getattr(generation, name), getattr(expected, name), err_msg=name)

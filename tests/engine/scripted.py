@@ -1,0 +1,110 @@
+"""A scheduler that follows a script and a Bark for it: for what happens around the networks, without any."""
+
+import threading
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from barkfast.engine.events import Chunk, Done, Event, Failed
+from barkfast.errors import EngineError, InputError
+
+CHUNK = 240
+
+
+class ScriptedUtterance:
+    """One request under way."""
+
+    def __init__(self, request: Any) -> None:
+        self.request = request
+        self.left = request.chunks
+        self.spoken: list[np.ndarray] = []
+        self.parked = False
+
+
+class ScriptedScheduler:
+    """A chunk per round for each of the first `n_slots` that are not parked; texts say what else happens.
+
+    "refused" fails when it is added, "NaN" in its first round, and "boom" takes everybody with it.
+    """
+
+    def __init__(self, parts: Any, layout: Any, *, n_slots: int) -> None:
+        self.n_slots, self.script = n_slots, parts
+        self.live: list[ScriptedUtterance] = []
+        self.closed = False
+        parts.scheduler = self
+
+    @property
+    def idle(self) -> bool:
+        return all(u.parked for u in self.live)
+
+    def add(self, request: Any) -> ScriptedUtterance:
+        self.script.threads.add(threading.current_thread().name)
+        if request.text == "refused":
+            raise InputError("text is 'refused'; expected another")
+        utterance = ScriptedUtterance(request)
+        self.live.append(utterance)
+        return utterance
+
+    def cancel(self, utterance: ScriptedUtterance) -> None:
+        if utterance in self.live:
+            self.live.remove(utterance)
+
+    def park(self, utterance: ScriptedUtterance) -> None:
+        utterance.parked = True
+
+    def resume(self, utterance: ScriptedUtterance) -> None:
+        utterance.parked = False
+
+    def close(self) -> None:
+        self.live.clear()
+        self.closed = True
+
+    def round(self) -> list[Event]:
+        self.script.gate.wait(10)
+        time.sleep(self.script.round_s)
+        events: list[Any] = []
+        for utterance in [u for u in self.live if not u.parked][: self.n_slots]:
+            events += self._advance(utterance)
+        self.script.rounds += 1
+        return events
+
+    def _advance(self, utterance: ScriptedUtterance) -> list[Any]:
+        text = utterance.request.text
+        if text == "boom":
+            raise RuntimeError("the device fell off the bus")
+        if text == "NaN":
+            self.live.remove(utterance)
+            return [Failed(utterance, EngineError("the logits are not finite"))]
+        events: list[Any] = []
+        if utterance.left > 0:
+            utterance.left -= 1
+            utterance.spoken.append(np.full(CHUNK, len(utterance.spoken), np.float32))
+            if utterance.request.stream != "off":
+                events.append(Chunk(utterance, utterance.spoken[-1]))
+        if utterance.left == 0:
+            self.live.remove(utterance)
+            audio = np.concatenate(utterance.spoken)
+            events.append(Done(utterance, SimpleNamespace(audio=audio, duration=len(audio) / 24_000)))
+        return events
+
+
+class ScriptedBark:
+    """What an Engine takes of a Bark; `gate` holds every round until it is set, `round_s` makes each last."""
+
+    def __init__(self, round_s: float = 0.0) -> None:
+        self.parts, self.layout = self, None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.round_s, self.rounds = round_s, 0
+        self.threads: set[str] = set()
+        self.scheduler: Any = None
+        self.on_request: Callable[[], None] = lambda: None
+
+    def request(self, text: str, voice: Any = None, *, chunks: int = 1, **asked: Any) -> Any:
+        self.on_request()
+        if voice == "nobody":
+            raise InputError("voice 'nobody' is unknown")
+        return SimpleNamespace(text=text, chunks=chunks, **asked)

@@ -1,0 +1,204 @@
+"""One request's state: its work in any order of doing gives what the stages one after the other give."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from barkfast.config import Sampling
+from barkfast.engine.request import Request
+from barkfast.engine.utterance import FIRST_PIECE, PIECE, Utterance
+from barkfast.engine.work import Decode, Synthesize, Work
+from barkfast.errors import InputError, VoiceError
+from engine.played import (
+    HOP,
+    LAYOUT,
+    VOICE,
+    PlayedStream,
+    assert_same,
+    do,
+    play_tokens,
+    speak_plainly,
+    text_ids,
+)
+
+
+def begin(request: Request, early: bool = False) -> Utterance:
+    return Utterance(request, LAYOUT, None if request.text is None else text_ids(request), early=early)
+
+
+def finish(utterance: Utterance) -> list[Work]:
+    """Do all that it asks for; returns that."""
+    stream, done = PlayedStream(), []
+    while (work := utterance.next_work()) is not None:
+        do(utterance, work, stream)
+        done.append(work)
+    assert utterance.ended
+    return done
+
+
+@pytest.mark.parametrize("voice", [None, VOICE], ids=["no voice", "full voice"])
+@pytest.mark.parametrize("mode", ["off", "exact", "low_latency"])
+@pytest.mark.parametrize("early", [False, True])
+def test_every_mode_gives_what_the_stages_give(voice: dict[str, np.ndarray] | None, mode: str, early: bool) -> None:
+    request = Request("Hello world", voice, stream=mode)
+    utterance = begin(request, early)
+    work = finish(utterance)
+    assert utterance.generation is not None
+    # The played fine network sees nothing but the frame itself, so low latency too is the same here.
+    assert_same(utterance.generation, speak_plainly(request))
+    assert utterance.generation.semantic.dtype == np.int64
+    assert set(utterance.generation.timings) == {"semantic", "coarse", "fine", "codec"}
+    pieces = [w for w in work if isinstance(w, Synthesize)]
+    assert [p.last for p in pieces] == [False] * (len(pieces) - 1) + [True]
+    if mode == "off":
+        assert len(pieces) == 1 and pieces[0].whole
+    else:
+        assert pieces[0].codes.shape[1] <= FIRST_PIECE
+        assert max(p.codes.shape[1] for p in pieces) <= PIECE
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    text=st.text("abcdefgh ", min_size=1, max_size=12).filter(str.strip),
+    mode=st.sampled_from(["exact", "low_latency"]),
+    full=st.booleans(),
+    choices=st.lists(st.integers(0, 5), max_size=400),
+)
+def test_work_under_way_together_in_any_order(text: str, mode: str, full: bool, choices: list[int]) -> None:
+    """Decodes advance token by token, in turns that are drawn, while windows and pieces are done between."""
+    request = Request(text, VOICE if full else None, stream=mode)
+    utterance, stream = begin(request, early=True), PlayedStream()
+    under_way: list[tuple[Decode, list[int]]] = []
+    asides: list[Work] = []
+    turns = iter(choices)
+    while not utterance.ended:
+        while (work := utterance.next_work()) is not None:
+            if isinstance(work, Decode):
+                utterance.begin(work)
+                under_way.append((work, play_tokens(work.job)))
+            else:
+                asides.append(work)
+        assert len({work.stage for work, _ in under_way}) == len(under_way) <= 2
+        turn = next(turns, 0)
+        if asides and (turn % 2 or not under_way):
+            do(utterance, asides.pop(0), stream)
+            continue
+        entry = under_way[turn // 2 % len(under_way)]
+        work, tokens = entry
+        if tokens:
+            utterance.take_token(work, tokens.pop(0))
+        if not tokens:
+            under_way.remove(entry)
+            utterance.take(work)
+    assert utterance.generation is not None
+    assert_same(utterance.generation, speak_plainly(request))
+
+
+def first_coarse_job(utterance: Utterance) -> int:
+    """Semantic tokens drawn before the first coarse window can be; all, if it cannot be before the end."""
+    semantic = utterance.next_work()
+    assert isinstance(semantic, Decode) and semantic.stage == "semantic"
+    utterance.begin(semantic)
+    tokens = play_tokens(semantic.job)
+    for n, token in enumerate(tokens, start=1):
+        utterance.take_token(semantic, token)
+        if utterance.next_work() is not None:
+            return n
+    return len(tokens)
+
+
+def test_coarse_begins_early_only_where_it_may() -> None:
+    text = next(t for t in map(str, range(1000)) if len(speak_plainly(Request(t, VOICE)).semantic) > 100)
+    plain, stream = Request(text, VOICE), Request(text, VOICE, stream="exact")
+    n_all = len(speak_plainly(plain).semantic)
+    assert first_coarse_job(begin(stream, early=True)) == 47
+    assert first_coarse_job(begin(stream, early=False)) == n_all
+    assert first_coarse_job(begin(plain, early=True)) == n_all
+
+
+def test_low_latency_is_heard_before_the_coarse_stage_ends() -> None:
+    text = next(t for t in map(str, range(1000)) if len(speak_plainly(Request(t, VOICE)).semantic) > 100)
+    utterance, stream = begin(Request(text, VOICE, stream="low_latency"), early=True), PlayedStream()
+    while utterance.awaits_sound:
+        work = utterance.next_work()
+        assert work is not None
+        do(utterance, work, stream)
+    assert utterance.n_samples >= HOP * 7
+    assert utterance.goes_on("coarse") and not utterance.ended
+
+
+def test_semantic_tokens_can_be_given() -> None:
+    plain = speak_plainly(Request("Hello"))
+    utterance = begin(Request(None, semantic=plain.semantic))
+    work = finish(utterance)
+    assert utterance.generation is not None
+    assert_same(utterance.generation, plain)
+    assert not [w for w in work if w.stage == "semantic"]
+
+
+def test_due_follows_the_deadline_and_what_can_be_heard() -> None:
+    now = 100.0
+    utterance = Utterance(
+        Request("abc", stream="exact", deadline=500.0), LAYOUT, text_ids(Request("abc")), clock=lambda: now
+    )
+    assert utterance.due == 500.0 and utterance.awaits_sound
+    stream = PlayedStream()
+    while utterance.awaits_sound:
+        work = utterance.next_work()
+        assert work is not None
+        do(utterance, work, stream)
+    assert utterance.due == pytest.approx(100.0 + utterance.n_samples / LAYOUT.sample_rate)
+    assert Utterance(Request("abc"), LAYOUT, text_ids(Request("abc"))).due == float("inf")
+
+
+def test_nothing_is_asked_for_after_the_end() -> None:
+    for end in (lambda u: u.cancel(), lambda u: u.fail(InputError("no"))):
+        utterance = begin(Request("abc"))
+        end(utterance)
+        assert utterance.ended and utterance.next_work() is None and not utterance.goes_on("coarse")
+
+
+def test_an_utterance_without_a_token_fails_as_generate_does() -> None:
+    utterance = begin(Request("abc"))
+    work = utterance.next_work()
+    assert work is not None
+    utterance.begin(work)
+    with pytest.raises(InputError, match="semantic tokens are empty: the stage before produced nothing"):
+        utterance.take(work)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"text": " "}, "nothing to say"),
+        ({"text": None}, "text is None"),
+        ({"text": "a", "semantic": np.arange(4)}, "expected one of them"),
+        ({"text": "a", "overflow": "wrap"}, "overflow is 'wrap'"),
+        ({"text": "a", "stream": "fast"}, "stream is 'fast'"),
+        ({"text": "a", "priority": "high"}, "priority is 'high'"),
+        ({"text": "a", "deadline": float("nan")}, "deadline is nan"),
+        ({"text": "a", "deadline": "soon"}, "deadline is 'soon'"),
+        ({"text": "a", "seed": "lucky"}, "seed is 'lucky'"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_bad_requests_are_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Request(**fields)
+
+
+def test_requests_that_do_not_fit_the_model_are_refused() -> None:
+    with pytest.raises(VoiceError, match="has no coarse_prompt"):
+        begin(Request("abc", {"semantic_prompt": np.arange(9)}))
+    with pytest.raises(InputError, match="0 to 10000; expected 0 to 9999"):
+        begin(Request(None, semantic=np.array([0, 10_000])))
+
+
+def test_a_request_can_be_used_again() -> None:
+    request = Request("abc", text_sampling=Sampling(0.9), seed=3)
+    first, second = begin(request), begin(request)
+    finish(first)
+    finish(second)
+    assert first.generation is not None and second.generation is not None
+    assert_same(first.generation, second.generation)

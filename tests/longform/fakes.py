@@ -1,0 +1,105 @@
+"""A model that says nothing but when it was asked what: for what is only about order, voices and errors."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from barkfast.config import Layout
+from barkfast.engine.events import Done, Failed
+from barkfast.engine.generation import Generation
+from barkfast.errors import BarkfastError
+
+RATE = 24_000
+
+
+def tone(seconds: float, frequency: float = 220.0, level: float = 0.3) -> np.ndarray:
+    """(n,) float32 of a sound that begins and ends at full level."""
+    return (level * np.cos(2 * np.pi * frequency * np.arange(round(seconds * RATE)) / RATE)).astype(np.float32)
+
+
+def silence(seconds: float, level: float = 0.0) -> np.ndarray:
+    """(n,) float32 of silence, or of noise that is hardly more."""
+    return (level * np.random.default_rng(0).standard_normal(round(seconds * RATE))).astype(np.float32)
+
+
+def generation(number: int, n_semantic: int = 40) -> Generation:
+    """What is said of the `number`-th text: a sound, and tokens that name it."""
+    frames = round(n_semantic * 1.503)
+    fine = np.full((8, frames), number % 1000, dtype=np.int32)
+    semantic = np.full(n_semantic, number % 10_000, dtype=np.int64)
+    return Generation(tone(0.1, 100.0 + number % 1000), RATE, semantic, fine[:2], fine)
+
+
+Outcome = Callable[[Any, int], Generation | BarkfastError]
+
+
+class FakeScheduler:
+    """Ends every utterance after some rounds: later ones sooner than earlier ones."""
+
+    def __init__(self, bark: "FakeBark", n_slots: int) -> None:
+        self.bark, self.n_slots = bark, n_slots
+        self.waiting: deque[Any] = deque()
+        self.cancelled: list[Any] = []
+
+    def add(self, request: Any) -> Any:
+        number = len(self.bark.asked)
+        self.bark.asked.append(request)
+        utterance = SimpleUtterance(request, number)
+        self.waiting.append(utterance)
+        self.bark.most = max(self.bark.most, len(self.waiting))
+        return utterance
+
+    def round(self) -> list[Any]:
+        # The last of those in slots ends first: nothing may rely on the order in which utterances end.
+        index = min(self.n_slots, len(self.waiting)) - 1
+        utterance = self.waiting[index]
+        del self.waiting[index]
+        result = self.bark.outcome(utterance.request, utterance.number)
+        return [Failed(utterance, result) if isinstance(result, BarkfastError) else Done(utterance, result)]
+
+    def cancel(self, utterance: Any) -> None:
+        self.cancelled.append(utterance)
+
+
+class SimpleUtterance:
+    def __init__(self, request: Any, number: int) -> None:
+        self.request, self.number = request, number
+
+
+class FakeBark:
+    """What long texts take of a Bark."""
+
+    sample_rate = RATE
+
+    def __init__(self, outcome: Outcome = lambda request, number: generation(number)) -> None:
+        self.layout = Layout()
+        self.outcome = outcome
+        self.asked: list[Any] = []
+        self.most = 0
+        self.schedulers: list[FakeScheduler] = []
+        self.open = 0
+        tokenizer = SimpleNamespace(encode=lambda text: text.split())
+        self.parts = SimpleNamespace(load=lambda part: {"tokenizer": tokenizer})
+
+    @property
+    def said(self) -> list[str]:
+        return [request.text for request in self.asked]
+
+    def load_voice(self, voice: Any, parts: tuple[str, ...]) -> Any:
+        return generation(int(voice.rpartition("_")[2])).prompt if isinstance(voice, str) else voice
+
+    def request(self, text: str, voice: Any = None, **options: Any) -> Any:
+        return SimpleNamespace(text=text, voice=voice, options=options)
+
+    @contextmanager
+    def scheduler(self, n_slots: int) -> Iterator[FakeScheduler]:
+        self.schedulers.append(FakeScheduler(self, n_slots))
+        self.open += 1
+        try:
+            yield self.schedulers[-1]
+        finally:
+            self.open -= 1
