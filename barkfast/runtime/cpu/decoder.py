@@ -95,7 +95,7 @@ class CpuDecoder(Decoder):
         # The native objects read its memory.
         self._packed = packed
         with _refusals():
-            self._network = native.Network(
+            self._native_network = native.Network(
                 config.n_layer, config.n_head, config.n_embd, config.block_size, list(packed.entries)
             )
         self._pool, self._isa = pool, isa
@@ -106,10 +106,10 @@ class CpuDecoder(Decoder):
 
     def _allocate(self, n_slots: int) -> None:
         """Make the slots, and then forget those there were."""
-        keys, values = _allocate_cache(self.config, n_slots, Format(self._network.cache_format))
+        keys, values = _allocate_cache(self.config, n_slots, Format(self._native_network.cache_format))
         with _refusals():
             decoder = require_native().Decoder(
-                self._network, self._pool, n_slots, keys.data_ptr(), values.data_ptr(), isa=self._isa
+                self._native_network, self._pool, n_slots, keys.data_ptr(), values.data_ptr(), isa=self._isa
             )
         self._kept.clear()
         self.n_slots, self._native, self._keys, self._values = n_slots, decoder, keys, values
