@@ -152,6 +152,12 @@ class Bark:
             # A batch or a stream is under way, and this joins it.
             return self.generate_batch([request])[0]
         self.load()
+        # Not beside an engine: its thread steps the same decoders.
+        with self.parts.claimed():
+            return self._speak(request, silent)
+
+    def _speak(self, request: Request, silent: bool) -> Generation:
+        """One stage after the other."""
         timings: dict[str, float] = {}
 
         def timed(stage: str, work: Any, *args: Any, **kwargs: Any) -> Any:
@@ -163,12 +169,12 @@ class Bark:
         semantic = timed(
             "semantic",
             self.generate_semantic,
-            text,
+            request.text,
             request.voice,
             request.text_sampling,
-            min_eos_p=min_eos_p,
-            max_duration_s=max_duration_s,
-            overflow=overflow,
+            min_eos_p=request.min_eos_p,
+            max_duration_s=request.max_duration_s,
+            overflow=request.overflow,
             seed=request.seed,
             silent=silent,
         )

@@ -47,7 +47,7 @@ class Engine:
 
     `async with Engine(bark) as engine:` loads the networks and begins; leaving it ends what is still being spoken, so
     `drain()` first where that matters. All methods belong to the event loop that started it. None of them blocks it:
-    networks run in one thread of their own, voices are read in others.
+    networks run in one thread of their own, texts and voices are read in others.
     """
 
     def __init__(self, bark: Speaker, *, n_slots: int = 8, queue_size: int = 64, stream_buffer: int = 8) -> None:
@@ -57,7 +57,7 @@ class Engine:
         self._bark = bark
         self._worker = Worker(self._build, self._post)
         self._places = Places(n_slots + queue_size)
-        self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="barkfast-voices")
+        self._readers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="barkfast-reader")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready: asyncio.Future[None] | None = None
 
@@ -194,14 +194,19 @@ class Engine:
             self._worker.tally.refused += 1
             raise
         try:
-            check = partial(self._bark.request, text, voice, deadline=deadline, **asked)
-            request = await loop.run_in_executor(self._readers, check)
-            ticket = Ticket(request, sink.put, partial(self._end, sink), self._most_unread)
+            read = partial(self._read, text, voice, dict(asked, deadline=deadline))
+            request, text_ids = await loop.run_in_executor(self._readers, read)
+            ticket = Ticket(request, text_ids, sink.put, partial(self._end, sink), self._most_unread)
             self._worker.submit(ticket)
         except BaseException:
             self._places.give_back()
             raise
         return ticket
+
+    def _read(self, text: str, voice: Any, asked: dict[str, Any]) -> tuple[Request, Any]:
+        """Check a request, read its voice, tokenize its text: in a thread in which it may take its time."""
+        request = self._bark.request(text, voice, **asked)
+        return request, self._worker.tokenize(request)
 
     def _end(self, sink: Sink, outcome: Outcome) -> None:
         """A ticket ended."""

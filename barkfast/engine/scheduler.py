@@ -104,17 +104,26 @@ class Scheduler:
         """Whether there is nothing to do: no utterance is under way, or all of them are parked."""
         return all(utterance.parked for utterance in self._live)
 
-    def add(self, request: Request) -> Utterance:
+    def tokenize(self, request: Request) -> np.ndarray | None:
+        """The ids of a request's text, (n,) int32, those that fit; None where it has semantic tokens.
+
+        Any thread may call it: a text of a million characters takes more than a second.
+        Errors: InputError for a text that is too long and may not be cut.
+        """
+        if request.text is None:
+            return None
+        tokenizer = self._parts.models["text"]["tokenizer"]
+        ids = fit_text(request.text, tokenizer, self.layout.semantic.n_slots, request.overflow)
+        return np.array(ids, dtype=np.int32)
+
+    def add(self, request: Request, text_ids: np.ndarray | None = None) -> Utterance:
         """Take a request in.
 
+        Args:
+            text_ids: what `tokenize` makes of it; None to have that done here.
         Errors: InputError or VoiceError for what cannot be spoken; the others are not touched by it.
         """
-        ids = None
-        if request.text is not None:
-            tokenizer = self._parts.models["text"]["tokenizer"]
-            ids = np.array(
-                fit_text(request.text, tokenizer, self.layout.semantic.n_slots, request.overflow), dtype=np.int32
-            )
+        ids = self.tokenize(request) if text_ids is None else text_ids
         utterance = Utterance(request, self.layout, ids, early=self._early, arrival=self._n_arrived, clock=self._clock)
         self._n_arrived += 1
         self._live[utterance] = None

@@ -22,6 +22,7 @@ class Ticket:
     """A request and whoever waits for it.
 
     Args:
+        text_ids: of its text, as `Scheduler.tokenize` makes them.
         on_chunk: takes (n,) float32 samples of a stream, in order.
         on_end: takes the outcome, once, behind all chunks.
         most_unread: chunks that may lie unread; then the utterance is parked until some were read.
@@ -32,11 +33,12 @@ class Ticket:
     def __init__(
         self,
         request: Request,
+        text_ids: Any,
         on_chunk: Callable[[Any], None],
         on_end: Callable[[Outcome], None],
         most_unread: int = 8,
     ) -> None:
-        self.request = request
+        self.request, self.text_ids = request, text_ids
         self.on_chunk, self.on_end, self.most_unread = on_chunk, on_end, most_unread
         self.utterance: Any = None
         self.unread = 0

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from barkfast.engine.request import Request
 from barkfast.engine.scheduler import Chunk, Done, Event, Scheduler
 from barkfast.engine.stats import Tally
 from barkfast.engine.ticket import Outcome, Ticket, again
@@ -54,6 +55,10 @@ class Worker:
     def join(self) -> None:
         """Wait for the thread to end."""
         self._thread.join()
+
+    def tokenize(self, request: Request) -> Any:
+        """As Scheduler.tokenize; once all is loaded, in the thread that calls it."""
+        return self._scheduler.tokenize(request)
 
     def submit(self, ticket: Ticket) -> None:
         """Take a ticket in. Errors: EngineClosed, EngineDead."""
@@ -164,7 +169,7 @@ class Worker:
             self._expire(ticket)
             return
         try:
-            ticket.utterance = self._scheduler.add(ticket.request)
+            ticket.utterance = self._scheduler.add(ticket.request, ticket.text_ids)
         except Exception as error:
             # Nothing has been done for it yet, so nothing else can be harmed: whatever it is, it is this one's own.
             self._finish(ticket, "failed", error)

@@ -40,7 +40,13 @@ class ScriptedScheduler:
     def idle(self) -> bool:
         return all(u.parked for u in self.live)
 
-    def add(self, request: Any) -> ScriptedUtterance:
+    def tokenize(self, request: Any) -> Any:
+        self.script.on_tokenize(request.text)
+        self.script.readers.add(threading.current_thread().name.partition("_")[0])
+        return request.text
+
+    def add(self, request: Any, text_ids: Any) -> ScriptedUtterance:
+        assert text_ids == request.text
         self.script.threads.add(threading.current_thread().name)
         if request.text == "refused":
             raise InputError("text is 'refused'; expected another")
@@ -100,8 +106,10 @@ class ScriptedBark:
         self.gate.set()
         self.round_s, self.rounds = round_s, 0
         self.threads: set[str] = set()
+        self.readers: set[str] = set()
         self.scheduler: Any = None
         self.on_request: Callable[[], None] = lambda: None
+        self.on_tokenize: Callable[[str], object] = lambda _: None
 
     def request(self, text: str, voice: Any = None, *, chunks: int = 1, **asked: Any) -> Any:
         self.on_request()

@@ -59,7 +59,8 @@ def test_a_request_is_answered_from_a_thread_of_its_own(scripted: ScriptedBark) 
         assert (stats.accepted, stats.done, stats.held, stats.failed) == (1, 1, 0, 0)
         assert stats.audio_s == pytest.approx(3 * CHUNK / 24_000)
         assert stats.healthy and stats.whole_s is not None and stats.first_chunk_s is None
-        assert scripted.threads == {"barkfast-engine"} and scripted.scheduler.closed
+        assert scripted.threads == {"barkfast-engine"} and scripted.readers == {"barkfast-reader"}
+        assert scripted.scheduler.closed
 
     asyncio.run(main())
 
@@ -415,6 +416,22 @@ def test_how_long_a_round_lasts_is_seen_from_outside(scripted: ScriptedBark) -> 
     asyncio.run(main())
 
 
+def test_a_text_that_takes_long_to_read_keeps_nobody_waiting(scripted: ScriptedBark) -> None:
+    read = threading.Event()
+    scripted.on_tokenize = lambda text: text == "short" or read.wait(10)
+
+    async def main() -> None:
+        async with running(scripted, n_slots=1) as engine:
+            long = asyncio.create_task(engine.generate("a million characters"))
+            for _ in range(3):
+                assert (await engine.generate("short", chunks=5)).audio.size == 5 * CHUNK
+            assert not long.done()
+            read.set()
+            assert (await long).audio.size == CHUNK
+
+    asyncio.run(main())
+
+
 def test_percentiles() -> None:
     assert percentiles([]) is None
     assert percentiles([3.0]) == (3.0, 3.0)
@@ -483,6 +500,8 @@ def test_a_model_serves_one_engine_at_a_time(bark: Bark, alone: dict[int, Any]) 
         async with running(bark, n_slots=2) as engine:
             with pytest.raises(EngineError, match="at work already"):
                 await Engine(bark).start()
+            with pytest.raises(EngineError, match="at work already"):
+                await asyncio.to_thread(bark.generate, TEXT, **SHORT)
             generation = await engine.generate(TEXT, seed=1, **SHORT)
             np.testing.assert_array_equal(generation.audio, alone[1].audio)
 
