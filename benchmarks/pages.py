@@ -18,10 +18,11 @@ from barkfast.bench.report import VOICES, batch_table, contender_table, number, 
 from benchmarks.cpu import table as cpu_table
 from benchmarks.cpu.targets import MATRICES, most_threads, pick
 from benchmarks.process import ROOT
+from benchmarks.runner import NOT_ASKED_FOR
 from benchmarks.table import join, make_table, percent, render_targets
 
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = ("README.md", "docs/performance.md")
+DOCUMENTS = ("README.md", "docs/performance.md", "docs/streaming.md")
 BLOCK = re.compile(
     r"<!-- results: (?P<name>[\w ]+?)(?: from (?P<source>\S+\.json))? -->\n.*?<!-- end of results -->", re.DOTALL
 )
@@ -34,8 +35,10 @@ class PageError(Exception):
     """A document asks for something that no result has."""
 
 
-def find_run(folder: Path, wanted: Callable[[Run], bool], name: str | None = None) -> tuple[Path, Run]:
-    """The run of that file name, or the one with the latest date, complete ones first.
+def find_run(
+    folder: Path, wanted: Callable[[Run], bool], name: str | None = None, section: str | None = None
+) -> tuple[Path, Run]:
+    """The run of that file name, or the one with the latest date: such as have `section` first, then complete ones.
 
     Errors: PageError if there is none.
     """
@@ -44,7 +47,7 @@ def find_run(folder: Path, wanted: Callable[[Run], bool], name: str | None = Non
     runs = [(path, run) for path, run in runs if not run.get("smoke") and wanted(run)]
     if not runs:
         raise PageError(f"{folder} has no {name or 'run of this kind'}")
-    return max(runs, key=lambda found: (is_complete(found[1]), found[1]["environment"]["date"]))
+    return max(runs, key=lambda found: (has(found[1], section), is_complete(found[1]), found[1]["environment"]["date"]))
 
 
 def is_cpu(run: Run) -> bool:
@@ -56,7 +59,15 @@ def is_bench(run: Run) -> bool:
 
 
 def is_complete(run: Run) -> bool:
-    return run["status"] == "complete" if is_bench(run) else run["complete"]
+    """Whether it came to its end, and was a run of everything."""
+    if is_bench(run):
+        return run["status"] == "complete"
+    return run["complete"] and not any(step["reason"] == NOT_ASKED_FOR for step in run["steps"])
+
+
+def has(run: Run, section: str | None) -> bool:
+    """Whether something was measured in a section of a run on a CPU."""
+    return section is not None and bool(run["sections"].get(section, {"rows": []})["rows"])
 
 
 # --- blocks: lines of Markdown from a run on a CPU
@@ -200,7 +211,8 @@ def fill(text: str, folder: Path = RESULTS, *, anew: bool = True) -> str:
             raise PageError(f"there is no block {name!r}; known are {', '.join(sorted(BLOCKS))}")
         wanted, render = BLOCKS[name]
         try:
-            path, run = find_run(folder, wanted, None if anew else block["source"])
+            section = name.removeprefix("cpu ") if wanted is is_cpu else None
+            path, run = find_run(folder, wanted, None if anew else block["source"], section)
             lines = render(path, run)
         except PageError as error:
             raise PageError(f"block {name!r}: {error}") from error

@@ -18,6 +18,9 @@ from benchmarks.step import Step
 RESTARTS = 3
 # With less than this a step is not begun.
 LEAST_S = 5.0
+# Of steps that `only` leaves out; those that say where a run was made, and whether it may time, it never does.
+NOT_ASKED_FOR = "not asked for"
+ALWAYS = ("environment", "gate")
 
 
 def prepare_environment() -> None:
@@ -102,8 +105,8 @@ class Runner(ABC):
 
     def why_skip(self, step: Step) -> str | None:
         """Why a step is not to be begun, if it is not."""
-        if self.only and not {step.name, step.section} & {*self.only}:
-            return "not asked for"
+        if self.only and not {step.name, step.section} & {*self.only, *ALWAYS}:
+            return NOT_ASKED_FOR
         if step.timed and not self.gate["open"]:
             return "the correctness gate is red"
         if self.limit(step) < LEAST_S:

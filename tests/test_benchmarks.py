@@ -273,6 +273,7 @@ def test_what_is_not_asked_for_is_not_run(tmp_path):
     here.run_section(Step("peers", 30))
     assert here.steps[-1]["status"] == "not run" and here.steps[-1]["reason"] == "not asked for"
     assert here.save(complete=True)["failed"] == []
+    assert [here.why_skip(Step(name, 30)) for name in ("decode", "environment", "gate")] == [None] * 3
 
 
 def test_no_setting_of_the_users_reaches_the_benchmark(monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 from benchmarks import pages
 from benchmarks.cpu.results import merge
 
+SERVED = ("sentences", "seconds", "audio_s", "real_time_factor", "times_one_by_one")
 DOCUMENT = "before\n\n<!-- results: {} -->\nold\n<!-- end of results -->\n\nafter\n"
 
 
@@ -58,6 +59,18 @@ def test_a_block_can_be_made_again_from_the_run_it_names(folder: Path) -> None:
     assert pages.fill(text, folder, anew=False) == text
     typed = text.replace("3.25", "1.25")
     assert pages.fill(typed, folder, anew=False) != typed
+
+
+def test_a_run_of_some_sections_stands_back_behind_a_run_of_all_but_not_for_what_only_it_has(folder: Path) -> None:
+    narrow = make_run("2026-05-01T00:00:00Z", 0.25)
+    narrow["steps"] = [{"name": "load", "status": "not run", "reason": "not asked for"}]
+    (folder / "narrow.json").write_text(json.dumps(narrow), encoding="utf-8")
+    assert "from new.json" in pages.fill(DOCUMENT.format("cpu history"), folder)
+    narrow["sections"]["serving"] = {"rows": [{"row": "eight", **dict.fromkeys(SERVED, 1.5)}], "reason": ""}
+    (folder / "narrow.json").write_text(json.dumps(narrow), encoding="utf-8")
+    assert "from new.json" in pages.fill(DOCUMENT.format("cpu history"), folder)
+    text = pages.fill(DOCUMENT.format("cpu serving"), folder)
+    assert "from narrow.json" in text and "eight | 1.5" in " ".join(text.split())
 
 
 def test_what_was_not_run_is_called_so(folder: Path) -> None:
