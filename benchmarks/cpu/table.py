@@ -216,6 +216,19 @@ def page_serving(rows: Rows) -> list[str]:
     )
 
 
+def page_book(rows: Rows) -> list[str]:
+    return make_table(
+        ["a long text", "words", "pieces", "s of audio", "s", "MB held at a tenth", "at the end", "peak grew by MB"],
+        [
+            (
+                *(r["row"], r["words"], r["pieces"], r["audio_s"], r["seconds"]),
+                *(r["early_mb"], r["end_mb"], r["peak_grown_mb"]),
+            )
+            for r in rows
+        ],
+    )
+
+
 def page_history(rows: Rows) -> list[str]:
     return make_table(
         ["coarse stage of 10 s", "max_coarse_history", "s", "windows", "tokens"],
@@ -265,6 +278,7 @@ PAGES: Pages = (
     ("Several sentences together", "batch", page_batch),
     ("Requests side by side, streams", "serving", page_serving),
     ("Streaming within a sentence", "streaming", page_streaming),
+    ("A long text", "book", page_book),
     ("Less history", "history", page_history),
     ("Loading", "load", page_load),
     ("One matrix at a time", "linear", page_linear),
