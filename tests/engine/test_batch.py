@@ -352,3 +352,16 @@ def test_slots_do_not_change_under_a_job(bark: Bark) -> None:
         scheduler.round()
         with pytest.raises(EngineError, match="slots cannot change while it has jobs"):
             bark.parts.network("text").resize(50)
+
+
+def test_a_text_of_a_million_characters_harms_nobody(bark: Bark) -> None:
+    million = "word " * 200_000
+    requests = ["hello", {"text": million, "overflow": "error"}, {"text": million}, "a"]
+    first, refused, cut, last = bark.generate_batch(requests, keep_errors=True, max_duration_s=0.1, seed=1)
+    assert isinstance(refused, InputError) and "tokens" in str(refused)
+    assert_same(cut, bark.generate("word " * 256, max_duration_s=0.1, seed=1))
+    for text, generation in (("hello", first), ("a", last)):
+        assert_same(generation, bark.generate(text, max_duration_s=0.1, seed=1))
+    sounds = bark.generate_long(million, max_duration_s=0.1, seed=1)
+    assert len(next(sounds))
+    sounds.close()
