@@ -1,5 +1,7 @@
 """barkfast: Suno's Bark as an optimized runtime; `import barkfast as bark` works wherever `import bark` did."""
 
+from typing import TYPE_CHECKING, Any
+
 from barkfast.api import generate_audio, preload_models, save_as_prompt, semantic_to_waveform, text_to_semantic
 from barkfast.bark import Bark, Generation
 from barkfast.config import Sampling
@@ -13,6 +15,9 @@ from barkfast.errors import (
 )
 from barkfast.generation import SAMPLE_RATE
 
+if TYPE_CHECKING:
+    from barkfast.engine.engine import Engine
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -20,6 +25,7 @@ __all__ = [
     "Bark",
     "BarkfastError",
     "CheckpointError",
+    "Engine",
     "EngineError",
     "Generation",
     "InputError",
@@ -33,3 +39,12 @@ __all__ = [
     "semantic_to_waveform",
     "text_to_semantic",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`Engine`, when it is asked for: who only speaks does not load what serves."""
+    if name == "Engine":
+        from barkfast.engine.engine import Engine
+
+        return Engine
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,35 +1,27 @@
-"""The pipeline: text -> semantic tokens -> coarse codes -> fine codes -> waveform, for one request or many."""
+"""A model that speaks: a text, a batch, a stream, a book, a dialogue."""
 
-import inspect
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
-from barkfast.config import Layout, Sampling
+from barkfast.config import Sampling
+from barkfast.engine.batch import speak_batch
 from barkfast.engine.desk import Desk, Place
 from barkfast.engine.generation import Generation
+from barkfast.engine.live import check_mode, speak_live
+from barkfast.engine.long import speak_long, speak_script
 from barkfast.engine.request import Request, Streaming
-from barkfast.errors import BarkfastError, InputError
-from barkfast.parts import PARTS, Parts
+from barkfast.parts import Parts
+from barkfast.pipeline import Pipeline, Voice
 from barkfast.runtime.sampling import Randomness, Seed
-from barkfast.stages.check import check_tokens
-from barkfast.stages.coarse import CoarseWindows
-from barkfast.stages.fine import FineWindows
-from barkfast.stages.semantic import semantic_job
-from barkfast.text import Overflow, check_overflow, check_text, fit_text
-from barkfast.voices import check_voice, load_voice, save_voice
-from barkfast.weights import Checkpoint
-
-Voice = str | os.PathLike[str] | Mapping[str, np.ndarray]
-# Slots that a batch makes where there are fewer, if it has as many requests.
-BATCH_SLOTS = 8
+from barkfast.text import Overflow
+from barkfast.voices import save_voice
 
 
-class Bark:
+class Bark(Pipeline):
     """A Bark model, ready to speak.
 
     Args:
@@ -60,7 +52,7 @@ class Bark:
         voices: str | os.PathLike[str] | None = None,
         n_slots: int = 1,
     ) -> None:
-        self.parts = Parts(
+        parts = Parts(
             model,
             device=device,
             dtype=dtype,
@@ -70,37 +62,8 @@ class Bark:
             tokenizer=tokenizer,
             n_slots=n_slots,
         )
-        self._voices = voices
+        super().__init__(parts, voices)
         self._desk = Desk(self.parts)
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        """Where the weights, tokenizer and voices come from."""
-        return self.parts.checkpoint()
-
-    @property
-    def layout(self) -> Layout:
-        """Token ids, rates and window lengths of the model."""
-        return self.checkpoint.layout
-
-    @property
-    def sample_rate(self) -> int:
-        """Samples per second of the audio."""
-        return self.layout.sample_rate
-
-    def load(self) -> None:
-        """Load all four networks now."""
-        for part in PARTS:
-            self.parts.load(part)
-
-    def load_voice(self, voice: Voice | None, parts: tuple[str, ...]) -> Mapping[str, np.ndarray] | None:
-        """Find a voice by name, path or dict, and check the parts of it that are going to be used."""
-        if voice is None:
-            return None
-        prompt = load_voice(voice, self.checkpoint, self._voices)
-        if prompt is not None:
-            check_voice(prompt, self.layout, parts)
-        return prompt
 
     def save_voice(self, path: str | os.PathLike[str], generation: Generation) -> None:
         """Save an utterance as a voice, an .npz that `voice=` and the reference's `history_prompt=` take."""
@@ -154,49 +117,7 @@ class Bark:
         self.load()
         # Not beside an engine: its thread steps the same decoders.
         with self.parts.claimed():
-            return self._speak(request, silent)
-
-    def _speak(self, request: Request, silent: bool) -> Generation:
-        """One stage after the other."""
-        timings: dict[str, float] = {}
-
-        def timed(stage: str, work: Any, *args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
-            result = work(*args, **kwargs)
-            timings[stage] = time.perf_counter() - start
-            return result
-
-        semantic = timed(
-            "semantic",
-            self.generate_semantic,
-            request.text,
-            request.voice,
-            request.text_sampling,
-            min_eos_p=request.min_eos_p,
-            max_duration_s=request.max_duration_s,
-            overflow=request.overflow,
-            seed=request.seed,
-            silent=silent,
-        )
-        coarse = timed(
-            "coarse",
-            self.generate_coarse,
-            semantic,
-            request.voice,
-            request.waveform_sampling,
-            seed=request.seed,
-            silent=silent,
-        )
-        fine = timed(
-            "fine",
-            self.generate_fine,
-            coarse,
-            request.voice,
-            request.fine_sampling,
-            seed=request.seed,
-        )
-        audio = timed("codec", self.decode, fine)
-        return Generation(audio, self.sample_rate, semantic, coarse, fine, timings)
+            return self.speak_request(request, silent)
 
     def request(
         self,
@@ -261,54 +182,36 @@ class Bark:
 
         Returns: a Generation for each.
         """
-        if isinstance(requests, str) or not isinstance(requests, Sequence):
-            raise InputError(f"requests is a {type(requests).__name__}; expected a list of texts or dicts")
-        if not requests:
-            return []
-        with self.scheduler(min(len(requests), BATCH_SLOTS)) as place:
-            results = place.run(partial(self._make_request, item, defaults) for item in requests)
-        for result in results:
-            if isinstance(result, BarkfastError) and not keep_errors:
-                raise result
-        return results
-
-    def _make_request(self, item: Any, defaults: Mapping[str, Any]) -> Request:
-        """One item of a batch as a request."""
-        if isinstance(item, Request):
-            return item
-        given = {"text": item} if isinstance(item, str) else item
-        if not isinstance(given, Mapping):
-            raise InputError(f"a request is {item!r}; expected a text, or a dict of arguments of Bark.request")
-        options: dict[str, Any] = {**defaults, **given}
-        known = inspect.signature(self.request).parameters
-        unknown = [name for name in options if name not in known]
-        if unknown:
-            raise InputError(f"unknown arguments {', '.join(map(repr, unknown))}; expected some of {', '.join(known)}")
-        return self.request(**options)
+        return speak_batch(self, requests, keep_errors, defaults)
 
     def stream(
         self,
-        text: str | None = None,
+        text: str | Iterable[str] | None = None,
         voice: Voice | None = None,
         *,
         mode: Literal["exact", "low_latency"] = "exact",
+        each_sentence: bool = True,
         **options: Any,
     ) -> Iterator[np.ndarray]:
-        """Speak `text` and hand out its (n,) float32 samples as they come; closing the iterator ends the work.
+        """Speak a text of any length and hand out its (n,) float32 samples as they come, in constant memory.
 
         Args:
-            mode: "exact" for the samples that `generate` gives, which begin when the fine network has seen all of the
-                text; "low_latency" for sound after about half a second of speech, with other fine codes.
-            options: as `request`.
+            text: a str, or an iterable of them that is read as it is needed.
+            voice: as in `generate`; without one, the first sentence's is kept for the rest.
+            mode: "exact" for the samples that `generate` gives each sentence, which begin when the fine network has
+                seen all of it; "low_latency" for sound after about half a second of speech, with other fine codes.
+            each_sentence: speak sentence by sentence; False for one utterance, of up to 256 tokens. Semantic tokens
+                (`semantic=`) are one utterance.
+            options: as `request`, and those of `barkfast.engine.live.speak_live`: language, chained, on_piece.
 
-        Work is done while the next chunk is asked for, and not between. Of several sentences the first is heard sooner
-        through `generate_long` with `each_sentence=True`.
+        Work is done while the next chunk is asked for, and not between; closing the iterator ends it.
 
-        Errors: InputError and VoiceError at once; what else becomes of the request, where its samples would have come.
+        Errors: InputError and VoiceError at once; what becomes of a sentence, where its samples would have come.
         """
-        if mode not in ("exact", "low_latency"):
-            raise InputError(f"mode is {mode!r}; expected 'exact' or 'low_latency'")
-        return self._listen(self.request(text, voice, stream=mode, **options))
+        if each_sentence and options.get("semantic") is None:
+            return speak_live(self, text, voice, mode=mode, **options)  # type: ignore[arg-type]
+        check_mode(mode)
+        return self._listen(self.request(text, voice, stream=mode, **options))  # type: ignore[arg-type]
 
     def _listen(self, request: Request) -> Iterator[np.ndarray]:
         with self.scheduler() as place:
@@ -327,12 +230,10 @@ class Bark:
     def generate_long(
         self, text: str | Iterable[str], voice: Voice | None = None, **options: Any
     ) -> Iterator[np.ndarray]:
-        """Speak a text of any length, sentence by sentence: (n,) float32 samples as they come, in constant memory.
+        """Speak a text of any length, piece by piece: (n,) float32 samples as they come, in constant memory.
 
-        Args and errors: as barkfast.longform.speak_long.
+        Args and errors: as barkfast.engine.long.speak_long.
         """
-        from barkfast.longform.speech import speak_long
-
         return speak_long(self, text, voice, **options)
 
     def generate_script(
@@ -343,109 +244,6 @@ class Bark:
     ) -> Iterator[np.ndarray]:
         """Speak a dialogue, a voice per speaker: (n,) float32 samples as they come, in constant memory.
 
-        Args and errors: as barkfast.longform.speak_script.
+        Args and errors: as barkfast.engine.long.speak_script.
         """
-        from barkfast.longform.speech import speak_script
-
         return speak_script(self, script, voices, **options)
-
-    def generate_semantic(
-        self,
-        text: str,
-        voice: Voice | None = None,
-        sampling: Sampling = Sampling(0.7),
-        *,
-        min_eos_p: float | None | Literal["auto"] = "auto",
-        max_duration_s: float | None = None,
-        allow_early_stop: bool = True,
-        overflow: Overflow = "cut",
-        seed: Seed = None,
-        silent: bool = True,
-    ) -> np.ndarray:
-        """Text to (n,) int64 semantic tokens."""
-        text = check_text(text)
-        check_overflow(overflow)
-        prompt = self.load_voice(voice, ("semantic",))
-        with self.parts.using("text") as decoder:
-            tokenizer = self.parts.models["text"]["tokenizer"]
-            job = semantic_job(
-                np.array(fit_text(text, tokenizer, self.layout.semantic.n_slots, overflow), dtype=np.int32),
-                self.layout,
-                sampling,
-                history=None if prompt is None else prompt["semantic_prompt"],
-                min_eos_p=self.layout.semantic.min_eos_p if min_eos_p == "auto" else min_eos_p,
-                max_duration_s=max_duration_s,
-                allow_early_stop=allow_early_stop,
-                random=Randomness.of(seed),
-            )
-            with _progress(self.layout.semantic.max_steps, silent) as bar:
-                (tokens,) = decoder.run([job], on_token=lambda _, n: bar.update(n - bar.n))
-                bar.total = len(tokens)
-                bar.refresh()
-        return tokens.astype(np.int64)
-
-    def generate_coarse(
-        self,
-        semantic: np.ndarray,
-        voice: Voice | None = None,
-        sampling: Sampling = Sampling(0.7),
-        *,
-        max_history: int | None = None,
-        sliding_window: int | None = None,
-        max_duration_s: float | None = None,
-        seed: Seed = None,
-        silent: bool = True,
-    ) -> np.ndarray:
-        """Semantic tokens (n,) to (2, frames) int32 codes."""
-        check_tokens("semantic tokens", semantic, 1, self.layout.semantic.vocab_size)
-        prompt = self.load_voice(voice, ("semantic", "coarse"))
-        windows = CoarseWindows(
-            semantic,
-            self.layout,
-            sampling,
-            history=None if prompt is None else (prompt["semantic_prompt"], prompt["coarse_prompt"]),
-            max_history=max_history,
-            sliding_window=sliding_window,
-            max_duration_s=max_duration_s,
-            random=Randomness.of(seed),
-        )
-        with self.parts.using("coarse") as decoder, _progress(windows.n_windows, silent) as bar:
-            while (job := windows.next_job()) is not None:
-                windows.append(decoder.run([job])[0])
-                bar.update(1)
-        return windows.codes()
-
-    def generate_fine(
-        self,
-        coarse: np.ndarray,
-        voice: Voice | None = None,
-        sampling: Sampling = Sampling(0.5),
-        *,
-        seed: Seed = None,
-        silent: bool = True,
-    ) -> np.ndarray:
-        """The first n codebooks (n, frames) to (8, frames) int32 codes."""
-        check_tokens("coarse codes", coarse, 2, self.layout.codebook_size)
-        n_codebooks = self.layout.fine.n_codebooks
-        if not 1 <= len(coarse) < n_codebooks:
-            raise InputError(f"coarse codes have {len(coarse)} codebooks; expected 1 to {n_codebooks - 1}")
-        prompt = self.load_voice(voice, ("fine",))
-        history = None if prompt is None else prompt["fine_prompt"]
-        windows = FineWindows(coarse, self.layout, sampling, history=history, random=Randomness.of(seed))
-        with self.parts.using("fine") as refiner, _progress(windows.n_windows, silent) as bar:
-            while (job := windows.next_job()) is not None:
-                windows.append(refiner.refine(job))
-                bar.update(1)
-        return windows.codes()
-
-    def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Codes (up to 8 codebooks, frames) to (samples,) float32 audio."""
-        check_tokens("codes", codes, 2, self.layout.codebook_size)
-        with self.parts.using("codec") as codec:
-            return codec.decode(codes)
-
-
-def _progress(total: int, silent: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, disable=silent)

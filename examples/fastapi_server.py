@@ -9,26 +9,26 @@ One process holds one engine: more workers would load the model once more each.
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel
-from speech import speak_text
+from pydantic import BaseModel, Field
 
-from barkfast import Bark, BarkfastError, InputError
+from barkfast import Bark, BarkfastError, Engine, InputError
 from barkfast.audio import stream_header, to_pcm16
-from barkfast.engine.engine import Engine
 from barkfast.errors import DeadlineExceeded, EngineClosed, EngineDead, QueueFull
 
 DRAIN_S = 30.0
+# So that nobody's text keeps the others waiting for minutes.
+MOST_CHARACTERS = 4096
 
 
 class Speech(BaseModel):
     """What is asked for."""
 
-    text: str
+    text: str = Field(max_length=MOST_CHARACTERS)
     voice: str | None = None
     seed: int | None = None
     mode: Literal["exact", "low_latency"] = "exact"
@@ -65,16 +65,16 @@ async def refuse(_: Request, error: BarkfastError) -> JSONResponse:
 
 @app.post("/speech")
 async def speak(asked: Speech) -> Response:
-    """A wav of unknown length. A client that goes away ends the work for it."""
+    """A wav of unknown length, sentence by sentence. A client that goes away ends the work for it."""
     engine: Engine = app.state.engine
-    sound = speak_text(engine, **asked.model_dump())
+    stream = engine.stream(**asked.model_dump())
     # Before the status is sent: until the first chunk an error still has one of its own.
-    first = await anext(sound)
+    first = await anext(stream)
 
     async def send() -> AsyncIterator[bytes]:
-        async with aclosing(sound):
+        async with stream:
             yield stream_header(engine.sample_rate) + to_pcm16(first)
-            async for chunk in sound:
+            async for chunk in stream:
                 yield to_pcm16(chunk)
 
     return StreamingResponse(send(), media_type="audio/wav")

@@ -14,19 +14,18 @@ import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from typing import Any
 
 import grpc
 import grpc.aio
-from speech import speak_text
 
-from barkfast import Bark, BarkfastError, InputError
+from barkfast import Bark, BarkfastError, Engine, InputError
 from barkfast.audio import to_pcm16
-from barkfast.engine.engine import Engine
 from barkfast.errors import DeadlineExceeded, EngineClosed, EngineDead, QueueFull
 
 DRAIN_S = 30.0
+# So that nobody's text keeps the others waiting for minutes.
+MOST_CHARACTERS = 4096
 SERVICE, METHOD = "barkfast.Speech", "Speak"
 KNOWN = ("text", "voice", "seed", "mode", "priority", "max_duration_s")
 
@@ -53,10 +52,11 @@ class Servicer:
         """The samples of a text as they are ready."""
         if not isinstance(asked, dict) or not {"text"} <= set(asked) <= set(KNOWN):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"expected a JSON object with some of {KNOWN}")
-        left = context.time_remaining()
+        if len(str(asked["text"])) > MOST_CHARACTERS:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"expected at most {MOST_CHARACTERS} characters")
         try:
-            async with aclosing(speak_text(self.engine, deadline_s=left, **asked)) as sound:
-                async for chunk in sound:
+            async with self.engine.stream(deadline_s=context.time_remaining(), **asked) as stream:
+                async for chunk in stream:
                     yield to_pcm16(chunk)
         except BarkfastError as error:
             await context.abort(status_of(error), str(error))

@@ -11,18 +11,17 @@ more at a time than the few that are usual: what the engine's slots and its queu
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 
 from ray import serve
-from speech import speak_text
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from barkfast import Bark, BarkfastError, InputError
+from barkfast import Bark, BarkfastError, Engine, InputError
 from barkfast.audio import stream_header, to_pcm16
-from barkfast.engine.engine import Engine
 
 N_SLOTS, QUEUE_SIZE = 8, 64
+# So that nobody's text keeps the others waiting for minutes.
+MOST_CHARACTERS = 4096
 KNOWN = {"text", "voice", "seed", "mode", "priority", "deadline_s", "max_duration_s"}
 
 
@@ -64,16 +63,18 @@ class Speech:
         if not isinstance(asked, dict) or not {"text"} <= set(asked) <= KNOWN:
             return JSONResponse({"error": f"expected a JSON object with some of {sorted(KNOWN)}"}, 400)
         try:
+            if len(str(asked["text"])) > MOST_CHARACTERS:
+                raise InputError(f"the text is too long; expected at most {MOST_CHARACTERS} characters")
             engine = await self.engine()
-            sound = speak_text(engine, **asked)
-            first = await anext(sound)
+            stream = engine.stream(**asked)
+            first = await anext(stream)
         except BarkfastError as error:
             return JSONResponse({"error": str(error)}, 400 if isinstance(error, InputError) else 503)
 
         async def send() -> AsyncIterator[bytes]:
-            async with aclosing(sound):
+            async with stream:
                 yield stream_header(engine.sample_rate) + to_pcm16(first)
-                async for chunk in sound:
+                async for chunk in stream:
                     yield to_pcm16(chunk)
 
         return StreamingResponse(send(), media_type="audio/wav")

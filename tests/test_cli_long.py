@@ -16,8 +16,8 @@ from barkfast import Bark, Generation
 from barkfast.audio import stream_header, to_pcm16, writing_audio
 from barkfast.cli import main
 from barkfast.cli.long import showing_progress
+from barkfast.engine.turns import Piece
 from barkfast.errors import InputError
-from barkfast.longform import Piece
 from barkfast.weights import Checkpoint
 
 RATE = 24_000
@@ -65,6 +65,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 
     monkeypatch.setattr(Bark, "load", lambda self: None)
     monkeypatch.setattr("barkfast.cli.long.speak_long", speak("long"))
+    monkeypatch.setattr("barkfast.cli.long.speak_live", speak("live"))
     monkeypatch.setattr("barkfast.cli.long.speak_script", speak("script"))
     return collected
 
@@ -135,6 +136,19 @@ def test_a_stream_is_a_wav_of_unknown_length(calls, capsysbinary: pytest.Capture
     assert capsysbinary.readouterr().out == samples.tobytes()
 
 
+def test_a_stream_within_sentences_has_a_mode(calls, work: Path):
+    command = player(work, "import sys; sys.stdin.buffer.read()")
+    play = ["--play", "--player", command, "--quiet"]
+    assert main(["say", "Hello.", *play, "--mode", "low_latency", "--chained", "--seed", "7"]) == 0
+    assert main(["say", "--file", "book.txt", *play, "--mode", "exact"]) == 0
+    assert [(call["what"], call["text"], call["mode"]) for call in calls] == [
+        ("live", "Hello.", "low_latency"),
+        ("live", BOOK, "exact"),
+    ]
+    assert not {"trim", "at_once"} & calls[0].keys()
+    assert (calls[0]["chained"], calls[0]["seed"]) == (True, 7)
+
+
 def test_a_stream_is_not_written_to_a_terminal(no_model, monkeypatch, capsys: pytest.CaptureFixture):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     assert main(["say", "Hello.", "--stream"]) == 1
@@ -195,6 +209,11 @@ BAD = {
     "save a voice": (["--file", "book.txt", "-o", "new.wav", "--save-voice", "new.npz"], "--save-voice"),
     "float pipe": (["Hi.", "--stream", "--float"], "--float"),
     "raw file": (["--file", "book.txt", "-o", "new.wav", "--raw"], "--raw goes with --stream"),
+    "mode of a file": (["--file", "book.txt", "-o", "new.wav", "--mode", "exact"], "--mode goes with --stream"),
+    "mode of a short text": (["Hi.", "-o", "new.wav", "--mode", "exact"], "--mode goes with --file"),
+    "mode of a script": (["--script", "play.txt", "--stream", "--mode", "exact"], "--mode goes with one voice"),
+    "mode and trim": (["Hi.", "--stream", "--mode", "exact", "--trim"], "--mode goes with one voice"),
+    "mode and at once": (["Hi.", "--stream", "--mode", "exact", "--at-once", "2"], "--mode goes with one voice"),
     "player of a file": (["--file", "book.txt", "-o", "new.wav", "--player", "cat"], "--player goes with --play"),
     "no player": (["Hi.", "--play", "--player", "no-such-program"], "no program here"),
     "half a player": (["Hi.", "--play", "--player", "'"], "--player is"),
@@ -331,6 +350,10 @@ def test_the_demo_model_reads_aloud_from_a_real_shell(work: Path):
     assert "seed 3" in said.stdout.decode()
     samples, rate = soundfile.read("book.wav", dtype="int16")
     assert rate == RATE and len(samples) > 0.2 * RATE
+    # Within sentences, it is as long for each.
+    live = run("say", "--file", "book.txt", "--stream", "--raw", *options, "--mode", "low_latency")
+    assert live.returncode == 0, live.stderr
+    assert len(live.stdout) > 2 * 0.2 * RATE
     # A pipe gets what the file has.
     np.testing.assert_allclose(np.frombuffer(streamed.stdout, "<i2").astype(int), samples.astype(int), atol=1)
     assert sorted(files_in(work)) == ["book.txt", "book.wav", "play.txt"]

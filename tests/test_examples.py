@@ -5,7 +5,7 @@ import asyncio
 import importlib
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from barkfast import Bark, InputError
+from barkfast import Bark
 from barkfast.audio import stream_header, to_pcm16
-from barkfast.engine.engine import Engine
 
 FOLDER = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
@@ -38,7 +37,7 @@ def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_they_are_all_there() -> None:
-    assert {path.stem for path in EXAMPLES} == {*FOREIGN, "batch", "speech", "stream_to_file"}
+    assert {path.stem for path in EXAMPLES} == {*FOREIGN, "batch", "stream_to_file"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
@@ -77,46 +76,8 @@ def speak_alone(text: str, seed: int) -> np.ndarray:
     return Bark("demo", device="cpu").generate(text, seed=seed, **SHORT).audio
 
 
-def with_engine(work: Callable[[Engine], Any]) -> None:
-    async def main() -> None:
-        async with Engine(Bark("demo", device="cpu"), n_slots=4) as engine:
-            await work(engine)
-            assert await asyncio.wait_for(engine.drain(), 60)
-
-    asyncio.run(main())
-
-
-def test_speech_says_every_sentence_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    speak_text = load("speech", monkeypatch).speak_text
-
-    async def work(engine: Engine) -> None:
-        chunks = [chunk async for chunk in speak_text(engine, TEXT, seed=3, **SHORT)]
-        sound = np.concatenate(chunks)
-        first, second = speak_alone("Hello there.", 3), speak_alone("And now the second sentence.", 4)
-        np.testing.assert_allclose(sound[: len(first)], first, atol=1e-6)
-        np.testing.assert_allclose(sound[-len(second) :], second, atol=1e-6)
-        pause = sound[len(first) : -len(second)]
-        assert 0.05 * engine.sample_rate < len(pause) < engine.sample_rate and not pause.any()
-        stats = engine.stats()
-        assert (stats.done, stats.held) == (2, 0)
-
-    with_engine(work)
-
-
-def test_speech_left_in_the_middle_ends_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    speak_text = load("speech", monkeypatch).speak_text
-
-    async def work(engine: Engine) -> None:
-        sound = speak_text(engine, TEXT, **SHORT)
-        await anext(sound)
-        await sound.aclose()
-        for text, message in (("...", "nothing to say"), ("a" * 5000, "5000 characters"), (5, "characters")):
-            with pytest.raises(InputError, match=message):
-                await anext(speak_text(engine, text))
-        with pytest.raises(InputError, match="deadline_s is -1"):
-            await anext(speak_text(engine, TEXT, deadline_s=-1))
-
-    with_engine(work)
+def stream_alone(text: str, seed: int) -> np.ndarray:
+    return np.concatenate(list(Bark("demo", device="cpu").stream(text, seed=seed, **SHORT)))
 
 
 async def call_app(app: Any, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
@@ -148,11 +109,19 @@ def test_fastapi_server(monkeypatch: pytest.MonkeyPatch) -> None:
             assert status == 200
             rate = example.app.state.engine.sample_rate
             assert wav == stream_header(rate) + to_pcm16(speak_alone("Hello there.", 1))
-            for wrong, expected in (({"text": ""}, 400), ({"text": "a", "voice": "v2/xx_speaker_0"}, 400), ({}, 422)):
+            wav = (await call_app(example.app, "POST", "/speech", asked | {"text": TEXT}))[1]
+            assert wav == stream_header(rate) + to_pcm16(stream_alone(TEXT, 1))
+            for wrong, expected in (
+                ({"text": ""}, 400),
+                ({"text": "..."}, 400),
+                ({"text": "a", "voice": "v2/xx_speaker_0"}, 400),
+                ({"text": "a" * 5000}, 422),
+                ({}, 422),
+            ):
                 assert (await call_app(example.app, "POST", "/speech", wrong))[0] == expected
             status, body = await call_app(example.app, "GET", "/health")
             assert (status, json.loads(body)) == (200, {"healthy": True, "accepting": True})
-            assert json.loads((await call_app(example.app, "GET", "/stats"))[1])["done"] == 1
+            assert json.loads((await call_app(example.app, "GET", "/stats"))[1])["done"] == 3
 
     asyncio.run(main())
 
@@ -172,7 +141,8 @@ def test_grpc_server(monkeypatch: pytest.MonkeyPatch) -> None:
                 return b"".join([message async for message in speak(json.dumps(asked).encode(), timeout=120)])
 
             assert await ask({"text": "Hello there.", "seed": 1, **SHORT}) == to_pcm16(speak_alone("Hello there.", 1))
-            for wrong in ({"text": ""}, {"speed": 2}, []):
+            assert await ask({"text": TEXT, "seed": 1, **SHORT}) == to_pcm16(stream_alone(TEXT, 1))
+            for wrong in ({"text": ""}, {"text": "a" * 5000}, {"speed": 2}, []):
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await ask(wrong)
                 assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
@@ -203,7 +173,8 @@ def test_ray_serve(monkeypatch: pytest.MonkeyPatch) -> None:
         engine = await replica.engine()
         assert wav == stream_header(engine.sample_rate) + to_pcm16(speak_alone("Hello there.", 1))
         assert (await replica(asks({"speed": 2}))).status_code == 400
-        assert (await replica(asks({"text": ""}))).status_code == 400
+        for text in ("", "...", "a" * 5000):
+            assert (await replica(asks({"text": text}))).status_code == 400
         replica.check_health()
         await engine.close()
         with pytest.raises(RuntimeError, match="has failed"):

@@ -21,8 +21,8 @@ PACKAGE = ROOT / "barkfast"
 
 # Room -> the rooms of barkfast it may import. A room is a sub-package or a module at the top; every one has its line,
 # and reading downwards nothing imports what stands below it:
-#   face (api, generation, bench, cli) -> bark -> parts -> {stages, runtime, weights, voices, text, audio} -> models
-#   -> config
+#   face (api, generation, bench, cli) -> bark -> pipeline -> engine -> {parts, longform}
+#   -> {stages, runtime, weights, voices, text, audio} -> models -> config
 GROUND = {"errors", "config"}
 ROOMS = {
     "errors": set(),
@@ -41,9 +41,10 @@ ROOMS = {
 }
 PIPELINE = {*ROOMS}
 ROOMS["parts"] = PIPELINE - {"stages"}
-ROOMS["engine"] = PIPELINE | {"parts"}
-ROOMS["longform"] = ROOMS["engine"] | {"engine"}
-ROOMS["bark"] = ROOMS["longform"] | {"longform"}
+ROOMS["longform"] = GROUND | {"voices"}
+ROOMS["engine"] = PIPELINE | {"parts", "longform"}
+ROOMS["pipeline"] = ROOMS["engine"] | {"engine"}
+ROOMS["bark"] = ROOMS["pipeline"] | {"pipeline"}
 ROOMS["api"] = ROOMS["bark"] | {"bark"}
 ROOMS["generation"] = ROOMS["api"] | {"api"}
 ROOMS["__init__"] = ROOMS["generation"] | {"generation"}
@@ -66,7 +67,8 @@ THIRD_PARTY = {
     "parts": {"torch"},
     "engine": {"numpy"},
     "longform": {"numpy", "sentencex"},
-    "bark": {"torch", "numpy", "tqdm"},
+    "pipeline": {"numpy", "tqdm"},
+    "bark": {"numpy"},
     "api": {"numpy"},
     "generation": {"torch", "numpy"},
     "bench": {"torch", "numpy", "rich", "matplotlib", "transformers", "bark", "encodec"},

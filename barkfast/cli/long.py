@@ -12,8 +12,10 @@ import numpy as np
 from barkfast.audio import check_output
 from barkfast.cli import outputs
 from barkfast.cli.sources import count_characters, read_cast, read_file, read_script
+from barkfast.engine.live import speak_live
+from barkfast.engine.long import speak_long, speak_script
+from barkfast.engine.turns import Piece
 from barkfast.errors import InputError
-from barkfast.longform import Piece, speak_long, speak_script
 from barkfast.text import check_text
 
 # Of a stream the next piece is spoken while one is heard; more side by side would only delay the first.
@@ -33,6 +35,8 @@ def _open_output(args: argparse.Namespace) -> Callable[[int], AbstractContextMan
         raise InputError("--raw goes with --stream")
     if args.player is not None and not args.play:
         raise InputError("--player goes with --play")
+    if args.mode is not None and args.output is not None:
+        raise InputError("--mode goes with --stream or --play")
     if args.output is not None:
         check_output(args.output, subtype)
         return lambda rate: outputs.to_file(args.output, rate, subtype)
@@ -48,6 +52,8 @@ def _open_output(args: argparse.Namespace) -> Callable[[int], AbstractContextMan
 def _open_source(args: argparse.Namespace) -> tuple[Callable[..., Generator[np.ndarray, None, None]], int | None]:
     """Check what is to be said; returns what speaks it, given a model and options, and its length in characters."""
     voice = args.voice
+    if args.mode is not None and (args.script is not None or args.trim or args.at_once is not None):
+        raise InputError("--mode goes with one voice and untrimmed sound, and not with --script, --trim or --at-once")
     if args.script is not None:
         if voice is not None:
             raise InputError("--voice: the speakers of a script have their own; give each one with --cast NAME=VOICE")
@@ -57,11 +63,20 @@ def _open_source(args: argparse.Namespace) -> tuple[Callable[..., Generator[np.n
         return lambda bark, **options: speak_script(bark, lines, voices, **options), total
     if args.cast:
         raise InputError("--cast gives the speakers of a --script their voices; expected --voice here")
+    speak = speak_long if args.mode is None else speak_live
     if args.file is not None or args.text == "-":
         text, n_characters = read_file(args.text if args.file is None else args.file)
-        return lambda bark, **options: speak_long(bark, text, voice, **options), n_characters
+        return lambda bark, **options: speak(bark, text, voice, **options), n_characters
     check_text(args.text)
-    return lambda bark, **options: speak_long(bark, args.text, voice, **options), count_characters(args.text)
+    return lambda bark, **options: speak(bark, args.text, voice, **options), count_characters(args.text)
+
+
+def _read_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that depend on how the sound is handed out."""
+    if args.mode is not None:
+        return {"mode": args.mode}
+    at_once = args.at_once or (AT_ONCE if args.output is not None else AT_ONCE_STREAMED)
+    return {"trim": args.trim is not False, "at_once": at_once}
 
 
 @contextmanager
@@ -123,8 +138,6 @@ def run_long(args: argparse.Namespace, seed: int, bark_of: Callable[[], Any]) ->
             chained=args.chained,
             language=args.language,
             seed=seed,
-            trim=args.trim is not False,
-            at_once=args.at_once or (AT_ONCE if args.output is not None else AT_ONCE_STREAMED),
             on_piece=on_piece,
             text_temp=args.text_temp,
             waveform_temp=args.waveform_temp,
@@ -132,6 +145,7 @@ def run_long(args: argparse.Namespace, seed: int, bark_of: Callable[[], Any]) ->
             top_k=args.top_k,
             top_p=args.top_p,
             max_duration_s=args.max_duration,
+            **_read_options(args),
         )
         start = time.perf_counter()
         bark.load()

@@ -11,6 +11,7 @@ from barkfast.audio import check_output
 from barkfast.cli.checks import check_duration, check_sampling, check_seed, naming, read_text
 from barkfast.cli.long import is_long, run_long
 from barkfast.cli.options import add_model_options
+from barkfast.engine.live import MODES
 from barkfast.errors import InputError
 from barkfast.longform import trim_ends
 from barkfast.voices import check_voice_output, load_voice
@@ -34,6 +35,12 @@ def add_parser(commands: Any) -> None:
     target.add_argument("--play", action="store_true", help="to a player as it is made")
     parser.add_argument("--raw", action="store_true", help="--stream without a header: s16le, at the model's rate")
     parser.add_argument("--player", metavar="COMMAND", help="for --play (default: ffplay, aplay or play)")
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        help="of --stream and --play: hand out every sentence while it is made, untrimmed; see docs/streaming.md "
+        "(default: piece by piece)",
+    )
     parser.add_argument("--voice", help="name (see `barkfast voices`) or path of an .npz file")
     parser.add_argument(
         "--cast", action="append", metavar="NAME=VOICE", help="the voice of a speaker in the --script; once for each"
@@ -97,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_short(args: argparse.Namespace, seed: int, bark_of: Any) -> int:
-    for option in ("cast", "language", "chained", "at_once", "raw", "player"):
+    for option in ("cast", "language", "chained", "at_once", "raw", "player", "mode"):
         if getattr(args, option):
             name = option.replace("_", "-")
             raise InputError(f"--{name} goes with --file, --script, --stream, --play or --overflow split")

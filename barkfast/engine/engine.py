@@ -2,38 +2,22 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from barkfast.config import Layout
-from barkfast.engine.checks import check_count, check_seconds
+from barkfast.engine.checks import check_count
 from barkfast.engine.generation import Generation
-from barkfast.engine.places import Places
-from barkfast.engine.request import Request
+from barkfast.engine.intake import Intake
+from barkfast.engine.lines import Lines
+from barkfast.engine.live import check_mode
 from barkfast.engine.scheduler import Scheduler
-from barkfast.engine.sinks import Answer, Inlet, Sink
+from barkfast.engine.sinks import Answer
 from barkfast.engine.stats import Stats
 from barkfast.engine.stream import Stream
-from barkfast.engine.ticket import Outcome, Ticket
+from barkfast.engine.turns import Speaker
 from barkfast.engine.worker import Worker
-from barkfast.errors import BarkfastError, EngineClosed, EngineDead, InputError, QueueFull
-from barkfast.parts import Parts
-
-MODES = ("exact", "low_latency")
-
-
-class Speaker(Protocol):
-    """What an engine takes of a `Bark`."""
-
-    parts: Parts
-
-    @property
-    def layout(self) -> Layout: ...
-
-    def request(self, *args: Any, **options: Any) -> Request: ...
+from barkfast.errors import BarkfastError, EngineClosed, EngineDead
 
 
 class Engine:
@@ -53,17 +37,16 @@ class Engine:
     def __init__(self, bark: Speaker, *, n_slots: int = 8, queue_size: int = 64, stream_buffer: int = 8) -> None:
         self.n_slots = check_count("n_slots", n_slots, 1, "utterances side by side")
         check_count("queue_size", queue_size, 0, "requests that may wait for a slot")
-        self._most_unread = check_count("stream_buffer", stream_buffer, 1, "chunks of a stream that may lie unread")
+        check_count("stream_buffer", stream_buffer, 1, "chunks of a stream that may lie unread")
         self._bark = bark
         self._worker = Worker(self._build, self._post)
-        self._places = Places(n_slots + queue_size)
-        self._readers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="barkfast-reader")
+        self._intake = Intake(self._worker, n_slots + queue_size, stream_buffer)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
         """Load the networks and begin. Errors: those of loading a model; EngineClosed for a second start."""
-        if self._loop is not None or self._places.closed is not None:
+        if self._loop is not None or self._intake.places.closed is not None:
             raise EngineClosed("the engine was started or closed before; make a new one")
         self._loop = asyncio.get_running_loop()
         self._ready = self._loop.create_future()
@@ -95,7 +78,7 @@ class Engine:
     @property
     def accepting(self) -> bool:
         """Whether new requests are taken: healthy, and neither draining nor closed."""
-        return self.healthy and self._places.closed is None
+        return self.healthy and self._intake.places.closed is None
 
     def stats(self) -> Stats:
         """Numbers about all that has been asked and done so far."""
@@ -124,8 +107,12 @@ class Engine:
         Cancelling the task that waits frees all that the request has within a round of work.
         """
         answer = Answer()
-        asked = dict(options, stream="off", priority=priority)
-        ticket = await self._submit(text, voice, answer, deadline_s, wait, asked)
+        request = partial(self._bark.request, text, voice, **options, stream="off", priority=priority)
+        stay = await self._intake.enter(deadline_s, wait)
+        try:
+            ticket = await self._intake.submit(stay, partial(request, deadline=stay.deadline), answer)
+        finally:
+            stay.close()
         try:
             return await answer.future
         except asyncio.CancelledError:
@@ -134,84 +121,53 @@ class Engine:
 
     def stream(
         self,
-        text: str,
+        text: str | None,
         voice: Any = None,
         *,
         mode: str = "exact",
+        each_sentence: bool = True,
+        language: str | None = None,
+        seed: int | None = None,
         priority: int = 0,
         deadline_s: float | None = None,
         wait: bool = False,
         **options: Any,
     ) -> Stream:
-        """Speak `text` and hand out (n,) float32 chunks as they are ready; see `Stream`.
+        """Speak a text of any length and hand out (n,) float32 chunks as they are ready; see `Stream`.
 
         Args:
+            text: spoken sentence by sentence, the next one while the one before is heard.
+            voice: as of `Bark.generate`; without one, the first sentence's is kept for the rest.
             mode: "exact" for the samples of `generate`, or "low_latency" for the first of them sooner; what that
                 changes is in docs/streaming.md.
+            each_sentence: False for one utterance, of up to 256 tokens; semantic tokens (`semantic=`) are one, too.
+            language: of the sentences, "en", "de" and so on; None for the voice's, or else by the script.
+            seed: of the first sentence; the others count on from it.
             deadline_s: seconds from now until when all of it must have been made.
+            wait: for a place in the queue, if that is full. A text keeps its place from its first sentence to its last.
 
-        The other arguments and the errors are those of `generate`.
+        The other arguments and the errors are those of `generate`. An engine does not bound the length of a text.
         """
-        if mode not in MODES:
-            raise InputError(f"mode is {mode!r}; expected one of {', '.join(MODES)}")
+        check_mode(mode)
         asked = dict(options, stream=mode, priority=priority)
-
-        async def submit(inlet: Inlet) -> tuple[Worker, Ticket]:
-            return self._worker, await self._submit(text, voice, inlet, deadline_s, wait, asked)
-
-        return Stream(submit)
+        lines = Lines(self._bark, text, voice, each_sentence=each_sentence, language=language, seed=seed, options=asked)
+        return Stream(self._intake, lines, deadline_s=deadline_s, wait=wait)
 
     async def drain(self, timeout_s: float | None = None) -> bool:
         """Take nothing new, and wait until all that was accepted has ended; False if that took more than `timeout_s`.
 
         Streams are accepted requests: a reader who never comes keeps this waiting.
         """
-        self._places.close(EngineClosed("the engine is being drained and takes no new requests"))
+        self._intake.places.close(EngineClosed("the engine is being drained and takes no new requests"))
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._places.wait_until_empty(), timeout_s)
-        return self._places.empty
+            await asyncio.wait_for(self._intake.places.wait_until_empty(), timeout_s)
+        return self._intake.places.empty
 
     async def close(self) -> None:
         """End every request with EngineClosed, and the thread, which finishes its round. Once or more often."""
         self._shut("the engine was closed")
         if self._loop is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._worker.join)
-
-    async def _submit(
-        self, text: str, voice: Any, sink: Sink, deadline_s: float | None, wait: bool, asked: dict[str, Any]
-    ) -> Ticket:
-        """Find a place, check the request, and pass it to the worker."""
-        loop = asyncio.get_running_loop()
-        if self._ready is None or not self._ready.done():
-            self._places.check_open()
-            raise EngineClosed("the engine has not been started; use `async with engine:` or `await engine.start()`")
-        if loop is not self._loop:
-            raise EngineClosed("the engine belongs to another event loop; make one for this")
-        deadline = None if deadline_s is None else time.monotonic() + check_seconds("deadline_s", deadline_s)
-        try:
-            await self._places.take(wait, deadline)
-        except QueueFull:
-            self._worker.tally.refused += 1
-            raise
-        try:
-            read = partial(self._read, text, voice, dict(asked, deadline=deadline))
-            request, text_ids = await loop.run_in_executor(self._readers, read)
-            ticket = Ticket(request, text_ids, sink.put, partial(self._end, sink), self._most_unread)
-            self._worker.submit(ticket)
-        except BaseException:
-            self._places.give_back()
-            raise
-        return ticket
-
-    def _read(self, text: str, voice: Any, asked: dict[str, Any]) -> tuple[Request, Any]:
-        """Check a request, read its voice, tokenize its text: in a thread in which it may take its time."""
-        request = self._bark.request(text, voice, **asked)
-        return request, self._worker.tokenize(request)
-
-    def _end(self, sink: Sink, outcome: Outcome) -> None:
-        """A ticket ended."""
-        self._places.give_back()
-        sink.end(outcome)
 
     def _build(self) -> Scheduler:
         """The scheduler and all networks, in the thread that is going to use them."""
@@ -227,16 +183,16 @@ class Engine:
     def _hear(self, dead: EngineDead | None) -> None:
         """The worker says that it is ready, or dead."""
         if dead is not None:
-            self._places.close(dead)
+            self._intake.places.close(dead)
         if self._ready is None or self._ready.done():
             return
         if dead is None:
+            self._intake.loop = self._loop
             self._ready.set_result(None)
         else:
             # A model that cannot be loaded says so itself.
             self._ready.set_exception(dead.__cause__ if isinstance(dead.__cause__, BarkfastError) else dead)
 
     def _shut(self, why: str) -> None:
-        self._places.close(EngineClosed(why))
+        self._intake.close(EngineClosed(why))
         self._worker.stop()
-        self._readers.shutdown(wait=False)

@@ -1,4 +1,4 @@
-"""The bounded queue in front of an engine: a place for every request that it holds, and those who wait for one."""
+"""The bounded queue in front of an engine: a place for everybody it speaks for, and those who wait for one."""
 
 import asyncio
 import time
@@ -6,6 +6,39 @@ from collections import deque
 
 from barkfast.engine.ticket import again
 from barkfast.errors import DeadlineExceeded, EngineClosed, EngineDead, QueueFull
+
+
+class Stay:
+    """A place that somebody has, until nothing is under way in it and nothing more comes.
+
+    Args:
+        deadline: of all that is done in it, in seconds of time.monotonic().
+    """
+
+    def __init__(self, places: "Places", deadline: float | None) -> None:
+        self.deadline = deadline
+        self._places: Places | None = places
+        self._n_inside = 0
+        self._closing = False
+
+    def enter(self) -> None:
+        """Something begins in it."""
+        self._n_inside += 1
+
+    def leave(self) -> None:
+        """It has ended."""
+        self._n_inside -= 1
+        self._check()
+
+    def close(self) -> None:
+        """Nothing more begins in it. Once or more often."""
+        self._closing = True
+        self._check()
+
+    def _check(self) -> None:
+        if self._closing and not self._n_inside and self._places is not None:
+            places, self._places = self._places, None
+            places.give_back()
 
 
 class Places:
@@ -28,8 +61,8 @@ class Places:
         """Whether no place is taken."""
         return not self.taken
 
-    async def take(self, wait: bool, deadline: float | None) -> None:
-        """Take a place, to be given back by `give_back`.
+    async def take(self, wait: bool, deadline: float | None) -> Stay:
+        """Take a place; it is given back when it is closed and what was under way in it has ended.
 
         Args:
             wait: for a place to come free, until `deadline`, in seconds of time.monotonic().
@@ -39,7 +72,7 @@ class Places:
         if self.taken < self.room and not self._waiting:
             self.taken += 1
             self._empty.clear()
-            return
+            return Stay(self, deadline)
         if not wait:
             raise QueueFull(
                 f"the engine holds {self.taken} requests, as many as it may; ask again later, or with wait=True"
@@ -55,6 +88,7 @@ class Places:
             self._leave(place)
             self.check_open()
             raise DeadlineExceeded("no place in the engine's queue came free before the request's deadline")
+        return Stay(self, deadline)
 
     def give_back(self) -> None:
         """Give a place back: to the first who waits for one, if anybody does."""

@@ -29,8 +29,8 @@ FAIR_TURN = 8
 class Scheduler:
     """Advances any number of utterances in the thread that calls it; keeps no thread and no time of its own.
 
-    The order is: streams of which nothing is to be heard yet; then whoever is due earliest (a deadline, or the end of
-    what a stream has handed out so far); then by priority; then by arrival.
+    The order is: streams whose listeners hear nothing yet; then whoever is due earliest (a deadline, or the end of what
+    a stream has handed out so far); then by priority; then by arrival.
 
     While it is open it has the networks for itself; close it, or use it in a `with` block.
 

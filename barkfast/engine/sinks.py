@@ -46,7 +46,7 @@ class Answer(Sink):
 class Inlet(Sink):
     """For one who reads chunk by chunk.
 
-    Apart from the `Stream`, which nothing but its reader holds: so it is noticed when the reader goes.
+    Apart from the `Feed`, which nothing but its reader's stream holds: so it is noticed when the reader goes.
     """
 
     def __init__(self) -> None:

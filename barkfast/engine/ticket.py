@@ -41,6 +41,8 @@ class Ticket:
         self.request, self.text_ids = request, text_ids
         self.on_chunk, self.on_end, self.most_unread = on_chunk, on_end, most_unread
         self.utterance: Any = None
+        # Whether its reader still has the sentence before it to hear.
+        self.follows = False
         self.unread = 0
         self.parked = self.ended = False
         self.arrived_s = time.monotonic()

@@ -56,6 +56,8 @@ class Utterance:
         self.cancelled = False
         # Set by the scheduler: no new work until it is resumed.
         self.parked = False
+        # Set by whoever asked for it: what its listener hears before it is still being spoken.
+        self.follows = False
         self.n_samples = 0
         self.first_chunk_at: float | None = None
         self._clock = clock
@@ -91,8 +93,8 @@ class Utterance:
 
     @property
     def awaits_sound(self) -> bool:
-        """Whether it is a stream of which nothing is to be heard yet."""
-        return self.streams and self.first_chunk_at is None
+        """Whether it is a stream whose listener hears nothing yet."""
+        return self.streams and not self.follows and self.first_chunk_at is None
 
     @property
     def due(self) -> float:

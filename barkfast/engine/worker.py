@@ -77,6 +77,10 @@ class Worker:
         """One chunk of a ticket has been read."""
         self._ask(self._count_read, ticket)
 
+    def lead(self, ticket: Ticket) -> None:
+        """The reader of a ticket that followed another has come to it."""
+        self._ask(self._lead, ticket)
+
     def stop(self) -> None:
         """Drop every ticket and end the thread."""
         self._ask(self._stop, None)
@@ -174,7 +178,12 @@ class Worker:
             # Nothing has been done for it yet, so nothing else can be harmed: whatever it is, it is this one's own.
             self._finish(ticket, "failed", error)
         else:
+            ticket.utterance.follows = ticket.follows
             self._tickets[ticket.utterance] = ticket
+
+    def _lead(self, ticket: Ticket) -> None:
+        if ticket.utterance is not None:
+            ticket.utterance.follows = False
 
     def _drop(self, ticket: Ticket) -> None:
         if not ticket.ended:

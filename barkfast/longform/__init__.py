@@ -1,20 +1,17 @@
 """Texts of any length: sentences, pieces that fit the model, dialogue scripts, and how their sounds are joined."""
 
 from barkfast.longform.chunks import Chunk, split_chunks
-from barkfast.longform.joining import Joiner, trim_ends
+from barkfast.longform.joining import Joiner, LiveJoiner, trim_ends
 from barkfast.longform.script import Line, parse_script
 from barkfast.longform.sentences import Sentence, split_sentences
-from barkfast.longform.speech import Piece, speak_long, speak_script
 
 __all__ = [
     "Chunk",
     "Joiner",
     "Line",
-    "Piece",
+    "LiveJoiner",
     "Sentence",
     "parse_script",
-    "speak_long",
-    "speak_script",
     "split_chunks",
     "split_sentences",
     "trim_ends",

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from barkfast.errors import InputError
 from barkfast.longform.rates import guess_language
-from barkfast.voices import SUPPORTED_LANGS
+from barkfast.voices import SUPPORTED_LANGS, VOICE_NAMES
 
 LANGUAGES = tuple(code for _, code in SUPPORTED_LANGS)
 # Characters looked at together. Long enough for any sentence that can be said in one breath, short enough for books
@@ -31,6 +32,14 @@ class Sentence:
 
     text: str
     ends_paragraph: bool = False
+
+
+def language_of(voice: Any) -> str | None:
+    """The language in the name of one of Suno's voices, else None."""
+    if isinstance(voice, str) and voice in VOICE_NAMES:
+        code = voice.rpartition("/")[2].partition("_")[0]
+        return code if code in LANGUAGES else None
+    return None
 
 
 def check_language(language: str | None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from barkfast.config import Layout
 from barkfast.engine.events import Chunk, Done, Event, Failed
 from barkfast.errors import EngineError, InputError
 
@@ -101,12 +102,13 @@ class ScriptedBark:
     """What an Engine takes of a Bark; `gate` holds every round until it is set, `round_s` makes each last."""
 
     def __init__(self, round_s: float = 0.0) -> None:
-        self.parts, self.layout = self, None
+        self.parts, self.layout = self, Layout()
         self.gate = threading.Event()
         self.gate.set()
         self.round_s, self.rounds = round_s, 0
         self.threads: set[str] = set()
         self.readers: set[str] = set()
+        self.asked: list[Any] = []
         self.scheduler: Any = None
         self.on_request: Callable[[], None] = lambda: None
         self.on_tokenize: Callable[[str], object] = lambda _: None
@@ -115,4 +117,8 @@ class ScriptedBark:
         self.on_request()
         if voice == "nobody":
             raise InputError("voice 'nobody' is unknown")
-        return SimpleNamespace(text=text, chunks=chunks, **asked)
+        self.asked.append(SimpleNamespace(text=text, voice=voice, chunks=chunks, **asked))
+        return self.asked[-1]
+
+    def load(self, part: str) -> Any:
+        return {"tokenizer": SimpleNamespace(encode=str.split)}

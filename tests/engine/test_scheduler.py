@@ -158,6 +158,24 @@ def test_a_stream_that_is_not_heard_yet_goes_first() -> None:
     assert order.index(stream) <= 1 and set(order) == {*offline, stream}
 
 
+def test_a_sentence_spoken_ahead_goes_before_nobody_until_its_turn_comes() -> None:
+    with Scheduler(PlayedParts(), LAYOUT, n_slots=1) as scheduler:
+        scheduler.add(Request("busy"))
+        scheduler.round()
+        ahead, plain = scheduler.add(Request("next", stream="exact")), scheduler.add(Request("plain", priority=1))
+        ahead.follows = True
+        heard = scheduler.add(Request("first", stream="exact"))
+        assert ends(run(scheduler))[1:] == [heard, plain, ahead]
+    with Scheduler(PlayedParts(), LAYOUT, n_slots=1) as scheduler:
+        scheduler.add(Request("busy"))
+        scheduler.round()
+        plain, ahead = scheduler.add(Request("plain")), scheduler.add(Request("next", stream="exact"))
+        ahead.follows = True
+        scheduler.round()
+        ahead.follows = False
+        assert ends(run(scheduler))[1:] == [ahead, plain]
+
+
 def test_the_earliest_deadline_then_priority_then_arrival() -> None:
     with Scheduler(PlayedParts(), LAYOUT, n_slots=1, clock=lambda: 0.0) as scheduler:
         names = {

@@ -1,13 +1,15 @@
 """Joining: pauses where they belong, no noise at the ends, no clicks, and not a sample touched without need."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from barkfast.longform import Chunk, Joiner, trim_ends
+from barkfast.longform import Chunk, Joiner, LiveJoiner, trim_ends
 from barkfast.longform.joining import FADE, PAUSES, fade_in, find_sound, join, pause_after
-from longform.fakes import RATE, silence, tone
+from longform.sounds import RATE, silence, tone
 
 
 def joined(*sounds: np.ndarray, pause: float = 0.35, **options) -> np.ndarray:
@@ -61,7 +63,10 @@ def test_silence_that_is_there_counts_as_pause():
     first = np.concatenate((tone(0.5), silence(0.2)))
     second = np.concatenate((silence(0.1), tone(0.5)))
     audio = joined(first, second, pause=0.35, trim=False)
-    assert len(audio) == pytest.approx(len(first) + len(second) + 0.05 * RATE, abs=0.01 * RATE)
+    assert len(audio) == pytest.approx(len(first) + len(second) + 0.15 * RATE, abs=0.01 * RATE)
+    # Of trimmed sounds what is left before the second, too: the quiet that is kept at both ends is 0.11 s.
+    between = joined(first, second, pause=0.35) != 0
+    assert len(between) == pytest.approx((0.5 + 0.35 + 0.5) * RATE, abs=0.03 * RATE)
     # More than wanted is not taken away: that is for trimming.
     long = np.concatenate((tone(0.5), silence(1.0)))
     assert len(joined(long, second, pause=0.35, trim=False)) == len(long) + len(second) - round(FADE * RATE)
@@ -170,3 +175,43 @@ def test_a_join_needs_no_more_than_what_is_there():
     assert len(join(nothing, little, 0, 480)) == len(little)
     assert len(join(little, nothing, 10, 480)) == len(little) + 10
     assert len(join(nothing, nothing, 0, 480)) == 0
+
+
+@given(
+    lengths=st.lists(st.integers(0, 3000), max_size=6),
+    pauses=st.lists(st.sampled_from([0.0, 0.15, 0.35]), min_size=6, max_size=6),
+    cuts=st.lists(st.integers(1, 900), min_size=1, max_size=5),
+    tail=st.sampled_from([0.0, 0.05, 0.3]),
+)
+def test_sound_that_comes_in_chunks_is_joined_as_the_whole(
+    lengths: list[int], pauses: list[float], cuts: list[int], tail: float
+):
+    sounds = [np.concatenate((tone(1.0)[:n], silence(tail))) for n in lengths]
+    joiner, live = Joiner(RATE, trim=False), LiveJoiner(RATE)
+    expected, heard = [], []
+    for number, (sound, pause) in enumerate(zip(sounds, pauses, strict=False)):
+        expected.append(joiner.add(sound, pause))
+        last = number == len(sounds) - 1
+        start = 0
+        for cut in itertools.cycle(cuts):
+            if start >= len(sound):
+                break
+            heard.append(live.push(sound[start : start + cut], last))
+            start += cut
+        if not last:
+            heard.append(live.next(pause))
+    nothing = np.zeros(0, dtype=np.float32)
+    np.testing.assert_array_equal(
+        np.concatenate([nothing, *heard, live.finish()]), np.concatenate([nothing, *expected, joiner.finish()])
+    )
+
+
+def test_of_a_sound_that_comes_no_more_is_held_back_than_a_fade():
+    live, sound = LiveJoiner(RATE), tone(0.5)
+    n = sum(len(live.push(sound[start : start + 1000])) for start in range(0, len(sound), 1000))
+    assert n == len(sound) - round(FADE * RATE)
+    # The pause need not wait for what comes behind it.
+    assert len(live.next(0.35)) == round(FADE * RATE) + round(0.35 * RATE)
+    assert live.push(sound[:480], last=True)[0] == pytest.approx(0, abs=0.001)
+    np.testing.assert_array_equal(live.push(sound[480:], last=True), sound[480:])
+    assert not len(live.finish())

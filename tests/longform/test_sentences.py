@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from barkfast.errors import InputError
 from barkfast.longform import split_sentences
-from barkfast.longform.sentences import LANGUAGES, WINDOW
-from barkfast.longform.speech import language_of
+from barkfast.longform.sentences import LANGUAGES, WINDOW, language_of
 
 # Two sentences in each language, with an abbreviation or a mark that ends none where the language has one.
 TEXTS = {

@@ -1,48 +1,20 @@
 """Long texts and dialogues as sound, piece by piece, in constant memory."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 
+from barkfast.engine.ahead import Ahead
+from barkfast.engine.generation import Generation
+from barkfast.engine.turns import NOTHING_TO_SAY, Piece, Role, Speaker, Turn, split_text
 from barkfast.errors import InputError, VoiceError
-from barkfast.longform.ahead import Ahead, Role, Speaker, Turn
-from barkfast.longform.chunks import SECONDS, Chunk, split_chunks
-from barkfast.longform.joining import Joiner, pause_after
+from barkfast.longform.joining import Joiner
 from barkfast.longform.script import find_speaker, parse_script
-from barkfast.longform.sentences import LANGUAGES, check_language, check_source
-from barkfast.voices import VOICE_NAMES
+from barkfast.longform.sentences import check_language, check_source, language_of
 
-# The share of the model's longest utterance that it speaks well: 13 of Suno's 15.4 seconds.
-_WELL = SECONDS / (768 / 49.9)
 _PARTS = ("semantic", "coarse", "fine")
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A piece of the text that has been said.
-
-    Args:
-        number: from 0. Parts of a piece that had to be said in halves have the same.
-        text: what was said.
-        seconds: of its own sound, before it was trimmed and joined; 0 where there was nothing to pronounce.
-        speaker: in a script.
-    """
-
-    number: int
-    text: str
-    seconds: float
-    speaker: str | None = None
-
-
-def language_of(voice: Any) -> str | None:
-    """The language in the name of one of Suno's voices, else None."""
-    if isinstance(voice, str) and voice in VOICE_NAMES:
-        code = voice.rpartition("/")[2].partition("_")[0]
-        return code if code in LANGUAGES else None
-    return None
 
 
 def speak_long(
@@ -97,7 +69,7 @@ def speak_long(
     role = Role(bark.load_voice(voice, _PARTS), chained, steady)
 
     def turns() -> Iterator[Turn]:
-        for number, chunk in enumerate(_split(bark, text, language, seconds, each_sentence)):
+        for number, chunk in enumerate(split_text(bark, text, language, seconds, each_sentence)):
             yield Turn(chunk, role, number)
 
     joiner = Joiner(bark.sample_rate, trim=trim, pauses=pauses)
@@ -150,7 +122,7 @@ def speak_script(
         number = 0
         for line in parse_script(script):
             name = find_speaker(line, voices)
-            for chunk in _split(bark, line.text, language or language_of(voices[name]), seconds, False):
+            for chunk in split_text(bark, line.text, language or language_of(voices[name]), seconds, False):
                 yield Turn(chunk, roles[name], number)
                 number += 1
 
@@ -174,22 +146,6 @@ def _check(
     bark.request("a", None, **options)
 
 
-def _split(
-    bark: Speaker, text: str | Iterable[str], language: str | None, seconds: float | None, each_sentence: bool
-) -> Iterator[Chunk]:
-    """The text in chunks that fit the model."""
-    semantic = bark.layout.semantic
-    tokenizer = bark.parts.load("text")["tokenizer"]
-    return split_chunks(
-        text,
-        language,
-        seconds=seconds or _WELL * semantic.max_steps / semantic.rate_hz,
-        count_tokens=lambda part: len(tokenizer.encode(part)),
-        max_tokens=semantic.n_slots,
-        each_sentence=each_sentence,
-    )
-
-
 def _sound(
     bark: Speaker,
     turns: Iterator[Turn],
@@ -205,19 +161,19 @@ def _sound(
     first = list(islice(turns, at_once))
     silent = True
     for turn, generation in Ahead(bark, chain(first, turns), max(1, len(first)), seed, retries, options):
-        pause, samples = pause_after(turn.chunk), np.zeros(0, dtype=np.float32)
-        if generation is None:
-            joiner.rest(pause)
-        else:
+        samples = np.zeros(0, dtype=np.float32)
+        if isinstance(generation, Generation):
             silent = False
-            samples = joiner.add(generation.audio, pause)
+            samples = joiner.add(generation.audio, turn.pause)
+        else:
+            joiner.rest(turn.pause)
         if on_piece is not None:
-            spoken = 0.0 if generation is None else generation.duration
+            spoken = generation.duration if isinstance(generation, Generation) else 0.0
             on_piece(Piece(turn.number, turn.chunk.text, spoken, turn.role.name))
         if len(samples):
             yield samples
     if silent:
-        raise InputError("the text has nothing to pronounce in it; expected at least one letter or digit")
+        raise InputError(NOTHING_TO_SAY)
     last = joiner.finish()
     if len(last):
         yield last

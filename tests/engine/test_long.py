@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from barkfast.engine.long import speak_long, speak_script
+from barkfast.engine.turns import Piece
 from barkfast.errors import EngineError, InputError, VoiceError
-from barkfast.longform import Piece, speak_long, speak_script
-from longform.fakes import FakeBark, generation
+from engine.fakes import FakeBark, generation
 from longform.test_sentences import bare
 
 SENTENCES = [f"This is sentence number {word} of the text that is said here." for word in "abcdefghijklmnop"]

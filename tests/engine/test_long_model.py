@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from barkfast import Bark, InputError
-from barkfast.longform import Piece, speak_long, speak_script
+from barkfast.engine.long import speak_long, speak_script
+from barkfast.engine.turns import Piece
 from benchmarks.sources import vocabulary
 
 TEXT = "It rained all day. We stayed at home and played cards. Then the lamp went out! Nobody minded."
