@@ -90,7 +90,11 @@ def cpu_section(name: str, page: Callable[[list[dict[str, Any]]], list[str]], pa
     section = run["sections"].get(name)
     if section is None or not section["rows"]:
         return [f"Not run: {section['reason'] if section else 'the run has no such section'}.", ""]
-    return page(section["rows"])
+    # What is not from the run of everything, which the documents describe once, says where it is from.
+    source = (
+        [] if is_complete(run) else [f"{run['device']}, {run['environment']['date'][:10]}, a run of some sections:", ""]
+    )
+    return source + page(section["rows"])
 
 
 def cpu_clips(path: Path, run: Run) -> list[str]:
