@@ -11,6 +11,7 @@ import numpy as np
 
 from barkfast.audio import check_output
 from barkfast.cli import outputs
+from barkfast.cli.options import read_sampling
 from barkfast.cli.sources import count_characters, read_cast, read_file, read_script
 from barkfast.engine.live import speak_live
 from barkfast.engine.long import speak_long, speak_script
@@ -139,12 +140,7 @@ def run_long(args: argparse.Namespace, seed: int, bark_of: Callable[[], Any]) ->
             language=args.language,
             seed=seed,
             on_piece=on_piece,
-            text_temp=args.text_temp,
-            waveform_temp=args.waveform_temp,
-            fine_temp=args.fine_temp,
-            top_k=args.top_k,
-            top_p=args.top_p,
-            max_duration_s=args.max_duration,
+            **read_sampling(args),
             **_read_options(args),
         )
         start = time.perf_counter()

@@ -1,6 +1,7 @@
 """Options that several sub-commands share."""
 
 import argparse
+from typing import Any
 
 MODELS = "demo, suno/bark, suno/bark-small, a hub id, a folder, or random:small for random weights"
 
@@ -17,3 +18,9 @@ def add_model_options(parser: argparse.ArgumentParser, *, one: bool = True) -> N
     if one:
         parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16, int8 or int4")
         parser.add_argument("--engine", default="auto", help="auto, or one that `barkfast info` lists")
+
+
+def read_sampling(args: argparse.Namespace) -> dict[str, Any]:
+    """How each utterance of `say` is drawn, as `Bark.request` takes it."""
+    names = ("text_temp", "waveform_temp", "fine_temp", "top_k", "top_p")
+    return {name: getattr(args, name) for name in names} | {"max_duration_s": args.max_duration}

@@ -10,7 +10,7 @@ from typing import Any
 from barkfast.audio import check_output
 from barkfast.cli.checks import check_duration, check_sampling, check_seed, naming, read_text
 from barkfast.cli.long import is_long, run_long
-from barkfast.cli.options import add_model_options
+from barkfast.cli.options import add_model_options, read_sampling
 from barkfast.engine.live import MODES
 from barkfast.errors import InputError
 from barkfast.longform import trim_ends
@@ -123,15 +123,10 @@ def _run_short(args: argparse.Namespace, seed: int, bark_of: Any) -> int:
         text,
         voice,
         seed=seed,
-        text_temp=args.text_temp,
-        waveform_temp=args.waveform_temp,
-        fine_temp=args.fine_temp,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        max_duration_s=args.max_duration,
         overflow=args.overflow,
         # A progress bar in a log file helps nobody.
         silent=args.quiet or not sys.stderr.isatty(),
+        **read_sampling(args),
     )
     if args.trim:
         generation = replace(generation, audio=trim_ends(generation.audio, generation.sample_rate))

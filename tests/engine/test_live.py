@@ -14,9 +14,7 @@ from barkfast.engine.live import speak_live
 from barkfast.engine.long import speak_long
 from barkfast.engine.turns import Piece
 from barkfast.errors import BarkfastError, EngineError, VoiceError
-from barkfast.native import native_status
 from benchmarks.inputs import full_voice
-from benchmarks.sources import vocabulary
 from engine.fakes import FakeBark, FakeScheduler, generation
 from longform.sounds import RATE
 
@@ -26,14 +24,6 @@ FADE = round(0.02 * RATE)
 
 
 # --- with a model
-
-
-@pytest.fixture(scope="module")
-def bark(tmp_path_factory: pytest.TempPathFactory) -> Bark:
-    if not native_status()[0]:
-        pytest.skip(f"native module {native_status()[1]}")
-    tokenizer = vocabulary(tmp_path_factory.mktemp("tokenizer"))
-    return Bark("random:nano", device="cpu", engine="cpu", dtype="float32", tokenizer=tokenizer)
 
 
 SHORT = {"seed": 11, "max_duration_s": 0.6, "min_eos_p": None}

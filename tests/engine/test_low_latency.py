@@ -10,11 +10,9 @@ from barkfast.bench.compare import log_mel_distance
 from barkfast.config import Layout, Sampling
 from barkfast.errors import InputError
 from barkfast.jobs import FineJob
-from barkfast.native import native_status
 from barkfast.runtime.sampling import Randomness
 from barkfast.stages.fine import HOP, LOOK_AHEAD, MAX_HOP, FineWindows, LiveFineWindows
 from benchmarks.inputs import full_voice
-from benchmarks.sources import vocabulary
 
 LAYOUT, SAMPLING = Layout(), Sampling(0.5)
 PAD = LAYOUT.codebook_size
@@ -195,14 +193,6 @@ def test_no_frames() -> None:
     windows = LiveFineWindows(LAYOUT, SAMPLING)
     windows.grow(draw_codes(0), final=True)
     assert windows.done and windows.next_job() is None and windows.codes().shape == (8, 0)
-
-
-@pytest.fixture(scope="module")
-def bark(tmp_path_factory: pytest.TempPathFactory) -> Bark:
-    if not native_status()[0]:
-        pytest.skip(f"native module {native_status()[1]}")
-    tokenizer = vocabulary(tmp_path_factory.mktemp("tokenizer"))
-    return Bark("random:nano", device="cpu", engine="cpu", dtype="float32", tokenizer=tokenizer)
 
 
 def speak_live(

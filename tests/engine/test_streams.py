@@ -4,21 +4,11 @@ import numpy as np
 import pytest
 
 from barkfast import Bark
-from barkfast.native import native_status
 from benchmarks.inputs import full_voice
-from benchmarks.sources import vocabulary
 
 TEXT = "Hello there, this is a test of what is heard first."
 # Several coarse windows, and several fine windows of a stream. Random weights hardly ever stop by themselves.
 OPTIONS = {"seed": 11, "max_duration_s": 2.4, "min_eos_p": None}
-
-
-@pytest.fixture(scope="module")
-def bark(tmp_path_factory: pytest.TempPathFactory) -> Bark:
-    if not native_status()[0]:
-        pytest.skip(f"native module {native_status()[1]}")
-    tokenizer = vocabulary(tmp_path_factory.mktemp("tokenizer"))
-    return Bark("random:nano", device="cpu", engine="cpu", dtype="float32", tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize("with_voice", [False, True])

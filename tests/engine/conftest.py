@@ -1,0 +1,15 @@
+"""The smallest model on the cpu engine, one for each file of tests."""
+
+import pytest
+
+from barkfast import Bark
+from barkfast.native import native_status
+from benchmarks.sources import vocabulary
+
+
+@pytest.fixture(scope="module")
+def bark(tmp_path_factory: pytest.TempPathFactory) -> Bark:
+    if not native_status()[0]:
+        pytest.skip(f"native module {native_status()[1]}")
+    tokenizer = vocabulary(tmp_path_factory.mktemp("tokenizer"))
+    return Bark("random:nano", device="cpu", engine="cpu", dtype="float32", tokenizer=tokenizer)
