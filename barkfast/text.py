@@ -51,14 +51,20 @@ def check_overflow(overflow: str) -> None:
 class Tokenizer:
     """WordPiece with BERT's normalization; the ids are those of transformers' BertTokenizer.
 
-    `origin` says where it came from, for people.
+    Args:
+        origin: where it came from, for people.
+        spell_out: "english" for a model that knows words alone, such as the demo voice: numbers and the like become
+            words first (barkfast.spoken). None takes text as it stands.
     """
 
-    def __init__(self, tokenizer: "tokenizers.Tokenizer", origin: str = "memory") -> None:
+    def __init__(self, tokenizer: "tokenizers.Tokenizer", origin: str = "memory", spell_out: str | None = None) -> None:
+        if spell_out not in (None, "english"):
+            raise CheckpointError(f"{origin}: spell_out is {spell_out!r}; barkfast spells out 'english' alone")
         # A tokenizer.json may ask for padding or cutting; the stages do both themselves.
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
+        self._spells_out = spell_out is not None
         self.origin = origin
 
     @classmethod
@@ -68,7 +74,7 @@ class Tokenizer:
         Args:
             vocabulary: the entries, in the order of their ids; `##` marks the inside of a word.
             origin: where they came from.
-            settings: as in a tokenizer_config.json: do_lower_case, tokenize_chinese_chars, strip_accents.
+            settings: as in a tokenizer_config.json: do_lower_case, tokenize_chinese_chars, strip_accents, spell_out.
         """
         import tokenizers
         from tokenizers import decoders, models, normalizers, pre_tokenizers
@@ -87,7 +93,7 @@ class Tokenizer:
         tokenizer.decoder = decoders.WordPiece(prefix="##")
         # So that "[MASK]" in a text is one token, as in transformers. Absent ones would grow the vocabulary: left out.
         tokenizer.add_special_tokens([token for token in SPECIAL_TOKENS if token in ids])
-        return cls(tokenizer, origin)
+        return cls(tokenizer, origin, settings.get("spell_out"))
 
     @classmethod
     def from_path(cls, path: str | os.PathLike[str]) -> "Tokenizer":
@@ -105,7 +111,8 @@ class Tokenizer:
             raise MissingFileError(f"no tokenizer at {path}; expected a tokenizer.json, a vocab.txt, or a folder of it")
         settings = _read_settings(file.with_name("tokenizer_config.json"))
         if file.suffix == ".json":
-            return cls(_read_tokenizer_json(file, settings), str(file))
+            spell_out = settings.pop("spell_out", None)
+            return cls(_read_tokenizer_json(file, settings), str(file), spell_out)
         try:
             with open(file, encoding="utf-8") as lines:
                 # Not splitlines(): that also splits at separators which are entries of real vocabularies.
@@ -116,7 +123,18 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without [CLS] and [SEP] around them."""
+        if self._spells_out:
+            from barkfast.spoken import spell_out
+
+            text = spell_out(text)
         return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def check(self, text: str) -> None:
+        """Raise InputError for a text that the model cannot say at all, and warn of letters that it does not know."""
+        if self._spells_out:
+            from barkfast.spoken import check_english
+
+            check_english(text)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids, as far as tokens keep it."""
@@ -129,6 +147,7 @@ class Tokenizer:
 
 def fit_text(text: str, tokenizer: Tokenizer, n_slots: int, overflow: Overflow = "cut") -> list[int]:
     """A text's token ids, at most `n_slots` of them; a longer text is cut with a warning, or an InputError."""
+    tokenizer.check(text)
     ids = tokenizer.encode(text)
     if len(ids) > n_slots:
         if overflow == "error":
@@ -144,7 +163,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
         return {}
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        names = ("do_lower_case", "tokenize_chinese_chars", "strip_accents")
+        names = ("do_lower_case", "tokenize_chinese_chars", "strip_accents", "spell_out")
         return {name: config[name] for name in names if config.get(name) is not None}
     except (ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} is not a tokenizer configuration: {error}") from error
@@ -196,11 +215,8 @@ def load_tokenizer(checkpoint: "Checkpoint", path: str | os.PathLike[str] | None
     """
     if path is not None:
         return Tokenizer.from_path(path)
-    if checkpoint.name == "demo":
-        from barkfast.weights.demo import demo_vocabulary
-
-        return Tokenizer.from_vocabulary(demo_vocabulary(), "built in")
-    named = os.environ.get("BARKFAST_TOKENIZER")
+    # The demo voice has an alphabet of its own, so what is set for other models is not meant for it.
+    named = None if checkpoint.name == "demo" else os.environ.get("BARKFAST_TOKENIZER")
     if named:
         try:
             return Tokenizer.from_path(named)

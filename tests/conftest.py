@@ -38,6 +38,11 @@ if not torch.cuda.is_available():
 sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in (".", "kernels")]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of our own."""
+    parser.addoption("--full", action="store_true", help="judge the demo voice by 200 sentences instead of a few")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests marked `gpu`, with the reason, where torch sees no CUDA device."""
     if torch.cuda.is_available():

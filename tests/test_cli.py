@@ -36,7 +36,7 @@ def small_voice(**changes) -> dict[str, np.ndarray]:
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to stand in, with the demo model as the default one."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BARKFAST_MODEL", "demo")
+    monkeypatch.setenv("BARKFAST_MODEL", "random:demo")
     barkfast.api.default_bark.cache_clear()
     yield tmp_path
     barkfast.api.default_bark.cache_clear()
@@ -72,7 +72,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 def test_say_writes_the_audio_and_says_how_to_repeat_it(calls, capsys: pytest.CaptureFixture):
-    assert main(["say", " Hello \n there ", "-o", "out.wav", "--model", "demo"]) == 0
+    assert main(["say", " Hello \n there ", "-o", "out.wav", "--model", "random:demo"]) == 0
     info = soundfile.info("out.wav")
     assert (info.samplerate, info.frames, info.subtype) == (24_000, FRAMES * 320, "PCM_16")
     printed = capsys.readouterr().out
@@ -180,7 +180,7 @@ def test_say_refuses_bad_input_before_any_model_is_loaded(work: Path, name: str,
     np.savez("pickle.npz", **small_voice(fine_prompt=np.array([{}], dtype=object)))
     (work / "cut.npz").write_bytes((work / "ratio.npz").read_bytes()[:-50])
     before = files_in(work)
-    assert main(["say", "--model", "demo", *arguments]) == 1
+    assert main(["say", "--model", "random:demo", *arguments]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("barkfast: error: ") and printed.err.count("\n") == 1
@@ -190,7 +190,7 @@ def test_say_refuses_bad_input_before_any_model_is_loaded(work: Path, name: str,
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["sing"], ["say"], ["say", "Hi"], ["say", "Hi", "-o", "a.wav", "--seed", "x"], ["convert", "demo"]],
+    [[], ["sing"], ["say"], ["say", "Hi"], ["say", "Hi", "-o", "a.wav", "--seed", "x"], ["convert", "random:demo"]],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture):
     assert main(arguments) == 2
@@ -266,13 +266,15 @@ def test_info_tells_what_is_here(work: Path, monkeypatch, capsys: pytest.Capture
     facts = json.loads(printed)
     assert facts["versions"]["barkfast"] == barkfast.__version__
     assert facts["engines"]["torch"].startswith("yes") and ":" in facts["engines"]["cuda"]
-    assert facts["found"]["model"] == "demo: built in"
-    assert facts["found"]["tokenizer"] == "built in"
+    assert facts["found"]["model"] == "random:demo: made from seed 0"
+    assert facts["found"]["tokenizer"].endswith("vocab.txt")
     assert "24000 Hz" in facts["found"]["codec"]
-    assert facts["environment"]["BARKFAST_ENGINE"] == "torch" and facts["environment"]["BARKFAST_MODEL"] == "demo"
+    assert (
+        facts["environment"]["BARKFAST_ENGINE"] == "torch" and facts["environment"]["BARKFAST_MODEL"] == "random:demo"
+    )
     assert "secret" not in printed
     assert main(["info"]) == 0
-    assert "demo: built in" in capsys.readouterr().out
+    assert "random:demo: made from seed 0" in capsys.readouterr().out
 
 
 def test_info_holds_what_a_bug_report_needs(monkeypatch, capsys: pytest.CaptureFixture):
@@ -314,15 +316,15 @@ def test_info_says_what_is_missing_and_where_it_looked(work: Path, monkeypatch, 
 
 
 def test_convert_writes_a_folder_that_opens(work: Path, capsys: pytest.CaptureFixture):
-    assert main(["convert", "demo", "slim", "--dtype", "bf16"]) == 0
-    assert "slim: demo as bf16" in capsys.readouterr().out
+    assert main(["convert", "random:demo", "slim", "--dtype", "bf16"]) == 0
+    assert "slim: random:demo as bf16" in capsys.readouterr().out
     assert main(["info", "--model", "slim", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["found"]
     assert found["model"] == "slim: slim"
     assert found["tokenizer"].startswith("slim")
     before = files_in(work)
-    assert main(["convert", "demo", "slim"]) == 1
-    assert main(["convert", "demo", "other", "--dtype", "int3"]) == 1
+    assert main(["convert", "random:demo", "slim"]) == 1
+    assert main(["convert", "random:demo", "other", "--dtype", "int3"]) == 1
     assert "int3" in capsys.readouterr().err
     assert files_in(work) == before
 
@@ -399,7 +401,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 
 def test_the_demo_model_speaks_from_a_real_shell_and_repeats_itself():
     command = "import sys; from barkfast.cli import main; sys.exit(main())"
-    options = ("--model", "demo", "--seed", "3", "--max-duration", "0.3", "--float", "--save-voice", "said.npz")
+    options = ("--model", "random:demo", "--seed", "3", "--max-duration", "0.3", "--float", "--save-voice", "said.npz")
     said = run("-c", command, "say", "Hello!", "-o", "said.wav", *options)
     assert said.returncode == 0, said.stderr
     assert "seed 3" in said.stdout and "real-time factor" in said.stdout

@@ -29,7 +29,7 @@ PLAY = "# A play.\nALICE: Who is there?\nBOB: It is me.\n"
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to stand in, with the demo model as the default one."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BARKFAST_MODEL", "demo")
+    monkeypatch.setenv("BARKFAST_MODEL", "random:demo")
     barkfast.api.default_bark.cache_clear()
     (tmp_path / "book.txt").write_text(BOOK, encoding="utf-8")
     (tmp_path / "play.txt").write_text(PLAY, encoding="utf-8")
@@ -342,7 +342,7 @@ def run(*arguments: str, **options) -> subprocess.CompletedProcess:
 
 
 def test_the_demo_model_reads_aloud_from_a_real_shell(work: Path):
-    options = ("--model", "demo", "--seed", "3", "--max-duration", "0.3", "--no-trim")
+    options = ("--model", "random:demo", "--seed", "3", "--max-duration", "0.3", "--no-trim")
     streamed = run("say", "--file", "-", "--stream", "--raw", *options, input=BOOK.encode())
     assert streamed.returncode == 0, streamed.stderr
     said = run("say", "--file", "book.txt", "-o", "book.wav", "--at-once", "2", *options)
@@ -363,7 +363,7 @@ def test_a_reader_that_goes_away_ends_the_work_quietly():
     root = str(Path(__file__).parents[1])
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
     command = [sys.executable, "-c", "import sys; from barkfast.cli import main; sys.exit(main())"]
-    command += ["say", "We stayed at home. " * 300, "--stream", "--model", "demo", "--max-duration", "0.3"]
+    command += ["say", "We stayed at home. " * 300, "--stream", "--model", "random:demo", "--max-duration", "0.3"]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.read(100)[:4] == b"RIFF"

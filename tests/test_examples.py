@@ -73,11 +73,11 @@ def test_stream_to_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 def speak_alone(text: str, seed: int) -> np.ndarray:
-    return Bark("demo", device="cpu").generate(text, seed=seed, **SHORT).audio
+    return Bark("random:demo", device="cpu").generate(text, seed=seed, **SHORT).audio
 
 
 def stream_alone(text: str, seed: int) -> np.ndarray:
-    return np.concatenate(list(Bark("demo", device="cpu").stream(text, seed=seed, **SHORT)))
+    return np.concatenate(list(Bark("random:demo", device="cpu").stream(text, seed=seed, **SHORT)))
 
 
 async def call_app(app: Any, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
@@ -99,7 +99,7 @@ async def call_app(app: Any, method: str, path: str, body: Any = None) -> tuple[
 
 
 def test_fastapi_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BARKFAST_MODEL", "demo")
+    monkeypatch.setenv("BARKFAST_MODEL", "random:demo")
     example = load("fastapi_server", monkeypatch)
 
     async def main() -> None:
@@ -132,7 +132,7 @@ def test_grpc_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def main() -> None:
         stop, started = asyncio.Event(), asyncio.get_running_loop().create_future()
-        serving = asyncio.create_task(example.serve("demo", 0, stop, started))
+        serving = asyncio.create_task(example.serve("random:demo", 0, stop, started))
         port = await asyncio.wait_for(started, 120)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             speak = channel.unary_stream(f"/{example.SERVICE}/{example.METHOD}")
@@ -153,7 +153,7 @@ def test_grpc_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ray_serve(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BARKFAST_MODEL", "demo")
+    monkeypatch.setenv("BARKFAST_MODEL", "random:demo")
     example = load("ray_serve", monkeypatch)
     # The class itself, as a replica would call it; without a cluster.
     replica = example.Speech.func_or_class()

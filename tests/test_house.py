@@ -36,7 +36,8 @@ ROOMS = {
     "runtime": GROUND | {"jobs", "files", "cache", "models", "native"},
     "weights": GROUND | {"files", "cache"},
     "audio": GROUND | {"files"},
-    "text": GROUND | {"files", "weights"},
+    "spoken": GROUND,
+    "text": GROUND | {"files", "weights", "spoken"},
     "voices": GROUND | {"files", "weights"},
 }
 PIPELINE = {*ROOMS}

@@ -158,7 +158,7 @@ def test_a_part_on_another_device_gets_a_dtype_that_exists_there(
 ) -> None:
     """As the codec does, which stays on the CPU beside an Apple GPU."""
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    parts = Bark("demo", device="mps", dtype="float16").parts
+    parts = Bark("random:demo", device="mps", dtype="float16").parts
     assert parts._place("mps", "mps").dtype == "float16"
     assert parts._place("cpu", "cpu") == select.Placement("cpu", "cpu", "cpu", "bfloat16")
 
@@ -228,7 +228,7 @@ def test_info_says_why_there_is_no_cuda_engine(
 
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert main(["info", "--model", "demo"]) == 0
+    assert main(["info", "--model", "random:demo"]) == 0
     assert "no: torch sees no CUDA device; the torch engine serves instead" in capsys.readouterr().out
 
 
@@ -245,9 +245,9 @@ def test_an_engine_that_fails_is_replaced_with_one_warning_each(
         monkeypatch.setattr(module, "load_network", fail)
     monkeypatch.setattr(codec, "flatten", fail)
     speak = {"seed": 1, "max_duration_s": 0.2}
-    expected = Bark("demo", device="cpu", engine="torch").generate("Hello.", **speak)
+    expected = Bark("random:demo", device="cpu", engine="torch").generate("Hello.", **speak)
     with caplog.at_level(logging.WARNING):
-        generation = Bark("demo", device="cpu", engine="cuda").generate("Hello.", **speak)
+        generation = Bark("random:demo", device="cpu", engine="cuda").generate("Hello.", **speak)
     np.testing.assert_array_equal(generation.audio, expected.audio)
     warnings = [r.message for r in caplog.records]
     assert len(warnings) == 4, warnings

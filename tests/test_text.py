@@ -8,6 +8,7 @@ import pytest
 
 from barkfast.errors import CheckpointError, InputError, MissingFileError
 from barkfast.text import Tokenizer, check_text, load_tokenizer, normalize_whitespace
+from barkfast.weights import demo
 
 N_ENTRIES = 119_547  # as in bert-base-multilingual-cased
 
@@ -258,10 +259,10 @@ def test_load_falls_back_to_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert ("suno/bark", "vocab.txt") in asked and asked.index(("suno/bark", "vocab.txt")) == 1
 
 
-def test_the_demo_model_brings_its_own(monkeypatch: pytest.MonkeyPatch):
+def test_the_demo_voice_keeps_its_own(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("BARKFAST_TOKENIZER", "elsewhere")
-    tokenizer = load_tokenizer(FakeCheckpoint(name="demo"))
-    assert tokenizer.decode(tokenizer.encode("Hi you!")) == "Hi you!"
+    tokenizer = load_tokenizer(FakeCheckpoint(name="demo", folder=demo.FOLDER))
+    assert tokenizer.decode(tokenizer.encode("Hi you 2!")) == "hi you two!"
 
 
 def test_nothing_found_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -101,8 +101,7 @@ def made_from(checkpoint: Checkpoint) -> str:
 
 def is_random(checkpoint: Checkpoint) -> bool:
     """Whether the weights were made up, and so speak noise."""
-    name = made_from(checkpoint)
-    return name == "demo" or name.startswith("random:")
+    return made_from(checkpoint).startswith("random:")
 
 
 def vocabulary(folder: Path) -> Path:
@@ -121,7 +120,7 @@ def _vocabulary_folder() -> tempfile.TemporaryDirectory[str]:
 def tokenizer_of(checkpoint: Checkpoint) -> Path | None:
     """A tokenizer for random weights, which bring none; None leaves the choice to the model."""
     own = checkpoint.folder is not None and find_tokenizer_file(checkpoint.folder) is not None
-    if own or not made_from(checkpoint).startswith("random:"):
+    if own or not is_random(checkpoint):
         return None
     return vocabulary(Path(_vocabulary_folder().name))
 

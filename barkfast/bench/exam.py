@@ -76,7 +76,7 @@ def read_passages(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> list[Pas
     Random weights get a tokenizer that spells and made-up voices for want of others.
     Errors: MissingFileError if a trained model's tokenizer is nowhere.
     """
-    own = checkpoint.name == "demo" or (checkpoint.folder and find_tokenizer_file(checkpoint.folder))
+    own = checkpoint.folder and find_tokenizer_file(checkpoint.folder)
     tokenizer = load_tokenizer(checkpoint) if own or not is_random(checkpoint) else spelling_tokenizer()
     finder = _VoiceFinder(checkpoint)
     passages = []

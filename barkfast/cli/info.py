@@ -182,6 +182,7 @@ def _look_for(model: str | None) -> dict[str, str]:
     from barkfast.weights.hub import hub_cache
 
     found = {
+        "demo voice": _tell(lambda: open_model("demo").origin),
         "Suno's cache": _describe_folder(suno.cache_folder()),
         "Hugging Face cache": _describe_folder(hub_cache()),
         "packed weights": _describe_cache(),

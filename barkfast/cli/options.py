@@ -12,7 +12,7 @@ def add_model_options(parser: argparse.ArgumentParser, *, one: bool = True) -> N
     Args:
         one: whether one dtype on one engine is chosen; not where several can be.
     """
-    parser.add_argument("--model", help=f"{MODELS} (default: as found)")
+    parser.add_argument("--model", help=f"{MODELS} (default: Suno's, as found)")
     parser.add_argument("--small", action="store_true", help="the small networks, where the model has both sizes")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     if one:

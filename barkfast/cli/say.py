@@ -10,6 +10,7 @@ from typing import Any
 from barkfast.audio import check_output
 from barkfast.cli.checks import check_duration, check_sampling, check_seed, naming, read_text
 from barkfast.cli.long import is_long, run_long
+from barkfast.cli.models import choose_model
 from barkfast.cli.options import add_model_options, read_sampling
 from barkfast.engine.live import MODES
 from barkfast.errors import InputError
@@ -98,7 +99,8 @@ def run(args: argparse.Namespace) -> int:
     def bark_of() -> Any:
         from barkfast.bark import Bark
 
-        return Bark(args.model, device=args.device, dtype=args.dtype, engine=args.engine, small=args.small)
+        model = choose_model(args.model, args.small)
+        return Bark(model, device=args.device, dtype=args.dtype, engine=args.engine, small=args.small)
 
     return run_long(args, seed, bark_of) if is_long(args) else _run_short(args, seed, bark_of)
 

@@ -22,6 +22,8 @@ def run(args: argparse.Namespace) -> int:
 
     named = args.model or os.environ.get("BARKFAST_MODEL")
     voices = find_voices(open_model(named) if named else None)
+    if not named:
+        voices = dict.fromkeys(find_voices(open_model("demo")), "the built-in demo model (--model demo)") | voices
     if args.json:
         print(json.dumps(voices, indent=2, ensure_ascii=False))
         return 0

@@ -11,7 +11,6 @@ import numpy as np
 from barkfast.errors import InputError, MissingFileError
 from barkfast.weights.checkpoint import Checkpoint
 from barkfast.weights.demo import NAME as DEMO
-from barkfast.weights.demo import demo_vocabulary
 from barkfast.weights.files import read_json
 from barkfast.weights.hub import fetch_from_hub, fetch_many_from_hub
 
@@ -28,11 +27,8 @@ _TAIL = f"_{KEYS[0]}.npy"
 
 def copy_tokenizer(checkpoint: Checkpoint, target: Path) -> bool:
     """Copy tokenizer files: $BARKFAST_TOKENIZER's, the model's own, or mBERT's; whether any were found."""
-    if checkpoint.name == DEMO:
-        (target / "vocab.txt").write_text("".join(f"{piece}\n" for piece in demo_vocabulary()), encoding="utf-8")
-    else:
-        for path in _find_tokenizer(checkpoint):
-            shutil.copyfile(path, target / _canonical_name(path))
+    for path in _find_tokenizer(checkpoint):
+        shutil.copyfile(path, target / _canonical_name(path))
     if not any((target / name).is_file() for name in TOKENIZER_FILES[:2]):
         return False
     settings = target / "tokenizer_config.json"
@@ -66,7 +62,7 @@ def copy_voices(checkpoint: Checkpoint, target: Path, folder: Path | None = None
 
 
 def _find_tokenizer(checkpoint: Checkpoint) -> list[Path]:
-    named = os.environ.get("BARKFAST_TOKENIZER")
+    named = None if checkpoint.name == DEMO else os.environ.get("BARKFAST_TOKENIZER")
     if named and Path(named).is_file():
         return [Path(named)]
     for folder in filter(None, (Path(named) if named else None, checkpoint.folder)):

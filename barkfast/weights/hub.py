@@ -35,10 +35,10 @@ KNOWN_FILES = {
 
 _REPO_ID = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*")
 
-# huggingface_hub retries for some 20 s before it gives up; without this memory a machine with no network would
-# wait that long again for every optional file.
+# Without this memory a machine with no network would wait again for every optional file.
 _RETRY_AFTER_S = 60.0
 _unreachable: tuple[float, str] | None = None
+_answered = False
 
 
 class FileNotInRepoError(MissingFileError):
@@ -126,6 +126,8 @@ def _download(repo: str, filename: str) -> Path:
     if not offline and _unreachable and _is_resting():
         raise _not_reachable(repo, filename, _unreachable[1])
     try:
+        if not offline:
+            _ask_once(repo, filename)
         return Path(hf_hub_download(repo, filename, cache_dir=hub_cache(), local_files_only=offline))
     except errors.LocalEntryNotFoundError as error:
         if offline:
@@ -143,6 +145,27 @@ def _download(repo: str, filename: str) -> Path:
     except Exception as error:
         # Broken connections and full disks surface as errors of whichever transport huggingface_hub uses.
         raise _not_reachable(repo, filename, _first_line(error)) from error
+
+
+def _ask_once(repo: str, filename: str) -> None:
+    """Raise LocalEntryNotFoundError if the hub has not answered this process yet, and does not now.
+
+    huggingface_hub by itself asks six times more: 20 seconds without a network, minutes where one swallows packets.
+    """
+    global _answered
+    from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url
+
+    if _answered:
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(repo, filename), timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except errors.HfHubHTTPError:
+        # Whatever it says, it is there.
+        pass
+    except Exception as error:
+        # Of whichever transport huggingface_hub uses.
+        raise errors.LocalEntryNotFoundError("the hub does not answer") from error
+    _answered = True
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,17 +1,24 @@
-"""Models made from a seed, in Suno's layout: for benchmarks and tests, and the recipe of the built-in demo."""
+"""Models made from a seed, in Suno's layout or the demo voice's: for benchmarks and tests."""
 
 import math
+from dataclasses import replace
 
 import torch
 
 from barkfast.config import CodecConfig, FineConfig, GPTConfig, Layout
 from barkfast.errors import InputError
+from barkfast.weights import codec, demo, huggingface
 from barkfast.weights.checkpoint import STAGES, Checkpoint, CodecWeights, MadeTensors, StageWeights
-from barkfast.weights.files import Tensors
+from barkfast.weights.files import Tensors, read_json
 from barkfast.weights.shapes import codec_shapes, gpt_shapes
+from barkfast.weights.sources import Folder
 
 # n_layer, n_head, n_embd of each size, and the codec's filters; small and large are Suno's.
 SIZES = {"nano": (2, 2, 64, 4), "small": (12, 12, 768, 32), "large": (24, 16, 1024, 32)}
+# `random:demo` has the sizes, tokens, tokenizer and voices of the demo voice.
+NAMES = (*SIZES, demo.NAME)
+# Untrained, it hardly ever ends by itself: four seconds at the most.
+_DEMO_STEPS = 200
 # Counts up when the same seed gives other numbers.
 RECIPE = 1
 VOCABULARIES = {"text": (129_600, 10_048), "coarse": (12_096, 12_096), "fine": (1056, 1056)}
@@ -19,40 +26,52 @@ VOCABULARIES = {"text": (129_600, 10_048), "coarse": (12_096, 12_096), "fine": (
 # Measured: with it random codes decode to noise of an rms of about 0.1.
 _LAST_CONV_GAIN = 0.2
 
+Sizes = tuple[Layout, dict[str, GPTConfig], CodecConfig]
+
 
 def open_random(name: str) -> Checkpoint:
-    """`random:nano|small|large[:seed]`; each network is made when it is asked for, the same every time."""
+    """`random:nano|small|large|demo[:seed]`; each network is made when it is asked for, the same every time."""
     _, _, rest = name.partition(":")
     size, _, digits = rest.partition(":")
-    if size not in SIZES or (digits and not digits.isdecimal()):
+    if size not in NAMES or (digits and not digits.isdecimal()):
         raise InputError(
             f"unknown model {name!r}; expected random:SIZE or random:SIZE:SEED with SIZE one of "
-            f"{', '.join(SIZES)} and SEED a whole number"
+            f"{', '.join(NAMES)} and SEED a whole number"
         )
-    seed = int(digits or 0)
-    n_layer, n_head, n_embd, n_filters = SIZES[size]
-    layout = Layout()
+    seed, own = int(digits or 0), size == demo.NAME
+    layout, networks, decoder = _demo_sizes() if own else _suno_sizes(size)
 
     def read_stage(stage: str) -> StageWeights:
-        make = FineConfig if stage == "fine" else GPTConfig
-        n_in, n_out = VOCABULARIES[stage]
-        config = make(n_layer, n_head, n_embd, n_in, n_out, bias=False)
-        return make_stage(config, seed, stage)
+        config = networks[stage]
+        tensors = MadeTensors(gpt_shapes(config), lambda: make_gpt(config, _generator(seed, stage)))
+        content = f"recipe {RECIPE}, torch {torch.__version__}, seed {seed}, {stage}"
+        return StageWeights(config, tensors, lambda: content)
 
     def read_codec() -> CodecWeights:
-        config = CodecConfig(n_codebooks=layout.fine.n_codebooks, n_filters=n_filters)
-        return CodecWeights(config, make_codec(config, stage_generator(seed, "codec")))
+        return CodecWeights(decoder, make_codec(decoder, _generator(seed, "codec")))
 
-    return Checkpoint(name, f"made from seed {seed}", layout, None, None, read_stage, read_codec)
-
-
-def make_stage(config: GPTConfig | FineConfig, seed: int, stage: str) -> StageWeights:
-    """One network of a seed's, made when its first tensor is asked for."""
-    tensors = MadeTensors(gpt_shapes(config), lambda: make_gpt(config, stage_generator(seed, stage)))
-    return StageWeights(config, tensors, lambda: f"recipe {RECIPE}, torch {torch.__version__}, seed {seed}, {stage}")
+    folder = demo.FOLDER if own else None
+    return Checkpoint(name, f"made from seed {seed}", layout, folder, None, read_stage, read_codec)
 
 
-def stage_generator(seed: int, stage: str) -> torch.Generator:
+def _suno_sizes(size: str) -> Sizes:
+    n_layer, n_head, n_embd, n_filters = SIZES[size]
+
+    def network(stage: str) -> GPTConfig:
+        return (FineConfig if stage == "fine" else GPTConfig)(n_layer, n_head, n_embd, *VOCABULARIES[stage], bias=False)
+
+    return Layout(), {stage: network(stage) for stage in STAGES}, CodecConfig(n_filters=n_filters)
+
+
+def _demo_sizes() -> Sizes:
+    source = Folder(demo.FOLDER)
+    layout, config = huggingface.read_layout(source), read_json(demo.FOLDER / "config.json")
+    layout = replace(layout, semantic=replace(layout.semantic, max_steps=_DEMO_STEPS))
+    networks = {stage: huggingface.read_config(stage, config[huggingface.SECTIONS[stage]]) for stage in STAGES}
+    return layout, networks, codec.read_config(config["codec_config"], layout.fine.n_codebooks, str(source))
+
+
+def _generator(seed: int, stage: str) -> torch.Generator:
     """A generator of its own for each network, so that none depends on the order in which they are opened."""
     index = (*STAGES, "codec").index(stage)
     return torch.Generator().manual_seed(seed * 4 + index)

@@ -6,14 +6,12 @@ from pathlib import Path
 
 from barkfast.config import Layout, truthy
 from barkfast.errors import CheckpointError, InputError, MissingFileError
-from barkfast.weights import huggingface, suno
+from barkfast.weights import demo, huggingface, suno
 from barkfast.weights.checkpoint import STAGES, Checkpoint, CodecWeights, StageWeights
 from barkfast.weights.codec import BARK_PREFIX, find_codec, open_codec, read_source
-from barkfast.weights.demo import NAME as DEMO
-from barkfast.weights.demo import open_demo
 from barkfast.weights.files import read_json
 from barkfast.weights.hub import hub_cache, is_repo_id
-from barkfast.weights.random import SIZES, open_random
+from barkfast.weights.random import NAMES, open_random
 from barkfast.weights.shapes import list_some
 from barkfast.weights.sources import WEIGHT_FILES, Folder, Repo, Source
 
@@ -31,7 +29,7 @@ def open_model(
     """Find a model; its networks are read when they are asked for.
 
     Args:
-        model: "demo", "random:nano|small|large[:seed]", a folder, or a hub repository such as "suno/bark". None is
+        model: "demo", "random:nano|small|large|demo[:seed]", a folder, or a hub repository such as "suno/bark". None is
             $BARKFAST_MODEL, or else Suno's released model: from the cache of `bark` itself, the Hugging Face cache,
             or the hub.
         small: Suno's small networks; $SUNO_USE_SMALL_MODELS asks for them too. In a folder that holds both sizes it
@@ -42,15 +40,17 @@ def open_model(
     small = small or truthy(os.environ.get("SUNO_USE_SMALL_MODELS"))
     chosen = model if model is not None else os.environ.get("BARKFAST_MODEL") or None
     checkpoint = _open_default(small) if chosen is None else _open_named(os.fspath(chosen), small)
-    place = codec if codec is not None else os.environ.get("BARKFAST_CODEC") or None
+    # The demo voice has codes of its own, so what is set for other models is not meant for it.
+    named = None if checkpoint.name == demo.NAME else os.environ.get("BARKFAST_CODEC") or None
+    place = codec if codec is not None else named
     if place is None:
         return checkpoint
     return replace(checkpoint, read_codec=lambda: open_codec(place, checkpoint.layout.fine.n_codebooks))
 
 
 def _open_named(name: str, small: bool) -> Checkpoint:
-    if name == DEMO:
-        return open_demo()
+    if name == demo.NAME:
+        return _open_source(name, Folder(demo.FOLDER), demo.FOLDER, None, small)
     if name.split(":")[0] == "random":
         return open_random(name)
     path = Path(name).expanduser()
@@ -66,7 +66,7 @@ def _open_named(name: str, small: bool) -> Checkpoint:
     if os.sep in name or name.startswith(("~", ".")):
         raise MissingFileError(f"no model {name!r}: there is no such folder; {LAYOUTS}")
     raise InputError(
-        f"unknown model {name!r}; expected {DEMO}, random:{'|'.join(SIZES)}[:seed], {LARGE}, {SMALL}, another "
+        f"unknown model {name!r}; expected {demo.NAME}, random:{'|'.join(NAMES)}[:seed], {LARGE}, {SMALL}, another "
         f"repository of the Hugging Face hub (owner/name), or a folder"
     )
 
@@ -157,5 +157,5 @@ def _not_recognised(source: Source, folder: Path | None, missing: list[str]) -> 
 def _hint(name: str) -> str:
     return (
         f"Get it on a machine with a network by `hf download {name} --exclude '*.pt'`, or set BARKFAST_MODEL to a "
-        f"folder that holds a model, or try the built-in model {DEMO!r}"
+        f"folder that holds a model, or try the built-in model {demo.NAME!r}"
     )

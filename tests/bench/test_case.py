@@ -45,7 +45,7 @@ def test_settings_are_resolved():
 
 
 def test_made_up_weights_are_known_as_such(tmp_path: Path):
-    assert is_random(open_model("random:nano")) and is_random(open_model("demo"))
+    assert is_random(open_model("random:nano")) and is_random(open_model("random:demo"))
     folder = convert("random:nano", tmp_path / "model", voices=False)
     assert is_random(open_model(folder))
     # It brings no tokenizer, and can be measured all the same.

@@ -126,7 +126,7 @@ def test_a_peer_that_is_not_installed_says_how_to(name: str, module: str, monkey
 def test_the_reference_is_not_asked_for_tokens_it_does_not_know():
     needs("bark", "transformers", "encodec", "scipy")
     with pytest.raises(NotRun, match="knows only Suno's tokens"):
-        ReferencePeer(Case("demo", "cpu", "float32", "torch", seconds=0.1)).load()
+        ReferencePeer(Case("random:demo", "cpu", "float32", "torch", seconds=0.1)).load()
 
 
 def test_unknown_peers_are_refused():

@@ -50,7 +50,7 @@ def verdicts(result: dict[str, Any]) -> dict[tuple[str, str], str]:
 
 
 @needs_native
-@pytest.mark.parametrize("model", ["random:nano", "demo"])
+@pytest.mark.parametrize("model", ["random:nano", "random:demo"])
 def test_every_dtype_and_stage_has_its_row(model: str) -> None:
     lines: list[str] = []
     result = run(model, say=lines.append)
@@ -177,14 +177,14 @@ def test_too_little_memory_is_said_before_anything_is_loaded(
 @needs_native
 def test_json_and_notes(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--device", "cpu", "--engine", "cpu", "--dtype", "int8", "--languages", "1"]
-    assert main(["verify", "--model", "demo", *options, "--json"]) == 0
+    assert main(["verify", "--model", "random:demo", *options, "--json"]) == 0
     captured = capsys.readouterr()
     result = json.loads(captured.out)
     assert result["kind"] == "verify" and result["languages"] == ["en"] and result["random_weights"]
     assert result["environment"]["python"] and result["voices"] == {"en": "made up"}
     assert "These weights are random" in result["notes"][0]
     assert "cpu int8 codec" in captured.err
-    assert main(["verify", "--model", "demo", *options]) == 0
+    assert main(["verify", "--model", "random:demo", *options]) == 0
     table = capsys.readouterr().out
     assert "cpu int8 semantic" in table and "KL in nats" in table and "These weights are random" in table
     assert table.splitlines()[-1] == "nothing is wrong"
@@ -205,9 +205,9 @@ def test_the_reference_draws_the_same_tokens() -> None:
 
 @needs_bark
 def test_the_reference_cannot_speak_other_tokens_than_sunos() -> None:
-    checkpoint = open_model("demo")
+    checkpoint = open_model("random:demo")
     (row,) = parity.compare_reference(checkpoint, exam.read_passages(checkpoint, PROMPTS[:1]))
-    assert "demo has others" in row["reason"]
+    assert "random:demo has others" in row["reason"]
     assert verify._judge_reference(row)["verdict"] == NOT_RUN
 
 
@@ -233,7 +233,7 @@ def test_voices_are_found_where_there_are_some() -> None:
         assert passage.voice_name == (passage.prompt.voice if passage.prompt.voice in places else "made up")
 
 
-@pytest.mark.parametrize(("model", "tokenizer"), [("random:nano", "made up"), ("demo", "vocab.txt")])
+@pytest.mark.parametrize(("model", "tokenizer"), [("random:nano", "made up"), ("random:demo", "vocab.txt")])
 def test_conversions_of_random_weights_are_known_as_such(model: str, tokenizer: str, tmp_path: Path) -> None:
     convert(model, tmp_path / "model", "fp32", voices=False)
     checkpoint = open_model(tmp_path / "model")

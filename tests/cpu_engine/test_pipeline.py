@@ -79,7 +79,7 @@ def test_shorter_coarse_histories(pair: Pair) -> None:
 def test_the_demo_speaks_as_on_the_torch_engine(pair: Pair) -> None:
     greedy = {"text_temp": 0, "waveform_temp": 0, "fine_temp": 0, "max_duration_s": 0.5}
     ours, theirs = (
-        Bark("demo", device="cpu", dtype="float32", engine=engine).generate("Hello there.", **greedy)
+        Bark("random:demo", device="cpu", dtype="float32", engine=engine).generate("Hello there.", **greedy)
         for engine in ("cpu", "torch")
     )
     for key in ("semantic", "coarse", "fine"):
@@ -90,7 +90,9 @@ def test_the_demo_speaks_as_on_the_torch_engine(pair: Pair) -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8", "int4"])
 def test_every_dtype_speaks_the_same_twice(dtype: str) -> None:
     first, second = (
-        Bark("demo", device="cpu", dtype=dtype, engine="cpu").generate("Hello there.", seed=3, max_duration_s=0.5)
+        Bark("random:demo", device="cpu", dtype=dtype, engine="cpu").generate(
+            "Hello there.", seed=3, max_duration_s=0.5
+        )
         for _ in range(2)
     )
     np.testing.assert_array_equal(first.audio, second.audio)

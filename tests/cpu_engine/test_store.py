@@ -255,7 +255,7 @@ def test_made_networks_are_named_without_being_made(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(random, "make_gpt", lambda *args: pytest.fail("the network was made"))
     names = {
         open_model(model).stage(stage).content()
-        for model in ("random:nano", "random:nano:1", "demo")
+        for model in ("random:nano", "random:nano:1", "random:demo")
         for stage in ("text", "coarse", "fine")
     }
     assert len(names) == 9

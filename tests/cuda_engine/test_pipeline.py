@@ -11,7 +11,7 @@ from cuda_engine.networks import DEVICE
 
 def test_greedy_speech_is_that_of_the_torch_engine() -> None:
     greedy = {"text_temp": 0, "waveform_temp": 0, "fine_temp": 0, "max_duration_s": 0.1}
-    barks = [Bark("demo", device=DEVICE.type, dtype="float32", engine=engine) for engine in ("cuda", "torch")]
+    barks = [Bark("random:demo", device=DEVICE.type, dtype="float32", engine=engine) for engine in ("cuda", "torch")]
     ours, theirs = (bark.generate("Hello there.", **greedy) for bark in barks)
     for name in ("semantic", "coarse", "fine"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))

@@ -33,6 +33,9 @@ POISON, REFUSED = "\u2620", "\u2716"
 class Tokenizer:
     """A token for every character."""
 
+    def check(self, text: str) -> None:
+        """Any text will do."""
+
     def encode(self, text: str) -> list[int]:
         return [ord(character) for character in text]
 

@@ -64,7 +64,7 @@ def make_requests(bark: Bark, count: int, longest_s: float = 0.8) -> list[dict[s
 def bark() -> Iterator[Bark]:
     """The demo model on the cpu engine."""
     require("cpu")
-    bark = Bark("demo", device="cpu", engine="cpu")
+    bark = Bark("random:demo", device="cpu", engine="cpu")
     yield bark
     assert isinstance(bark.parts.network("coarse"), CpuDecoder), "an engine fell back"
 
@@ -77,7 +77,7 @@ def requests(bark: Bark) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def alone(requests: list[dict[str, Any]]) -> list[Generation]:
     """Each request on its own, on decoders of one slot."""
-    bark = Bark("demo", device="cpu", engine="cpu")
+    bark = Bark("random:demo", device="cpu", engine="cpu")
     return [bark.generate(**request) for request in requests]
 
 
@@ -129,7 +129,7 @@ def test_streams_among_others_and_arrivals_over_time(
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_other_dtypes(dtype: str) -> None:
     require("cpu")
-    bark = Bark("demo", device="cpu", engine="cpu", dtype=dtype)
+    bark = Bark("random:demo", device="cpu", engine="cpu", dtype=dtype)
     requests = make_requests(bark, 6, longest_s=0.4)
     expected = [bark.generate(**request) for request in requests]
     for result, same in zip(bark.generate_batch(requests), expected, strict=True):
@@ -138,7 +138,7 @@ def test_other_dtypes(dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_on_the_torch_engine(dtype: str) -> None:
-    bark = Bark("demo", device="cpu", engine="torch", dtype=dtype)
+    bark = Bark("random:demo", device="cpu", engine="torch", dtype=dtype)
     # The last two have windows that continue one another's caches.
     chained = [{"text": "Hi", "seed": seed, "max_duration_s": 1.0} for seed in (1, 2)]
     requests = make_requests(bark, 4, longest_s=0.5) + chained
@@ -158,7 +158,7 @@ def test_on_the_cuda_engine() -> None:
     """Interpreted where there is no GPU, and slow there: of its networks only the two that have slots."""
     require("cuda")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    bark = Bark("demo", device=device, engine="cuda", dtype="float32")
+    bark = Bark("random:demo", device=device, engine="cuda", dtype="float32")
     bark.parts.models |= {"fine": PLAYED.refiner, "codec": PLAYED.codec}
     greedy = {"text_temp": 0, "waveform_temp": 0, "max_duration_s": 0.03}
     requests = [{"text": "Hi", **greedy}, {"text": "Hello there", "seed": 2, "max_duration_s": 0.06}]
@@ -328,7 +328,7 @@ def test_without_seeds_a_batch_draws_as_calls_one_after_the_other(bark: Bark) ->
 
 def test_slots_grow_with_the_batch_and_no_further() -> None:
     require("cpu")
-    bark = Bark("demo", device="cpu", engine="cpu")
+    bark = Bark("random:demo", device="cpu", engine="cpu")
     bark.load()
     networks = [bark.parts.network(part) for part in ("text", "coarse")]
     bark.generate_batch(["one", "two", "three"], seed=1, max_duration_s=0.05)
@@ -338,10 +338,10 @@ def test_slots_grow_with_the_batch_and_no_further() -> None:
     assert networks == [bark.parts.network(part) for part in ("text", "coarse")]
     bark.generate_batch(["one"], seed=1, max_duration_s=0.05)
     assert bark.parts.n_slots == 8
-    assert Bark("demo", device="cpu", engine="cpu", n_slots=2).parts.load("coarse").n_slots == 2
+    assert Bark("random:demo", device="cpu", engine="cpu", n_slots=2).parts.load("coarse").n_slots == 2
     for n in (0, 65):
         with pytest.raises(InputError, match=f"n_slots is {n}; expected 1 to 64"):
-            Bark("demo", device="cpu", n_slots=n)
+            Bark("random:demo", device="cpu", n_slots=n)
         with pytest.raises(InputError, match=f"n_slots is {n}"):
             bark.parts.grow(n)
 

@@ -446,7 +446,7 @@ SHORT = {"max_duration_s": 0.4}
 
 @pytest.fixture(scope="module")
 def bark() -> Bark:
-    return Bark("demo", device="cpu")
+    return Bark("random:demo", device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -236,7 +236,7 @@ def test_what_cannot_be_spoken_is_refused_with_the_first(
 
 
 def test_a_model_gives_what_it_gives_alone() -> None:
-    bark = Bark("demo", device="cpu", dtype="float32")
+    bark = Bark("random:demo", device="cpu", dtype="float32")
     options = {"seed": 4, "max_duration_s": 0.4}
     voice = full_voice(bark.layout)
     expected = {

@@ -18,7 +18,7 @@ SHORT = {"max_duration_s": 0.3}
 
 @pytest.fixture(scope="module")
 def bark() -> Bark:
-    return Bark("demo", device="cpu", dtype="float32")
+    return Bark("random:demo", device="cpu", dtype="float32")
 
 
 def test_one_piece_is_what_generate_says(bark: Bark):

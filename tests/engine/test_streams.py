@@ -30,7 +30,7 @@ def test_exact_chunks_over_several_fine_windows(bark: Bark) -> None:
 
 
 def test_exact_on_the_torch_engine() -> None:
-    bark = Bark("demo", device="cpu", engine="torch", dtype="float32")
+    bark = Bark("random:demo", device="cpu", engine="torch", dtype="float32")
     options = {"seed": 5, "max_duration_s": 0.6, "min_eos_p": None}
     expected = bark.generate("Hello there.", **options)
     samples = np.concatenate(list(bark.stream("Hello there.", **options)))

@@ -227,9 +227,9 @@ def test_large_in_bfloat16_fits_in_3_gb_with_all_stages() -> None:
 
 
 def test_offloading_keeps_working(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = Bark("demo", device="cuda").generate("Hello.", seed=1, max_duration_s=1.0)
+    expected = Bark("random:demo", device="cuda").generate("Hello.", seed=1, max_duration_s=1.0)
     monkeypatch.setenv("SUNO_OFFLOAD_CPU", "true")
-    bark = Bark("demo", device="cuda")
+    bark = Bark("random:demo", device="cuda")
     for _ in range(2):
         generation = bark.generate("Hello.", seed=1, max_duration_s=1.0)
         np.testing.assert_array_equal(generation.fine, expected.fine)
@@ -238,7 +238,7 @@ def test_offloading_keeps_working(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("dtype", ["auto", "float32", "float16", "bfloat16", "int8"])
 def test_the_whole_pipeline_speaks(dtype: str) -> None:
-    bark = Bark("demo", device="cuda", dtype=dtype)
+    bark = Bark("random:demo", device="cuda", dtype=dtype)
     first = bark.generate("Hello, this is a test.", seed=3)
     second = bark.generate("Hello, this is a test.", seed=3)
     np.testing.assert_array_equal(first.audio, second.audio)
@@ -249,7 +249,7 @@ def test_the_whole_pipeline_speaks(dtype: str) -> None:
 def test_greedy_speech_in_float32_is_that_of_the_torch_engine() -> None:
     greedy = {"text_temp": 0, "waveform_temp": 0, "fine_temp": 0, "max_duration_s": 2.0}
     ours, theirs = (
-        Bark("demo", device="cuda", dtype="float32", engine=engine).generate("Hello.", **greedy)
+        Bark("random:demo", device="cuda", dtype="float32", engine=engine).generate("Hello.", **greedy)
         for engine in ("cuda", "torch")
     )
     for name in ("semantic", "coarse", "fine"):
@@ -259,7 +259,7 @@ def test_greedy_speech_in_float32_is_that_of_the_torch_engine() -> None:
 
 def test_a_device_that_does_not_exist_is_refused_before_anything_is_loaded() -> None:
     with pytest.raises(ValueError, match="cuda:99.*sees"):
-        Bark("demo", device="cuda:99")
+        Bark("random:demo", device="cuda:99")
 
 
 def test_mixed_requests_by_graph_equal_those_without() -> None:

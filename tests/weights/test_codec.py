@@ -111,10 +111,10 @@ def test_codec_of_an_encodec_folder(kind: str, tmp_path: Path) -> None:
 def test_the_named_codec_wins_over_the_models_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_hf(tmp_path / "model")
     monkeypatch.setenv("BARKFAST_CODEC", str(folder))
-    assert open_model("demo").codec().config == CODEC
+    assert open_model("random:nano").codec().config == CODEC
     monkeypatch.delenv("BARKFAST_CODEC")
-    assert open_model("demo", codec=str(folder)).codec().config == CODEC
-    assert open_model("demo").codec().config.n_filters == 16
+    assert open_model("random:nano", codec=str(folder)).codec().config == CODEC
+    assert open_model("random:nano").codec().config.n_filters == 4
 
 
 def test_fold_weight_norm_against_torch() -> None:

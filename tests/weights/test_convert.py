@@ -50,8 +50,8 @@ def test_round_trip(dtype: str, stored: torch.dtype, source: Path, tmp_path: Pat
 
 
 def test_layout_and_demo_survive(tmp_path: Path) -> None:
-    out = convert("demo", tmp_path / "out", "float32")
-    before, after = open_model("demo"), open_model(out)
+    out = convert("random:demo", tmp_path / "out", "float32")
+    before, after = open_model("random:demo"), open_model(out)
     assert after.layout == before.layout
     for stage in STAGES:
         assert same_tensors(after.stage(stage).tensors, before.stage(stage).tensors)
@@ -152,13 +152,13 @@ def test_missing_tokenizer_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixt
 def test_refuses_what_is_not_its_own(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    convert("demo", out)
+    convert("random:demo", out)
     before = (out / "model.safetensors").read_bytes()
     with pytest.raises(InputError, match="earlier conversion; use force"):
-        convert("demo", out, "float32")
+        convert("random:demo", out, "float32")
     assert (out / "model.safetensors").read_bytes() == before
     (out / "my-notes.txt").write_text("gone with the folder it was put into")
-    convert("demo", out, "float32", force=True)
+    convert("random:demo", out, "float32", force=True)
     assert (out / "model.safetensors").stat().st_size > len(before)
 
     precious = tmp_path / "precious"
@@ -166,9 +166,9 @@ def test_refuses_what_is_not_its_own(tmp_path: Path) -> None:
     (precious / "thesis.tex").write_text("years of work")
     for force in (False, True):
         with pytest.raises(InputError, match="not an earlier conversion"):
-            convert("demo", precious, force=force)
+            convert("random:demo", precious, force=force)
     with pytest.raises(InputError, match="a file of that name exists"):
-        convert("demo", precious / "thesis.tex", force=True)
+        convert("random:demo", precious / "thesis.tex", force=True)
     assert (precious / "thesis.tex").read_text() == "years of work"
     assert sorted(os.listdir(tmp_path)) == ["out", "precious"]
 
@@ -177,7 +177,7 @@ def test_refuses_what_is_not_its_own(tmp_path: Path) -> None:
 def test_interrupted_leaves_nothing_and_loses_nothing(
     error: type[BaseException] | BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    convert("demo", tmp_path / "out")
+    convert("random:demo", tmp_path / "out")
     before = (tmp_path / "out" / "model.safetensors").read_bytes()
 
     def fail(*args: object) -> bool:
@@ -187,7 +187,7 @@ def test_interrupted_leaves_nothing_and_loses_nothing(
     monkeypatch.setattr(module, "copy_voices", fail)
     for name in ("out", "new"):
         with pytest.raises(type(error) if isinstance(error, BaseException) else error):
-            convert("demo", tmp_path / name, "float32", force=True)
+            convert("random:demo", tmp_path / name, "float32", force=True)
     assert os.listdir(tmp_path) == ["out"]
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == before
 
@@ -198,9 +198,9 @@ def test_unwritable_place_is_noticed_before_the_work(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(module, "open_model", never)
     with pytest.raises(InputError, match="not an existing folder"):
-        convert("demo", tmp_path / "no" / "such" / "out")
+        convert("random:demo", tmp_path / "no" / "such" / "out")
     with pytest.raises(InputError, match="unknown dtype 'int8'; expected one of bfloat16"):
-        convert("demo", tmp_path / "out", "int8")
+        convert("random:demo", tmp_path / "out", "int8")
 
     def refuse(self: Path, *args: object, **kwargs: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -208,12 +208,12 @@ def test_unwritable_place_is_noticed_before_the_work(tmp_path: Path, monkeypatch
     # Permissions do not bind the superuser, as whom tests often run.
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(InputError, match="Permission denied"):
-        convert("demo", tmp_path / "out")
+        convert("random:demo", tmp_path / "out")
 
 
 def test_source_may_not_be_its_own_target(tmp_path: Path) -> None:
     """Mapped files are read until the end, so the old folder is kept until the new one is whole."""
-    out = convert("demo", tmp_path / "out", "float32")
+    out = convert("random:demo", tmp_path / "out", "float32")
     convert(out, out, "bf16", force=True)
     assert open_model(out).stage("text").tensors["lm_head.weight"].dtype == torch.bfloat16
     assert os.listdir(tmp_path) == ["out"]

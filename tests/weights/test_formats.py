@@ -57,7 +57,7 @@ def test_optimizer_state_is_not_read(tmp_path: Path) -> None:
 import re, sys
 from barkfast.weights import open_model
 peak = lambda: int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1])
-open_model("demo")
+open_model("random:demo")
 before = peak()
 tensors = open_model(sys.argv[1]).stage("fine").tensors
 print(peak() - before)

@@ -81,13 +81,13 @@ def test_incomplete_folder_names_the_stage(tmp_path: Path) -> None:
 
 def test_unknown_stage(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'semantic'; expected one of text, coarse, fine"):
-        open_model("demo").stage("semantic")
+        open_model("random:demo").stage("semantic")
 
 
 def test_model_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BARKFAST_MODEL", str(write_suno(tmp_path)))
     assert open_model().name == str(tmp_path)
-    assert open_model("demo").name == "demo"
+    assert open_model("random:demo").name == "random:demo"
     monkeypatch.setenv("BARKFAST_MODEL", "random:nano")
     assert open_model().name == "random:nano"
 
@@ -136,7 +136,7 @@ def test_offline_with_nothing_cached_names_every_place(tmp_path: Path) -> None:
     message = str(caught.value)
     for part in (
         *("BARKFAST_MODEL", "text_2.pt, coarse_2.pt, fine_2.pt", str(tmp_path / "cache" / "suno" / "bark_v0")),
-        *("suno/bark", str(tmp_path / "hf"), "HF_HUB_OFFLINE", "hf download suno/bark", "demo"),
+        *("suno/bark", str(tmp_path / "hf"), "HF_HUB_OFFLINE", "hf download suno/bark", "model 'demo'"),
     ):
         assert part in message, part
     with pytest.raises(MissingFileError, match="hf download someone/voice"):
@@ -153,7 +153,7 @@ def test_offline_in_a_fresh_process(tmp_path: Path) -> None:
 
 
 def test_unreachable_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """huggingface_hub retries for 20 s; every further file must fail at once."""
+    """Every further file must fail at once."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     calls = []
@@ -169,6 +169,30 @@ def test_unreachable_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
             fetch_from_hub("suno/bark", "config.json")
     assert fetch_from_hub("suno/bark", "other.json", optional=True) is None
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_silent_hub_is_given_up_after_one_question(answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """huggingface_hub by itself repeats the question: that takes 20 s without a network, or minutes."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    calls = []
+
+    def ask(url: str, **options: Any) -> None:
+        calls.append(options["timeout"])
+        raise HfHubHTTPError("404", response=mock.MagicMock()) if answers else TimeoutError("timed out")
+
+    monkeypatch.setattr(hub, "_answered", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", ask)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *args, **kwargs: "found")
+    for _ in range(2):
+        if answers:
+            assert fetch_from_hub("suno/bark", "config.json") == Path("found")
+        else:
+            with pytest.raises(MissingFileError, match="timed out"):
+                fetch_from_hub("suno/bark", "config.json")
+    assert len(calls) == 1 and calls[0] <= 10
 
 
 def test_repository_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,24 @@
+"""Which model a command speaks with where none is named."""
+
+import os
+import sys
+
+from barkfast.errors import MissingFileError
+
+
+def choose_model(named: str | None, small: bool) -> str | None:
+    """The model that was named, or the default one; the demo voice, with a line that says so, where that is missing."""
+    if named is not None or os.environ.get("BARKFAST_MODEL"):
+        return named
+    from barkfast.weights import open_model
+
+    try:
+        open_model(small=small)
+    except MissingFileError as error:
+        print(
+            f"barkfast: speaking with the built-in demo voice (--model demo), for {error.__cause__ or error}. Get the "
+            "real model with a network by `hf download suno/bark --exclude '*.pt'`, or name one with --model",
+            file=sys.stderr,
+        )
+        return "demo"
+    return None

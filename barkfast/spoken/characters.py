@@ -1,0 +1,42 @@
+"""The characters of any text as those that English is written with, as far as one can stand for another."""
+
+import unicodedata
+
+# Letters of the Latin script that are no letter with a mark, and what stands for them.
+_LETTERS = {
+    **{"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ħ": "h", "ı": "i", "ŋ": "ng", "ŧ": "t"},
+    **{"ð": "th", "þ": "th", "ẞ": "SS", "Æ": "AE", "Œ": "OE", "Ø": "O", "Ł": "L", "Đ": "D", "Ħ": "H", "Ŋ": "NG"},
+    **{"Ŧ": "T", "Ð": "TH", "Þ": "TH", "ə": "e", "Ə": "E"},
+}
+_MARKS = {
+    **dict.fromkeys("‘’‚‛ʼʻ′`´", "'"),
+    **dict.fromkeys('“”„‟«»‹›″"', " "),
+    **dict.fromkeys("‐‑−﹣－", "-"),
+    **dict.fromkeys("–—―‒⸺", " – "),
+    **{"²": " squared ", "³": " cubed ", "№": " number ", "×": " times ", "÷": " divided by ", "±": " plus or minus "},
+    **{"⁄": "/", "。": ". ", "、": ", ", "¿": "", "¡": "", "™": "", "®": "", "©": "", "µ": "micro"},
+}
+_TABLE = str.maketrans(_LETTERS | _MARKS)
+
+
+def _simplify(character: str) -> str:
+    """One character beyond ASCII and the tables above: without its accents, or what it is made up of."""
+    if character.isdecimal():
+        return str(unicodedata.decimal(character))
+    parts = unicodedata.normalize("NFKD", character)
+    # A fraction such as one half stays apart from the digits before it.
+    space = " " if "⁄" in parts else ""
+    return space + "".join(part for part in parts if not unicodedata.combining(part)).translate(_TABLE)
+
+
+def simplify(text: str) -> str:
+    """A text in ASCII as far as it can be; what cannot stays as it is. A dash between words is ` – `."""
+    # Put together first, so that a letter and its accent are one.
+    text = unicodedata.normalize("NFC", text).translate(_TABLE)
+    return text if text.isascii() else "".join(c if c.isascii() or c == "–" else _simplify(c) for c in text)
+
+
+def find_foreign(text: str) -> list[str]:
+    """The letters of a text that English does not have, each once."""
+    letters = (c for c in unicodedata.normalize("NFC", text) if c.isalpha() and not c.isascii())
+    return list(dict.fromkeys(letters))

@@ -1,0 +1,97 @@
+"""Every engine and dtype on the demo voice: its greedy tokens beside float32's, and what it says left to itself.
+
+Random weights show that an engine computes the same network; a trained one shows whether rounding is heard.
+"""
+
+import numpy as np
+import pytest
+
+from barkfast import Bark
+from barkfast.bench.compare import count_equal
+from barkfast.bench.walk import build_network, greedy_coarse, greedy_semantic, walk
+from barkfast.config import Sampling
+from barkfast.native import native_status
+from barkfast.runtime.select import Placement
+from barkfast.text import load_tokenizer
+from barkfast.weights import open_model
+
+from .conftest import Spoken
+from .model import needs_model, phone_error_rate, read_back
+
+pytestmark = needs_model
+
+needs_native = pytest.mark.skipif(not native_status()[0], reason="the native module was not built")
+# engine, dtype; least share of led greedy tokens equal to float32's, most that the phone error rate may grow.
+PLACES = [
+    pytest.param("torch", "bfloat16", 0.95, 0.05, id="torch-bfloat16"),
+    pytest.param("cpu", "float32", 0.995, 0.01, id="cpu-float32", marks=needs_native),
+    pytest.param("cpu", "bfloat16", 0.95, 0.05, id="cpu-bfloat16", marks=needs_native),
+    pytest.param("cpu", "int8", 0.95, 0.05, id="cpu-int8", marks=needs_native),
+    pytest.param("cpu", "int4", 0.80, 0.15, id="cpu-int4", marks=needs_native),
+]
+N_LED, N_FREE = 3, 8
+
+
+def place_of(engine: str, dtype: str) -> Placement:
+    return Placement(engine, "cpu", "cpu", dtype, 1)
+
+
+@pytest.fixture(scope="module")
+def judge(spoken: list[Spoken]) -> dict[str, list]:
+    """Greedy jobs of two stages and what the torch engine chooses in float32."""
+    checkpoint, place = open_model("demo"), place_of("torch", "float32")
+    tokenizer, layout = load_tokenizer(checkpoint), checkpoint.layout
+    texts = [np.array(tokenizer.encode(one.text), np.int32) for one in spoken[:N_LED]]
+    jobs = {
+        "semantic": [greedy_semantic(layout, ids, None, 80) for ids in texts],
+        "coarse": [greedy_coarse(layout, one.generation.semantic, None, 60) for one in spoken[:N_LED]],
+    }
+    networks = {stage: build_network(checkpoint, stage, place) for stage in jobs}
+    return {stage: [(job, walk(networks[stage], job).tokens) for job in jobs[stage]] for stage in jobs}
+
+
+@pytest.fixture(scope="module")
+def plain_rate(spoken: list[Spoken]) -> float:
+    """The phone error rate of the torch engine in float32."""
+    return rate_of("torch", "float32", spoken)
+
+
+def rate_of(engine: str, dtype: str, spoken: list[Spoken]) -> float:
+    bark, some = Bark("demo", device="cpu", engine=engine, dtype=dtype), spoken[:N_FREE]
+    said = [bark.generate_semantic(one.text, sampling=Sampling(0.7), seed=i) for i, one in enumerate(some)]
+    return phone_error_rate([read_back(tokens) for tokens in said], [one.phones for one in some])
+
+
+@pytest.mark.parametrize(("engine", "dtype", "share", "more"), PLACES)
+def test_tokens_and_phones_hold_against_float32(
+    engine: str,
+    dtype: str,
+    share: float,
+    more: float,
+    judge: dict[str, list],
+    plain_rate: float,
+    spoken: list[Spoken],
+    texts: list[str],
+) -> None:
+    checkpoint, line = open_model("demo"), []
+    for stage, walked in judge.items():
+        network = build_network(checkpoint, stage, place_of(engine, dtype))
+        pairs = [(path, walk(network, job, path).tokens) for job, path in walked]
+        equal, total = sum(count_equal(*pair) for pair in pairs), sum(len(path) for path, _ in pairs)
+        line.append(f"{stage} {equal / total:.3f} of {total} greedy tokens")
+        assert equal >= share * total, line
+    rate = rate_of(engine, dtype, spoken)
+    texts.append(
+        f"demo voice, {engine} {dtype}: {', '.join(line)}; phone errors {rate:.3f}, float32's {plain_rate:.3f}"
+    )
+    assert rate <= plain_rate + more
+
+
+def test_the_cuda_engine_chooses_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton", reason="Triton is not installed")
+    greedy = {"sampling": Sampling(0), "max_duration_s": 0.06}
+    ours, theirs = (
+        Bark("demo", device="cpu", engine=engine, dtype="float32").generate_semantic("Yes.", **greedy)
+        for engine in ("cuda", "torch")
+    )
+    np.testing.assert_array_equal(ours, theirs)

@@ -1,0 +1,49 @@
+"""What the demo voice says of sentences it never saw; `--full` for 200 of them. Phones are read from its units."""
+
+import numpy as np
+
+from barkfast import Bark
+
+from .conftest import Spoken
+from .model import needs_model, phone_error_rate, read_back
+
+pytestmark = needs_model
+
+# Of the few sentences of a usual run, and of all.
+FEW, FULL = 0.25, 0.12
+# Seconds for a phone: fewer is a dead clip, more one that ran on.
+SHORTEST, LONGEST = 0.03, 0.3
+
+
+def test_it_says_the_phones_of_the_sentence(spoken: list[Spoken], texts: list[str]) -> None:
+    rate = phone_error_rate([read_back(one.generation.semantic) for one in spoken], [one.phones for one in spoken])
+    texts.append(f"demo voice: phone error rate {rate:.3f} over {len(spoken)} sentences it never saw")
+    assert rate <= (FULL if len(spoken) >= 100 else FEW)
+
+
+def test_it_ends_by_itself(spoken: list[Spoken], bark: Bark) -> None:
+    cut = [one.text for one in spoken if len(one.generation.semantic) >= bark.layout.semantic.max_steps]
+    assert len(cut) <= 0.01 * len(spoken), cut
+
+
+def test_every_clip_can_be_listened_to(spoken: list[Spoken]) -> None:
+    for one in spoken:
+        audio = one.generation.audio
+        assert np.isfinite(audio).all() and np.abs(audio).max() <= 1, one.text
+        assert np.sqrt(np.mean(audio**2)) > 0.01, f"{one.text!r} is silent"
+        assert SHORTEST < one.generation.duration / len(one.phones) < LONGEST, one.text
+
+
+def test_each_voice_speaks(bark: Bark, spoken: list[Spoken]) -> None:
+    for voice in ("calm", "plain", "lively"):
+        said = [bark.generate(one.text, voice, seed=number) for number, one in enumerate(spoken[:8])]
+        rate = phone_error_rate([read_back(one.semantic) for one in said], [one.phones for one in spoken[:8]])
+        assert rate <= FEW, voice
+
+
+def test_the_sentence_of_make_demo_is_whole(bark: Bark) -> None:
+    speech = bark.generate(
+        "Hello! I am bark fast, and every step of speaking this sentence ran on your own machine.", seed=0
+    )
+    assert 3 < speech.duration < 9
+    assert 40 < len(read_back(speech.semantic)) < 80

@@ -1,0 +1,52 @@
+"""The demo voice as it comes, and at length."""
+
+import numpy as np
+import pytest
+
+from barkfast import Bark
+from barkfast.bench.compare import log_mel_distance
+
+from .model import needs_model
+
+pytestmark = needs_model
+
+TEXT = "hello, my name is bark. the weather is nice today, and the train leaves in ten minutes."
+LONG_TEXT = (
+    "Once upon a time there was a small machine that wanted to speak. Every morning it listened to the rain, and every "
+    "evening it counted from one to ten. One day a teacher came by, opened the door, and said good morning. The "
+    "machine was very happy, and answered in a clear voice. After that they talked every day."
+)
+# Decibels between the exact stream and the low-latency one, whose fine codes differ.
+FARTHEST_DB = 6.0
+
+
+def test_an_exact_stream_is_the_clip(bark: Bark) -> None:
+    clip = bark.generate(TEXT, seed=3).audio
+    streamed = np.concatenate(list(bark.stream(TEXT, seed=3)))
+    np.testing.assert_array_equal(streamed, clip)
+
+
+def test_low_latency_sounds_nearly_the_same(bark: Bark, texts: list[str]) -> None:
+    clip = bark.generate(TEXT, seed=3).audio
+    streamed = np.concatenate(list(bark.stream(TEXT, seed=3, mode="low_latency")))
+    n = min(len(clip), len(streamed))
+    assert abs(len(clip) - len(streamed)) <= 0.02 * len(clip)
+    distance = log_mel_distance(clip[:n], streamed[:n], bark.sample_rate)
+    texts.append(f"demo voice: low-latency stream {distance:.2f} dB of log-mel from the exact one")
+    assert distance < FARTHEST_DB
+
+
+def test_long_text_keeps_its_voice(bark: Bark) -> None:
+    features = pytest.importorskip("tools.demo_voice.features", reason="needs scipy (the extra `reference`)")
+    pieces: list = []
+    # In pieces of a sentence or two, so that there are seams to hear.
+    sound = np.concatenate(list(bark.generate_long(LONG_TEXT, seed=0, seconds=5.0, on_piece=pieces.append)))
+    seconds = len(sound) / bark.sample_rate
+    assert seconds > 15 and len(pieces) >= 3
+    pitch = features.measure_pitch(sound, np.arange(0.0, seconds, 0.02))
+    stretches = [stretch[~np.isnan(stretch)] for stretch in np.array_split(pitch, 6)]
+    medians = [float(np.median(stretch)) for stretch in stretches]
+    assert min(map(len, stretches)) > 20, "a stretch has hardly a voice in it"
+    assert max(medians) < 1.35 * min(medians), medians
+    colours = [frames.mean(0) for frames in np.array_split(features.log_mel(sound), 6)]
+    assert max(np.abs(a - b).mean() for a, b in zip(colours, colours[1:], strict=False)) < 1.0
