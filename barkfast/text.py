@@ -136,6 +136,14 @@ class Tokenizer:
 
             check_english(text)
 
+    def leaves_out(self, text: str) -> bool:
+        """Whether nothing of a text is said, though there is nothing wrong with it: signs, or `[laughs]`."""
+        if not self._spells_out:
+            return False
+        from barkfast.spoken import is_silent
+
+        return is_silent(text)
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids, as far as tokens keep it."""
         return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False)

@@ -16,7 +16,7 @@ def choose_model(named: str | None, small: bool) -> str | None:
         open_model(small=small)
     except MissingFileError as error:
         print(
-            f"barkfast: speaking with the built-in demo voice (--model demo), for {error.__cause__ or error}. Get the "
+            f"barkfast: speaking with the built-in demo voice (--model demo): {error.__cause__ or error}. Get the "
             "real model with a network by `hf download suno/bark --exclude '*.pt'`, or name one with --model",
             file=sys.stderr,
         )

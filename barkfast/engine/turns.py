@@ -154,7 +154,7 @@ def split_text(
     """The text in chunks that fit the model."""
     semantic = bark.layout.semantic
     tokenizer = bark.parts.load("text")["tokenizer"]
-    return split_chunks(
+    chunks = split_chunks(
         text,
         language,
         seconds=seconds or _WELL * semantic.max_steps / semantic.rate_hz,
@@ -162,6 +162,8 @@ def split_text(
         max_tokens=semantic.n_slots,
         each_sentence=each_sentence,
     )
+    for chunk in chunks:
+        yield replace(chunk, silent=tokenizer.leaves_out(chunk.text))
 
 
 def check_sentences(text: Any, language: str | None, seed: Any) -> None:

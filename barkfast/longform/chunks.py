@@ -41,15 +41,17 @@ class Chunk:
     Args:
         text: with its whitespace normalized.
         ending: what ends with it; only a sentence that had to be cut makes chunks that end in "word" or "clause".
+        silent: the model leaves all of it out.
     """
 
     text: str
     ending: Ending = "paragraph"
+    silent: bool = False
 
     @property
     def speakable(self) -> bool:
         """Whether there is anything to pronounce in it: a letter, a digit, a tag such as [laughs], or a note."""
-        return any(character.isalnum() or character in "[♪♫" for character in self.text)
+        return not self.silent and any(character.isalnum() or character in "[♪♫" for character in self.text)
 
 
 def glue(first: str, second: str) -> str:

@@ -30,6 +30,11 @@ def spell_out(text: str) -> str:
     return text
 
 
+def is_silent(text: str) -> bool:
+    """Whether a text is made up of what is left out: signs, and Bark's marks such as `[laughs]`."""
+    return not spell_out(text) and not find_foreign(text)
+
+
 def check_english(text: str) -> None:
     """Warn of letters that English does not have, once for each.
 

@@ -86,6 +86,14 @@ def test_what_it_cannot_say_well_still_gives_sound(bark: Bark, text: str) -> Non
     assert np.isfinite(speech.audio).all() and np.abs(speech.audio).max() > 0.01
 
 
+def test_pieces_in_which_nothing_is_said_are_left_out(bark: Bark) -> None:
+    text = "Hello there. [laughs] ♪ ♪ And I like pizza. 😀"
+    assert len(np.concatenate(list(bark.generate_long(text, **SHORT))))
+    assert len(np.concatenate(list(bark.stream(text, **SHORT))))
+    with pytest.raises(InputError, match=r"piece 2 of the text \('Привет\.'\).*speaks English"):
+        list(bark.stream("Hello there. Привет.", **SHORT))
+
+
 def test_a_long_text_counts_what_is_said(bark: Bark) -> None:
     pieces: list = []
     text = "The number is 123,456,789. " * 8

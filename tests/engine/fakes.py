@@ -71,7 +71,7 @@ class FakeBark:
         self.most = 0
         self.schedulers: list[FakeScheduler] = []
         self.open = 0
-        tokenizer = SimpleNamespace(encode=lambda text: text.split())
+        tokenizer = SimpleNamespace(encode=lambda text: text.split(), leaves_out=lambda text: False)
         self.parts = SimpleNamespace(load=lambda part: {"tokenizer": tokenizer})
 
     @property

@@ -36,6 +36,9 @@ class Tokenizer:
     def check(self, text: str) -> None:
         """Any text will do."""
 
+    def leaves_out(self, text: str) -> bool:
+        return False
+
     def encode(self, text: str) -> list[int]:
         return [ord(character) for character in text]
 

@@ -121,4 +121,4 @@ class ScriptedBark:
         return self.asked[-1]
 
     def load(self, part: str) -> Any:
-        return {"tokenizer": SimpleNamespace(encode=str.split)}
+        return {"tokenizer": SimpleNamespace(encode=str.split, leaves_out=lambda text: False)}
