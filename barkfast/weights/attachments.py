@@ -1,4 +1,4 @@
-"""What travels with a converted model besides its weights: tokenizer files and voices."""
+"""What travels with a converted model besides its weights: tokenizer files, voices and notices."""
 
 import json
 import logging
@@ -17,6 +17,7 @@ from barkfast.weights.hub import fetch_from_hub, fetch_many_from_hub
 logger = logging.getLogger(__name__)
 
 TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+NOTICES = ("LICENSE", "NOTICE")
 BERT_REPO = "bert-base-multilingual-cased"
 
 INDEX = "speaker_embeddings_path.json"
@@ -36,6 +37,13 @@ def copy_tokenizer(checkpoint: Checkpoint, target: Path) -> bool:
         content = {"tokenizer_class": "BertTokenizer", "do_lower_case": False}
         settings.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return True
+
+
+def copy_notices(checkpoint: Checkpoint, target: Path) -> None:
+    """Copy what a model's folder says of its licence."""
+    for name in NOTICES:
+        if checkpoint.folder is not None and (checkpoint.folder / name).is_file():
+            shutil.copyfile(checkpoint.folder / name, target / name)
 
 
 def copy_voices(checkpoint: Checkpoint, target: Path, folder: Path | None = None) -> int:

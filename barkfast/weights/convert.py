@@ -15,7 +15,7 @@ import torch
 from barkfast.config import DTYPE_ALIASES
 from barkfast.errors import InputError
 from barkfast.weights import huggingface
-from barkfast.weights.attachments import copy_tokenizer, copy_voices
+from barkfast.weights.attachments import copy_notices, copy_tokenizer, copy_voices
 from barkfast.weights.checkpoint import STAGES, Checkpoint, CodecWeights, StageWeights
 from barkfast.weights.codec import BARK_PREFIX, split_weight_norm
 from barkfast.weights.codec import write_config as write_codec_config
@@ -71,6 +71,7 @@ def convert(
     with _building(target) as folder:
         checkpoint = open_model(src, small=small, codec=codec)
         _write_model(checkpoint, folder, stored)
+        copy_notices(checkpoint, folder)
         if tokenizer and not copy_tokenizer(checkpoint, folder):
             logger.warning("no tokenizer found for %s: to read text, set BARKFAST_TOKENIZER", checkpoint.name)
         if voices is not False:

@@ -44,7 +44,7 @@ def open_random(name: str) -> Checkpoint:
     def read_stage(stage: str) -> StageWeights:
         config = networks[stage]
         tensors = MadeTensors(gpt_shapes(config), lambda: make_gpt(config, _generator(seed, stage)))
-        content = f"recipe {RECIPE}, torch {torch.__version__}, seed {seed}, {stage}"
+        content = f"recipe {RECIPE}, torch {torch.__version__}, {size}, seed {seed}, {stage}"
         return StageWeights(config, tensors, lambda: content)
 
     def read_codec() -> CodecWeights:

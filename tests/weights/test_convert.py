@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from barkfast.errors import CheckpointError, InputError
-from barkfast.weights import STAGES, open_model
+from barkfast.weights import STAGES, demo, open_model
 from barkfast.weights import convert as module
 from barkfast.weights.convert import convert
 
@@ -56,6 +56,8 @@ def test_layout_and_demo_survive(tmp_path: Path) -> None:
     for stage in STAGES:
         assert same_tensors(after.stage(stage).tensors, before.stage(stage).tensors)
     assert (out / "vocab.txt").read_text(encoding="utf-8").startswith("[PAD]\n[UNK]\n")
+    for name in ("NOTICE", "tokenizer_config.json"):
+        assert (out / name).read_bytes() == (demo.FOLDER / name).read_bytes()
 
 
 @needs_transformers
