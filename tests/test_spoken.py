@@ -45,7 +45,7 @@ SPELLED = {
     "2024-03-15 or 3/15/2024": "march fifteenth, twenty twenty four or march fifteenth, twenty twenty four",
     "I may 5 times": "i may five times",
     "7:05, 12:00 and 14:30": "seven oh five, twelve o'clock and fourteen thirty",
-    "9am to 5 p.m.": "nine a m to five p m",
+    "9am to 5 p.m.": "nine a m to five p m.",
     "7:30 PM sharp": "seven thirty p m sharp",
     # Money and measures.
     "$1, $3.50, $0.99": "one dollar, three dollars and fifty cents, ninety nine cents",
@@ -57,8 +57,8 @@ SPELLED = {
     "8 GB at 2.4 GHz": "eight gigabytes at two point four gigahertz",
     # Abbreviations.
     "Mr. Smith, Mrs Jones and Dr. X": "mister smith, missus jones and doctor x",
-    "St. Louis, Main St. and 5th St.": "saint louis, main street and fifth street",
-    "e.g. this, i.e. that, etc.": "for example this, that is that, et cetera",
+    "St. Louis, Main St. and 5th St.": "saint louis, main street and fifth street.",
+    "e.g. this, i.e. that, etc.": "for example this, that is that, et cetera.",
     "cats vs. dogs": "cats versus dogs",
     "the U.S., the UK and NATO": "the u s, the u k and nato",
     "TV, GPUs, OK": "t v, g p u's, okay",

@@ -52,7 +52,9 @@ def check_english(text: str) -> None:
 
 
 def _spell_once(text: str) -> str:
-    text = apply_rules(simplify(text)).lower()
+    # The full stop of an abbreviation may end the sentence too.
+    stop = "." if text.rstrip().endswith(".") else ""
+    text = apply_rules(simplify(text)).lower() + stop
     text = re.sub(r"[^a-z',.?!]+", " ", text)
     # Quotes are not said; what is within a word is.
     text = re.sub(r"(?<![a-z])'|'(?![a-z])", "", text)
