@@ -8,7 +8,7 @@ import numpy as np
 from .features import UNIT_RATE
 from .layout import PUNCTUATION, TOKEN_IDS, tokenize
 from .units import Segment, encode_units, read_phones, unit_times
-from .work import Work
+from .work import Work, replacing
 
 NO_GUIDE = -1.0
 _MARKS = {TOKEN_IDS[mark] for mark in PUNCTUATION if mark != "'"}
@@ -33,10 +33,11 @@ class Utterances:
 
 
 def save_utterances(work: Work, split: str, name: str, items: list[np.ndarray]) -> None:
-    """Write one flat array and where its items start."""
-    folder = work.path(f"data/{split}/x").parent
-    np.save(folder / f"{name}.npy", np.concatenate(items))
-    np.save(folder / f"{name}_starts.npy", np.concatenate([[0], np.cumsum([len(item) for item in items])]))
+    """Write one flat array and where its items start; a reader of the old ones keeps them."""
+    starts = np.concatenate([[0], np.cumsum([len(item) for item in items])])
+    for file, array in ((name, np.concatenate(items)), (f"{name}_starts", starts)):
+        with replacing(work.path(f"data/{split}/{file}.npy")) as partial, open(partial, "wb") as opened:
+            np.save(opened, array)
 
 
 def parts(work: Work, split: str) -> list[tuple[Path, Path]]:

@@ -20,7 +20,7 @@ from .units import Segment, unit_times
 from .work import Work
 
 PART = 250
-N_TRAIN = 40_000
+N_TRAIN = 36_000
 PAUSE_BEFORE, PAUSE_AFTER = 0.1, 0.2  # seconds of silence that a clip keeps
 # festival's schwas and flaps are few and sound like these.
 SAME_PHONE = {"dx": "d", "hv": "hh", "axr": "er", "el": "l", "em": "m", "en": "n", "ssil": "pau", "h#": "pau"}
