@@ -22,6 +22,14 @@ STAGES = {
     "decoder": "decoder.run",
     "t2s": "t2s.run",
     "t2s_full": "t2s.run_full",
+    "coarse": "coarse.run",
+    "coarse_full": "coarse.run_full",
+    "fine": "fine.run",
+    "fine_full": "fine.run_full",
+    "encoder": "encoder.run",
+    "export": "export.run",
+    "voices": "voices.run",
+    "evaluate": "evaluate.run",
 }
 
 
