@@ -65,7 +65,7 @@ def test_token_ids_are_those_of_berts_tokenizer() -> None:
 
 
 def make_clip() -> tuple[list[Segment], np.ndarray]:
-    names = "pau hh ah l ow pau".split()
+    names = ["pau", "hh", "ah", "l", "ow", "pau"]
     phones = [Segment(0.2 * i, 0.2 * i + 0.2, name) for i, name in enumerate(names)]
     pitch = np.full(len(units.unit_times(1.2)), np.nan)
     pitch[20:30], pitch[30:40], pitch[40:50] = 150, 180, 250

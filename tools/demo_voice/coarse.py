@@ -16,7 +16,7 @@ from barkfast.models.gpt import GPT
 from barkfast.stages.coarse import flatten_codes, max_semantic_history, trim_history
 
 from .dataset import Utterances
-from .layout import CODEBOOK_SIZE, COARSE, LAYOUT
+from .layout import COARSE, CODEBOOK_SIZE, LAYOUT
 from .nets import causal_trunk, embed_positions
 from .train import Plan, Run, batches, initialize, load_trained, make_optimizers
 from .work import Work

@@ -105,6 +105,9 @@ def run(work: Work) -> dict[str, int | str]:
     corpus = make_corpus()
     content = json.dumps(corpus, indent=0)
     work.write_text("corpus.json", content)
-    counts = {f"{split}_{kind}": sum(item["kind"] == kind for item in items)
-              for split, items in corpus.items() for kind in ("wordnet", "template", "words")}
+    counts = {
+        f"{split}_{kind}": sum(item["kind"] == kind for item in items)
+        for split, items in corpus.items()
+        for kind in ("wordnet", "template", "words")
+    }
     return counts | {"sha256": hashlib.sha256(content.encode()).hexdigest()}

@@ -83,8 +83,8 @@ def align(text: str, phones: list[Segment], words: list[Segment], n_units: int) 
         phone, w = phones[k], owner[k]
         if phone.name == "pau":
             # A pause belongs to the mark before it, the first to the first letter.
-            before = [group[-1] for j, group in enumerate(tokens) if spoken[j] and phones[spoken[j][-1]].end <= phone.end]
-            last = float(before[-1]) if before else 0.0
+            said = [j for j, group in enumerate(spoken) if group and phones[group[-1]].end <= phone.end]
+            last = float(tokens[said[-1]][-1]) if said else 0.0
         elif letters[w]:
             done = spoken[w].index(k) + (times[unit] - phone.start) / (phone.end - phone.start)
             last = letters[w][0] + min(1.0, done / len(spoken[w])) * len(letters[w]) - 0.5

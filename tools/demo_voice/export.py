@@ -20,7 +20,7 @@ from barkfast.weights.codec import write_config as write_codec_config
 
 from . import coarse, fine, t2s
 from .encoder import Encoder
-from .layout import CODEC, COARSE, FINE, LAYOUT, T2S, VOCABULARY
+from .layout import COARSE, CODEC, FINE, LAYOUT, T2S, VOCABULARY
 from .train import load_trained
 from .units import TABLE
 from .work import Work

@@ -6,13 +6,14 @@ import string
 from barkfast.config import CoarseLayout, CodecConfig, FineConfig, GPTConfig, Layout, SemanticLayout
 
 from .features import N_MELS
+from .spell import words
 from .units import N_UNITS
 
 PUNCTUATION = "',.?!"
 # A WordPiece vocabulary of single characters, as BERT's tokenizer reads it: special tokens, a letter that begins a
 # word, a letter inside one, marks. Lower case only.
 VOCABULARY = (
-    "[PAD] [UNK] [CLS] [SEP] [MASK]".split()
+    words("[PAD] [UNK] [CLS] [SEP] [MASK]")
     + list(string.ascii_lowercase)
     + [f"##{letter}" for letter in string.ascii_lowercase]
     + list(PUNCTUATION)

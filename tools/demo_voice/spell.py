@@ -1,11 +1,17 @@
 """Numbers, dates, times and money as words, the way the demo voice's text list has them."""
 
-UNITS = (
+
+def words(text: str) -> list[str]:
+    """The words of a line."""
+    return text.split()
+
+
+UNITS = words(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
-).split()
-TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
-MONTHS = "january february march april may june july august september october november december".split()
+)
+TENS = words("zero ten twenty thirty forty fifty sixty seventy eighty ninety")
+MONTHS = words("january february march april may june july august september october november december")
 _ORDINALS = {
     "one": "first",
     "two": "second",
@@ -33,11 +39,8 @@ def spell_number(n: int) -> str:
 def spell_ordinal(n: int) -> str:
     """21 -> `twenty first`."""
     *head, last = spell_number(n).split()
-    if last in _ORDINALS:
-        last = _ORDINALS[last]
-    else:
-        last = f"{last[:-1]}ieth" if last.endswith("y") else f"{last}th"
-    return " ".join([*head, last])
+    regular = f"{last[:-1]}ieth" if last.endswith("y") else f"{last}th"
+    return " ".join([*head, _ORDINALS.get(last, regular)])
 
 
 def spell_year(year: int) -> str:

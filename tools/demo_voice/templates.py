@@ -2,79 +2,89 @@
 
 import random
 
-from .spell import MONTHS, UNITS, spell_digits, spell_number, spell_ordinal, spell_time, spell_year
+from .spell import MONTHS, UNITS, spell_digits, spell_number, spell_ordinal, spell_time, spell_year, words
 
-NAMES = (
+
+def listed(text: str) -> list[str]:
+    """Phrases between bars."""
+    return text.split("|")
+
+
+NAMES = words(
     "alice bob anna peter mary john tom sarah david laura mark emma james robert linda michael susan thomas karen "
     "daniel nancy paul lisa george helen kevin julia brian kate edward ruth jack sophia henry grace frank lucy simon "
     "rachel adam martin olivia william elizabeth richard jennifer charles maria joseph margaret steven claire"
-).split()
-LAST_NAMES = "smith brown miller jones wilson taylor clark lewis walker young king wright baker green hill".split()
-TITLES = "mister miss doctor professor captain".split()
+)
+LAST_NAMES = words("smith brown miller jones wilson taylor clark lewis walker young king wright baker green hill")
+TITLES = words("mister miss doctor professor captain")
 PLACES = (
-    "london paris boston chicago new york|san francisco|berlin|tokyo|rome|texas|california|canada|england|france|"
-    "germany|india|china|australia|the airport|the station|the office|the library|the market|the park|the beach|"
-    "the museum|the hospital|the hotel|the school|the city|the garden|the post office"
-).replace("london paris boston chicago ", "london|paris|boston|chicago|").split("|")
-THINGS = (
+    (
+        "london paris boston chicago new york|san francisco|berlin|tokyo|rome|texas|california|canada|england|france|"
+        "germany|india|china|australia|the airport|the station|the office|the library|the market|the park|the beach|"
+        "the museum|the hospital|the hotel|the school|the city|the garden|the post office"
+    )
+    .replace("london paris boston chicago ", "london|paris|boston|chicago|")
+    .split("|")
+)
+THINGS = listed(
     "the cat|the dog|my friend|the teacher|a small bird|the old man|our neighbor|the computer|this program|the car|"
     "the train|the morning news|a glass of water|the red door|the kitchen|my brother|her sister|the new book|the bus|"
     "the river|the picture|his letter|the music|that story|the machine|the window|your phone|the first page|the sun|"
     "the moon|the baby|the doctor|the game|their house|the answer|the question|the model|the voice|the sound|dinner|"
     "the file|the screen|the network|the message|the report|the meeting|the plane|the road|the bridge|the money|"
     "the coffee|the cake|my bag|the key|the light|the table|the chair|the shop|the street|everybody|nobody|it|she|he"
-).split("|")
-STATES = (
+)
+STATES = listed(
     "is here|is ready|was late|looks good|sounds great|will be fine|is not working|has arrived|came back home|is gone|"
     "is very quiet|can wait|went away|is on the left|is over there|is too small|was very old|is almost done|is open|"
     "is closed|has changed|doesn't matter|isn't here|won't stop|can't be right|should be better|would be nice|is lost|"
     "was really good|is broken again|starts tomorrow|ended yesterday|is much faster now|is right behind you|is clean|"
     "is not far from here|will come soon|must be ready by monday|was not there|has a problem|is easy to use|is free"
-).split("|")
-PRONOUNS = (
+)
+PRONOUNS = listed(
     "i am|you are|he is|she is|it is|we are|they are|i'm|you're|he's|she's|it's|we're|they're|i was|you were|we were"
-).split("|")
-ADJECTIVES = (
+)
+ADJECTIVES = listed(
     "happy|tired|ready|sorry|late|busy|hungry|sure|fine|glad|afraid|very well|at home|on the way|not alone|all right|"
     "almost there|out of time|in the kitchen|at work|good friends|twenty years old|not so sure|really surprised|cold|"
     "warm enough|still here|never bored|always right|a little nervous|quite serious|excited about it|too young|done"
-).split("|")
-ACTIONS = (
+)
+ACTIONS = listed(
     "open the window|close the door|turn on the light|call me back|read the book|write a letter|go home|take a break|"
     "drink some water|play the piano|learn a new language|watch the news|listen to this|start again|wait for me|"
     "make some tea|buy some bread|send the message|find the answer|speak more slowly|help me|come with us|look at that|"
     "save the file|stop the music|try once more|wash the dishes|walk the dog|catch the train|pay the bill|sing a song|"
     "say that again|tell me a story|sit down|stand up|change the subject|check the weather|count to ten|leave early"
-).split("|")
-WEATHER = (
+)
+WEATHER = listed(
     "sunny|cloudy|rainy|windy|foggy|cold|warm|hot|dry|very cold|quite warm|stormy|snowy|partly cloudy|mostly sunny|"
     "clear and cold|wet and windy|cool|humid|bright"
-).split("|")
-DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
-WHEN = (
+)
+DAYS = words("monday tuesday wednesday thursday friday saturday sunday")
+WHEN = listed(
     "today|tomorrow|tonight|this morning|this afternoon|this evening|next week|last night|yesterday|on the weekend|"
     "next year|every day|in the morning|after lunch|before dinner|at night|right now|in a moment|soon|later"
-).split("|")
-QUESTIONS = (
+)
+QUESTIONS = listed(
     "where is|when is|how is|what about|who saw|have you seen|do you know|did you hear about|what is wrong with|"
     "why is it not|can you see|how much is|do you like|who needs|is that really|are you sure about|do you remember"
-).split("|")
-OPENERS = (
+)
+OPENERS = listed(
     "i think|i hope|i know|i guess|maybe|he said that|she told me that|of course|you know that|we believe that|so|"
     "but|and then|because|it seems that|as you can see,|don't worry,|in fact,|at last|well,|sometimes|they say that"
-).split("|")
+)
 CURRENCY = (("dollar", "cent"), ("pound", "penny"), ("euro", "cent"))
-MEASURES = (
+MEASURES = listed(
     "miles|meters|kilometers|minutes|hours|days|weeks|months|years|people|books|percent|degrees|pages|words|seconds|"
     "points|times|feet|inches|pounds|gallons|steps|questions|children|cars|tokens"
-).split("|")
-PHRASES = (
+)
+PHRASES = listed(
     "hello|hello world|hi there|hi|hey|good morning|good evening|good afternoon|good night|thank you|thanks a lot|"
     "thank you very much|welcome|you're welcome|goodbye|bye bye|see you tomorrow|see you later|see you soon|yes|no|"
     "how are you|how do you do|nice to meet you|please wait|this is a test|testing, one two three|okay|yes, please|"
     "no, thanks|excuse me|i'm sorry|i don't know|i don't understand|what did you say|could you repeat that|never mind|"
-    "that's all right|what a surprise|congratulations|happy birthday|merry christmas|happy new year|good luck|take care|"
-    "have a nice day|have a good time|what time is it|where are you going|how old are you|what is your name|"
+    "that's all right|what a surprise|congratulations|happy birthday|merry christmas|happy new year|good luck|"
+    "take care|have a nice day|have a good time|what time is it|where are you going|how old are you|what is your name|"
     "my name is bark|hello, my name is bark|welcome to bark fast|i am a demo voice|this is the demo voice|"
     "this speech was made by a very small model|i am bark fast|every step ran on your own machine|"
     "every step of speaking this sentence ran on your own machine|the model is very small, but it can speak|"
@@ -90,7 +100,7 @@ PHRASES = (
     "can i help you|let me think about it|that sounds like a good idea|it doesn't matter|i can't believe it|"
     "we will see|you never know|i'll be right back|let's go|come on|wait a minute|just a moment|here you are|"
     "there you go|it's up to you|what do you mean|what happened|who are you|why not|how does it work|is it far"
-).split("|")
+)
 
 
 def _plural(n: int, word: str) -> str:
@@ -164,7 +174,9 @@ def draw_sentence(rng: random.Random) -> str:
     if kind == 7:
         return f"{rng.choice(['it costs', 'that makes', 'i paid', 'you owe me', 'the price is'])} {_money(rng)}."
     if kind == 8:
-        return f"{rng.choice(['see you on', 'it starts on', 'the shop is closed on', 'call me on'])} {rng.choice(DAYS)}."
+        return (
+            f"{rng.choice(['see you on', 'it starts on', 'the shop is closed on', 'call me on'])} {rng.choice(DAYS)}."
+        )
     if kind == 9:
         return f"{rng.choice(['in', 'since', 'the year is', 'it happened in'])} {spell_year(rng.randint(1100, 2099))}."
     if kind == 10:

@@ -175,4 +175,3 @@ def initialize(model: nn.Module, n_layer: int) -> None:
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2:
             nn.init.normal_(parameter, std=0.02 / (2 * n_layer) ** 0.5 if name.endswith("c_proj.weight") else 0.02)
-

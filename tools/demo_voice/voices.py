@@ -1,4 +1,4 @@
-"""Stage `voices`: three presets, each a few utterances of the training voice in one manner, as `save_voice` writes them.
+"""Stage `voices`: three presets, a few utterances of the training voice in one manner each, for `save_voice`.
 
 One voice spoke all of the corpus; the presets differ in pitch: what a clip follows, it goes on with.
 """
