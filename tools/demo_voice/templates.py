@@ -17,14 +17,10 @@ NAMES = words(
 )
 LAST_NAMES = words("smith brown miller jones wilson taylor clark lewis walker young king wright baker green hill")
 TITLES = words("mister miss doctor professor captain")
-PLACES = (
-    (
-        "london paris boston chicago new york|san francisco|berlin|tokyo|rome|texas|california|canada|england|france|"
-        "germany|india|china|australia|the airport|the station|the office|the library|the market|the park|the beach|"
-        "the museum|the hospital|the hotel|the school|the city|the garden|the post office"
-    )
-    .replace("london paris boston chicago ", "london|paris|boston|chicago|")
-    .split("|")
+PLACES = listed(
+    "london|paris|boston|chicago|new york|san francisco|berlin|tokyo|rome|texas|california|canada|england|france|"
+    "germany|india|china|australia|the airport|the station|the office|the library|the market|the park|the beach|"
+    "the museum|the hospital|the hotel|the school|the city|the garden|the post office"
 )
 THINGS = listed(
     "the cat|the dog|my friend|the teacher|a small bird|the old man|our neighbor|the computer|this program|the car|"
