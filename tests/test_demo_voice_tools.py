@@ -13,7 +13,7 @@ from barkfast.stages.coarse import CoarseWindows, flatten_codes
 from barkfast.stages.fine import FineWindows
 from barkfast.stages.semantic import semantic_job
 from barkfast.text import Tokenizer
-from tools.demo_voice import coarse, fine, layout, spell, t2s, templates, train, units
+from tools.demo_voice import coarse, fine, generate, layout, spell, t2s, templates, train, units
 from tools.demo_voice.dataset import NO_GUIDE, align
 from tools.demo_voice.units import TABLE, Segment, Unit
 
@@ -136,6 +136,26 @@ def test_training_sees_what_generation_computes() -> None:
             torch.testing.assert_close(logits[:, i], expected, atol=1e-4, rtol=1e-4)
             if token is not None:
                 hidden = model(torch.tensor([[token]]), cache)
+
+
+def test_sampling_in_training_gives_the_engines_greedy_tokens() -> None:
+    torch.manual_seed(1)
+    model = GPT(layout.T2S).eval()
+    train.initialize(model, layout.T2S.n_layer)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(20)
+    ids = np.array([7, 30, 31])
+    batch = t2s.lay_out([(ids, np.zeros(0, int), np.zeros(0))], [np.arange(50)], t2s.N_SLOTS)
+    ((said, _),) = generate.sample_units(model, batch, SEMANTIC.pad_token, 12, 0, torch.Generator())
+    job = semantic_job(ids, layout.LAYOUT, Sampling(), history=np.arange(50))
+    cache = KVCache(layout.T2S, device=torch.device("cpu"), dtype=torch.float32)
+    expected: list[int] = []
+    with torch.no_grad():
+        hidden = model(torch.from_numpy(job.prompt)[None], cache, job.merged)
+        while len(expected) < 12:
+            expected.append(int(model.logits(hidden, 0, SEMANTIC.pad_token + 1).argmax()))
+            hidden = model(torch.tensor([[expected[-1]]]), cache)
+    assert said.tolist() == [token for token in expected if token != SEMANTIC.pad_token]
 
 
 def speech(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
