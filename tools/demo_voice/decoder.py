@@ -13,7 +13,7 @@ from .rvq import decode
 from .train import Plan, Run
 from .work import Work
 
-PLAN = Plan("decoder", steps=20_000, rate=1.5e-3, fall=0.6, log_every=100, test_every=1000)
+PLAN = Plan("decoder", steps=10_000, rate=1.5e-3, fall=0.6, log_every=100, test_every=1000)
 BATCH = 8
 N_FRAMES = 60
 N_BEFORE = 8  # frames at the start of a clip that lack their past: heard by the decoder, not by the loss

@@ -17,7 +17,7 @@ from .train import Plan, Run, batches, initialize, load_trained, make_optimizers
 from .work import Work
 
 # The short layout leaves out text slots that hold only padding: the same positions, a third of the work.
-SHORT = Plan("t2s", steps=8000, rate=2e-3)
+SHORT = Plan("t2s", steps=6000, rate=2e-3)
 FULL = Plan("t2s_full", steps=1500, rate=6e-4, fall=0.8)
 BUDGET = 24 * 110  # semantic units in a batch
 GUIDED_LAYER = 1

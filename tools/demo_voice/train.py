@@ -5,6 +5,7 @@ had not been.
 """
 
 import json
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -91,6 +92,8 @@ class Run:
         sums: dict[str, list[float]] = {}
         facts: dict[str, float] = {}
         saved = started = time.time()
+        stops: list[int] = []
+        signal.signal(signal.SIGTERM, lambda number, _: stops.append(number))
         while self.step < plan.steps:
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
@@ -124,9 +127,11 @@ class Run:
                 log.write(json.dumps(entry) + "\n")
                 log.flush()
                 print(entry, flush=True)
-            if now - saved > SAVE_EVERY_S or done:
+            if now - saved > SAVE_EVERY_S or done or stops:
                 self.save()
                 saved = now
+            if stops and not done:
+                raise SystemExit(f"{plan.name}: told to stop, saved at step {self.step}")
         log.close()
         return facts | {"steps": self.step, "training_seconds": round(self.seconds)}
 
