@@ -17,6 +17,7 @@ PLAN = Plan("decoder", steps=10_000, rate=1.5e-3, fall=0.6, log_every=100, test_
 BATCH = 8
 N_FRAMES = 60
 N_BEFORE = 8  # frames at the start of a clip that lack their past: heard by the decoder, not by the loss
+P_BEGIN = 0.25  # share of batches in which every clip begins with an utterance, and all of it counts
 MIN_CODEBOOKS = 3  # codes of the last ones are left out at random: what the fine stage predicts of them is rough
 WINDOWS = (128, 256, 512, 1024, 2048)
 FLOOR = 1e-2  # of a magnitude: the codes know nothing of what is quieter
@@ -49,10 +50,12 @@ class Clips:
         self.audio = data.arrays["audio"]
         self.n_frames = len(self.audio) // HOP
         self.codes = data.arrays["codes"][: self.n_frames]
+        firsts = data.starts["codes"]
+        self.firsts = firsts[firsts < self.n_frames - 500]
 
-    def draw(self, rng: np.random.Generator, n: int, n_frames: int) -> tuple[Tensor, Tensor]:
-        """(n, frames, codebooks) codes and (n, frames * HOP) samples."""
-        starts = rng.integers(self.n_frames - n_frames, size=n)
+    def draw(self, rng: np.random.Generator, n: int, n_frames: int, begin: bool = False) -> tuple[Tensor, Tensor]:
+        """(n, frames, codebooks) codes and (n, frames * HOP) samples, from anywhere or from where utterances begin."""
+        starts = rng.choice(self.firsts, n) if begin else rng.integers(self.n_frames - n_frames, size=n)
         codes = np.stack([self.codes[s : s + n_frames] for s in starts]).astype(np.int64)
         audio = np.stack([self.audio[s * HOP : (s + n_frames) * HOP] for s in starts])
         return torch.from_numpy(codes), torch.from_numpy(audio.astype(np.float32) / 32767)
@@ -65,16 +68,18 @@ def run(work: Work) -> dict[str, float]:
     decoder, spectra = Decoder(CODEC).to(device), SpectralLoss().to(device)
     train, held_out = Clips(work, "train"), Clips(work, "held_out")
 
-    def distance(clips: Clips, rng: np.random.Generator, n_codebooks: int, n: int) -> Tensor:
-        codes, audio = clips.draw(rng, n, N_FRAMES)
+    def distance(clips: Clips, rng: np.random.Generator, n_codebooks: int, n: int, begin: bool = False) -> Tensor:
+        codes, audio = clips.draw(rng, n, N_FRAMES, begin)
         latent = decode(codes[..., :n_codebooks].to(device), books).transpose(1, 2)
         with torch.autocast(device, dtype=torch.bfloat16):
             made = decoder(latent)
-        return spectra(made[:, 0, N_BEFORE * HOP :].float(), audio[:, N_BEFORE * HOP :].to(device))
+        first = 0 if begin else N_BEFORE * HOP
+        return spectra(made[:, 0, first:].float(), audio[:, first:].to(device))
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([PLAN.seed, step])
-        value = distance(train, rng, int(rng.integers(MIN_CODEBOOKS, N_CODEBOOKS + 1)), BATCH)
+        n_codebooks = int(rng.integers(MIN_CODEBOOKS, N_CODEBOOKS + 1))
+        value = distance(train, rng, n_codebooks, BATCH, begin=rng.random() < P_BEGIN)
         return value, {"loss": value.item()}
 
     def test() -> dict[str, float]:
