@@ -30,8 +30,10 @@ STAGES = {
     "coarse_full": ("coarse.run_full", ("coarse",)),
     "fine": ("fine.run", ("codes",)),
     "fine_full": ("fine.run_full", ("fine",)),
+    "predict": ("predict.run", ("fine_full",)),
+    "decoder_tune": ("decoder_tune.run", ("decoder", "predict")),
     "encoder": ("encoder.run", ("codes",)),
-    "export": ("export.run", ("decoder", "t2s_full", "coarse_full", "fine_full", "encoder")),
+    "export": ("export.run", ("decoder_tune", "t2s_full", "coarse_full", "encoder")),
     "voices": ("voices.run", ("export",)),
     "evaluate": ("evaluate.run", ("voices",)),
 }

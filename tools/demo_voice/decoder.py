@@ -43,13 +43,14 @@ class SpectralLoss(nn.Module):
 
 
 class Clips:
-    """Random stretches of audio and their codes."""
+    """Random stretches of audio and their codes: the true ones, or those that the fine stage predicts."""
 
-    def __init__(self, work: Work, split: str) -> None:
+    def __init__(self, work: Work, split: str, kind: str = "codes") -> None:
         data = Utterances(work.folder / f"data/{split}", "codes", "audio")
         self.audio = data.arrays["audio"]
-        self.n_frames = len(self.audio) // HOP
-        self.codes = data.arrays["codes"][: self.n_frames]
+        codes = data.arrays["codes"] if kind == "codes" else np.load(work.folder / f"data/{split}/{kind}.npy", "r")
+        self.n_frames = min(len(codes), len(self.audio) // HOP)
+        self.codes = codes[: self.n_frames]
         firsts = data.starts["codes"]
         self.firsts = firsts[firsts < self.n_frames - 500]
 

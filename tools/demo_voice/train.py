@@ -63,8 +63,17 @@ def make_optimizers(model: nn.Module, rate: float, device: str) -> list[torch.op
 class Run:
     """A network in training: its optimizers, its step, and its checkpoint `NAME.pt`."""
 
-    def __init__(self, work: Work, plan: Plan, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
+    def __init__(
+        self,
+        work: Work,
+        plan: Plan,
+        model: nn.Module,
+        optimizers: list[torch.optim.Optimizer],
+        clipped: list[nn.Module] | None = None,
+    ) -> None:
+        """`clipped`: the parts whose gradients are each kept to a norm of 1; None for the model as a whole."""
         self.work, self.plan, self.model, self.optimizers = work, plan, model, optimizers
+        self.clipped = clipped or [model]
         self.step, self.seconds = 0, 0.0
         self.path = work.path(f"{plan.name}.pt")
         if self.path.is_file():
@@ -87,7 +96,6 @@ class Run:
     def train(self, loss: Callable[[int], Loss], test: Callable[[], dict[str, float]]) -> dict[str, float]:
         """Train to the plan's end; `loss(step)` draws its own batch, `test()` is logged now and then."""
         plan = self.plan
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
         log = open(self.work.path(f"logs/{plan.name}.jsonl"), "a", encoding="utf-8")  # noqa: SIM115
         sums: dict[str, list[float]] = {}
         facts: dict[str, float] = {}
@@ -101,9 +109,9 @@ class Run:
             torch.manual_seed(plan.seed * 1_000_003 + self.step)
             value, parts = loss(self.step)
             value.backward()
-            norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            norm = sum(torch.nn.utils.clip_grad_norm_(part.parameters(), 1.0) for part in self.clipped)
             # A batch without a finite gradient teaches nothing, and would undo everything.
-            if torch.isfinite(norm):
+            if norm < float("inf"):
                 for optimizer in self.optimizers:
                     optimizer.step()
             for optimizer in self.optimizers:
