@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .work import Work, replacing
 
 SAVE_EVERY_S = 120
+LONGEST_STEP_S = 60
 Loss = tuple[Tensor, dict[str, float]]
 
 
@@ -120,7 +121,8 @@ class Run:
             for name, part in (parts | {"norm": float(norm)}).items():
                 sums.setdefault(name, []).append(part)
             now = time.time()
-            self.seconds, started = self.seconds + now - started, now
+            # What took longer than any step was a pause of the machine's, not work.
+            self.seconds, started = self.seconds + min(now - started, LONGEST_STEP_S), now
             done = self.step == plan.steps
             if self.step % plan.log_every == 0 or done:
                 entry = {"step": self.step, "seconds": round(self.seconds, 1)}
