@@ -94,6 +94,7 @@ def run(work: Work) -> dict[str, object]:
     write_json(folder / "units.json", {"units": [list(unit) for unit in TABLE]})
     write_json(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "do_lower_case": True})
     (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in VOCABULARY), encoding="utf-8")
+    shutil.copyfile(work.path("NOTICES.txt"), folder / "NOTICES.txt")
     work.device = torch_device
     size = sum(path.stat().st_size for path in folder.iterdir())
     return {"bytes": size, "parameters": sum(tensor.numel() for tensor in tensors.values()), "runs": runs}
