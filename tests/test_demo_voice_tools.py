@@ -13,9 +13,12 @@ from barkfast.stages.coarse import CoarseWindows, flatten_codes
 from barkfast.stages.fine import FineWindows
 from barkfast.stages.semantic import semantic_job
 from barkfast.text import Tokenizer
-from tools.demo_voice import coarse, fine, generate, layout, spell, t2s, templates, train, units
-from tools.demo_voice.dataset import NO_GUIDE, align
-from tools.demo_voice.units import TABLE, Segment, Unit
+
+pytest.importorskip("scipy", reason="scipy is not installed (the extra `reference`)")
+
+from tools.demo_voice import coarse, fine, generate, layout, spell, t2s, templates, train, units  # noqa: E402
+from tools.demo_voice.dataset import NO_GUIDE, align  # noqa: E402
+from tools.demo_voice.units import TABLE, Segment, Unit  # noqa: E402
 
 SEMANTIC = layout.LAYOUT.semantic
 
