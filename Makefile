@@ -12,11 +12,12 @@ PYTEST_ARGS ?=
 GPU_ARGS ?=
 CPU_ARGS ?=
 BENCH_ARGS ?=
+DEMO_VOICE_ARGS ?=
 
 # The reference implementation, an oracle for the parity tests only; with dependencies it would pull torchaudio.
 REFERENCE := tts-webui.bark==0.1.1 encodec==0.1.1
 
-.PHONY: help demo test bench cpu gpu results lint format venv clean
+.PHONY: help demo demo-voice test bench cpu gpu results lint format venv clean
 .DEFAULT_GOAL := help
 
 help:
@@ -26,6 +27,7 @@ help:
 	@echo "make bench   a clip beside bark and transformers, stage by stage, with pictures, in 10 minutes"
 	@echo "make cpu     on any CPU: every kernel, stage and dtype, in half an hour at most"
 	@echo "make results write the tables of README.md and docs/ from the newest results"
+	@echo "make demo-voice  train the demo voice anew: hours, see docs/demo-voice.md; goes on where it was"
 	@echo "make lint    ruff, mypy and clang-format, changing nothing"
 	@echo "make format  let ruff and clang-format rewrite the sources"
 	@echo "make clean   remove .venv and everything that was built"
@@ -55,6 +57,10 @@ cpu: $(VENV)/.test $(VENV)/.reference
 
 results: $(VENV)/.installed
 	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python -m benchmarks.pages
+
+# Hours on two cores, and it goes on where it was cut off. Needs festival and WordNet, see docs/demo-voice.md.
+demo-voice: $(VENV)/.test $(VENV)/.reference
+	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" nice $(BIN)/python -m tools.demo_voice $(DEMO_VOICE_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

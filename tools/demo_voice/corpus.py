@@ -1,0 +1,122 @@
+"""Stage `corpus`: the text list, from WordNet's example sentences, patterns, and words of the CMU lexicon.
+
+Fixed by the seed and by the data files, whose sums are checked: another version of them would be another list.
+"""
+
+import hashlib
+import json
+import random
+import re
+from pathlib import Path
+
+from .templates import draw_sentence
+from .work import Work
+
+SEED = 2023
+WORDNET = Path("/usr/share/wordnet")  # Debian's wordnet-base 1:3.0-37
+LEXICON = Path("/usr/share/festival/dicts/cmu/cmudict-0.4.out")  # Debian's festlex-cmu 2.4-2
+SHA256 = {
+    WORDNET / "data.adj": "c89120dfc1f046ddff4a631bf9b7e9fa1a36b5e86565a23bf82dbe14f30b88a7",
+    WORDNET / "data.adv": "444a63bf3955080ab7524f5079cfc07ff9bc682cb98bdb1db73b0fb9829f1139",
+    WORDNET / "data.noun": "fea17d2f9656611334eac790e5d69e47645fa180c4aa481fb4cd9b3520754ca2",
+    WORDNET / "data.verb": "adcf43e35b581e8036d8b5a52d63d9cd3d3b4870b2720d3c03c799df44777bc2",
+    LEXICON: "3b211f3371e4b57ff14525f284623ff8e84add2656690e24c885d05b62426fb6",
+}
+# Whose work goes into the voice; their notices travel with it.
+PACKAGES = ("festvox-us-slt-hts", "festlex-cmu", "festlex-poslex", "festival", "wordnet-base")
+N_TEMPLATES = 11_000
+N_WORD_LISTS = 6_000
+N_HELD_OUT = {"wordnet": 200, "template": 60}
+MAX_CHARACTERS = 110
+
+
+def check_sources() -> None:
+    """Refuse other versions of the data files than the list was made from."""
+    for path, expected in SHA256.items():
+        if not path.is_file():
+            raise SystemExit(f"{path} is missing; apt-get install wordnet-base festlex-cmu festival festvox-us-slt-hts")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            raise SystemExit(f"{path} is another version than the text list was made from; its sum must be {expected}")
+
+
+def collect_notices() -> str:
+    """Copyright notices and licences of the packages that the voice is made with."""
+    files = {package: Path(f"/usr/share/doc/{package}/copyright") for package in PACKAGES}
+    return "\n".join(f"==== {package} ====\n\n{file.read_text(encoding='utf-8')}" for package, file in files.items())
+
+
+def clean_quote(quote: str) -> str | None:
+    """An example sentence in the demo voice's letters; None where it holds anything else, or an attribution."""
+    quote = re.split(r"- ?[A-Z]", quote)[0].replace("`", "'").strip()
+    if not re.fullmatch(r"[A-Za-z' ,.?!-]+", quote) or re.search(r"--| -|- |\b[A-Z]{2,}|[,.?!]{2}|[a-z][.?!] ", quote):
+        return None
+    quote = re.sub(r"(?<![A-Za-z])'|'(?![A-Za-z])", "", quote.replace("-", " "))
+    return re.sub(r"\s+", " ", re.sub(r"\s+([,.?!])", r"\1", quote)).strip(" ,").lower()
+
+
+def read_wordnet() -> list[str]:
+    """All usable example sentences, in the order of the files."""
+    quotes = []
+    for pos in ("adj", "adv", "noun", "verb"):
+        for line in (WORDNET / f"data.{pos}").read_text(encoding="latin1").splitlines():
+            _, bar, gloss = line.partition("| ")
+            found = re.findall(r'"([^"]+)"', gloss) if bar else []
+            quotes += [quote for quote in map(clean_quote, found) if quote and " " in quote]
+    return [quote for quote in dict.fromkeys(quotes) if 8 <= len(quote) <= MAX_CHARACTERS]
+
+
+def read_words() -> list[str]:
+    """Words that both the CMU lexicon and WordNet know: the one says how they sound, the other that they are in use."""
+    known = set(re.findall(r'^\("([a-z]{2,14})" ', LEXICON.read_text(encoding="latin1"), re.MULTILINE))
+    lemmas = set()
+    for pos in ("adj", "adv", "noun", "verb"):
+        lines = (WORDNET / f"data.{pos}").read_text(encoding="latin1").splitlines()
+        for fields in (line.split(" ") for line in lines if not line.startswith(" ")):
+            lemmas |= {fields[4 + 2 * i].lower() for i in range(int(fields[3], 16))}
+    return sorted(known & lemmas)
+
+
+def make_corpus() -> dict[str, list[dict[str, str]]]:
+    """`train` (shuffled, so that any beginning of it is a fair sample) and `held_out`, each a list of {text, kind}."""
+    rng = random.Random(SEED)
+    quotes = read_wordnet()
+    rng.shuffle(quotes)
+    # Most people end a sentence with a mark, and most examples have none.
+    quotes = [quote if quote[-1] in ".?!" or rng.random() < 0.4 else f"{quote}." for quote in quotes]
+    templates = list(dict.fromkeys(draw_sentence(rng) for _ in range(N_TEMPLATES)))
+    words = read_words()
+    rng.shuffle(words)
+    word_lists, at = [], 0
+    while len(word_lists) < N_WORD_LISTS and at < len(words):
+        n = rng.choice((1, 2, 3, 4, 5))
+        word_lists.append(" ".join(words[at : at + n]) + ".")
+        at += n
+    kinds = {"wordnet": quotes, "template": templates, "words": word_lists}
+    held_out = [{"text": t, "kind": kind} for kind, n in N_HELD_OUT.items() for t in _pick_held_out(kinds[kind], n)]
+    taken = {_bare(item["text"]) for item in held_out}
+    train = [{"text": t, "kind": k} for k, texts in kinds.items() for t in texts if _bare(t) not in taken]
+    rng.shuffle(train)
+    return {"train": train, "held_out": held_out}
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"[^a-z ]", "", text)
+
+
+def _pick_held_out(texts: list[str], n: int) -> list[str]:
+    """The last `n` of at most 64 characters: the sentences that figures are about fit one clip."""
+    return [text for text in texts if 8 <= len(text) <= 64 and " " in text][-n:]
+
+
+def run(work: Work) -> dict[str, int | str]:
+    check_sources()
+    corpus = make_corpus()
+    content = json.dumps(corpus, indent=0)
+    work.write_text("corpus.json", content)
+    work.write_text("NOTICES.txt", collect_notices())
+    counts = {
+        f"{split}_{kind}": sum(item["kind"] == kind for item in items)
+        for split, items in corpus.items()
+        for kind in ("wordnet", "template", "words")
+    }
+    return counts | {"sha256": hashlib.sha256(content.encode()).hexdigest()}

@@ -1,0 +1,90 @@
+"""Stage `decoder`: codes to sound. The engine's own decoder, trained on spectra of several resolutions at once."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from barkfast.models.encodec import Decoder
+
+from .dataset import Utterances
+from .features import HOP
+from .layout import CODEC, N_CODEBOOKS
+from .rvq import decode
+from .train import Plan, Run
+from .work import Work
+
+PLAN = Plan("decoder", steps=10_000, rate=1.5e-3, fall=0.6, log_every=100, test_every=1000)
+BATCH = 8
+N_FRAMES = 60
+N_BEFORE = 8  # frames at the start of a clip that lack their past: heard by the decoder, not by the loss
+P_BEGIN = 0.25  # share of batches in which every clip begins with an utterance, and all of it counts
+MIN_CODEBOOKS = 3  # codes of the last ones are left out at random: what the fine stage predicts of them is rough
+WINDOWS = (128, 256, 512, 1024, 2048)
+FLOOR = 1e-2  # of a magnitude: the codes know nothing of what is quieter
+
+
+class SpectralLoss(nn.Module):
+    """Distance of magnitude spectra at five window lengths: of their logarithms, and of themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for n in WINDOWS:
+            self.register_buffer(f"window_{n}", torch.hann_window(n), persistent=False)
+
+    def forward(self, made: Tensor, true: Tensor) -> Tensor:
+        """(batch, samples) both -> scalar."""
+        total = made.new_zeros(())
+        for n in WINDOWS:
+            window = self.get_buffer(f"window_{n}")
+            a, b = (torch.stft(x, n, n // 4, window=window, return_complex=True).abs() for x in (made, true))
+            logs = ((a + FLOOR).log() - (b + FLOOR).log()).abs().mean()
+            total = total + logs + 0.5 * (a - b).norm() / (b.norm() + 1e-3)
+        return total / len(WINDOWS)
+
+
+class Clips:
+    """Random stretches of audio and their codes: the true ones, or those that the fine stage predicts."""
+
+    def __init__(self, work: Work, split: str, kind: str = "codes") -> None:
+        data = Utterances(work.folder / f"data/{split}", "codes", "audio")
+        self.audio = data.arrays["audio"]
+        codes = data.arrays["codes"] if kind == "codes" else np.load(work.folder / f"data/{split}/{kind}.npy", "r")
+        self.n_frames = min(len(codes), len(self.audio) // HOP)
+        self.codes = codes[: self.n_frames]
+        firsts = data.starts["codes"]
+        self.firsts = firsts[firsts < self.n_frames - 500]
+
+    def draw(self, rng: np.random.Generator, n: int, n_frames: int, begin: bool = False) -> tuple[Tensor, Tensor]:
+        """(n, frames, codebooks) codes and (n, frames * HOP) samples, from anywhere or from where utterances begin."""
+        starts = rng.choice(self.firsts, n) if begin else rng.integers(self.n_frames - n_frames, size=n)
+        codes = np.stack([self.codes[s : s + n_frames] for s in starts]).astype(np.int64)
+        audio = np.stack([self.audio[s * HOP : (s + n_frames) * HOP] for s in starts])
+        return torch.from_numpy(codes), torch.from_numpy(audio.astype(np.float32) / 32767)
+
+
+def run(work: Work) -> dict[str, float]:
+    torch.manual_seed(PLAN.seed)
+    device = work.device
+    books = torch.load(work.path("rvq.pt"))["books"].to(device)
+    decoder, spectra = Decoder(CODEC).to(device), SpectralLoss().to(device)
+    train, held_out = Clips(work, "train"), Clips(work, "held_out")
+
+    def distance(clips: Clips, rng: np.random.Generator, n_codebooks: int, n: int, begin: bool = False) -> Tensor:
+        codes, audio = clips.draw(rng, n, N_FRAMES, begin)
+        latent = decode(codes[..., :n_codebooks].to(device), books).transpose(1, 2)
+        with torch.autocast(device, dtype=torch.bfloat16):
+            made = decoder(latent)
+        first = 0 if begin else N_BEFORE * HOP
+        return spectra(made[:, 0, first:].float(), audio[:, first:].to(device))
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng([PLAN.seed, step])
+        n_codebooks = int(rng.integers(MIN_CODEBOOKS, N_CODEBOOKS + 1))
+        value = distance(train, rng, n_codebooks, BATCH, begin=rng.random() < P_BEGIN)
+        return value, {"loss": value.item()}
+
+    def test() -> dict[str, float]:
+        return {f"{n}_codes": distance(held_out, np.random.default_rng(0), n, 32).item() for n in (2, 4, 8)}
+
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=PLAN.rate, betas=(0.8, 0.99), weight_decay=1e-4, fused=True)
+    return Run(work, PLAN, decoder, [optimizer]).train(loss, test)

@@ -1,0 +1,126 @@
+"""Stage `evaluate`: what the exported model is worth, through the engine that users run.
+
+Phone error rate is read from the semantic units, so it needs no recognizer. Where pocketsphinx is installed it also
+listens to the sound, of the model and of the training voice.
+"""
+
+import json
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.signal import resample_poly
+
+from barkfast import Bark
+
+from .dataset import Utterances
+from .export import FOLDER
+from .features import SAMPLE_RATE
+from .units import edit_distance, read_phones
+from .work import Work
+
+N_WORDNET, N_TEMPLATES = 150, 50
+LONG_TEXT = (
+    "once upon a time there was a small machine that wanted to speak. every morning it listened to the rain, and "
+    "every evening it counted from one to ten. one day a teacher came by, opened the door, and said good morning. "
+    "the machine was very happy, and answered in a clear voice."
+)
+
+
+def make_listener() -> Callable[[np.ndarray], list[str]] | None:
+    """A function from samples to words, or None where there is no recognizer."""
+    try:
+        from pocketsphinx import Decoder
+    except ImportError:
+        return None
+    decoder = Decoder(loglevel="FATAL")
+
+    def listen(samples: np.ndarray) -> list[str]:
+        x = resample_poly(samples, 2, SAMPLE_RATE // 8000)
+        pcm = (x / max(1e-3, np.abs(x).max()) * 0.6 * 32767).astype(np.int16)
+        decoder.start_utt()
+        decoder.process_raw(pcm.tobytes(), full_utt=True)
+        decoder.end_utt()
+        heard = decoder.hyp()
+        return heard.hypstr.lower().split() if heard else []
+
+    return listen
+
+
+def words_of(text: str) -> list[str]:
+    return [word.strip(".,?!") for word in text.split()]
+
+
+class Tally:
+    """Errors over a number of sentences."""
+
+    def __init__(self) -> None:
+        self.errors = self.length = 0
+
+    def add(self, said: list[str], right: list[str]) -> None:
+        self.errors += edit_distance(said, right)
+        self.length += len(right)
+
+    @property
+    def rate(self) -> float:
+        return round(self.errors / max(1, self.length), 4)
+
+
+def speak(bark: Bark, texts: list[dict], voice: str | None, listen: Callable | None, original: list) -> dict:
+    """Figures of one list of held-out sentences under one voice."""
+    phones, heard, heard_original = Tally(), Tally(), Tally()
+    ended, peaks, seconds, ratios, work = 0, [], 0.0, [], 0.0
+    for number, item in enumerate(texts):
+        made = bark.generate(item["text"], voice, seed=number)
+        phones.add(read_phones(made.semantic), item["phones"])
+        ended += len(made.semantic) < bark.layout.semantic.max_steps
+        peaks.append(float(np.abs(made.audio).max()))
+        seconds, work = seconds + made.duration, work + sum(made.timings.values())
+        ratios.append(made.duration * SAMPLE_RATE / len(original[number]))
+        if listen:
+            heard.add(listen(made.audio), words_of(item["text"]))
+            if voice is None:
+                heard_original.add(listen(original[number].astype(np.float32) / 32767), words_of(item["text"]))
+    figures = {
+        "sentences": len(texts),
+        "phone_error_rate": phones.rate,
+        "ended": round(ended / len(texts), 4),
+        "seconds": round(seconds, 1),
+        "real_time_factor": round(work / seconds, 3),
+        "loudest": round(max(peaks), 3),
+        "softest_clip": round(min(peaks), 3),
+        "length_ratio": [round(float(np.percentile(ratios, p)), 2) for p in (0, 5, 50, 95, 100)],
+    }
+    if listen:
+        figures["word_error_rate"] = heard.rate
+        if voice is None:
+            figures["word_error_rate_of_training_voice"] = heard_original.rate
+    return figures
+
+
+def run(work: Work) -> dict[str, object]:
+    torch.set_num_threads(1)
+    bark = Bark(work.folder / FOLDER, device="cpu", dtype="float32")
+    items = work.read_json("data/held_out.json")
+    kinds = [item["kind"] for item in work.read_json("corpus.json")["held_out"]]
+    data = Utterances(work.folder / "data/held_out", "audio")
+    listen = make_listener()
+    found: dict[str, object] = {"listener": "pocketsphinx" if listen else None}
+    start = time.time()
+    for kind, n in (("wordnet", N_WORDNET), ("template", N_TEMPLATES)):
+        picked = [i for i, k in enumerate(kinds) if k == kind][:n]
+        for voice in (None, "calm", "lively"):
+            path = None if voice is None else work.folder / FOLDER / "voices" / f"{voice}.npz"
+            if path is not None and not path.is_file():
+                continue
+            some = picked if voice is None else picked[:40]
+            original = [data.get("audio", i) for i in some]
+            name = kind if voice is None else f"{kind}, voice {voice}"
+            found[name] = speak(bark, [items[i] for i in some], path and str(path), listen, original)
+            print(name, found[name], flush=True)
+    made = bark.generate(LONG_TEXT, seed=0)
+    found["long_text_seconds"] = round(made.duration, 2)
+    found["evaluated_in_seconds"] = round(time.time() - start)
+    work.write_text("evaluation.json", json.dumps(found, indent=1) + "\n")
+    return found

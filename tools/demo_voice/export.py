@@ -1,0 +1,100 @@
+"""Stage `export`: everything trained as one Hugging Face folder, fp16, that barkfast and transformers both open.
+
+Each part comes from the last run there is of it: the full-layout run, or the short one where that has not begun.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from barkfast.models.encodec import Decoder
+from barkfast.models.fine import FineGPT
+from barkfast.models.gpt import GPT
+from barkfast.weights import huggingface
+from barkfast.weights.codec import BARK_PREFIX, split_weight_norm
+from barkfast.weights.codec import write_config as write_codec_config
+
+from . import coarse, fine, t2s
+from .decoder_tune import Pair
+from .encoder import Encoder
+from .layout import COARSE, CODEC, FINE, LAYOUT, T2S, VOCABULARY
+from .train import load_trained
+from .units import TABLE
+from .work import Work
+
+FOLDER = "export"
+
+
+def last_run(work: Work, *names: str) -> str:
+    """The first of `names` that has a checkpoint."""
+    for name in names:
+        if work.path(f"{name}.pt").is_file():
+            return name
+    raise SystemExit(f"nothing is trained of {names[-1]} yet")
+
+
+def rename(model: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """A network's tensors under transformers' names; the fine heads are left out, for they are the tables."""
+    return {
+        prefix + huggingface.to_hf_key(key): value.half().contiguous()
+        for key, value in model.state_dict().items()
+        if not key.startswith("lm_heads.")
+    }
+
+
+def codec_tensors(work: Work) -> dict[str, Tensor]:
+    """Decoder, codebooks and, where it is trained, the encoder."""
+    if work.path("decoder_tune.pt").is_file():
+        decoder = load_trained(work, "decoder_tune", Pair()).decoder
+    else:
+        decoder = load_trained(work, "decoder", Decoder(CODEC))
+    tensors = {f"decoder.{key}": value for key, value in decoder.state_dict().items()}
+    books = torch.load(work.path("rvq.pt"))["books"]
+    tensors |= {f"quantizer.layers.{k}.codebook.embed": book for k, book in enumerate(books)}
+    if work.path("encoder.pt").is_file():
+        encoder = load_trained(work, "encoder", Encoder(CODEC))
+        tensors |= {f"encoder.{key}": value for key, value in encoder.state_dict().items()}
+    split = split_weight_norm({key: value.half() for key, value in tensors.items()})
+    return {BARK_PREFIX + key: value.half().contiguous() for key, value in split.items()}
+
+
+def write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def run(work: Work) -> dict[str, object]:
+    torch_device, work.device = work.device, "cpu"
+    runs = {
+        "text": last_run(work, t2s.FULL.name, t2s.SHORT.name),
+        "coarse": last_run(work, coarse.FULL.name, coarse.SHORT.name),
+        "fine": last_run(work, fine.FULL.name, fine.SHORT.name),
+    }
+    models = {"text": GPT(T2S), "coarse": GPT(COARSE), "fine": FineGPT(FINE)}
+    config: dict[str, object] = {"model_type": "bark", "architectures": ["BarkModel"], "dtype": "float16"}
+    config["torch_dtype"] = "float16"
+    tensors: dict[str, Tensor] = {}
+    for stage, model in models.items():
+        load_trained(work, runs[stage], model)
+        section = huggingface.SECTIONS[stage]
+        sizes = huggingface.write_config(model.config)
+        config[section] = {"model_type": section.removesuffix("_config"), **sizes}
+        tensors |= rename(model, huggingface.PREFIXES[stage])
+    config["codec_config"] = write_codec_config(CODEC) | {"dtype": "float16"}
+    tensors |= codec_tensors(work)
+    folder = work.path(f"{FOLDER}/config.json").parent
+    shutil.rmtree(folder)
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    write_json(folder / "config.json", config)
+    write_json(folder / "generation_config.json", LAYOUT.to_generation_config())
+    write_json(folder / "units.json", {"units": [list(unit) for unit in TABLE]})
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "do_lower_case": True})
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in VOCABULARY), encoding="utf-8")
+    shutil.copyfile(work.path("NOTICES.txt"), folder / "NOTICES.txt")
+    work.device = torch_device
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    return {"bytes": size, "parameters": sum(tensor.numel() for tensor in tensors.values()), "runs": runs}
