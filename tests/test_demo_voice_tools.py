@@ -16,39 +16,11 @@ from barkfast.text import Tokenizer
 
 pytest.importorskip("scipy", reason="scipy is not installed (the extra `reference`)")
 
-from tools.demo_voice import coarse, fine, generate, layout, spell, t2s, templates, train, units  # noqa: E402
+from tools.demo_voice import coarse, fine, generate, layout, t2s, templates, train, units  # noqa: E402
 from tools.demo_voice.dataset import NO_GUIDE, align  # noqa: E402
 from tools.demo_voice.units import TABLE, Segment, Unit  # noqa: E402
 
 SEMANTIC = layout.LAYOUT.semantic
-
-
-@pytest.mark.parametrize(
-    "n, words",
-    [
-        (0, "zero"),
-        (14, "fourteen"),
-        (40, "forty"),
-        (115, "one hundred fifteen"),
-        (90_071, "ninety thousand seventy one"),
-        (999_999, "nine hundred ninety nine thousand nine hundred ninety nine"),
-    ],
-)
-def test_numbers_are_spelled_out(n: int, words: str) -> None:
-    assert spell.spell_number(n) == words
-
-
-def test_ordinals_years_and_times_are_spelled_out() -> None:
-    assert [spell.spell_ordinal(n) for n in (1, 12, 20, 43, 100)] == [
-        "first",
-        "twelfth",
-        "twentieth",
-        "forty third",
-        "one hundredth",
-    ]
-    years = {1984: "nineteen eighty four", 1900: "nineteen hundred", 2000: "two thousand", 2005: "two thousand five"}
-    assert {year: spell.spell_year(year) for year in years} == years
-    assert spell.spell_time(7, 5) == "seven oh five"
 
 
 def test_templates_keep_to_the_letters_that_the_tokenizer_knows() -> None:

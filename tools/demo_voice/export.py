@@ -88,13 +88,17 @@ def run(work: Work) -> dict[str, object]:
     folder = work.path(f"{FOLDER}/config.json").parent
     shutil.rmtree(folder)
     folder.mkdir()
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    weights = folder / "model.safetensors"
+    save_file(tensors, weights, metadata={"format": "pt"})
+    # Readable by the owner alone otherwise, and so in every package.
+    weights.chmod(0o644)
     write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", LAYOUT.to_generation_config())
-    write_json(folder / "units.json", {"units": [list(unit) for unit in TABLE]})
-    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "do_lower_case": True})
+    units = json.dumps({"units": [list(unit) for unit in TABLE]}, separators=(",", ":"))
+    (folder / "units.json").write_text(units + "\n", encoding="utf-8")
+    tokenizer = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "spell_out": "english"}
+    write_json(folder / "tokenizer_config.json", tokenizer)
     (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in VOCABULARY), encoding="utf-8")
-    shutil.copyfile(work.path("NOTICES.txt"), folder / "NOTICES.txt")
     work.device = torch_device
     size = sum(path.stat().st_size for path in folder.iterdir())
     return {"bytes": size, "parameters": sum(tensor.numel() for tensor in tensors.values()), "runs": runs}

@@ -6,8 +6,8 @@ import string
 from barkfast.config import CoarseLayout, CodecConfig, FineConfig, GPTConfig, Layout, SemanticLayout
 
 from .features import N_MELS
-from .spell import words
 from .units import N_UNITS
+from .work import words
 
 PUNCTUATION = "',.?!"
 # A WordPiece vocabulary of single characters, as BERT's tokenizer reads it: special tokens, a letter that begins a

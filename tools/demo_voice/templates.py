@@ -2,7 +2,17 @@
 
 import random
 
-from .spell import MONTHS, UNITS, spell_digits, spell_number, spell_ordinal, spell_time, spell_year, words
+from barkfast.spoken.numbers import (
+    MONTHS,
+    UNITS,
+    spell_digits,
+    spell_number,
+    spell_ordinal,
+    spell_time,
+    spell_year,
+)
+
+from .work import words
 
 
 def listed(text: str) -> list[str]:

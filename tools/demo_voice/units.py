@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .features import UNIT_RATE
-from .spell import words
+from .work import words
 
 UNVOICED = words("pau ch f hh k p s sh t th")
 VOICED = words("aa ae ah ao aw ax ay b d dh eh er ey g ih iy jh l m n ng ow oy r uh uw v w y z zh")

@@ -67,3 +67,8 @@ def machine(device: str) -> dict[str, Any]:
 
     name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
     return {"device": name, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()}
+
+
+def words(text: str) -> list[str]:
+    """The words of a line."""
+    return text.split()
