@@ -16,7 +16,7 @@ from barkfast.text import Tokenizer
 
 pytest.importorskip("scipy", reason="scipy is not installed (the extra `reference`)")
 
-from tools.demo_voice import coarse, fine, generate, layout, t2s, templates, train, units  # noqa: E402
+from tools.demo_voice import coarse, fine, generate, layout, sentences, t2s, templates, train, units  # noqa: E402
 from tools.demo_voice.dataset import NO_GUIDE, align  # noqa: E402
 from tools.demo_voice.units import TABLE, Segment, Unit  # noqa: E402
 
@@ -197,3 +197,12 @@ def test_the_rate_rises_holds_and_falls() -> None:
     plan = train.Plan("x", steps=1000, rate=1.0, warmup=10)
     rates = [plan.rate_at(step) for step in (0, 9, 400, 750, 999)]
     assert rates == [pytest.approx(0.1), 1, 1, pytest.approx(0.5), pytest.approx(0.02, abs=0.001)]
+
+
+def test_any_first_few_of_the_tests_sentences_are_a_fair_mixture() -> None:
+    kinds = ["wordnet"] * 30 + ["template"] * 10
+    items = [{"text": f"sentence {i}.", "phones": ["ax", "b"]} for i in range(40)]
+    found = sentences.mix(items, kinds, n=20)
+    assert [item["kind"] for item in found[:8]] == ["wordnet"] * 3 + ["template"] + ["wordnet"] * 3 + ["template"]
+    assert found[3] == {"text": "sentence 30.", "kind": "template", "phones": "ax b"}
+    assert len({item["text"] for item in found}) == 20

@@ -20,6 +20,7 @@ STAGES = {
     "corpus": ("corpus.run", ()),
     "synth": ("synth.run", ("corpus",)),
     "units": ("dataset.run", ("synth",)),
+    "sentences": ("sentences.run", ("units",)),
     "rvq": ("rvq.run", ("synth",)),
     "codes": ("codes.run", ("rvq",)),
     # The long ones first: a stage that waits for a job is taken in this order.
