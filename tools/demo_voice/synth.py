@@ -93,19 +93,23 @@ def join_clitics(words: list[Segment]) -> list[Segment]:
     return joined
 
 
-def speak_part(work: Work, split: str, part: int, texts: list[str]) -> None:
-    """Synthesize one part and write its file; an utterance that festival refuses is left out, by its number."""
+def speak(texts: list[str]) -> list[dict[str, Any]]:
+    """What festival makes of each text."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         script = folder / "say.scm"
         says = "\n".join(f'(say "{i:04d}" "{text}")' for i, text in enumerate(texts))
         script.write_text(SCHEME.format(folder=folder) + says, encoding="ascii")
         subprocess.run(["festival", "-b", str(script)], check=True, stdout=subprocess.DEVNULL)
-        kept = [(i, read_utterance(folder, f"{i:04d}")) for i in range(len(texts))]
-    items = [item for _, item in kept]
+        return [read_utterance(folder, f"{i:04d}") for i in range(len(texts))]
+
+
+def speak_part(work: Work, split: str, part: int, texts: list[str]) -> None:
+    """Synthesize one part and write its file."""
+    items = speak(texts)
     labels = [
         {"index": part * PART + i, "text": texts[i], "phones": item["phones"], "words": item["words"]}
-        for i, item in kept
+        for i, item in enumerate(items)
     ]
     work.write_text(f"synth/{split}_{part:04d}.json", json.dumps(labels))
     work.save_arrays(
