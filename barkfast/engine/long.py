@@ -8,7 +8,7 @@ import numpy as np
 
 from barkfast.engine.ahead import Ahead
 from barkfast.engine.generation import Generation
-from barkfast.engine.turns import NOTHING_TO_SAY, Piece, Role, Speaker, Turn, split_text
+from barkfast.engine.turns import NOTHING_TO_SAY, Piece, Role, Speaker, Turn, check_seed, split_text
 from barkfast.errors import InputError, VoiceError
 from barkfast.longform.joining import Joiner
 from barkfast.longform.script import find_speaker, parse_script
@@ -140,8 +140,7 @@ def _check(
         raise InputError(f"seconds is {seconds!r}; expected up to {longest:.1f}, which is all the model says in one go")
     if not isinstance(retries, int) or retries < 0:
         raise InputError(f"retries is {retries!r}; expected 0 or more")
-    if seed is not None and not isinstance(seed, int | np.integer):
-        raise InputError(f"seed is {seed!r}; expected a whole number, or None")
+    check_seed(seed)
     # Of any text: options are refused now, not when the first piece is due.
     bark.request("a", None, **options)
 

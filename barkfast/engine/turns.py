@@ -166,6 +166,12 @@ def split_text(
         yield replace(chunk, silent=tokenizer.leaves_out(chunk.text))
 
 
+def check_seed(seed: Any) -> None:
+    """Raise InputError for what other seeds cannot be counted on from."""
+    if seed is not None and not isinstance(seed, int | np.integer):
+        raise InputError(f"seed is {seed!r}; expected a whole number, or None")
+
+
 def check_sentences(text: Any, language: str | None, seed: Any) -> None:
     """Raise InputError for what cannot be spoken sentence by sentence, as far as that costs nothing to see."""
     if isinstance(text, str):
@@ -175,8 +181,7 @@ def check_sentences(text: Any, language: str | None, seed: Any) -> None:
     else:
         check_source(text)
     check_language(language)
-    if seed is not None and not isinstance(seed, int | np.integer):
-        raise InputError(f"seed is {seed!r}; expected a whole number, or None")
+    check_seed(seed)
 
 
 def sentence_turns(bark: Speaker, text: str | Iterable[str], role: Role, language: str | None) -> Iterator[Turn]:
