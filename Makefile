@@ -35,6 +35,7 @@ help:
 
 # Passive: on a busy machine OpenMP threads that spin while they wait make so small a model thirty times slower.
 demo: venv
+	@echo "speaking with the built-in demo voice, a very small model; for Suno's see README.md"
 	OMP_WAIT_POLICY=passive $(BIN)/barkfast say "$(DEMO_TEXT)" --model demo --seed $(DEMO_SEED) -o demo.wav
 
 test: $(VENV)/.test $(VENV)/.reference
@@ -59,7 +60,8 @@ results: $(VENV)/.installed
 	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python -m benchmarks.pages
 
 # Hours on two cores, and it goes on where it was cut off. Needs festival and WordNet, see docs/demo-voice.md.
-demo-voice: $(VENV)/.test $(VENV)/.reference
+demo-voice: $(VENV)/.test
+	$(INSTALL) -e '.[wer]'
 	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" nice $(BIN)/python -m tools.demo_voice $(DEMO_VOICE_ARGS)
 
 lint: $(VENV)/.dev

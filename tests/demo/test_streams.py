@@ -10,14 +10,18 @@ from .model import needs_model
 
 pytestmark = needs_model
 
-TEXT = "hello, my name is bark. the weather is nice today, and the train leaves in ten minutes."
+# One sentence: a stream speaks several one after the other, a clip all in one go.
+TEXT = "Hello, my name is Bark, the weather is nice today, and the train leaves in ten minutes."
 LONG_TEXT = (
     "Once upon a time there was a small machine that wanted to speak. Every morning it listened to the rain, and every "
     "evening it counted from one to ten. One day a teacher came by, opened the door, and said good morning. The "
     "machine was very happy, and answered in a clear voice. After that they talked every day."
 )
 # Decibels between the exact stream and the low-latency one, whose fine codes differ.
-FARTHEST_DB = 6.0
+FARTHEST_DB = 4.0
+# Between parts of a long text: the most that the pitch and the level may differ. (The training voice itself, sentence
+# by sentence: 2.3 dB.)
+HIGHEST_PITCH, LOUDEST_DB = 1.25, 3.0
 
 
 def test_an_exact_stream_is_the_clip(bark: Bark) -> None:
@@ -36,7 +40,7 @@ def test_low_latency_sounds_nearly_the_same(bark: Bark, texts: list[str]) -> Non
     assert distance < FARTHEST_DB
 
 
-def test_long_text_keeps_its_voice(bark: Bark) -> None:
+def test_long_text_keeps_its_voice(bark: Bark, texts: list[str]) -> None:
     features = pytest.importorskip("tools.demo_voice.features", reason="needs scipy (the extra `reference`)")
     pieces: list = []
     # In pieces of a sentence or two, so that there are seams to hear.
@@ -45,8 +49,12 @@ def test_long_text_keeps_its_voice(bark: Bark) -> None:
     assert seconds > 15 and len(pieces) >= 3
     pitch = features.measure_pitch(sound, np.arange(0.0, seconds, 0.02))
     stretches = [stretch[~np.isnan(stretch)] for stretch in np.array_split(pitch, 6)]
-    medians = [float(np.median(stretch)) for stretch in stretches]
     assert min(map(len, stretches)) > 20, "a stretch has hardly a voice in it"
-    assert max(medians) < 1.35 * min(medians), medians
-    colours = [frames.mean(0) for frames in np.array_split(features.log_mel(sound), 6)]
-    assert max(np.abs(a - b).mean() for a, b in zip(colours, colours[1:], strict=False)) < 1.0
+    medians = [float(np.median(stretch)) for stretch in stretches]
+    levels = [20 * np.log10(np.sqrt(np.mean(np.square(part)))) for part in np.array_split(sound, 6)]
+    texts.append(
+        f"demo voice: {seconds:.1f} s of a long text in {len(pieces)} pieces; sixths of it have a median pitch of "
+        f"{min(medians):.0f} to {max(medians):.0f} Hz, and levels within {max(levels) - min(levels):.1f} dB"
+    )
+    assert max(medians) < HIGHEST_PITCH * min(medians), medians
+    assert max(levels) - min(levels) < LOUDEST_DB, levels

@@ -22,8 +22,6 @@ SHA256 = {
     WORDNET / "data.verb": "adcf43e35b581e8036d8b5a52d63d9cd3d3b4870b2720d3c03c799df44777bc2",
     LEXICON: "3b211f3371e4b57ff14525f284623ff8e84add2656690e24c885d05b62426fb6",
 }
-# Whose work goes into the voice; their notices travel with it.
-PACKAGES = ("festvox-us-slt-hts", "festlex-cmu", "festlex-poslex", "festival", "wordnet-base")
 N_TEMPLATES = 11_000
 N_WORD_LISTS = 6_000
 N_HELD_OUT = {"wordnet": 200, "template": 60}
@@ -37,12 +35,6 @@ def check_sources() -> None:
             raise SystemExit(f"{path} is missing; apt-get install wordnet-base festlex-cmu festival festvox-us-slt-hts")
         if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
             raise SystemExit(f"{path} is another version than the text list was made from; its sum must be {expected}")
-
-
-def collect_notices() -> str:
-    """Copyright notices and licences of the packages that the voice is made with."""
-    files = {package: Path(f"/usr/share/doc/{package}/copyright") for package in PACKAGES}
-    return "\n".join(f"==== {package} ====\n\n{file.read_text(encoding='utf-8')}" for package, file in files.items())
 
 
 def clean_quote(quote: str) -> str | None:
@@ -113,7 +105,6 @@ def run(work: Work) -> dict[str, int | str]:
     corpus = make_corpus()
     content = json.dumps(corpus, indent=0)
     work.write_text("corpus.json", content)
-    work.write_text("NOTICES.txt", collect_notices())
     counts = {
         f"{split}_{kind}": sum(item["kind"] == kind for item in items)
         for split, items in corpus.items()

@@ -13,19 +13,16 @@ import torch
 from scipy.signal import resample_poly
 
 from barkfast import Bark
+from barkfast.runtime import select
 
 from .dataset import Utterances
 from .export import FOLDER
 from .features import SAMPLE_RATE
 from .units import edit_distance, read_phones
+from .voices import MANNERS
 from .work import Work
 
 N_WORDNET, N_TEMPLATES = 150, 50
-LONG_TEXT = (
-    "once upon a time there was a small machine that wanted to speak. every morning it listened to the rain, and "
-    "every evening it counted from one to ten. one day a teacher came by, opened the door, and said good morning. "
-    "the machine was very happy, and answered in a clear voice."
-)
 
 
 def make_listener() -> Callable[[np.ndarray], list[str]] | None:
@@ -101,26 +98,24 @@ def speak(bark: Bark, texts: list[dict], voice: str | None, listen: Callable | N
 
 def run(work: Work) -> dict[str, object]:
     torch.set_num_threads(1)
-    bark = Bark(work.folder / FOLDER, device="cpu", dtype="float32")
+    bark = Bark(work.folder / FOLDER, device="cpu")
     items = work.read_json("data/held_out.json")
     kinds = [item["kind"] for item in work.read_json("corpus.json")["held_out"]]
     data = Utterances(work.folder / "data/held_out", "audio")
     listen = make_listener()
-    found: dict[str, object] = {"listener": "pocketsphinx" if listen else None}
+    engine = select.resolve_engine("auto", "cpu")
+    found: dict[str, object] = {"engine": engine, "dtype": select.default_dtype("cpu", engine)}
+    found["listener"] = "pocketsphinx" if listen else None
     start = time.time()
     for kind, n in (("wordnet", N_WORDNET), ("template", N_TEMPLATES)):
         picked = [i for i, k in enumerate(kinds) if k == kind][:n]
-        for voice in (None, "calm", "lively"):
+        for voice in (None, *MANNERS):
             path = None if voice is None else work.folder / FOLDER / "voices" / f"{voice}.npz"
-            if path is not None and not path.is_file():
-                continue
             some = picked if voice is None else picked[:40]
             original = [data.get("audio", i) for i in some]
             name = kind if voice is None else f"{kind}, voice {voice}"
             found[name] = speak(bark, [items[i] for i in some], path and str(path), listen, original)
             print(name, found[name], flush=True)
-    made = bark.generate(LONG_TEXT, seed=0)
-    found["long_text_seconds"] = round(made.duration, 2)
     found["evaluated_in_seconds"] = round(time.time() - start)
     work.write_text("evaluation.json", json.dumps(found, indent=1) + "\n")
     return found
