@@ -10,8 +10,8 @@ from typing import Any
 from benchmarks.process import ROOT, Process, start
 from benchmarks.pytest_record import VARIABLE
 
-# The runtime's before the kernels': there are fewer, and they say more.
-FOLDERS = ("tests/gpu", "tests/cuda_engine", "tests/ops")
+# The runtime's before the kernels': there are fewer, and they say more. The demo voice shows whether rounding is heard.
+FOLDERS = ("tests/gpu", "tests/demo", "tests/cuda_engine", "tests/ops")
 AT_A_TIME = min(6, max(1, (os.cpu_count() or 2) // 2))
 # With less than this no further file is begun.
 LEAST_S = 5.0

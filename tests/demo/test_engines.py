@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 
 from barkfast import Bark
 from barkfast.bench.compare import count_equal
@@ -31,12 +32,20 @@ PLACES = [
     pytest.param("cpu", "bfloat16", 0.98, 0.02, id="cpu-bfloat16", marks=needs_native),
     pytest.param("cpu", "int8", 0.98, 0.02, id="cpu-int8", marks=needs_native),
     pytest.param("cpu", "int4", 0.90, 0.03, id="cpu-int4", marks=needs_native),
+    pytest.param("cuda", "float32", 0.995, 0.005, id="cuda-float32", marks=pytest.mark.gpu),
+    pytest.param("cuda", "bfloat16", 0.97, 0.02, id="cuda-bfloat16", marks=pytest.mark.gpu),
+    pytest.param("cuda", "float16", 0.98, 0.02, id="cuda-float16", marks=pytest.mark.gpu),
+    pytest.param("cuda", "int8", 0.97, 0.02, id="cuda-int8", marks=pytest.mark.gpu),
 ]
 N_LED = 6
 
 
+def device_of(engine: str) -> str:
+    return "cuda:0" if engine == "cuda" else "cpu"
+
+
 def place_of(engine: str, dtype: str) -> Placement:
-    return Placement(engine, "cpu", "cpu", dtype, 1)
+    return Placement(engine, device_of(engine), device_of(engine), dtype, 1)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +72,7 @@ def rate_of(request: pytest.FixtureRequest) -> Callable[[str, str], float]:
 
     @cache
     def rate(engine: str, dtype: str) -> float:
-        bark = Bark("demo", device="cpu", engine=engine, dtype=dtype)
+        bark = Bark("demo", device=device_of(engine), engine=engine, dtype=dtype)
         said = [bark.generate_semantic(one["text"], sampling=Sampling(0.7), seed=i) for i, one in enumerate(some)]
         return phone_error_rate([read_back(units) for units in said], [one["phones"].split() for one in some])
 
@@ -95,8 +104,9 @@ def test_tokens_and_phones_hold_against_float32(
 def test_the_cuda_engine_chooses_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton", reason="Triton is not installed")
     greedy = {"sampling": Sampling(0), "max_duration_s": 0.06}
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
     ours, theirs = (
-        Bark("demo", device="cpu", engine=engine, dtype="float32").generate_semantic("Yes.", **greedy)
+        Bark("demo", device=device, engine=engine, dtype="float32").generate_semantic("Yes.", **greedy)
         for engine in ("cuda", "torch")
     )
     np.testing.assert_array_equal(ours, theirs)

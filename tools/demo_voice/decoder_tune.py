@@ -13,7 +13,7 @@ from .rvq import decode
 from .train import Plan, Run, load_trained
 from .work import Work
 
-PLAN = Plan("decoder_tune", steps=4000, rate=4e-4, fall=0.7, floor=0.1, test_every=500)
+PLAN = Plan("decoder_tune", steps=3000, rate=4e-4, fall=0.7, floor=0.1, test_every=500)
 BATCH = 6
 P_TRUE = 0.3  # share of batches with true codes
 ALONE = 300  # steps before the critic's word counts: it has to learn to tell first

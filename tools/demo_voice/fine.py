@@ -15,7 +15,7 @@ from .train import Plan, Run, initialize, load_trained, make_optimizers
 from .work import Work
 
 SHORT = Plan("fine", steps=10_000, rate=2e-3, test_every=1000)
-FULL = Plan("fine_full", steps=1500, rate=8e-4, fall=0.8, test_every=250)
+FULL = Plan("fine_full", steps=6000, rate=2e-3, fall=0.7, test_every=500)
 N_GIVEN = LAYOUT.coarse.n_codebooks
 WINDOW, MAX_HISTORY = LAYOUT.fine.window, LAYOUT.fine.max_history
 PAD = CODEBOOK_SIZE  # the id of a code that is not known yet, and of every code behind the clip's end
