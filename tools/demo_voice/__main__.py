@@ -32,7 +32,7 @@ STAGES = {
     "fine": ("fine.run", ("codes",)),
     "fine_full": ("fine.run_full", ("fine",)),
     "predict": ("predict.run", ("fine_full",)),
-    "decoder_tune": ("decoder_tune.run", ("decoder", "predict")),
+    "decoder_tune": ("decoder.run_tune", ("decoder", "predict")),
     "encoder": ("encoder.run", ("codes",)),
     "export": ("export.run", ("decoder_tune", "t2s_full", "coarse_full", "encoder")),
     "voices": ("voices.run", ("export",)),

@@ -1,4 +1,8 @@
-"""Stage `decoder`: codes to sound. The engine's own decoder, trained on spectra of several resolutions at once."""
+"""Stages `decoder` and `decoder_tune`: codes to sound. The engine's own decoder, trained on spectra of several
+resolutions at once; at the end on codes as the fine stage predicts them, which is all that it hears in generation.
+"""
+
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,15 +14,17 @@ from .dataset import Utterances
 from .features import HOP
 from .layout import CODEC, N_CODEBOOKS
 from .rvq import decode
-from .train import Plan, Run
+from .train import Plan, Run, load_trained
 from .work import Work
 
-PLAN = Plan("decoder", steps=10_000, rate=1.5e-3, fall=0.6, log_every=100, test_every=1000)
+FIRST = Plan("decoder", steps=10_000, rate=1.5e-3, fall=0.6, log_every=100, test_every=1000)
+TUNE = Plan("decoder_tune", steps=5000, rate=8e-4, fall=0.8, log_every=100, test_every=1000)
 BATCH = 8
 N_FRAMES = 60
 N_BEFORE = 8  # frames at the start of a clip that lack their past: heard by the decoder, not by the loss
 P_BEGIN = 0.25  # share of batches in which every clip begins with an utterance, and all of it counts
 MIN_CODEBOOKS = 3  # codes of the last ones are left out at random: what the fine stage predicts of them is rough
+P_TRUE = 0.3  # share of batches with true codes in the last run
 WINDOWS = (128, 256, 512, 1024, 2048)
 FLOOR = 1e-2  # of a magnitude: the codes know nothing of what is quieter
 
@@ -62,12 +68,16 @@ class Clips:
         return torch.from_numpy(codes), torch.from_numpy(audio.astype(np.float32) / 32767)
 
 
-def run(work: Work) -> dict[str, float]:
-    torch.manual_seed(PLAN.seed)
+def run(work: Work, plan: Plan = FIRST) -> dict[str, float]:
+    torch.manual_seed(plan.seed)
     device = work.device
     books = torch.load(work.path("rvq.pt"))["books"].to(device)
     decoder, spectra = Decoder(CODEC).to(device), SpectralLoss().to(device)
-    train, held_out = Clips(work, "train"), Clips(work, "held_out")
+    kinds = ("codes",)
+    if plan is TUNE:
+        load_trained(work, FIRST.name, decoder)
+        kinds = ("codes", "predicted")
+    train, held_out = ({kind: Clips(work, split, kind) for kind in kinds} for split in ("train", "held_out"))
 
     def distance(clips: Clips, rng: np.random.Generator, n_codebooks: int, n: int, begin: bool = False) -> Tensor:
         codes, audio = clips.draw(rng, n, N_FRAMES, begin)
@@ -78,13 +88,21 @@ def run(work: Work) -> dict[str, float]:
         return spectra(made[:, 0, first:].float(), audio[:, first:].to(device))
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        rng = np.random.default_rng([PLAN.seed, step])
-        n_codebooks = int(rng.integers(MIN_CODEBOOKS, N_CODEBOOKS + 1))
-        value = distance(train, rng, n_codebooks, BATCH, begin=rng.random() < P_BEGIN)
+        rng = np.random.default_rng([plan.seed, step])
+        predicted = plan is TUNE and rng.random() >= P_TRUE
+        n_codebooks = N_CODEBOOKS if predicted else int(rng.integers(MIN_CODEBOOKS, N_CODEBOOKS + 1))
+        clips = train["predicted" if predicted else "codes"]
+        value = distance(clips, rng, n_codebooks, BATCH, begin=rng.random() < P_BEGIN)
         return value, {"loss": value.item()}
 
     def test() -> dict[str, float]:
-        return {f"{n}_codes": distance(held_out, np.random.default_rng(0), n, 32).item() for n in (2, 4, 8)}
+        found = {f"{n}_codes": distance(held_out["codes"], np.random.default_rng(0), n, 32).item() for n in (2, 4, 8)}
+        if plan is TUNE:
+            found["predicted"] = distance(held_out["predicted"], np.random.default_rng(0), N_CODEBOOKS, 32).item()
+        return found
 
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr=PLAN.rate, betas=(0.8, 0.99), weight_decay=1e-4, fused=True)
-    return Run(work, PLAN, decoder, [optimizer]).train(loss, test)
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=plan.rate, betas=(0.8, 0.99), weight_decay=1e-4, fused=True)
+    return Run(work, plan, decoder, [optimizer]).train(loss, test)
+
+
+run_tune = partial(run, plan=TUNE)

@@ -23,6 +23,8 @@ from .voices import MANNERS
 from .work import Work
 
 N_WORDNET, N_TEMPLATES = 150, 50
+# What the recognizer writes for words that the text list spells out.
+WRITTEN = {"dr": "doctor", "mr": "mister", "mrs": "missus"}
 
 
 def make_listener() -> Callable[[np.ndarray], list[str]] | None:
@@ -31,7 +33,8 @@ def make_listener() -> Callable[[np.ndarray], list[str]] | None:
         from pocketsphinx import Decoder
     except ImportError:
         return None
-    decoder = Decoder(loglevel="FATAL")
+    # Normalized over each clip by itself: what it heard before must not matter.
+    decoder = Decoder(loglevel="FATAL", cmn="batch")
 
     def listen(samples: np.ndarray) -> list[str]:
         x = resample_poly(samples, 2, SAMPLE_RATE // 8000)
@@ -40,7 +43,7 @@ def make_listener() -> Callable[[np.ndarray], list[str]] | None:
         decoder.process_raw(pcm.tobytes(), full_utt=True)
         decoder.end_utt()
         heard = decoder.hyp()
-        return heard.hypstr.lower().split() if heard else []
+        return [WRITTEN.get(word, word) for word in heard.hypstr.lower().split()] if heard else []
 
     return listen
 

@@ -19,7 +19,7 @@ from barkfast.weights.codec import BARK_PREFIX, split_weight_norm
 from barkfast.weights.codec import write_config as write_codec_config
 
 from . import coarse, fine, t2s
-from .decoder_tune import Pair
+from .decoder import FIRST, TUNE
 from .encoder import Encoder
 from .layout import COARSE, CODEC, FINE, LAYOUT, T2S, VOCABULARY
 from .train import load_trained
@@ -48,10 +48,7 @@ def rename(model: nn.Module, prefix: str) -> dict[str, Tensor]:
 
 def codec_tensors(work: Work) -> dict[str, Tensor]:
     """Decoder, codebooks and, where it is trained, the encoder."""
-    if work.path("decoder_tune.pt").is_file():
-        decoder = load_trained(work, "decoder_tune", Pair()).decoder
-    else:
-        decoder = load_trained(work, "decoder", Decoder(CODEC))
+    decoder = load_trained(work, last_run(work, TUNE.name, FIRST.name), Decoder(CODEC))
     tensors = {f"decoder.{key}": value for key, value in decoder.state_dict().items()}
     books = torch.load(work.path("rvq.pt"))["books"]
     tensors |= {f"quantizer.layers.{k}.codebook.embed": book for k, book in enumerate(books)}

@@ -70,11 +70,8 @@ class Run:
         plan: Plan,
         model: nn.Module,
         optimizers: list[torch.optim.Optimizer],
-        clipped: list[nn.Module] | None = None,
     ) -> None:
-        """`clipped`: the parts whose gradients are each kept to a norm of 1; None for the model as a whole."""
         self.work, self.plan, self.model, self.optimizers = work, plan, model, optimizers
-        self.clipped = clipped or [model]
         self.step, self.seconds = 0, 0.0
         self.path = work.path(f"{plan.name}.pt")
         if self.path.is_file():
@@ -110,7 +107,7 @@ class Run:
             torch.manual_seed(plan.seed * 1_000_003 + self.step)
             value, parts = loss(self.step)
             value.backward()
-            norm = sum(torch.nn.utils.clip_grad_norm_(part.parameters(), 1.0) for part in self.clipped)
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             # A batch without a finite gradient teaches nothing, and would undo everything.
             if norm < float("inf"):
                 for optimizer in self.optimizers:
