@@ -7,7 +7,7 @@ INSTALL := $(PIP) install --quiet -c constraints.txt
 CSRC := $(wildcard csrc/*/*.cpp csrc/*/*.h csrc/include/*/*.h)
 
 DEMO_TEXT ?= Hello! I am bark fast, and every step of speaking this sentence ran on your own machine.
-DEMO_SEED ?= 0
+DEMO_SEED ?= 2
 PYTEST_ARGS ?=
 GPU_ARGS ?=
 CPU_ARGS ?=

@@ -22,7 +22,7 @@ from .train import Plan, Run, batches, initialize, load_trained, make_optimizers
 from .work import Work
 
 SHORT = Plan("coarse", steps=9000, rate=2e-3)
-FULL = Plan("coarse_full", steps=1200, rate=6e-4, fall=0.8)
+FULL = Plan("coarse_full", steps=2400, rate=6e-4, fall=0.8)
 BUDGET = 8 * 110  # semantic units in a batch
 P_MIDDLE = 0.3  # share of stretches that begin in the middle of speech
 P_HISTORY = 0.5  # share of windows that follow a voice

@@ -18,7 +18,7 @@ from .work import Work
 
 # The short layout leaves out text slots that hold only padding: the same positions, a third of the work.
 SHORT = Plan("t2s", steps=6000, rate=2e-3)
-FULL = Plan("t2s_full", steps=3000, rate=6e-4, fall=0.8)
+FULL = Plan("t2s_full", steps=4500, rate=6e-4, fall=0.8)
 BUDGET = 24 * 110  # semantic units in a batch
 GUIDED_LAYER = 1
 GUIDE_WEIGHT = 0.3
