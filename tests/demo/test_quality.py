@@ -42,6 +42,15 @@ def test_every_clip_can_be_listened_to(spoken: list[Spoken]) -> None:
         assert SHORTEST < one.generation.duration / len(one.phones) < LONGEST, one.text
 
 
+def test_a_batch_says_what_each_says_alone(bark: Bark, spoken: list[Spoken]) -> None:
+    some = spoken[:8]
+    together = bark.generate_batch([{"text": one.text, "seed": number} for number, one in enumerate(some)])
+    assert len({len(one.semantic) for one in together}) > 4, "they should end at different times"
+    for one, alone in zip(together, some, strict=True):
+        np.testing.assert_array_equal(one.semantic, alone.generation.semantic)
+        np.testing.assert_array_equal(one.audio, alone.generation.audio)
+
+
 def test_each_voice_speaks(bark: Bark, spoken: list[Spoken]) -> None:
     for voice in ("calm", "plain", "lively"):
         said = [bark.generate(one.text, voice, seed=number) for number, one in enumerate(spoken[:8])]
