@@ -17,12 +17,12 @@ from barkfast.runtime import select
 
 from .dataset import Utterances
 from .export import FOLDER
-from .features import SAMPLE_RATE
-from .units import edit_distance, read_phones
+from .features import SAMPLE_RATE, measure_pitch
+from .units import IDS, TABLE, edit_distance, read_phones, unit_times
 from .voices import MANNERS
 from .work import Work
 
-N_WORDNET, N_TEMPLATES = 150, 50
+N_WORDNET, N_TEMPLATES, N_PITCH = 150, 50, 50
 # What the recognizer writes for words that the text list spells out.
 WRITTEN = {"dr": "doctor", "mr": "mister", "mrs": "missus"}
 
@@ -99,12 +99,35 @@ def speak(bark: Bark, texts: list[dict], voice: str | None, listen: Callable | N
     return figures
 
 
+def flatten_pitch(units: np.ndarray) -> np.ndarray:
+    """The same units, every one on the middle level."""
+    return np.array([IDS[TABLE[unit]._replace(level=1)] for unit in units])
+
+
+def pitch_correlation(bark: Bark, spoken: list[tuple[np.ndarray, np.ndarray]], flat: bool) -> float:
+    """How the pitch of sound made from true units goes along with the training voice's, where both have one.
+
+    Args:
+        spoken: units and samples of each sentence.
+        flat: take away what the units say of the pitch.
+    """
+    made, true = [], []
+    for number, (units, audio) in enumerate(spoken):
+        coarse = bark.generate_coarse(flatten_pitch(units) if flat else units, seed=number)
+        sound = bark.decode(bark.generate_fine(coarse, seed=number))
+        times = unit_times(min(len(sound), len(audio)) / SAMPLE_RATE)
+        made.append(measure_pitch(sound, times))
+        true.append(measure_pitch(audio.astype(np.float32) / 32767, times))
+    pair = np.log2(np.stack([np.concatenate(made), np.concatenate(true)]))
+    return round(float(np.corrcoef(pair[:, ~np.isnan(pair).any(0)])[0, 1]), 3)
+
+
 def run(work: Work) -> dict[str, object]:
     torch.set_num_threads(1)
     bark = Bark(work.folder / FOLDER, device="cpu")
     items = work.read_json("data/held_out.json")
     kinds = [item["kind"] for item in work.read_json("corpus.json")["held_out"]]
-    data = Utterances(work.folder / "data/held_out", "audio")
+    data = Utterances(work.folder / "data/held_out", "audio", "units")
     listen = make_listener()
     engine = select.resolve_engine("auto", "cpu")
     found: dict[str, object] = {"engine": engine, "dtype": select.default_dtype("cpu", engine)}
@@ -119,6 +142,12 @@ def run(work: Work) -> dict[str, object]:
             name = kind if voice is None else f"{kind}, voice {voice}"
             found[name] = speak(bark, [items[i] for i in some], path and str(path), listen, original)
             print(name, found[name], flush=True)
+    spoken = [(data.get("units", i), data.get("audio", i)) for i in range(N_PITCH)]
+    found["pitch_correlation"] = {
+        "sentences": N_PITCH,
+        "with_levels": pitch_correlation(bark, spoken, flat=False),
+        "without": pitch_correlation(bark, spoken, flat=True),
+    }
     found["evaluated_in_seconds"] = round(time.time() - start)
     work.write_text("evaluation.json", json.dumps(found, indent=1) + "\n")
     return found
