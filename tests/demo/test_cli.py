@@ -9,10 +9,6 @@ from barkfast import Bark
 from barkfast.cli import main
 from barkfast.errors import MissingFileError
 
-from .model import needs_model
-
-pytestmark = needs_model
-
 OPTIONS = ("--seed", "1", "--max-duration", "0.5", "--quiet")
 
 

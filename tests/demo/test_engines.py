@@ -20,9 +20,7 @@ from barkfast.text import load_tokenizer
 from barkfast.weights import open_model
 
 from .conftest import Spoken
-from .model import needs_model, phone_error_rate, read_back, read_sentences
-
-pytestmark = needs_model
+from .model import phone_error_rate, read_back, read_sentences
 
 needs_native = pytest.mark.skipif(not native_status()[0], reason="the native module was not built")
 # engine, dtype; least share of led greedy tokens equal to float32's, most that the phone error rate may grow.

@@ -11,10 +11,6 @@ from barkfast.voices import check_voice, find_voices, load_voice
 from barkfast.weights import STAGES, open_model
 from barkfast.weights.demo import FOLDER
 
-from .model import needs_model
-
-pytestmark = needs_model
-
 VOICES = ("calm", "lively", "plain")
 FILES = {
     *("README.md", "NOTICE", "config.json", "generation_config.json", "model.safetensors", "tokenizer_config.json"),

@@ -6,10 +6,6 @@ import pytest
 from barkfast import Bark
 from barkfast.bench.compare import log_mel_distance
 
-from .model import needs_model
-
-pytestmark = needs_model
-
 # One sentence: a stream speaks several one after the other, a clip all in one go.
 TEXT = "Hello, my name is Bark, the weather is nice today, and the train leaves in ten minutes."
 LONG_TEXT = (

@@ -13,10 +13,6 @@ from barkfast.config import Sampling
 from barkfast.engine.engine import Engine
 from barkfast.errors import InputError
 
-from .model import needs_model
-
-pytestmark = needs_model
-
 WRITTEN, SPELLED = "Mr. Smith paid $5.", "mister smith paid five dollars."
 RUSSIAN = "Привет, мир"
 SHORT = {"seed": 1, "max_duration_s": 0.3}

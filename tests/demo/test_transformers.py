@@ -10,11 +10,7 @@ from barkfast import Bark
 from barkfast.config import Sampling
 from barkfast.weights.demo import FOLDER
 
-from .model import needs_model
-
 transformers = pytest.importorskip("transformers", reason="transformers is not installed (the extra `reference`)")
-pytestmark = needs_model
-
 TEXT = "hello there, it's me."
 GREEDY = Sampling(0)
 

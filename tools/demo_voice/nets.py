@@ -7,6 +7,11 @@ from torch import Tensor
 from barkfast.models.gpt import GPT
 
 
+def to_device(batch: dict[str, Tensor], device: str) -> dict[str, Tensor]:
+    """A batch's tensors where the network is."""
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
 def embed_positions(model: GPT, x: Tensor, positions: Tensor) -> Tensor:
     """Add the learned embedding of `positions` (time,) or (batch, time) to `x` (batch, time, n_embd)."""
     return x + model.transformer.wpe(positions)

@@ -12,7 +12,7 @@ from barkfast.models.gpt import GPT
 from .dataset import NO_GUIDE, Utterances
 from .generate import phone_errors, sample_units
 from .layout import LAYOUT, T2S, TOKEN_IDS
-from .nets import causal_trunk, embed_positions, guide_loss
+from .nets import causal_trunk, embed_positions, guide_loss, to_device
 from .train import Plan, Run, batches, initialize, load_trained, make_optimizers
 from .work import Work
 
@@ -145,10 +145,6 @@ def test_speech(model: GPT, data: Utterances, phones: list[list[str]], device: s
     }
 
 
-def to_device(batch: dict[str, Tensor], device: str) -> dict[str, Tensor]:
-    return {name: tensor.to(device) for name, tensor in batch.items()}
-
-
 def run(work: Work, plan: Plan = SHORT) -> dict[str, float]:
     full = plan is FULL
     torch.manual_seed(plan.seed)
@@ -168,7 +164,7 @@ def run(work: Work, plan: Plan = SHORT) -> dict[str, float]:
         pasts = [draw_history(data, rng) if rng.random() < P_HISTORY else None for _ in items]
         batch = to_device(lay_out(items, pasts, n_slots), work.device)
         with torch.autocast(work.device, dtype=torch.bfloat16):
-            logits, guide = forward(model, batch, GUIDE_WEIGHT > 0)
+            logits, guide = forward(model, batch, True)
         ce = F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten(), ignore_index=-100)
         return ce + GUIDE_WEIGHT * guide, {"ce": ce.item(), "guide": guide.item(), "items": float(len(items))}
 
