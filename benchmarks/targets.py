@@ -42,8 +42,8 @@ def why_not(results: Results, section: str, piece: str = "") -> str:
 
 
 def worst(results: Results, section: str, key: str, count: int, **wanted: Any) -> tuple[float | None, str]:
-    """The largest `key` of the rows with these values; None unless there are `count` of them."""
-    rows = [row for row in rows_of(results, section) if all(row.get(k) == v for k, v in wanted.items())]
+    """The largest `key` of the rows that have one and these values; None unless there are `count` of them."""
+    rows = [row for row in rows_of(results, section) if key in row and all(row.get(k) == v for k, v in wanted.items())]
     if len(rows) < count:
         piece = " ".join(str(wanted[k]) for k in ("size", "dtype") if k in wanted)
         return None, why_not(results, section, piece)

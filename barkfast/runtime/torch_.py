@@ -13,6 +13,7 @@ from barkfast.jobs import FineJob, Job
 from barkfast.models.encodec import EncodecDecoder
 from barkfast.models.fine import FineGPT
 from barkfast.models.gpt import GPT, KVCache
+from barkfast.runtime.convolutions import exact_convolutions
 from barkfast.runtime.decoder import (
     Codec,
     Decoder,
@@ -211,7 +212,8 @@ class TorchCodec(Codec):
     @torch.inference_mode()
     def decode(self, codes: np.ndarray) -> np.ndarray:
         tokens = torch.from_numpy(codes.astype(np.int64)).to(self.device)[None]
-        return self.model(tokens)[0].float().cpu().numpy()
+        with exact_convolutions():
+            return self.model(tokens)[0].float().cpu().numpy()
 
     def stream(self) -> TorchCodecStream:
         return TorchCodecStream(self.model)

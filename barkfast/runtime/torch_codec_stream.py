@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from barkfast.models.encodec import CausalConv1d, CausalConvTranspose1d, EncodecDecoder, ResidualBlock, SkipLSTM
 from barkfast.runtime.codec_stream import CodecStream
+from barkfast.runtime.convolutions import exact_convolutions
 
 Carried = dict[nn.Module, Any]
 
@@ -58,10 +59,11 @@ class TorchCodecStream(CodecStream):
         if not codes.shape[1]:
             return np.zeros(0, np.float32)
         carried = self._carried.copy()
-        x = self._model.quantizer(self._upload(codes))
-        for layer in self._model.decoder.layers:
-            x = advance(layer, x, carried)
-        samples = x[0, 0].float().cpu().numpy()
+        with exact_convolutions():
+            x = self._model.quantizer(self._upload(codes))
+            for layer in self._model.decoder.layers:
+                x = advance(layer, x, carried)
+            samples = x[0, 0].float().cpu().numpy()
         self._carried, self._begun = carried, True
         self._kept = self._kept[:, :0]
         return samples
@@ -71,7 +73,8 @@ class TorchCodecStream(CodecStream):
         self._carried.clear()
         if self._begun or not self._kept.size:
             return np.zeros(0, np.float32)
-        return self._model(self._upload(self._kept))[0].float().cpu().numpy()
+        with exact_convolutions():
+            return self._model(self._upload(self._kept))[0].float().cpu().numpy()
 
     def _upload(self, codes: np.ndarray) -> Tensor:
         """(codebooks, frames) -> (1, codebooks, frames) int64, where the model is."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from barkfast.models.encodec import CausalConv1d, CausalConvTranspose1d, EncodecDecoder, SkipLSTM
 from barkfast.runtime.codec_stream import CodecStream
+from barkfast.runtime.convolutions import exact_convolutions
 from barkfast.runtime.cuda.device import Options, on_device, upload
 from barkfast.runtime.cuda.graphs import Graphs
 from barkfast.runtime.decoder import Codec
@@ -183,8 +184,7 @@ class CudaCodec(Codec):
             latent = self._model.quantizer(tokens)[:, :, None].contiguous(memory_format=torch.channels_last)
             samples.copy_(self._model.decoder(latent).flatten())
 
-        # Convolutions in float32 would otherwise be rounded to TF32's 10 bits.
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with exact_convolutions():
             self._graphs.run(key, work)
         return samples[: frames * self.config.hop_length].cpu().numpy()
 
@@ -211,8 +211,7 @@ class CudaCodecStream(CodecStream):
 
     def _advance(self, work: Callable[[TorchCodecStream], np.ndarray], codes: np.ndarray | None) -> np.ndarray:
         """Push `codes`, or finish where there are none."""
-        # As in decode: no TF32 in float32.
-        with on_device(self._codec.device), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with on_device(self._codec.device):
             samples = work(self._inner)
             if codes is not None:
                 self._pieces.append(codes)
