@@ -19,6 +19,8 @@ from benchmarks.cpu import table as cpu_table
 from benchmarks.cpu.targets import MATRICES, most_threads, pick
 from benchmarks.process import ROOT
 from benchmarks.runner import NOT_ASKED_FOR
+from benchmarks.table import PAGES as GPU_PAGES
+from benchmarks.table import describe as describe_gpu
 from benchmarks.table import join, make_table, percent, render_targets
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -58,6 +60,10 @@ def is_bench(run: Run) -> bool:
     return run.get("kind") == "bench"
 
 
+def is_gpu(run: Run) -> bool:
+    return not is_cpu(run) and not is_bench(run)
+
+
 def is_complete(run: Run) -> bool:
     """Whether it came to its end, and was a run of everything."""
     if is_bench(run):
@@ -67,33 +73,37 @@ def is_complete(run: Run) -> bool:
 
 def has(run: Run, section: str | None) -> bool:
     """Whether something was measured in a section of a run on a CPU."""
-    return section is not None and bool(run["sections"].get(section, {"rows": []})["rows"])
+    return section is not None and bool(run.get("sections", {}).get(section, {"rows": []})["rows"])
 
 
-# --- blocks: lines of Markdown from a run on a CPU
+# --- blocks: lines of Markdown from a run
 
 
-def cpu_machine(path: Path, run: Run) -> list[str]:
+def machine(describe: Callable[[Run], list[str]], path: Path, run: Run) -> list[str]:
     """Which machine, which sources, how complete."""
-    environment, lines = run["environment"], cpu_table.describe(run)
+    environment, lines = run["environment"], describe(run)
     state = "" if run["complete"] else "**ended early: what it did not reach is missing below**; "
     link = f"[all of it](../benchmarks/results/{path.stem}.md)"
-    return [f"One run of {environment['date'][:10]}, {run['seconds'] / 60:.0f} minutes, {state}{link}:", "", *lines]
+    whose = "" if is_cpu(run) else f"{run['device']}. "
+    return [
+        f"{whose}One run of {environment['date'][:10]}, {run['seconds'] / 60:.0f} minutes, {state}{link}:",
+        "",
+        *lines,
+    ]
 
 
-def cpu_targets(path: Path, run: Run) -> list[str]:
+def targets(path: Path, run: Run) -> list[str]:
     return render_targets(run)
 
 
-def cpu_section(name: str, page: Callable[[list[dict[str, Any]]], list[str]], path: Path, run: Run) -> list[str]:
+def section_page(name: str, page: Callable[[list[dict[str, Any]]], list[str]], path: Path, run: Run) -> list[str]:
     """A section as the run's own page shows it."""
     section = run["sections"].get(name)
     if section is None or not section["rows"]:
         return [f"Not run: {section['reason'] if section else 'the run has no such section'}.", ""]
     # What is not from the run of everything, which the documents describe once, says where it is from.
-    source = (
-        [] if is_complete(run) else [f"{run['device']}, {run['environment']['date'][:10]}, a run of some sections:", ""]
-    )
+    kind = "a run that ended early" if not run["complete"] else "a run of some sections"
+    source = [] if is_complete(run) else [f"{run['device']}, {run['environment']['date'][:10]}, {kind}:", ""]
     return source + page(section["rows"])
 
 
@@ -186,8 +196,8 @@ def bench_batch(path: Path, run: Run) -> list[str]:
 
 
 BLOCKS: dict[str, tuple[Callable[[Run], bool], Callable[[Path, Run], list[str]]]] = {
-    "cpu machine": (is_cpu, cpu_machine),
-    "cpu targets": (is_cpu, cpu_targets),
+    "cpu machine": (is_cpu, partial(machine, cpu_table.describe)),
+    "cpu targets": (is_cpu, targets),
     "cpu clips": (is_cpu, cpu_clips),
     "cpu shares": (is_cpu, cpu_shares),
     "cpu logits": (is_cpu, cpu_logits),
@@ -196,10 +206,13 @@ BLOCKS: dict[str, tuple[Callable[[Run], bool], Callable[[Path, Run], list[str]]]
     "bench stages": (is_bench, bench_stages),
     "bench batch": (is_bench, bench_batch),
     **{
-        f"cpu {name}": (is_cpu, partial(cpu_section, name, page))
+        f"cpu {name}": (is_cpu, partial(section_page, name, page))
         for _, name, page in cpu_table.PAGES
         if name != "clips"
     },
+    "gpu machine": (is_gpu, partial(machine, describe_gpu)),
+    "gpu targets": (is_gpu, targets),
+    **{f"gpu {name}": (is_gpu, partial(section_page, name, page)) for _, name, page in GPU_PAGES},
 }
 
 
@@ -215,7 +228,7 @@ def fill(text: str, folder: Path = RESULTS, *, anew: bool = True) -> str:
             raise PageError(f"there is no block {name!r}; known are {', '.join(sorted(BLOCKS))}")
         wanted, render = BLOCKS[name]
         try:
-            section = name.removeprefix("cpu ") if wanted is is_cpu else None
+            section = None if wanted is is_bench else name.split(" ", 1)[1]
             path, run = find_run(folder, wanted, None if anew else block["source"], section)
             lines = render(path, run)
         except PageError as error:

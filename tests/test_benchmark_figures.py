@@ -53,9 +53,10 @@ def test_verdicts():
     ]
     peers = [row("transformers", real_time_factor_median=0.69), row("bark", real_time_factor_median=1.06)]
     slow = row("direct", us_median=9999.0, size="large", dtype="bfloat16", way="direct launches")
+    memory = row("large bfloat16, memory", size="large", dtype="bfloat16", peak_reserved_bytes=3.1e9)
     content = merged(
         decode=[*decode_rows(320), *decode_rows(221, "int8"), slow],
-        end_to_end=[*clips, row("large bfloat16, memory", peak_reserved_bytes=3.1e9)],
+        end_to_end=[*clips, memory],
         peers=peers,
         batch=[row("large bfloat16 clips, batch 64", times_real_time=80.0)],
     )
