@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet -c constraints.txt
 CSRC := $(wildcard csrc/*/*.cpp csrc/*/*.h csrc/include/*/*.h)
+CUDA := $(wildcard kernels/*/*/*.cu kernels/*/*/*.cuh tests/ops/emulated/*)
 
 DEMO_TEXT ?= Hello! I am bark fast, and every step of speaking this sentence ran on your own machine.
 DEMO_SEED ?= 2
@@ -68,12 +69,12 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(CSRC)
+	$(BIN)/clang-format --dry-run --Werror $(CSRC) $(CUDA)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(CSRC)
+	$(BIN)/clang-format -i $(CSRC) $(CUDA)
 
 venv: $(VENV)/.installed
 

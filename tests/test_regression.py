@@ -163,6 +163,7 @@ LAUNCHES = {
 @pytest.mark.parametrize("batch", LAUNCHES)
 def test_a_step_on_a_gpu_launches_these_kernels(batch: int):
     pytest.importorskip("triton", reason="Triton is not installed")
+    from barkfast.runtime.cuda.device import Options
     from barkfast.runtime.cuda.network import load_network
     from barkfast.runtime.cuda.state import State
     from barkfast.runtime.cuda.step import DecodeStep, Vocabulary
@@ -173,7 +174,9 @@ def test_a_step_on_a_gpu_launches_these_kernels(batch: int):
     tensors = {key: torch.empty(shape, device=meta) for key, shape in gpt_shapes(config).items()}
     with recording() as launches, torch.inference_mode():
         network = load_network(config, tensors, device=meta, dtype=torch.float16)
-        step = DecodeStep(network, State.allocate(config, batch, meta, torch.float16), stage=0, pdl=True)
+        step = DecodeStep(
+            network, State.allocate(config, batch, meta, torch.float16), stage=0, options=Options(pdl=True)
+        )
         vocabulary = Vocabulary.allocate(((10_000, 11_024), (11_024, 12_048)), -1, batch, meta)
         step.run(torch.empty(batch, dtype=torch.int32, device=meta), vocabulary, filtered=False)
     names = Counter(kernel_name(launch.kernel) for launch in launches)

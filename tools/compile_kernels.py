@@ -32,6 +32,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from barkfast.config import FineConfig, GPTConfig  # noqa: E402
+from barkfast.runtime.cuda.device import Options  # noqa: E402
 from barkfast.runtime.cuda.network import load_network  # noqa: E402
 from barkfast.runtime.cuda.prefill import Prefill  # noqa: E402
 from barkfast.runtime.cuda.refiner import FinePass  # noqa: E402
@@ -83,7 +84,7 @@ def record(model: str, dtype: str, bias: bool) -> Iterator[Launch]:
             network = load_network(config, _meta_tensors(config), device=META, dtype=storage, int8=int8)
             for n_slots, batches in ((8, (1, 8)), (64, (16, 32, 64))):
                 state = State.allocate(config, n_slots, META, storage)
-                step = DecodeStep(network, state, stage=0, pdl=True)
+                step = DecodeStep(network, state, stage=0, options=Options(pdl=True))
                 vocabulary = Vocabulary.allocate(slices, stop_row, n_slots, META)
                 for batch in batches:
                     rows = torch.empty(batch, dtype=torch.int32, device=META)

@@ -141,6 +141,53 @@ def test_seeds_reproduce_across_runs_and_batch_sizes(dtype: torch.dtype, n_slots
         np.testing.assert_array_equal(tokens, same)
 
 
+def hopper_options() -> Options:
+    """Those for the CUDA kernels of a step."""
+    options = Options.for_device(torch.device("cuda:0"))
+    if not options.pdl:
+        pytest.skip("the CUDA kernels of a step need compute capability 9.0")
+    return dataclasses.replace(options, hopper=True)
+
+
+@pytest.mark.parametrize("part", ["text", "coarse"])
+@pytest.mark.parametrize("n_slots", [1, 8])
+def test_float32_greedy_tokens_of_the_cuda_kernels_are_those_of_triton(part: str, n_slots: int) -> None:
+    make = semantic_job if part == "text" else coarse_job
+    jobs = [make(seed, sampling=Sampling(0.0)) for seed in range(n_slots)]
+    expected = decoder_of(part, torch.float32, n_slots=n_slots).run(jobs)
+    ours = decoder_of(part, torch.float32, n_slots=n_slots, options=hopper_options()).run(jobs)
+    for tokens, same in zip(ours, expected, strict=True):
+        np.testing.assert_array_equal(tokens, same)
+
+
+@HALVES
+@pytest.mark.parametrize("int8", [False, True])
+def test_logits_of_the_cuda_kernels_are_those_of_triton(dtype: torch.dtype, int8: bool) -> None:
+    job = coarse_job(history=600, sampling=Sampling(0.0))
+    forced = decoder_of("coarse", dtype, int8=int8).run([job])[0][:40]
+    logits = [
+        logits_after(decoder_of("coarse", dtype, int8=int8, **options), job, forced)
+        for options in ({}, {"options": hopper_options()})
+    ]
+    expected = logits[0] - logits[0].mean()
+    error = (logits[1] - logits[1].mean() - expected).norm() / expected.norm()
+    print(f"coarse {dtype} int8={int8}: RMS ratio of the CUDA kernels' logits to Triton's {float(error):.2e}")
+    assert error < 1e-2
+
+
+@HALVES
+def test_graphs_and_overlap_change_no_token_of_the_cuda_kernels(dtype: torch.dtype) -> None:
+    jobs = [semantic_job(seed, stop=Stop(SEMANTIC.pad_token, 0.2)) for seed in range(3)]
+    results = []
+    for graphs, pdl in ((False, False), (True, False), (False, True), (True, True)):
+        options = dataclasses.replace(hopper_options(), graphs=graphs, pdl=pdl)
+        decoder = decoder_of("text", dtype, n_slots=2, options=options)
+        results += [decoder.run([again(job) for job in jobs]) for _ in range(3)]
+    for other in results[1:]:
+        for tokens, same in zip(other, results[0], strict=True):
+            np.testing.assert_array_equal(tokens, same)
+
+
 def test_the_loop_never_waits_for_the_device_token_by_token() -> None:
     decoder = decoder_of("coarse")
     job = coarse_job(steps=400)

@@ -79,7 +79,7 @@ class CudaDecoder(Decoder):
             network, device = self._network, self.device
             self.state = State.allocate(self.config, self.n_slots, device, network.dtype)
             self._prefill = Prefill(network, self.state)
-            self._step = DecodeStep(network, self.state, stage=STAGE_KEYS[self.stage], pdl=self.options.pdl)
+            self._step = DecodeStep(network, self.state, stage=STAGE_KEYS[self.stage], options=self.options)
             self.graphs = Graphs(device, enabled=self.options.graphs)
             self._vocabularies: dict[tuple[Slices, int], Vocabulary] = {}
             self.vocabulary: Vocabulary | None = None

@@ -15,10 +15,13 @@ class Options:
     Args:
         graphs: capture and replay CUDA graphs.
         pdl: programmatic dependent launch, for compute capability 9.0 and newer.
+        hopper: one to eight sequences by the CUDA kernels of barkfast_kernels.hopper rather than Triton's. They have
+            not run on a GPU so far, only in an emulator, so nothing takes them unasked.
     """
 
     graphs: bool = True
     pdl: bool = False
+    hopper: bool = False
 
     @classmethod
     def for_device(cls, device: torch.device) -> "Options":

@@ -1,20 +1,26 @@
 """One token for every row of a batch: the launches of a decode step, in one of two ways.
 
-The vector way keeps its share of each matrix in registers and multiplies the batch's rows with it one by one: few,
-fused kernels, best for one to eight sequences. The matrix way uses matrix instructions. A row's result does not
-depend on its batch mates in either, but differs in the last bits between them, so an engine keeps to one.
+The vector way keeps its share of each matrix in registers, or in CUDA rather than Triton in shared memory, and
+multiplies the batch's rows with it one by one: few, fused kernels, best for one to eight sequences. The matrix way uses
+matrix instructions. A row's result does not depend on its batch mates in either, but differs in the last bits between
+them, so an engine keeps to one.
 """
 
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from barkfast.errors import EngineError
+from barkfast.runtime.cuda.device import Options
 from barkfast.runtime.cuda.network import Layer, Network
 from barkfast.runtime.cuda.state import State
 from barkfast_kernels.attention_out import attention_out
 from barkfast_kernels.batch_linear import linear_gelu, linear_head, linear_partial, linear_qkv, partial_splits
 from barkfast_kernels.decode_attention import combine_splits, decode_attention
+from barkfast_kernels.hopper import SPLITS, HopperOps, Shape, why_not
 from barkfast_kernels.launch import INTERPRETED
 from barkfast_kernels.norm_fc_gelu import norm_fc_gelu
 from barkfast_kernels.norm_head import norm_head
@@ -29,6 +35,31 @@ Slices = tuple[tuple[int, int], ...]
 VECTOR_ROWS = 8
 # Parts that a context is divided into, so that one sequence's heads fill the device; there is none in the interpreter.
 CONTEXT_SPLITS = 2 if INTERPRETED else 8
+TRITON = SimpleNamespace(
+    norm_qkv=norm_qkv,
+    decode_attention=decode_attention,
+    attention_out=attention_out,
+    norm_fc_gelu=norm_fc_gelu,
+    proj_residual=proj_residual,
+)
+
+
+def shape_of(network: Network) -> Shape:
+    """What the CUDA kernels are compiled for."""
+    config, int8 = network.config, network.layers[0].qkv.scale is not None
+    return Shape(config.n_embd, config.n_head, config.block_size, network.dtype, int8)
+
+
+def hopper_operations(network: Network, device: torch.device) -> HopperOps:
+    """A layer's five operations in CUDA.
+
+    Errors: EngineError if they cannot serve the network there.
+    """
+    shape = shape_of(network)
+    reason = why_not(shape, device)
+    if reason:
+        raise EngineError(f"the CUDA kernels of a step cannot be used: {reason}; leave Options.hopper off")
+    return HopperOps(shape)
 
 
 @dataclass(frozen=True)
@@ -63,22 +94,25 @@ class DecodeStep:
     Args:
         network, state: weights, and what is remembered by slot.
         stage: the number that keys this network's random numbers.
-        pdl: let kernels overlap with their predecessors' ends (compute capability 9.0 and newer).
+        options: how its kernels are launched, and which.
     """
 
-    def __init__(self, network: Network, state: State, *, stage: int, pdl: bool) -> None:
-        self.network, self.state, self.stage, self.pdl = network, state, stage, pdl
+    def __init__(self, network: Network, state: State, *, stage: int, options: Options) -> None:
+        self.network, self.state, self.stage, self.pdl = network, state, stage, options.pdl
         config, n_slots, device = network.config, len(state.x), state.x.device
         width = config.n_embd
         self.vector = n_slots <= VECTOR_ROWS
+        in_cuda = self.vector and options.hopper
+        self._operations: Any = hopper_operations(network, device) if in_cuda else TRITON
+        splits = SPLITS if in_cuda else CONTEXT_SPLITS
         self._keys, self._values = state.keys.unbind(), state.values.unbind()
 
         def scratch(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.empty(n_slots, *shape, device=device, dtype=dtype)
 
         self._q = scratch(width)
-        self._partial = scratch(config.n_head, CONTEXT_SPLITS, config.head_dim)
-        self._stats = scratch(config.n_head, CONTEXT_SPLITS, 2)
+        self._partial = scratch(config.n_head, splits, config.head_dim)
+        self._stats = scratch(config.n_head, splits, 2)
         self._hidden = scratch(4 * width, dtype=network.dtype)
         if not self.vector:
             self._h = scratch(width, dtype=network.dtype)
@@ -110,25 +144,25 @@ class DecodeStep:
 
     def _layer_by_vectors(self, layer: Layer, keys: Tensor, values: Tensor, rows: Tensor) -> None:
         x, slots, pdl = self.state.x, self.state.slots, self.pdl
-        batch = len(rows)
+        do, batch = self._operations, len(rows)
         q, partial, stats, hidden = (t[:batch] for t in (self._q, self._partial, self._stats, self._hidden))
         norm, matrix = layer.norm_1, layer.qkv
-        norm_qkv(
+        do.norm_qkv(
             *(x, norm.weight, norm.bias, matrix.weight, matrix.scale, matrix.bias),
             *(q, keys, values, rows, slots),
             pdl=pdl,
         )
-        decode_attention(q, keys, values, partial, stats, rows, slots, pdl=pdl)
+        do.decode_attention(q, keys, values, partial, stats, rows, slots, pdl=pdl)
         matrix = layer.out
-        attention_out(x, partial, stats, matrix.weight, matrix.scale, matrix.bias, rows, slots, pdl=pdl)
+        do.attention_out(x, partial, stats, matrix.weight, matrix.scale, matrix.bias, rows, slots, pdl=pdl)
         norm, matrix = layer.norm_2, layer.fc
-        norm_fc_gelu(
+        do.norm_fc_gelu(
             *(x, norm.weight, norm.bias, matrix.weight, matrix.scale, matrix.bias),
             *(hidden, rows, slots),
             pdl=pdl,
         )
         matrix = layer.proj
-        proj_residual(x, hidden, matrix.weight, matrix.scale, matrix.bias, rows, slots, pdl=pdl)
+        do.proj_residual(x, hidden, matrix.weight, matrix.scale, matrix.bias, rows, slots, pdl=pdl)
 
     def _layer_by_matrices(
         self, layer: Layer, keys: Tensor, values: Tensor, rows: Tensor, y: Tensor | None, y_bias: Tensor | None

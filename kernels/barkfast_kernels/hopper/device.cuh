@@ -1,0 +1,70 @@
+// What only the device can do, each as one function: step.cu is plain C++ without it, so that it can be tested
+// anywhere.
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+extern __shared__ __align__(128) char dynamic[];
+
+#define INFINITE __int_as_float(0x7f800000)
+
+struct alignas(2) Bfloat {
+    unsigned short bits;
+};
+struct alignas(2) Half {
+    unsigned short bits;
+};
+__device__ __forceinline__ void unpack(u32 pair, float& low, float& high, Half) {
+    asm("{ .reg .b16 l, h; mov.b32 {l, h}, %2; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h; }"
+        : "=f"(low), "=f"(high)
+        : "r"(pair));
+}
+
+__device__ __forceinline__ void store(Bfloat* p, float value) {
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(p->bits) : "f"(value));
+}
+__device__ __forceinline__ void store(Half* p, float value) {
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(p->bits) : "f"(value));
+}
+
+// The next kernel may start; it loads what no kernel writes, and waits before anything else.
+__device__ __forceinline__ void launch_next() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+// The kernels before this one have ended and their writes are visible. Every thread must come through here.
+__device__ __forceinline__ void wait_for_last() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
+__device__ __forceinline__ u32 shared_address(const void* p) { return static_cast<u32>(__cvta_generic_to_shared(p)); }
+
+// Copies into shared memory that are under way.
+struct Copies {
+    u64 barrier;
+
+    __device__ void expect(u32 bytes) {
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(&barrier)));
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&barrier)),
+                     "r"(bytes)
+                     : "memory");
+    }
+
+    // `bytes` is a multiple of 16, and so are both addresses.
+    __device__ void add(void* to, const void* from, u32 bytes) {
+        constexpr u32 PIECE = 16384;
+        for (u32 done = 0; done < bytes; done += PIECE) {
+            u32 size = min(PIECE, bytes - done);
+            asm volatile(
+                "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                    shared_address(to) + done),
+                "l"(static_cast<const char*>(from) + done), "r"(size), "r"(shared_address(&barrier))
+                : "memory");
+        }
+    }
+
+    __device__ void wait() {
+        u32 done = 0;
+        while (!done)
+            asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], 0; selp.u32 %0, 1, 0, p; }"
+                         : "=r"(done)
+                         : "r"(shared_address(&barrier))
+                         : "memory");
+    }
+};

@@ -1,0 +1,97 @@
+"""CUDA source to kernels at run time, by NVIDIA's own bindings; torch's CUDA builds bring both of them along."""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Argument = Tensor | int | float | None
+
+
+class ProgramError(Exception):
+    """The compiler or the driver refused; the message holds what it said."""
+
+
+def compile_cubin(source: str, options: Sequence[str], name: str) -> bytes:
+    """Machine code of CUDA C++ `source`; needs no GPU.
+
+    Errors: ProgramError with the compiler's log; ImportError without the bindings.
+    """
+    from cuda.bindings import nvrtc
+
+    program = _take(nvrtc.nvrtcCreateProgram(source.encode(), name.encode(), 0, [], []))
+    try:
+        flags = [option.encode() for option in options]
+        (error,) = nvrtc.nvrtcCompileProgram(program, len(flags), flags)
+        if error:
+            log = b" " * _take(nvrtc.nvrtcGetProgramLogSize(program))
+            _take(nvrtc.nvrtcGetProgramLog(program, log))
+            raise ProgramError(f"{name} does not compile: {log.decode(errors='replace').strip()}")
+        cubin = b" " * _take(nvrtc.nvrtcGetCUBINSize(program))
+        _take(nvrtc.nvrtcGetCUBIN(program, cubin))
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+    return cubin
+
+
+def _take(result: tuple[Any, ...]) -> Any:
+    """What a call gave besides its status; ProgramError if that is not success, which is 0 in every enumeration."""
+    error, *values = result
+    if error:
+        raise ProgramError(f"{error!r}")
+    return values[0] if values else None
+
+
+class Program:
+    """A cubin on the current device, whose context torch has made."""
+
+    def __init__(self, cubin: bytes) -> None:
+        from cuda.bindings import driver
+
+        self._module = _take(driver.cuModuleLoadData(cubin))
+
+    def kernel(self, name: str, *, threads: int, shared_bytes: int) -> "Kernel":
+        """One of its functions, for blocks of `threads` with so much dynamic shared memory."""
+        from cuda.bindings import driver
+
+        function = _take(driver.cuModuleGetFunction(self._module, name.encode()))
+        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        _take(driver.cuFuncSetAttribute(function, attribute, shared_bytes))
+        return Kernel(function, threads, shared_bytes)
+
+
+class Kernel:
+    """One kernel of a program."""
+
+    def __init__(self, function: Any, threads: int, shared_bytes: int) -> None:
+        self._function, self.threads, self.shared_bytes = function, threads, shared_bytes
+
+    def launch(self, grid: tuple[int, int, int], args: Sequence[Argument], *, pdl: bool) -> None:
+        """Launch on torch's current stream; None is a null pointer.
+
+        Args:
+            pdl: whether it may begin before the kernel before it has ended (programmatic dependent launch).
+        """
+        from cuda.bindings import driver
+
+        config = driver.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = grid
+        config.blockDimX, config.blockDimY, config.blockDimZ = self.threads, 1, 1
+        config.sharedMemBytes = self.shared_bytes
+        config.hStream = torch.cuda.current_stream().cuda_stream
+        if pdl:
+            attribute = driver.CUlaunchAttribute()
+            attribute.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+            attribute.value.programmaticStreamSerializationAllowed = 1
+            config.attrs, config.numAttrs = [attribute], 1
+        values = tuple(arg.data_ptr() if isinstance(arg, Tensor) else arg or 0 for arg in args)
+        _take(driver.cuLaunchKernelEx(config, self._function, (values, tuple(map(ctype_of, args))), 0))
+
+
+def ctype_of(arg: Argument) -> Any:
+    """How C knows an argument."""
+    if isinstance(arg, Tensor) or arg is None:
+        return ctypes.c_void_p
+    return ctypes.c_int if isinstance(arg, int) else ctypes.c_float

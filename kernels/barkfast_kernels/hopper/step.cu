@@ -1,0 +1,473 @@
+// The five kernels of a transformer layer for one new token per sequence, for compute capability 9.0 and newer.
+//
+// A block keeps its rows of a matrix in shared memory and asks for all of them, by the copy engine, before it waits for
+// the kernel ahead of it: about one block per multiprocessor, so that the blocks of several kernels fit beside one
+// another and memory never rests. Thread t of a block holds channels 4 t to 4 t + 3 of the vector in registers; every
+// sum has one order, whatever the batch.
+//
+// Compiled with EMBD, HEADS, POSITIONS, SPLITS, and the types Storage (activations, norms, cache) and Weight, one of
+// float, Half, Bfloat and, for Weight, Int8.
+
+constexpr int HEAD_DIM = EMBD / HEADS;
+constexpr int THREADS = EMBD / 4;
+constexpr int WARPS = THREADS / 32;
+// Words of a slot, and a status; see barkfast_kernels/slots.py.
+constexpr int WORDS = 16, POSITION = 0, STATUS = 3, RUNNING = 1;
+
+// ---------------------------------------------------------------------------------------------------------- numbers
+
+struct Int8 {
+    signed char value;
+};
+
+template <int N>
+struct Vector {
+    float at[N];
+};
+
+__device__ __forceinline__ void unpack(u32 pair, float& low, float& high, Bfloat) {
+    low = __uint_as_float(pair << 16);
+    high = __uint_as_float(pair & 0xffff0000u);
+}
+
+// Four neighbours, in one load.
+template <class T>
+__device__ __forceinline__ Vector<4> load4(const T* p) {
+    uint2 raw = *reinterpret_cast<const uint2*>(p);
+    Vector<4> v;
+    unpack(raw.x, v.at[0], v.at[1], T());
+    unpack(raw.y, v.at[2], v.at[3], T());
+    return v;
+}
+
+template <>
+__device__ __forceinline__ Vector<4> load4(const float* p) {
+    float4 raw = *reinterpret_cast<const float4*>(p);
+    return {{raw.x, raw.y, raw.z, raw.w}};
+}
+
+template <>
+__device__ __forceinline__ Vector<4> load4(const Int8* p) {
+    // A byte in the last place of 2**23 is that float plus the byte.
+    u32 raw = *reinterpret_cast<const u32*>(p) ^ 0x80808080u;
+    Vector<4> v;
+#pragma unroll
+    for (int i = 0; i < 4; i++) v.at[i] = __uint_as_float(__byte_perm(raw, 0x4B000000u, 0x7440 + i)) - 8388736.0f;
+    return v;
+}
+
+__device__ __forceinline__ void store(float* p, float value) { *p = value; }
+
+// ------------------------------------------------------------------------------------------------------- arithmetic
+
+// Halve the values that a lane holds, and double the lanes that each is a sum of, until one is left.
+template <int HALF, int P>
+__device__ __forceinline__ void exchange(float (&values)[P], int lane) {
+    if constexpr (HALF > 0) {
+        bool upper = lane & HALF;
+#pragma unroll
+        for (int i = 0; i < HALF; i++) {
+            float give = upper ? values[i] : values[i + HALF], keep = upper ? values[i + HALF] : values[i];
+            values[i] = keep + __shfl_xor_sync(~0u, give, HALF);
+        }
+        exchange<HALF / 2>(values, lane);
+    }
+}
+
+// Sums over the warp of `P` values of each lane; lane l gets that of value l % P.
+template <int P>
+__device__ __forceinline__ float add_lanes(float (&values)[P], int lane) {
+    exchange<P / 2>(values, lane);
+    float sum = values[0];
+#pragma unroll
+    for (int step = P; step < 32; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
+    return sum;
+}
+
+__device__ constexpr int power_of_2(int n) { return n <= 1 ? 1 : 2 * power_of_2((n + 1) / 2); }
+
+// Sums of ROWS products of a tile's row, EMBD * CHUNKS wide, with a vector; thread r < ROWS gets that of row r.
+template <int ROWS, int CHUNKS>
+__device__ __forceinline__ float multiply(const Weight* tile, const Vector<4> (&h)[CHUNKS], float (&sums)[WARPS][32]) {
+    constexpr int P = power_of_2(ROWS);
+    static_assert(P <= 32, "a lane per row");
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    float products[P];
+#pragma unroll
+    for (int r = 0; r < P; r++) {
+        products[r] = 0;
+        if (r < ROWS) {
+#pragma unroll
+            for (int c = 0; c < CHUNKS; c++) {
+                Vector<4> w = load4(tile + (r * CHUNKS + c) * EMBD + 4 * threadIdx.x);
+#pragma unroll
+                for (int i = 0; i < 4; i++) products[r] = fmaf(w.at[i], h[c].at[i], products[r]);
+            }
+        }
+    }
+    float sum = add_lanes<P>(products, lane);
+    if (lane < P) sums[warp][lane] = sum;
+    __syncthreads();
+    float total = 0;
+    if (threadIdx.x < ROWS) {
+#pragma unroll
+        for (int w = 0; w < WARPS; w++) total += sums[w][threadIdx.x];
+    }
+    return total;
+}
+
+// Mean and sum of squared distances of two equally large halves, together.
+__device__ __forceinline__ void join(float& mean, float& spread, float mean_2, float spread_2, float half) {
+    float distance = mean_2 - mean;
+    mean = 0.5f * (mean + mean_2);
+    spread = spread + spread_2 + distance * distance * (0.5f * half);
+}
+
+// The block's layer norm of one row.
+__device__ __forceinline__ Vector<4> normalize(const Vector<4>& x, const Vector<4>& gain, const Vector<4>& offset,
+                                               float2 (&moments)[WARPS]) {
+    float mean = 0.25f * ((x.at[0] + x.at[1]) + (x.at[2] + x.at[3])), spread = 0;
+#pragma unroll
+    for (int i = 0; i < 4; i++) spread += (x.at[i] - mean) * (x.at[i] - mean);
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+        float mean_2 = __shfl_xor_sync(~0u, mean, step), spread_2 = __shfl_xor_sync(~0u, spread, step);
+        join(mean, spread, mean_2, spread_2, 4.0f * step);
+    }
+    if (threadIdx.x % 32 == 0) moments[threadIdx.x / 32] = make_float2(mean, spread);
+    __syncthreads();
+    mean = 0, spread = 0;
+#pragma unroll
+    for (int w = 0; w < WARPS; w++) mean += moments[w].x;
+    mean /= WARPS;
+#pragma unroll
+    for (int w = 0; w < WARPS; w++) {
+        float distance = moments[w].x - mean;
+        spread += moments[w].y + 128.0f * distance * distance;
+    }
+    float scale = rsqrtf(spread / EMBD + 1e-5f);
+    Vector<4> y;
+#pragma unroll
+    for (int i = 0; i < 4; i++) y.at[i] = fmaf((x.at[i] - mean) * scale, gain.at[i], offset.at[i]);
+    return y;
+}
+
+__device__ __forceinline__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.7071067811865476f)); }
+
+// The matrix's part of a block: rows first to first + count, in shared memory, with their scales and biases.
+template <int ROWS, int COLUMNS>
+struct Part {
+    int first, count;
+    float scale, bias;
+
+    __device__ __forceinline__ Part(int rows, char* tile, Copies& copies, const Weight* weight, const float* scales,
+                                    const Storage* biases) {
+        first = blockIdx.x * ROWS;
+        count = min(ROWS, rows - first);
+        if (threadIdx.x == 0) {
+            u32 bytes = count * COLUMNS * sizeof(Weight);
+            copies.expect(bytes);
+            copies.add(tile, weight + static_cast<u64>(first) * COLUMNS, bytes);
+        }
+        scale = 1, bias = 0;
+        if (threadIdx.x < count) {
+            if (scales) scale = scales[first + threadIdx.x];
+            if (biases) bias = read(biases + first + threadIdx.x);
+        }
+    }
+
+    static __device__ __forceinline__ float read(const float* p) { return *p; }
+    template <class T>
+    static __device__ __forceinline__ float read(const T* p) {
+        float low, high;
+        unpack(p->bits, low, high, T());
+        return low;
+    }
+};
+
+__device__ constexpr int rows_each(int rows) { return rows > 32 * BLOCKS ? 32 : (rows + BLOCKS - 1) / BLOCKS; }
+constexpr int QKV_ROWS = rows_each(3 * EMBD), OUT_ROWS = rows_each(EMBD), FC_ROWS = rows_each(4 * EMBD);
+
+struct Row {
+    int slot;
+    bool running;
+    int position;
+
+    __device__ __forceinline__ Row(int slot_, const int* slots) : slot(max(slot_, 0)) {
+        const int* words = slots + slot * WORDS;
+        position = words[POSITION];
+        running = slot_ >= 0 && words[STATUS] == RUNNING;
+    }
+};
+
+// ---------------------------------------------------------------------------------------------------------- kernels
+
+// A vector for each running row of the batch, times the block's part of a matrix with `n_out` rows.
+//
+// fetch(b, slot, n): what row b needs that kernels write, only loaded; n is the thread's row of the matrix, or -1.
+// prepare(fetched, h): the vector's channels of this thread. store(b, row, n, fetched, y): the product's row n.
+template <int ROWS, int CHUNKS, class Fetch, class Prepare, class Store>
+__device__ __forceinline__ void multiply_rows(int n_out, const Weight* weight, const float* scales,
+                                              const Storage* biases, const int* rows, const int* slots, int batch,
+                                              Fetch fetch, Prepare prepare, Store store) {
+    __shared__ Copies copies;
+    __shared__ float sums[WARPS][32];
+    Part<ROWS, CHUNKS * EMBD> part(n_out, dynamic, copies, weight, scales, biases);
+    const Weight* tile = reinterpret_cast<const Weight*>(dynamic);
+    int n = threadIdx.x < part.count ? part.first + static_cast<int>(threadIdx.x) : -1;
+    int listed = rows[0];
+    launch_next();
+    __syncthreads();
+    wait_for_last();
+    for (int b = 0; b < batch; b++) {
+        if (b) {
+            listed = rows[b];
+            __syncthreads();
+        }
+        auto fetched = fetch(b, max(listed, 0), n);
+        Row row(listed, slots);
+        if (!row.running) continue;
+        Vector<4> h[CHUNKS] = {};
+        prepare(fetched, h);
+        copies.wait();
+        float y = multiply<ROWS>(tile, h, sums) * part.scale + part.bias;
+        if (n >= 0) store(b, row, n, fetched, y);
+    }
+    copies.wait();
+}
+
+// The same of the layer norm of each row's x.
+template <int ROWS, class Store>
+__device__ __forceinline__ void multiply_normed(int n_out, const float* x, const Storage* gains, const Storage* offsets,
+                                                const Weight* weight, const float* scales, const Storage* biases,
+                                                const int* rows, const int* slots, int batch, Store store) {
+    __shared__ float2 moments[WARPS];
+    Vector<4> gain = load4(gains + 4 * threadIdx.x), offset = {};
+    if (offsets) offset = load4(offsets + 4 * threadIdx.x);
+    multiply_rows<ROWS, 1>(
+        n_out, weight, scales, biases, rows, slots, batch,
+        [&](int b, int slot, int n) { return load4(x + slot * EMBD + 4 * threadIdx.x); },
+        [&](const Vector<4>& token, Vector<4>(&h)[1]) { h[0] = normalize(token, gain, offset, moments); },
+        [&](int b, const Row& row, int n, const Vector<4>& token, float y) { store(b, row, n, y); });
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    norm_qkv(const float* x, const Storage* gains, const Storage* offsets, const Weight* weight, const float* scales,
+             const Storage* biases, float* q, Storage* keys, Storage* values, const int* rows, const int* slots,
+             int batch) {
+    multiply_normed<QKV_ROWS>(3 * EMBD, x, gains, offsets, weight, scales, biases, rows, slots, batch,
+                              [&](int b, const Row& row, int n, float y) {
+                                  int channel = n % EMBD;
+                                  u64 head = static_cast<u64>(row.slot) * HEADS + channel / HEAD_DIM;
+                                  u64 cached = (head * POSITIONS + row.position) * HEAD_DIM + channel % HEAD_DIM;
+                                  if (n < EMBD)
+                                      q[b * EMBD + channel] = y;
+                                  else if (row.position < POSITIONS)
+                                      store((n < 2 * EMBD ? keys : values) + cached, y);
+                              });
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    norm_fc_gelu(const float* x, const Storage* gains, const Storage* offsets, const Weight* weight,
+                 const float* scales, const Storage* biases, Storage* hidden, const int* rows, const int* slots,
+                 int batch) {
+    multiply_normed<FC_ROWS>(4 * EMBD, x, gains, offsets, weight, scales, biases, rows, slots, batch,
+                             [&](int b, const Row& row, int n, float y) { store(hidden + b * 4 * EMBD + n, gelu(y)); });
+}
+
+// What is added to x, and the channel of x that it is added to.
+struct Residual {
+    float* target;
+    float value;
+
+    __device__ __forceinline__ Residual(float* x, int slot, int n) : target(x + slot * EMBD + max(n, 0)) {
+        value = n >= 0 ? *target : 0;
+    }
+    __device__ __forceinline__ void add(float y) const { *target = value + y; }
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    proj_residual(float* x, const Storage* hidden, const Weight* weight, const float* scales, const Storage* biases,
+                  const int* rows, const int* slots, int batch) {
+    struct Fetched {
+        Vector<4> h[4];
+        Residual residual;
+    };
+    multiply_rows<OUT_ROWS, 4>(
+        EMBD, weight, scales, biases, rows, slots, batch,
+        [&](int b, int slot, int n) {
+            const Storage* own = hidden + b * 4 * EMBD + 4 * threadIdx.x;
+            return Fetched{{load4(own), load4(own + EMBD), load4(own + 2 * EMBD), load4(own + 3 * EMBD)},
+                           Residual(x, slot, n)};
+        },
+        [&](const Fetched& fetched, Vector<4>(&h)[4]) {
+#pragma unroll
+            for (int c = 0; c < 4; c++) h[c] = fetched.h[c];
+        },
+        [&](int b, const Row& row, int n, const Fetched& fetched, float y) { fetched.residual.add(y); });
+}
+
+// What of each split of a head's positions, and how much of it.
+struct Attended {
+    Vector<4> sum[SPLITS];
+    float2 stat[SPLITS];
+    Residual residual;
+
+    __device__ __forceinline__ Attended(const float* partial, const float* stats, int b, const Residual& residual_)
+        : residual(residual_) {
+        int channel = 4 * threadIdx.x, head = (b * HEADS + channel / HEAD_DIM) * SPLITS;
+#pragma unroll
+        for (int s = 0; s < SPLITS; s++) {
+            sum[s] = load4(partial + (head + s) * HEAD_DIM + channel % HEAD_DIM);
+            stat[s] = *reinterpret_cast<const float2*>(stats + (head + s) * 2);
+        }
+    }
+
+    __device__ __forceinline__ Vector<4> combine() const {
+        // The first position is always attended to, so the largest score is finite.
+        float top = stat[0].x, total = 0;
+#pragma unroll
+        for (int s = 1; s < SPLITS; s++) top = fmaxf(top, stat[s].x);
+        Vector<4> out = {};
+#pragma unroll
+        for (int s = 0; s < SPLITS; s++) {
+            float share = exp2f(stat[s].x - top);
+            total = fmaf(share, stat[s].y, total);
+#pragma unroll
+            for (int i = 0; i < 4; i++) out.at[i] = fmaf(share, sum[s].at[i], out.at[i]);
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) out.at[i] /= total;
+        return out;
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    attention_out(float* x, const float* partial, const float* stats, const Weight* weight, const float* scales,
+                  const Storage* biases, const int* rows, const int* slots, int batch) {
+    multiply_rows<OUT_ROWS, 1>(
+        EMBD, weight, scales, biases, rows, slots, batch,
+        [&](int b, int slot, int n) { return Attended(partial, stats, b, Residual(x, slot, n)); },
+        [&](const Attended& attended, Vector<4>(&h)[1]) { h[0] = attended.combine(); },
+        [&](int b, const Row& row, int n, const Attended& attended, float y) { attended.residual.add(y); });
+}
+
+constexpr int ATTENTION_THREADS = 256, ATTENTION_WARPS = ATTENTION_THREADS / 32;
+
+// Positions split * CHUNK to (split + 1) * CHUNK of one head of one row.
+extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
+    decode_attention(const float* q, const Storage* keys, const Storage* values, float* partial, float* stats,
+                     const int* rows, const int* slots, float scale) {
+    constexpr int CHUNK = POSITIONS / SPLITS;
+    // A position's lanes each hold four channels of it, or eight of two bytes.
+    constexpr int PER = 16 / sizeof(Storage), LANES = HEAD_DIM / PER, GROUPS = 32 / LANES;
+    constexpr int AT_ONCE = ATTENTION_WARPS * GROUPS, PASSES = CHUNK / AT_ONCE, ROW_BYTES = HEAD_DIM * sizeof(Storage);
+    static_assert(CHUNK % AT_ONCE == 0 && LANES <= 32, "positions by lanes");
+    __shared__ Copies copies;
+    __shared__ float tops[ATTENTION_WARPS], totals[ATTENTION_WARPS], sums[ATTENTION_WARPS][HEAD_DIM];
+    Storage *own_keys = reinterpret_cast<Storage*>(dynamic), *own_values = own_keys + CHUNK * HEAD_DIM;
+    int split = blockIdx.x, head = blockIdx.y, b = blockIdx.z, start = split * CHUNK;
+    int listed = rows[b];
+    u64 offset = ((static_cast<u64>(max(listed, 0)) * HEADS + head) * POSITIONS + start) * HEAD_DIM;
+    // The slot's position of this step or of the one before: all before it is in the cache since an earlier step.
+    int early = min(max(slots[max(listed, 0) * WORDS + POSITION] - start, 0), CHUNK);
+    __shared__ int shared_early;
+    if (threadIdx.x == 0) {
+        shared_early = early;
+        copies.expect(2 * early * ROW_BYTES);
+        copies.add(own_keys, keys + offset, early * ROW_BYTES);
+        copies.add(own_values, values + offset, early * ROW_BYTES);
+    }
+    launch_next();
+    __syncthreads();
+    early = shared_early;
+    wait_for_last();
+
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, part = lane % LANES;
+    Vector<4> query[PER / 4];
+#pragma unroll
+    for (int i = 0; i < PER / 4; i++) query[i] = load4(q + (b * HEADS + head) * HEAD_DIM + part * PER + 4 * i);
+    Row row(listed, slots);
+    if (!row.running) {
+        copies.wait();
+        return;
+    }
+    int count = min(max(min(row.position + 1, POSITIONS) - start, 0), CHUNK);
+    // What was not yet there: the token's own position, and perhaps the one before.
+    constexpr int PIECES = ROW_BYTES / 16;
+    for (int i = early * PIECES + threadIdx.x; i < count * PIECES; i += ATTENTION_THREADS) {
+        reinterpret_cast<uint4*>(own_keys)[i] = reinterpret_cast<const uint4*>(keys + offset)[i];
+        reinterpret_cast<uint4*>(own_values)[i] = reinterpret_cast<const uint4*>(values + offset)[i];
+    }
+    copies.wait();
+    __syncthreads();
+
+    float scores[PASSES], top = -INFINITE, total = 0;
+#pragma unroll
+    for (int p = 0; p < PASSES; p++) {
+        int t = (p * ATTENTION_WARPS + warp) * GROUPS + lane / LANES;
+        scores[p] = -INFINITE;
+        // The whole warp, since its lanes add up.
+        if ((p * ATTENTION_WARPS + warp) * GROUPS < count) {
+            float score = 0;
+#pragma unroll
+            for (int i = 0; i < PER / 4; i++) {
+                Vector<4> k = load4(own_keys + t * HEAD_DIM + part * PER + 4 * i);
+#pragma unroll
+                for (int j = 0; j < 4; j++) score = fmaf(k.at[j], query[i].at[j], score);
+            }
+#pragma unroll
+            for (int step = 1; step < LANES; step *= 2) score += __shfl_xor_sync(~0u, score, step);
+            if (t < count) scores[p] = score * scale;
+            top = fmaxf(top, scores[p]);
+        }
+    }
+#pragma unroll
+    for (int step = LANES; step < 32; step *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
+    Vector<4> sum[PER / 4] = {};
+#pragma unroll
+    for (int p = 0; p < PASSES; p++) {
+        int t = (p * ATTENTION_WARPS + warp) * GROUPS + lane / LANES;
+        if (t < count) {
+            float weight_of = exp2f(scores[p] - top);
+            total += weight_of;
+#pragma unroll
+            for (int i = 0; i < PER / 4; i++) {
+                Vector<4> v = load4(own_values + t * HEAD_DIM + part * PER + 4 * i);
+#pragma unroll
+                for (int j = 0; j < 4; j++) sum[i].at[j] = fmaf(weight_of, v.at[j], sum[i].at[j]);
+            }
+        }
+    }
+#pragma unroll
+    for (int step = LANES; step < 32; step *= 2) {
+        total += __shfl_xor_sync(~0u, total, step);
+#pragma unroll
+        for (int i = 0; i < PER / 4; i++)
+#pragma unroll
+            for (int j = 0; j < 4; j++) sum[i].at[j] += __shfl_xor_sync(~0u, sum[i].at[j], step);
+    }
+    if (lane < LANES) {
+        if (lane == 0) tops[warp] = top, totals[warp] = total;
+#pragma unroll
+        for (int i = 0; i < PER / 4; i++)
+#pragma unroll
+            for (int j = 0; j < 4; j++) sums[warp][part * PER + 4 * i + j] = sum[i].at[j];
+    }
+    __syncthreads();
+    if (threadIdx.x < HEAD_DIM) {
+        float highest = -INFINITE, mass = 0, out = 0;
+#pragma unroll
+        for (int w = 0; w < ATTENTION_WARPS; w++) highest = fmaxf(highest, tops[w]);
+#pragma unroll
+        for (int w = 0; w < ATTENTION_WARPS; w++) {
+            // Warps, and splits, that attended to nothing.
+            float weight_of = tops[w] == -INFINITE ? 0 : exp2f(tops[w] - highest);
+            mass = fmaf(weight_of, totals[w], mass);
+            out = fmaf(weight_of, sums[w][threadIdx.x], out);
+        }
+        int at = (b * HEADS + head) * SPLITS + split;
+        partial[at * HEAD_DIM + threadIdx.x] = out;
+        if (threadIdx.x == 0) stats[2 * at] = highest, stats[2 * at + 1] = mass;
+    }
+}

@@ -1,0 +1,278 @@
+// What step.cu needs of a CUDA device, on a CPU: a block's threads are fibers that take turns at every barrier and
+// shuffle, blocks follow one another. In the place of the kernel ahead, memory changes under a block while it waits.
+
+#pragma once
+
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#define __device__
+#define __global__
+#define __forceinline__ inline
+#define __launch_bounds__(threads)
+#define __shared__ static
+#define INFINITE __builtin_inff()
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+using std::max;
+using std::min;
+
+struct Index {
+    int x, y, z;
+};
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(8) uint2 {
+    u32 x, y;
+};
+struct alignas(16) uint4 {
+    u32 x, y, z, w;
+};
+inline float2 make_float2(float x, float y) { return {x, y}; }
+
+// ------------------------------------------------------------------------------------------------------------ fibers
+
+constexpr int MOST_THREADS = 1024, STACK_BYTES = 64 * 1024;
+
+// Those that meet: the lanes of a warp, or a block's threads.
+struct Meeting {
+    int size = 0, arrived = 0;
+    unsigned round = 0;
+};
+
+struct Fiber {
+    ucontext_t context;
+    jmp_buf place;
+    std::unique_ptr<char[]> stack{new char[STACK_BYTES]};
+    bool begun = false, done = false;
+    unsigned shuffles = 0;
+};
+
+inline Fiber fibers[MOST_THREADS];
+inline Meeting block_meeting, warp_meetings[MOST_THREADS / 32];
+inline float lanes[MOST_THREADS / 32][2][32];
+inline ucontext_t scheduler_context;
+inline jmp_buf scheduler;
+inline Index threadIdx, blockIdx;
+inline void (*body)(void*);
+inline void* body_argument;
+alignas(128) inline char dynamic[SHARED_BYTES];
+
+inline void fail(const char* what) {
+    std::fprintf(stderr, "emulated block %d %d %d, thread %d: %s\n", blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x,
+                 what);
+    std::abort();
+}
+
+inline void yield() {
+    if (!_setjmp(fibers[threadIdx.x].place)) _longjmp(scheduler, 1);
+}
+
+inline void meet(Meeting& meeting) {
+    unsigned round = meeting.round;
+    if (++meeting.arrived == meeting.size) {
+        meeting.arrived = 0;
+        meeting.round++;
+    } else {
+        while (meeting.round == round) yield();
+    }
+}
+
+inline void begin_fiber() {
+    body(body_argument);
+    fibers[threadIdx.x].done = true;
+    _longjmp(scheduler, 1);
+}
+
+inline void run_block(int threads) {
+    block_meeting = {threads, 0, 0};
+    for (int i = 0; i < threads; i++) {
+        if (i % 32 == 0) warp_meetings[i / 32] = {min(32, threads - i), 0, 0};
+        fibers[i].begun = fibers[i].done = false;
+        fibers[i].shuffles = 0;
+    }
+    for (int left = threads, idle = 0; left;) {
+        int before = left;
+        for (int i = 0; i < threads; i++) {
+            Fiber& fiber = fibers[i];
+            if (fiber.done) continue;
+            threadIdx = {i, 0, 0};
+            if (!_setjmp(scheduler)) {
+                if (fiber.begun) _longjmp(fiber.place, 1);
+                fiber.begun = true;
+                getcontext(&fiber.context);
+                fiber.context.uc_stack.ss_sp = fiber.stack.get();
+                fiber.context.uc_stack.ss_size = STACK_BYTES;
+                fiber.context.uc_link = nullptr;
+                makecontext(&fiber.context, begin_fiber, 0);
+                setcontext(&fiber.context);
+            }
+            left -= fiber.done;
+        }
+        idle = left == before ? idle + 1 : 0;
+        if (idle > 100000) fail("waits for threads that never come");
+    }
+}
+
+// ------------------------------------------------------------------------------------------------- the kernel ahead
+
+// What memory holds before and after the kernel ahead has ended.
+struct Change {
+    char* at;
+    const char *before, *after;
+    u64 bytes;
+};
+inline std::vector<Change> changes;
+inline bool waited;
+
+inline void launch_next() {}
+
+inline void wait_for_last() {
+    // Everybody has done what is allowed before.
+    meet(block_meeting);
+    if (!waited) {
+        for (const Change& change : changes) std::memcpy(change.at, change.after, change.bytes);
+        waited = true;
+    }
+    meet(block_meeting);
+}
+
+// -------------------------------------------------------------------------------------------------------- operations
+
+inline void __syncthreads() { meet(block_meeting); }
+
+inline float __shfl_xor_sync(u32, float value, int step) {
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    float* slots = lanes[warp][fibers[threadIdx.x].shuffles++ % 2];
+    slots[lane] = value;
+    meet(warp_meetings[warp]);
+    return slots[lane ^ step];
+}
+
+inline float __uint_as_float(u32 bits) {
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+
+inline u32 __byte_perm(u32 low, u32 high, u32 selector) {
+    u64 bytes = static_cast<u64>(high) << 32 | low;
+    u32 out = 0;
+    for (int i = 0; i < 4; i++) out |= static_cast<u32>(bytes >> 8 * (selector >> 4 * i & 7) & 255) << 8 * i;
+    return out;
+}
+
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+
+struct alignas(2) Bfloat {
+    unsigned short bits;
+};
+struct alignas(2) Half {
+    unsigned short bits;
+};
+
+inline void unpack(u32 pair, float& low, float& high, Half) {
+    for (int i = 0; i < 2; i++) {
+        unsigned short bits = pair >> 16 * i;
+        _Float16 value;
+        std::memcpy(&value, &bits, 2);
+        (i ? high : low) = value;
+    }
+}
+
+inline void store(Half* p, float value) {
+    _Float16 rounded = value;
+    std::memcpy(p, &rounded, 2);
+}
+
+inline void store(Bfloat* p, float value) {
+    u32 bits;
+    std::memcpy(&bits, &value, 4);
+    p->bits = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+// Copies arrive when they are waited for: what is read earlier is not there yet.
+struct Copies {
+    struct Piece {
+        void* to;
+        std::vector<char> content;
+    };
+    std::vector<Piece> pieces;
+    u32 expected, asked;
+    bool ready;
+
+    void expect(u32 bytes) {
+        pieces.clear();
+        expected = bytes;
+        asked = 0;
+        ready = true;
+    }
+
+    void add(void* to, const void* from, u32 bytes) {
+        if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from) | bytes) % 16)
+            fail("a copy is not aligned");
+        if (!waited) {
+            const char* start = static_cast<const char*>(from);
+            pieces.push_back({to, std::vector<char>(start, start + bytes)});
+        } else {
+            fail("a copy is asked for only after the wait");
+        }
+        asked += bytes;
+    }
+
+    void wait() {
+        if (!ready) fail("waits for copies that nobody has asked for");
+        if (asked != expected) fail("waits for other bytes than were asked for");
+        for (const Piece& piece : pieces) std::memcpy(piece.to, piece.content.data(), piece.content.size());
+        pieces.clear();
+    }
+};
+
+// ------------------------------------------------------------------------------------------------------------ launch
+
+template <class... Args, size_t... I>
+void call(void (*kernel)(Args...), void** args, std::index_sequence<I...>) {
+    kernel(*static_cast<std::decay_t<Args>*>(args[I])...);
+}
+
+template <class... Args>
+void launch(void (*kernel)(Args...), const int* grid, int threads, void** args) {
+    static void (*current)(Args...);
+    current = kernel;
+    body = [](void* values) { call(current, static_cast<void**>(values), std::index_sequence_for<Args...>()); };
+    body_argument = args;
+    for (blockIdx.z = 0; blockIdx.z < grid[2]; blockIdx.z++)
+        for (blockIdx.y = 0; blockIdx.y < grid[1]; blockIdx.y++)
+            for (blockIdx.x = 0; blockIdx.x < grid[0]; blockIdx.x++) {
+                for (const Change& change : changes) std::memcpy(change.at, change.before, change.bytes);
+                // As NaN, whatever a block before has left there.
+                std::memset(dynamic, 0xff, sizeof dynamic);
+                waited = false;
+                run_block(threads);
+                if (!waited) fail("has ended without waiting for the kernel ahead");
+            }
+}
+
+extern "C" void change_while_waiting(void* at, const void* before, const void* after, u64 bytes) {
+    changes.push_back(
+        {static_cast<char*>(at), static_cast<const char*>(before), static_cast<const char*>(after), bytes});
+}
+
+extern "C" void change_nothing() { changes.clear(); }

@@ -1,0 +1,14 @@
+#include "device.h"
+
+#include STEP
+
+extern "C" int run(const char* name, const int* grid, int threads, void** args) {
+#define KERNEL(kernel) \
+    if (!std::strcmp(name, #kernel)) return launch(kernel, grid, threads, args), 0
+    KERNEL(norm_qkv);
+    KERNEL(decode_attention);
+    KERNEL(attention_out);
+    KERNEL(norm_fc_gelu);
+    KERNEL(proj_residual);
+    return 1;
+}

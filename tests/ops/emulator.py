@@ -1,0 +1,80 @@
+"""CUDA kernels on the CPU: step.cu compiled by a C++ compiler, with tests/ops/emulated/device.h for the device."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from barkfast_kernels.hopper import Shape
+from barkfast_kernels.hopper.ops import FOLDER
+from barkfast_kernels.hopper.program import Argument, ctype_of
+
+HERE = Path(__file__).parent / "emulated"
+# Of a block: an H100's.
+SHARED_BYTES = 227 * 1024
+
+
+def find_compiler() -> str | None:
+    """A C++ compiler, if there is one."""
+    return shutil.which(os.environ.get("CXX", "c++"))
+
+
+@cache
+def build(shape: Shape, folder: Path) -> ctypes.CDLL:
+    """The kernels for one shape."""
+    library = folder / f"step-{abs(hash(shape))}.so"
+    command = [find_compiler() or "c++", "-std=c++17", "-O1", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", "-w"]
+    command += [
+        f'-DSTEP="{FOLDER / "step.cu"}"',
+        *shape.definitions,
+        f"-DSHARED_BYTES={SHARED_BYTES}",
+        "-o",
+        str(library),
+        str(HERE / "main.cpp"),
+    ]
+    subprocess.run(command, check=True, timeout=120)
+    return ctypes.CDLL(str(library))
+
+
+class Emulator:
+    """A program whose kernels run on the CPU; it looks like barkfast_kernels.hopper.program.Program."""
+
+    def __init__(self, shape: Shape, folder: Path) -> None:
+        self.library = build(shape, folder)
+
+    def kernel(self, name: str, *, threads: int, shared_bytes: int) -> "EmulatedKernel":
+        assert shared_bytes <= SHARED_BYTES
+        return EmulatedKernel(self.library, name, threads)
+
+    @contextmanager
+    def changing(self, *changes: tuple[Tensor, Tensor]) -> Iterator[None]:
+        """Within the block, every tensor holds the other, of its size, until a kernel waits for the one ahead of it."""
+        kept = [(tensor, before, tensor.clone()) for tensor, before in changes]
+        for tensor, before, after in kept:
+            pointers = [ctypes.c_void_p(t.data_ptr()) for t in (tensor, before, after)]
+            self.library.change_while_waiting(*pointers, ctypes.c_ulonglong(tensor.nbytes))
+        try:
+            yield
+        finally:
+            self.library.change_nothing()
+
+
+class EmulatedKernel:
+    """One kernel."""
+
+    def __init__(self, library: ctypes.CDLL, name: str, threads: int) -> None:
+        self.library, self.name, self.threads = library, name, threads
+
+    def launch(self, grid: tuple[int, int, int], args: tuple[Argument, ...], *, pdl: bool) -> None:
+        assert all(not isinstance(arg, Tensor) or (arg.device == torch.device("cpu")) for arg in args)
+        values = [arg.data_ptr() if isinstance(arg, Tensor) else arg or 0 for arg in args]
+        held = [ctype_of(arg)(value) for arg, value in zip(args, values, strict=True)]
+        pointers = (ctypes.c_void_p * len(held))(*(ctypes.addressof(value) for value in held))
+        assert self.library.run(self.name.encode(), (ctypes.c_int * 3)(*grid), self.threads, pointers) == 0

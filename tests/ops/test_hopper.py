@@ -1,0 +1,262 @@
+"""The CUDA kernels of a layer against their references: on a GPU, or without one in an emulator of its threads."""
+
+import math
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from barkfast_kernels.attention_out.reference import attention_out_reference
+from barkfast_kernels.decode_attention.reference import combined, decode_attention_reference
+from barkfast_kernels.hopper import SPLITS, HopperOps, Shape, compile_step, why_not
+from barkfast_kernels.norm_fc_gelu.reference import norm_fc_gelu_reference
+from barkfast_kernels.norm_qkv.reference import norm_qkv_reference
+from barkfast_kernels.proj_residual.reference import proj_residual_reference
+from barkfast_kernels.slots import FINISHED, POSITION, RUNNING, pack_slot
+
+from .emulator import SHARED_BYTES, Emulator, find_compiler
+
+DEVICE = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+N_POSITIONS = 1024
+# Of each slot; the third does not run. Both ends of a split, both ends of the cache, and beyond it.
+POSITIONS = (0, 5, 17, 255, 256, 600, 1023, 1024)
+ROWS = (3, 1, 0, 7, -1, 2, 5, 6)
+IDLE = (-1, 2)
+TYPES = [
+    (torch.float32, False),
+    (torch.bfloat16, False),
+    (torch.float16, False),
+    (torch.bfloat16, True),
+    (torch.float32, True),
+]
+# Bark's own sizes, and others that they must serve: heads of 128 and 32 channels.
+SIZES = [(1024, 16), (768, 12), (384, 3), (128, 4)]
+SHAPES = [Shape(*size, N_POSITIONS, *kind) for size in SIZES for kind in TYPES]
+# What a block can have of an H100's shared memory.
+SHAPES = [shape for shape in SHAPES if shape.most_bytes <= SHARED_BYTES]
+
+
+def name_of(shape: Shape) -> str:
+    return f"{shape.n_embd}-{shape.n_head}-{str(shape.dtype).removeprefix('torch.')}{'-int8' if shape.int8 else ''}"
+
+
+EACH = pytest.mark.parametrize("shape", SHAPES, ids=name_of)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("emulated")
+
+
+class Setting:
+    """Random tensors of one layer, and its operations."""
+
+    def __init__(self, shape: Shape, folder: Path) -> None:
+        self.shape, self.emulator = shape, None
+        if DEVICE.type == "cuda":
+            reason = why_not(shape, DEVICE)
+            if reason:
+                pytest.skip(reason)
+        elif find_compiler() is None:
+            pytest.skip("no C++ compiler to emulate the kernels with")
+        else:
+            self.emulator = Emulator(shape, folder)
+        self.ops = HopperOps(shape, self.emulator)
+        self.generator = torch.Generator(DEVICE).manual_seed(shape.n_embd)
+        self.rows = torch.tensor(ROWS, dtype=torch.int32, device=DEVICE)
+        status = [FINISHED.value if slot == 2 else RUNNING.value for slot in range(len(POSITIONS))]
+        words = [pack_slot(position=p, limit=2000, status=s) for p, s in zip(POSITIONS, status, strict=True)]
+        self.slots = torch.stack(words).to(DEVICE)
+        self.earlier_slots = self.slots.clone()
+        self.earlier_slots[:, POSITION.value] = (self.slots[:, POSITION.value] - 1).clamp_min(0)
+
+    def random(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """In the storage dtype, or another."""
+        return torch.randn(*shape, device=DEVICE, generator=self.generator).to(dtype or self.shape.dtype)
+
+    def floats(self, *shape: int) -> Tensor:
+        """Float32."""
+        return self.random(*shape, dtype=torch.float32)
+
+    def matrix(self, n_out: int, n_in: int, *, bias: bool = True) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Weight, scale, bias."""
+        weight = self.floats(n_out, n_in) * n_in**-0.5
+        given = self.random(n_out) if bias else None
+        if not self.shape.int8:
+            return weight.to(self.shape.dtype), None, given
+        scale = weight.abs().amax(1) / 127
+        return (weight / scale[:, None]).round().to(torch.int8), scale, given
+
+    def caches(self) -> tuple[Tensor, Tensor]:
+        """Keys and values."""
+        shape = (len(POSITIONS), self.shape.n_head, N_POSITIONS, self.shape.head_dim)
+        return self.random(*shape), self.random(*shape)
+
+    def room(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """For results, full of sevens."""
+        return torch.full(shape, 7.0, device=DEVICE).to(dtype)
+
+    def attended(self) -> tuple[Tensor, Tensor]:
+        """Room for what splits attended to."""
+        shape = (len(ROWS), self.shape.n_head, SPLITS)
+        return self.room(*shape, self.shape.head_dim), self.room(*shape, 2)
+
+    def arriving(self, *tensors: Tensor) -> AbstractContextManager[None]:
+        """Within the block, kernels find NaN there, and slots a position behind, until they wait."""
+        if self.emulator is None:
+            return nullcontext()
+        earlier = [(tensor, torch.full_like(tensor, math.nan)) for tensor in tensors]
+        return self.emulator.changing(*earlier, (self.slots, self.earlier_slots))
+
+    def judge(
+        self,
+        work: Callable[..., None],
+        reference: Callable[..., None],
+        *args: Any,
+        outputs: tuple[int, ...],
+        inputs: tuple[int, ...],
+        pdl: bool,
+    ) -> None:
+        """Both on copies of `args[i]` for i in `outputs`; those in `inputs` are what the kernel ahead leaves."""
+        ours, theirs = (
+            [a.clone() if i in outputs else a for i, a in enumerate((*args, self.rows, self.slots))] for _ in range(2)
+        )
+        with self.arriving(*(ours[i] for i in inputs)):
+            work(*ours, pdl=pdl)
+        reference(*theirs)
+        for i in outputs:
+            assert_close(ours[i], theirs[i])
+
+
+def assert_close(ours: Tensor, theirs: Tensor) -> None:
+    """Float32 but for the order of sums; what is stored in half precision may fall to its other side."""
+    assert torch.isfinite(ours).all()
+    tolerance = {torch.float32: 2e-6, torch.bfloat16: 1e-3, torch.float16: 2e-4}[ours.dtype]
+    error = (ours.double() - theirs.double()).norm() / theirs.double().norm()
+    assert error < tolerance
+
+
+@pytest.mark.parametrize("pdl", [False, True] if DEVICE.type == "cuda" else [True])
+@EACH
+def test_every_operation_is_its_reference(shape: Shape, pdl: bool, folder: Path) -> None:
+    s = Setting(shape, folder)
+    width, n, ops = shape.n_embd, len(ROWS), s.ops
+    x = s.floats(len(POSITIONS), width) * 2 + 0.3
+    norm = (s.random(width), s.random(width))
+    caches = s.caches()
+
+    matrix = s.matrix(3 * width, width)
+    args = (x, *norm, *matrix, s.room(n, width), *caches)
+    s.judge(ops.norm_qkv, norm_qkv_reference, *args, outputs=(6, 7, 8), inputs=(0,), pdl=pdl)
+
+    matrix = s.matrix(4 * width, width, bias=False)
+    args = (x, norm[0], None, *matrix, s.room(n, 4 * width, dtype=shape.dtype))
+    s.judge(ops.norm_fc_gelu, norm_fc_gelu_reference, *args, outputs=(6,), inputs=(0,), pdl=pdl)
+
+    args = (x, s.random(n, 4 * width), *s.matrix(width, 4 * width))
+    s.judge(ops.proj_residual, proj_residual_reference, *args, outputs=(0,), inputs=(1,), pdl=pdl)
+
+    partial, stats = s.attended()
+    decode_attention_reference(s.floats(n, width), *caches, partial, stats, s.rows, s.slots)
+    args = (x, partial, stats, *s.matrix(width, width))
+    s.judge(ops.attention_out, attention_out_reference, *args, outputs=(0,), inputs=(1, 2), pdl=pdl)
+
+
+@pytest.mark.parametrize("pdl", [False, True] if DEVICE.type == "cuda" else [True])
+@EACH
+def test_attention_is_its_reference(shape: Shape, pdl: bool, folder: Path) -> None:
+    s = Setting(shape, folder)
+    q, (keys, values) = s.floats(len(ROWS), shape.n_embd), s.caches()
+    (partial, stats), expected = s.attended(), s.attended()
+    decode_attention_reference(q, keys, values, *expected, s.rows, s.slots)
+    # Nothing behind the token's own position is ever used.
+    for slot, position in enumerate(POSITIONS):
+        keys[slot, :, position + 1 :] = values[slot, :, position + 1 :] = math.nan
+    with s.arriving(q), newest_arriving(s, keys), newest_arriving(s, values):
+        s.ops.decode_attention(q, keys, values, partial, stats, s.rows, s.slots, pdl=pdl)
+    for row, slot in enumerate(ROWS):
+        if slot in IDLE:
+            assert (partial[row] == 7).all() and (stats[row] == 7).all()
+        else:
+            assert_close(combined(partial[row], stats[row]), combined(expected[0][row], expected[1][row]))
+
+
+def newest_arriving(s: Setting, cache: Tensor) -> AbstractContextManager[None]:
+    """Within the block, the token's own position and the one that it stood at before are not there before the wait."""
+    if s.emulator is None:
+        return nullcontext()
+    earlier = cache.clone()
+    for slot, position in enumerate(s.earlier_slots[:, POSITION.value].tolist()):
+        earlier[slot, :, position:] = math.nan
+    return s.emulator.changing((cache, earlier))
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape.n_embd in (1024, 128)], ids=name_of)
+def test_a_row_alone_is_the_same_bits(shape: Shape, folder: Path) -> None:
+    s = Setting(shape, folder)
+    width = shape.n_embd
+    x, (keys, values), gain = s.floats(len(POSITIONS), width), s.caches(), s.random(width)
+    qkv, out, fc, proj = (
+        s.matrix(n, m) for n, m in ((3 * width, width), (width, width), (4 * width, width), (width, 4 * width))
+    )
+
+    def layer(rows: Tensor) -> list[Tensor]:
+        changed, k, v, (partial, stats) = x.clone(), keys.clone(), values.clone(), s.attended()
+        q, hidden = s.room(len(ROWS), width), s.room(len(ROWS), 4 * width, dtype=shape.dtype)
+        s.ops.norm_qkv(changed, gain, None, *qkv, q, k, v, rows, s.slots, pdl=True)
+        s.ops.decode_attention(q, k, v, partial, stats, rows, s.slots, pdl=True)
+        s.ops.attention_out(changed, partial, stats, *out, rows, s.slots, pdl=True)
+        s.ops.norm_fc_gelu(changed, gain, None, *fc, hidden, rows, s.slots, pdl=True)
+        s.ops.proj_residual(changed, hidden, *proj, rows, s.slots, pdl=True)
+        return [changed, k, v]
+
+    together = layer(s.rows)
+    assert torch.equal(together[0][2], x[2])
+    for slot in (0, 3, 6):
+        alone = layer(torch.tensor([slot], dtype=torch.int32, device=DEVICE))
+        for one, many in zip(alone, together, strict=True):
+            assert torch.equal(one[slot], many[slot])
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape.n_embd in (1024, 768)], ids=name_of)
+def test_the_real_compiler_takes_them(shape: Shape, tmp_path: Path) -> None:
+    try:
+        import cuda.bindings.nvrtc  # noqa: F401
+    except ImportError:
+        compile_with_nvcc(shape, tmp_path)
+    else:
+        assert compile_step(shape, (9, 0))[:4] == b"\x7fELF"
+
+
+def compile_with_nvcc(shape: Shape, folder: Path) -> None:
+    """By the toolkit's compiler, where there is no other; nothing may be kept in memory for want of registers."""
+    import subprocess
+
+    from barkfast_kernels.hopper.ops import FOLDER
+
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("neither cuda-bindings nor nvcc is installed: the CUDA source was not compiled")
+    command = [nvcc, "-cubin", "-arch=sm_90", "-std=c++17", "-Xptxas", "-v", *shape.definitions]
+    command += ["-include", str(FOLDER / "device.cuh"), "-o", str(folder / "step.cubin"), str(FOLDER / "step.cu")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads") == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_embd": 320, "n_head": 5}, "n_embd is 320"),
+        ({"n_embd": 1280}, "n_embd is 1280"),
+        ({"n_head": 64}, "heads of 16"),
+    ],
+)
+def test_what_they_do_not_serve(changes: dict[str, int], message: str) -> None:
+    shape = Shape(**{"n_embd": 1024, "n_head": 16, "block_size": 1024, "dtype": torch.float32, "int8": False} | changes)
+    assert message in (shape.why_not() or "")
