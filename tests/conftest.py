@@ -38,6 +38,14 @@ if not torch.cuda.is_available():
 sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in (".", "kernels")]
 
 
+if find_spec("hypothesis"):
+    from hypothesis import HealthCheck, settings
+
+    # How long an example takes says how busy the machine is, not whether the code is right.
+    settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy machine")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of our own."""
     parser.addoption("--full", action="store_true", help="judge the demo voice by 200 sentences instead of a few")

@@ -108,7 +108,7 @@ TEXTS = st.text() | st.lists(PIECES | st.text(max_size=3) | st.integers(0).map(s
 @given(TEXTS)
 @example("mr '.")
 @example("st!..")
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_only_what_the_vocabulary_has_comes_out_and_it_stays(text: str) -> None:
     spelled = spell_out(text)
     assert re.fullmatch(r"(?:[a-z]+(?:'[a-z]+)*[,.?!]?(?: |$))*", spelled), spelled
@@ -117,7 +117,7 @@ def test_only_what_the_vocabulary_has_comes_out_and_it_stays(text: str) -> None:
 
 
 @given(TEXTS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_nothing_to_say_is_an_error(text: str) -> None:
     try:
         check_english(text)

@@ -6,7 +6,7 @@ by counters: what a window generates is known in advance, so every slice and eve
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from barkfast.config import Layout, Sampling
@@ -22,7 +22,7 @@ RATIO = 75 / 49.9 * 2  # flat coarse tokens per semantic token
 # (semantic tokens, frames) of Suno's own voices: the shortest, the longest, and those whose history is odd
 VOICES = [(158, 237), (731, 1098), (499, 750), (191, 287), (205, 308), (201, 302), (2, 3), (1, 1), (1, 2)]
 
-thorough = settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(max_examples=500)
 
 
 @st.composite
@@ -256,7 +256,7 @@ def filled(window: int, frame: int, codebook: int) -> int:
     return (window * 311 + frame * 5 + codebook) % 1024
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     n_frames=st.one_of(st.integers(1, 1700), st.sampled_from([1, 511, 512, 513, 1023, 1024, 1025, 1154, 1536])),
     n_history=st.none() | st.one_of(st.integers(1, 1100), st.sampled_from([1, 237, 511, 512, 513, 1098])),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from barkfast import Bark, Generation
@@ -179,7 +179,7 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> Bark:
     return bark
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15)
 @given(
     happenings=st.lists(
         st.one_of(

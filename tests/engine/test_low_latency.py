@@ -47,7 +47,7 @@ def run(windows: LiveFineWindows, codes: np.ndarray, sizes: list[int]) -> tuple[
     return jobs, settled
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     n_frames=st.integers(0, 1500),
     n_history=st.none() | st.integers(0, 700),
@@ -145,7 +145,7 @@ def test_what_fits_one_window_is_as_offline(n_history: int | None) -> None:
     assert live.done
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(n_frames=st.integers(1, 2500), n_history=st.none() | st.integers(1, 700))
 def test_final_frames_of_the_offline_stage_never_change(n_frames: int, n_history: int | None) -> None:
     history = None if n_history is None else draw_codes(n_history, 8)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from barkfast.engine.desk import Desk
@@ -73,7 +73,7 @@ happenings = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80)
 @given(happenings=happenings, n_slots=st.integers(1, 4), counted=st.booleans())
 def test_any_course_of_things(happenings: list[tuple[str, object]], n_slots: int, counted: bool) -> None:
     parts = PlayedParts(counts_draws=counted)

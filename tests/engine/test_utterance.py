@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from barkfast.config import Sampling
@@ -58,7 +58,7 @@ def test_every_mode_gives_what_the_stages_give(voice: dict[str, np.ndarray] | No
         assert max(p.codes.shape[1] for p in pieces) <= PIECE
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(
     text=st.text("abcdefgh ", min_size=1, max_size=12).filter(str.strip),
     mode=st.sampled_from(["exact", "low_latency"]),

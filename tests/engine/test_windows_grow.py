@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from barkfast.config import Layout, Sampling
@@ -53,7 +53,7 @@ def window_settings(draw: st.DrawFn) -> tuple[int, int]:
     return draw(st.one_of(st.just(min(60, room)), st.integers(1, room))), history
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200)
 @given(
     n_semantic=st.integers(1, 768),
     n_voice=st.none() | st.integers(2, 300),
