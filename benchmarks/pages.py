@@ -72,7 +72,7 @@ def is_complete(run: Run) -> bool:
 
 
 def has(run: Run, section: str | None) -> bool:
-    """Whether something was measured in a section of a run on a CPU."""
+    """Whether something was measured in a section of a run."""
     return section is not None and bool(run.get("sections", {}).get(section, {"rows": []})["rows"])
 
 
