@@ -267,8 +267,10 @@ def test_every_environment_variable_is_documented():
     assert not {name for name in libraries if f"`{name}`" not in page}
 
 
-@pytest.mark.parametrize("package", [PACKAGE, ROOT / "kernels" / "barkfast_kernels"], ids=lambda path: path.name)
-def test_package_data_is_complete(package: Path):
+@pytest.mark.parametrize(
+    ("package", "example"), [(PACKAGE, "py.typed"), (ROOT / "kernels" / "barkfast_kernels", "hopper/device.cuh")]
+)
+def test_package_data_is_complete(package: Path, example: str):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     patterns = project["tool"]["setuptools"]["package-data"][package.name]
     data = [
@@ -276,7 +278,7 @@ def test_package_data_is_complete(package: Path):
         for path in repository_files()
         if path.is_relative_to(package) and path.suffix != ".py"
     ]
-    assert data
+    assert example in data
     unpackaged = [name for name in data if not any(fnmatch(name, pattern) for pattern in patterns)]
     assert not unpackaged, f"not in package-data: {unpackaged}"
 

@@ -80,7 +80,8 @@ def mean_context(plan: Plan, prompt: int) -> float:
 @lru_cache(maxsize=1)
 def decoder_of(plan: Plan, size: str, dtype: str, stage: str, way: Way) -> CudaDecoder:
     """Kept from one context to the next."""
-    options = Options(way.graphs, way.pdl and Options.for_device(plan.device).pdl, way.hopper)
+    pdl = way.pdl and Options.for_device(plan.device).pdl
+    options = Options(graphs=way.graphs, pdl=pdl, hopper=way.hopper)
     try:
         return models.build_decoder(plan, size, dtype, stage, options=options)
     except EngineError as error:

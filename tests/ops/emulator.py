@@ -1,4 +1,4 @@
-"""CUDA kernels on the CPU: step.cu compiled by a C++ compiler, with tests/ops/emulated/device.h for the device."""
+"""CUDA kernels on the CPU: their sources compiled by a C++ compiler, tests/ops/emulated/device.h for the device."""
 
 import ctypes
 import os
@@ -32,7 +32,7 @@ def build(shape: Shape, folder: Path) -> ctypes.CDLL:
     library = folder / f"step-{abs(hash(shape))}.so"
     command = [find_compiler() or "c++", "-std=c++17", "-O1", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", "-w"]
     command += [
-        f'-DSTEP="{FOLDER / "step.cu"}"',
+        f"-I{FOLDER}",
         *shape.definitions,
         f"-DSHARED_BYTES={SHARED_BYTES}",
         "-o",

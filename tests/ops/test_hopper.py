@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from barkfast_kernels.attention_out.reference import attention_out_reference
 from barkfast_kernels.decode_attention.reference import combined, decode_attention_reference
 from barkfast_kernels.hopper import SPLITS, HopperOps, Shape, compile_step, why_not
+from barkfast_kernels.hopper.ops import read_source
 from barkfast_kernels.norm_fc_gelu.reference import norm_fc_gelu_reference
 from barkfast_kernels.norm_qkv.reference import norm_qkv_reference
 from barkfast_kernels.proj_residual.reference import proj_residual_reference
@@ -235,15 +237,13 @@ def test_the_real_compiler_takes_them(shape: Shape, tmp_path: Path) -> None:
 
 def compile_with_nvcc(shape: Shape, folder: Path) -> None:
     """By the toolkit's compiler, where there is no other; nothing may be kept in memory for want of registers."""
-    import subprocess
-
-    from barkfast_kernels.hopper.ops import FOLDER
-
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("neither cuda-bindings nor nvcc is installed: the CUDA source was not compiled")
+    source = folder / "layer.cu"
+    source.write_text(read_source(), encoding="utf-8")
     command = [nvcc, "-cubin", "-arch=sm_90", "-std=c++17", "-Xptxas", "-v", *shape.definitions]
-    command += ["-include", str(FOLDER / "device.cuh"), "-o", str(folder / "step.cubin"), str(FOLDER / "step.cu")]
+    command += ["-o", str(folder / "layer.cubin"), str(source)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads") == 5

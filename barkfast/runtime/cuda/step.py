@@ -20,7 +20,7 @@ from barkfast.runtime.cuda.state import State
 from barkfast_kernels.attention_out import attention_out
 from barkfast_kernels.batch_linear import linear_gelu, linear_head, linear_partial, linear_qkv, partial_splits
 from barkfast_kernels.decode_attention import combine_splits, decode_attention
-from barkfast_kernels.hopper import SPLITS, HopperOps, Shape, why_not
+from barkfast_kernels.hopper import HopperOps, Shape, why_not
 from barkfast_kernels.launch import INTERPRETED
 from barkfast_kernels.norm_fc_gelu import norm_fc_gelu
 from barkfast_kernels.norm_head import norm_head
@@ -36,6 +36,7 @@ VECTOR_ROWS = 8
 # Parts that a context is divided into, so that one sequence's heads fill the device; there is none in the interpreter.
 CONTEXT_SPLITS = 2 if INTERPRETED else 8
 TRITON = SimpleNamespace(
+    splits=CONTEXT_SPLITS,
     norm_qkv=norm_qkv,
     decode_attention=decode_attention,
     attention_out=attention_out,
@@ -104,7 +105,7 @@ class DecodeStep:
         self.vector = n_slots <= VECTOR_ROWS
         in_cuda = self.vector and options.hopper
         self._operations: Any = hopper_operations(network, device) if in_cuda else TRITON
-        splits = SPLITS if in_cuda else CONTEXT_SPLITS
+        splits = self._operations.splits
         self._keys, self._values = state.keys.unbind(), state.values.unbind()
 
         def scratch(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

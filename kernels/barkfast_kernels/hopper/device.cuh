@@ -1,5 +1,4 @@
-// What only the device can do, each as one function: step.cu is plain C++ without it, so that it can be tested
-// anywhere.
+// What only the device can do, each as one function: the rest is plain C++, so that it can be tested anywhere.
 
 typedef unsigned int u32;
 typedef unsigned long long u64;

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from barkfast_kernels.hopper.program import Argument, Program, compile_cubin
+from barkfast_kernels.slots import POSITION, RUNNING, STATUS, WORDS
 
 # Blocks that share a matrix: about one per multiprocessor of an H100 (132), and a divisor of Bark's sizes.
 BLOCKS = 128
@@ -21,6 +22,7 @@ ATTENTION_THREADS = 256
 # Of shared memory, besides what is asked for by size.
 RESERVED_BYTES = 8 * 1024
 FOLDER = Path(__file__).parent
+SOURCES = ("device.cuh", "numbers.cuh", "matrices.cu", "attention.cu")
 TYPES = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "Bfloat"}
 
 
@@ -48,7 +50,14 @@ class Shape:
             "HEADS": self.n_head,
             "POSITIONS": self.block_size,
             "SPLITS": SPLITS,
-            "BLOCKS": BLOCKS,
+            "QKV_ROWS": self.rows(3 * self.n_embd),
+            "OUT_ROWS": self.rows(self.n_embd),
+            "FC_ROWS": self.rows(4 * self.n_embd),
+            "ATTENTION_THREADS": ATTENTION_THREADS,
+            "WORDS": WORDS.value,
+            "POSITION": POSITION.value,
+            "STATUS": STATUS.value,
+            "RUNNING": RUNNING.value,
             "Storage": storage,
             "Weight": "Int8" if self.int8 else storage,
         }
@@ -107,14 +116,18 @@ def compile_step(shape: Shape, capability: tuple[int, int]) -> bytes:
 
     Errors: ProgramError; ImportError without NVIDIA's bindings.
     """
-    source = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in ("device.cuh", "step.cu"))
     architecture = f"--gpu-architecture=sm_{capability[0]}{capability[1]}"
-    return compile_cubin(source, [architecture, "--std=c++17", *shape.definitions], "step.cu")
+    return compile_cubin(read_source(), [architecture, "--std=c++17", *shape.definitions], "layer.cu")
+
+
+def read_source() -> str:
+    """All of it as one."""
+    return "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SOURCES)
 
 
 @cache
-def _program(shape: Shape, capability: tuple[int, int], device_index: int) -> Program:
-    return Program(compile_step(shape, capability))
+def _program(shape: Shape, device_index: int) -> Program:
+    return Program(compile_step(shape, torch.cuda.get_device_capability(device_index)))
 
 
 class Launchable(Protocol):
@@ -140,9 +153,11 @@ class HopperOps:
     Errors: ProgramError if the compiler or the driver refuse.
     """
 
+    splits = SPLITS
+
     def __init__(self, shape: Shape, program: Loader | None = None) -> None:
         if program is None:
-            program = _program(shape, torch.cuda.get_device_capability(), torch.cuda.current_device())
+            program = _program(shape, torch.cuda.current_device())
         self.shape, width = shape, shape.n_embd
 
         def kernel(name: str, n_out: int, n_in: int) -> tuple[Launchable, int]:

@@ -1,4 +1,4 @@
-// What step.cu needs of a CUDA device, on a CPU: a block's threads are fibers that take turns at every barrier and
+// What the kernels need of a CUDA device, on a CPU: a block's threads are fibers that take turns at every barrier and
 // shuffle, blocks follow one another. In the place of the kernel ahead, memory changes under a block while it waits.
 
 #pragma once

@@ -1,6 +1,10 @@
+// Each needs what stands before it.
+// clang-format off
 #include "device.h"
-
-#include STEP
+#include "numbers.cuh"
+#include "matrices.cu"
+#include "attention.cu"
+// clang-format on
 
 extern "C" int run(const char* name, const int* grid, int threads, void** args) {
 #define KERNEL(kernel) \

@@ -1,64 +1,9 @@
-// The five kernels of a transformer layer for one new token per sequence, for compute capability 9.0 and newer.
+// The four matrices of a transformer layer, each with what stands around it, for one new token per sequence.
 //
 // A block keeps its rows of a matrix in shared memory and asks for all of them, by the copy engine, before it waits for
 // the kernel ahead of it: about one block per multiprocessor, so that the blocks of several kernels fit beside one
 // another and memory never rests. Thread t of a block holds channels 4 t to 4 t + 3 of the vector in registers; every
 // sum has one order, whatever the batch.
-//
-// Compiled with EMBD, HEADS, POSITIONS, SPLITS, and the types Storage (activations, norms, cache) and Weight, one of
-// float, Half, Bfloat and, for Weight, Int8.
-
-constexpr int HEAD_DIM = EMBD / HEADS;
-constexpr int THREADS = EMBD / 4;
-constexpr int WARPS = THREADS / 32;
-// Words of a slot, and a status; see barkfast_kernels/slots.py.
-constexpr int WORDS = 16, POSITION = 0, STATUS = 3, RUNNING = 1;
-
-// ---------------------------------------------------------------------------------------------------------- numbers
-
-struct Int8 {
-    signed char value;
-};
-
-template <int N>
-struct Vector {
-    float at[N];
-};
-
-__device__ __forceinline__ void unpack(u32 pair, float& low, float& high, Bfloat) {
-    low = __uint_as_float(pair << 16);
-    high = __uint_as_float(pair & 0xffff0000u);
-}
-
-// Four neighbours, in one load.
-template <class T>
-__device__ __forceinline__ Vector<4> load4(const T* p) {
-    uint2 raw = *reinterpret_cast<const uint2*>(p);
-    Vector<4> v;
-    unpack(raw.x, v.at[0], v.at[1], T());
-    unpack(raw.y, v.at[2], v.at[3], T());
-    return v;
-}
-
-template <>
-__device__ __forceinline__ Vector<4> load4(const float* p) {
-    float4 raw = *reinterpret_cast<const float4*>(p);
-    return {{raw.x, raw.y, raw.z, raw.w}};
-}
-
-template <>
-__device__ __forceinline__ Vector<4> load4(const Int8* p) {
-    // A byte in the last place of 2**23 is that float plus the byte.
-    u32 raw = *reinterpret_cast<const u32*>(p) ^ 0x80808080u;
-    Vector<4> v;
-#pragma unroll
-    for (int i = 0; i < 4; i++) v.at[i] = __uint_as_float(__byte_perm(raw, 0x4B000000u, 0x7440 + i)) - 8388736.0f;
-    return v;
-}
-
-__device__ __forceinline__ void store(float* p, float value) { *p = value; }
-
-// ------------------------------------------------------------------------------------------------------- arithmetic
 
 // Halve the values that a lane holds, and double the lanes that each is a sum of, until one is left.
 template <int HALF, int P>
@@ -184,23 +129,6 @@ struct Part {
         return low;
     }
 };
-
-__device__ constexpr int rows_each(int rows) { return rows > 32 * BLOCKS ? 32 : (rows + BLOCKS - 1) / BLOCKS; }
-constexpr int QKV_ROWS = rows_each(3 * EMBD), OUT_ROWS = rows_each(EMBD), FC_ROWS = rows_each(4 * EMBD);
-
-struct Row {
-    int slot;
-    bool running;
-    int position;
-
-    __device__ __forceinline__ Row(int slot_, const int* slots) : slot(max(slot_, 0)) {
-        const int* words = slots + slot * WORDS;
-        position = words[POSITION];
-        running = slot_ >= 0 && words[STATUS] == RUNNING;
-    }
-};
-
-// ---------------------------------------------------------------------------------------------------------- kernels
 
 // A vector for each running row of the batch, times the block's part of a matrix with `n_out` rows.
 //
@@ -350,124 +278,4 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         [&](int b, int slot, int n) { return Attended(partial, stats, b, Residual(x, slot, n)); },
         [&](const Attended& attended, Vector<4>(&h)[1]) { h[0] = attended.combine(); },
         [&](int b, const Row& row, int n, const Attended& attended, float y) { attended.residual.add(y); });
-}
-
-constexpr int ATTENTION_THREADS = 256, ATTENTION_WARPS = ATTENTION_THREADS / 32;
-
-// Positions split * CHUNK to (split + 1) * CHUNK of one head of one row.
-extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
-    decode_attention(const float* q, const Storage* keys, const Storage* values, float* partial, float* stats,
-                     const int* rows, const int* slots, float scale) {
-    constexpr int CHUNK = POSITIONS / SPLITS;
-    // A position's lanes each hold four channels of it, or eight of two bytes.
-    constexpr int PER = 16 / sizeof(Storage), LANES = HEAD_DIM / PER, GROUPS = 32 / LANES;
-    constexpr int AT_ONCE = ATTENTION_WARPS * GROUPS, PASSES = CHUNK / AT_ONCE, ROW_BYTES = HEAD_DIM * sizeof(Storage);
-    static_assert(CHUNK % AT_ONCE == 0 && LANES <= 32, "positions by lanes");
-    __shared__ Copies copies;
-    __shared__ float tops[ATTENTION_WARPS], totals[ATTENTION_WARPS], sums[ATTENTION_WARPS][HEAD_DIM];
-    Storage *own_keys = reinterpret_cast<Storage*>(dynamic), *own_values = own_keys + CHUNK * HEAD_DIM;
-    int split = blockIdx.x, head = blockIdx.y, b = blockIdx.z, start = split * CHUNK;
-    int listed = rows[b];
-    u64 offset = ((static_cast<u64>(max(listed, 0)) * HEADS + head) * POSITIONS + start) * HEAD_DIM;
-    // The slot's position of this step or of the one before: all before it is in the cache since an earlier step.
-    int early = min(max(slots[max(listed, 0) * WORDS + POSITION] - start, 0), CHUNK);
-    __shared__ int shared_early;
-    if (threadIdx.x == 0) {
-        shared_early = early;
-        copies.expect(2 * early * ROW_BYTES);
-        copies.add(own_keys, keys + offset, early * ROW_BYTES);
-        copies.add(own_values, values + offset, early * ROW_BYTES);
-    }
-    launch_next();
-    __syncthreads();
-    early = shared_early;
-    wait_for_last();
-
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, part = lane % LANES;
-    Vector<4> query[PER / 4];
-#pragma unroll
-    for (int i = 0; i < PER / 4; i++) query[i] = load4(q + (b * HEADS + head) * HEAD_DIM + part * PER + 4 * i);
-    Row row(listed, slots);
-    if (!row.running) {
-        copies.wait();
-        return;
-    }
-    int count = min(max(min(row.position + 1, POSITIONS) - start, 0), CHUNK);
-    // What was not yet there: the token's own position, and perhaps the one before.
-    constexpr int PIECES = ROW_BYTES / 16;
-    for (int i = early * PIECES + threadIdx.x; i < count * PIECES; i += ATTENTION_THREADS) {
-        reinterpret_cast<uint4*>(own_keys)[i] = reinterpret_cast<const uint4*>(keys + offset)[i];
-        reinterpret_cast<uint4*>(own_values)[i] = reinterpret_cast<const uint4*>(values + offset)[i];
-    }
-    copies.wait();
-    __syncthreads();
-
-    float scores[PASSES], top = -INFINITE, total = 0;
-#pragma unroll
-    for (int p = 0; p < PASSES; p++) {
-        int t = (p * ATTENTION_WARPS + warp) * GROUPS + lane / LANES;
-        scores[p] = -INFINITE;
-        // The whole warp, since its lanes add up.
-        if ((p * ATTENTION_WARPS + warp) * GROUPS < count) {
-            float score = 0;
-#pragma unroll
-            for (int i = 0; i < PER / 4; i++) {
-                Vector<4> k = load4(own_keys + t * HEAD_DIM + part * PER + 4 * i);
-#pragma unroll
-                for (int j = 0; j < 4; j++) score = fmaf(k.at[j], query[i].at[j], score);
-            }
-#pragma unroll
-            for (int step = 1; step < LANES; step *= 2) score += __shfl_xor_sync(~0u, score, step);
-            if (t < count) scores[p] = score * scale;
-            top = fmaxf(top, scores[p]);
-        }
-    }
-#pragma unroll
-    for (int step = LANES; step < 32; step *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
-    Vector<4> sum[PER / 4] = {};
-#pragma unroll
-    for (int p = 0; p < PASSES; p++) {
-        int t = (p * ATTENTION_WARPS + warp) * GROUPS + lane / LANES;
-        if (t < count) {
-            float weight_of = exp2f(scores[p] - top);
-            total += weight_of;
-#pragma unroll
-            for (int i = 0; i < PER / 4; i++) {
-                Vector<4> v = load4(own_values + t * HEAD_DIM + part * PER + 4 * i);
-#pragma unroll
-                for (int j = 0; j < 4; j++) sum[i].at[j] = fmaf(weight_of, v.at[j], sum[i].at[j]);
-            }
-        }
-    }
-#pragma unroll
-    for (int step = LANES; step < 32; step *= 2) {
-        total += __shfl_xor_sync(~0u, total, step);
-#pragma unroll
-        for (int i = 0; i < PER / 4; i++)
-#pragma unroll
-            for (int j = 0; j < 4; j++) sum[i].at[j] += __shfl_xor_sync(~0u, sum[i].at[j], step);
-    }
-    if (lane < LANES) {
-        if (lane == 0) tops[warp] = top, totals[warp] = total;
-#pragma unroll
-        for (int i = 0; i < PER / 4; i++)
-#pragma unroll
-            for (int j = 0; j < 4; j++) sums[warp][part * PER + 4 * i + j] = sum[i].at[j];
-    }
-    __syncthreads();
-    if (threadIdx.x < HEAD_DIM) {
-        float highest = -INFINITE, mass = 0, out = 0;
-#pragma unroll
-        for (int w = 0; w < ATTENTION_WARPS; w++) highest = fmaxf(highest, tops[w]);
-#pragma unroll
-        for (int w = 0; w < ATTENTION_WARPS; w++) {
-            // Warps, and splits, that attended to nothing.
-            float weight_of = tops[w] == -INFINITE ? 0 : exp2f(tops[w] - highest);
-            mass = fmaf(weight_of, totals[w], mass);
-            out = fmaf(weight_of, sums[w][threadIdx.x], out);
-        }
-        int at = (b * HEADS + head) * SPLITS + split;
-        partial[at * HEAD_DIM + threadIdx.x] = out;
-        if (threadIdx.x == 0) stats[2 * at] = highest, stats[2 * at + 1] = mass;
-    }
 }

@@ -1,0 +1,63 @@
+// Numbers as they are stored, and what every kernel knows of its network and of a slot.
+//
+// Compiled with EMBD, HEADS, POSITIONS, SPLITS, the rows of each matrix that a block takes, the words of a slot (see
+// barkfast_kernels/slots.py), and the types Storage (activations, norms, cache) and Weight, one of float, Half, Bfloat
+// and, for Weight, Int8.
+
+constexpr int HEAD_DIM = EMBD / HEADS;
+constexpr int THREADS = EMBD / 4;
+constexpr int WARPS = THREADS / 32;
+
+struct Int8 {
+    signed char value;
+};
+
+template <int N>
+struct Vector {
+    float at[N];
+};
+
+__device__ __forceinline__ void unpack(u32 pair, float& low, float& high, Bfloat) {
+    low = __uint_as_float(pair << 16);
+    high = __uint_as_float(pair & 0xffff0000u);
+}
+
+// Four neighbours, in one load.
+template <class T>
+__device__ __forceinline__ Vector<4> load4(const T* p) {
+    uint2 raw = *reinterpret_cast<const uint2*>(p);
+    Vector<4> v;
+    unpack(raw.x, v.at[0], v.at[1], T());
+    unpack(raw.y, v.at[2], v.at[3], T());
+    return v;
+}
+
+template <>
+__device__ __forceinline__ Vector<4> load4(const float* p) {
+    float4 raw = *reinterpret_cast<const float4*>(p);
+    return {{raw.x, raw.y, raw.z, raw.w}};
+}
+
+template <>
+__device__ __forceinline__ Vector<4> load4(const Int8* p) {
+    // A byte in the last place of 2**23 is that float plus the byte.
+    u32 raw = *reinterpret_cast<const u32*>(p) ^ 0x80808080u;
+    Vector<4> v;
+#pragma unroll
+    for (int i = 0; i < 4; i++) v.at[i] = __uint_as_float(__byte_perm(raw, 0x4B000000u, 0x7440 + i)) - 8388736.0f;
+    return v;
+}
+
+__device__ __forceinline__ void store(float* p, float value) { *p = value; }
+
+struct Row {
+    int slot;
+    bool running;
+    int position;
+
+    __device__ __forceinline__ Row(int slot_, const int* slots) : slot(max(slot_, 0)) {
+        const int* words = slots + slot * WORDS;
+        position = words[POSITION];
+        running = slot_ >= 0 && words[STATUS] == RUNNING;
+    }
+};
