@@ -11,6 +11,7 @@ from barkfast.runtime.cuda.decoder import CudaDecoder
 from barkfast.runtime.cuda.device import Options, on_device
 from barkfast.runtime.cuda.run import STEPS_PER_REPLAY
 from barkfast_kernels.slots import FAILED
+from barkfast_kernels.variant import DEFAULT, VARIANTS, Variant
 from benchmarks import inputs, models
 from benchmarks.plan import Plan
 from benchmarks.record import NotRun, Recorder
@@ -30,11 +31,11 @@ class Way:
     name: str
     graphs: bool = True
     pdl: bool = True
-    hopper: bool = False
+    variant: Variant = DEFAULT
 
 
 GRAPHS = Way("graphs")
-HOPPER = Way("graphs, CUDA kernels", hopper=True)
+HOPPER = Way("graphs, CUDA kernels", variant=VARIANTS["C8 C4, fused head"])
 WAYS = (Way("direct launches", graphs=False), Way("graphs without PDL", pdl=False))
 # Size, dtype, way, in the order of their worth.
 CASES = [
@@ -81,11 +82,11 @@ def mean_context(plan: Plan, prompt: int) -> float:
 def decoder_of(plan: Plan, size: str, dtype: str, stage: str, way: Way) -> CudaDecoder:
     """Kept from one context to the next."""
     pdl = way.pdl and Options.for_device(plan.device).pdl
-    options = Options(graphs=way.graphs, pdl=pdl, hopper=way.hopper)
+    options = Options(graphs=way.graphs, pdl=pdl, variant=way.variant)
     try:
         return models.build_decoder(plan, size, dtype, stage, options=options)
     except EngineError as error:
-        if way.hopper:
+        if way.variant.kernels == "cuda":
             raise NotRun(str(error)) from error
         raise
 

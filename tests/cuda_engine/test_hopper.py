@@ -14,12 +14,14 @@ from barkfast.runtime.cuda.device import Options
 from barkfast.runtime.cuda.network import Network
 from barkfast.runtime.torch_ import TorchDecoder
 from barkfast_kernels.hopper import HopperOps
+from barkfast_kernels.variant import VARIANTS
 from contract import networks
 from contract.decoding import DecoderContract
 from contract.networks import POISON
 from cuda_engine.networks import DEVICE, cuda_decoder
 from ops.emulator import Emulator, find_compiler
 
+CUDA = VARIANTS["C8 C4, fused head"]
 REAL = step.hopper_operations
 # The narrowest network, with the shortest context, that the kernels serve.
 CONFIG = GPTConfig(2, 4, 128, input_vocab_size=120, output_vocab_size=120, block_size=256, bias=True)
@@ -31,7 +33,7 @@ def make(**options: Any) -> CudaDecoder:
     table[POISON] = float("nan")
     on_gpu = Options.for_device(DEVICE)
     settings = {"stage": "coarse", "device": DEVICE, "dtype": torch.float32}
-    return CudaDecoder(CONFIG, tensors, **settings | {"options": Options(pdl=on_gpu.pdl, hopper=True)} | options)
+    return CudaDecoder(CONFIG, tensors, **settings | {"options": Options(pdl=on_gpu.pdl, variant=CUDA)} | options)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -91,5 +93,5 @@ def test_they_are_taken_where_they_are_asked_for() -> None:
 def test_a_network_that_they_do_not_serve_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     # The one that was there before the emulator's.
     monkeypatch.setattr(step, "hopper_operations", REAL)
-    with pytest.raises(EngineError, match="n_embd is 96|compute capability.*Options.hopper off"):
-        cuda_decoder(options=Options(hopper=True))
+    with pytest.raises(EngineError, match="n_embd is 96|compute capability.*use a variant"):
+        cuda_decoder(options=Options(variant=CUDA))

@@ -18,6 +18,7 @@ from barkfast.runtime.cuda.decoder import CudaDecoder
 from barkfast.runtime.cuda.device import Options
 from barkfast.runtime.sampling import Randomness
 from barkfast.weights import open_model
+from barkfast_kernels.variant import VARIANTS
 from contract.networks import mixed_jobs
 from cuda_engine.networks import cuda_decoder
 
@@ -146,7 +147,7 @@ def hopper_options() -> Options:
     options = Options.for_device(torch.device("cuda:0"))
     if not options.pdl:
         pytest.skip("the CUDA kernels of a step need compute capability 9.0")
-    return dataclasses.replace(options, hopper=True)
+    return dataclasses.replace(options, variant=VARIANTS["C8 C4, fused head"])
 
 
 @pytest.mark.parametrize("part", ["text", "coarse"])

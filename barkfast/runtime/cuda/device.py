@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from barkfast_kernels.variant import DEFAULT, Variant
+
 
 @dataclass(frozen=True)
 class Options:
@@ -15,13 +17,12 @@ class Options:
     Args:
         graphs: capture and replay CUDA graphs.
         pdl: programmatic dependent launch, for compute capability 9.0 and newer.
-        hopper: one to eight sequences by the CUDA kernels of barkfast_kernels.hopper rather than Triton's. They have
-            not run on a GPU so far, only in an emulator, so nothing takes them unasked.
+        variant: how the kernels of a step of one to eight sequences are run.
     """
 
     graphs: bool = True
     pdl: bool = False
-    hopper: bool = False
+    variant: Variant = DEFAULT
 
     @classmethod
     def for_device(cls, device: torch.device) -> "Options":

@@ -59,7 +59,7 @@ def hopper_operations(network: Network, device: torch.device) -> HopperOps:
     shape = shape_of(network)
     reason = why_not(shape, device)
     if reason:
-        raise EngineError(f"the CUDA kernels of a step cannot be used: {reason}; leave Options.hopper off")
+        raise EngineError(f"the CUDA kernels of a step cannot be used: {reason}; use a variant with Triton's")
     return HopperOps(shape)
 
 
@@ -103,7 +103,7 @@ class DecodeStep:
         config, n_slots, device = network.config, len(state.x), state.x.device
         width = config.n_embd
         self.vector = n_slots <= VECTOR_ROWS
-        in_cuda = self.vector and options.hopper
+        in_cuda = self.vector and options.variant.kernels == "cuda"
         self._operations: Any = hopper_operations(network, device) if in_cuda else TRITON
         splits = self._operations.splits
         self._keys, self._values = state.keys.unbind(), state.values.unbind()

@@ -16,6 +16,7 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
     __shared__ Copies copies;
     __shared__ float tops[ATTENTION_WARPS], totals[ATTENTION_WARPS], sums[ATTENTION_WARPS][HEAD_DIM];
     Storage *own_keys = reinterpret_cast<Storage*>(dynamic), *own_values = own_keys + CHUNK * HEAD_DIM;
+    launch_next();
     int split = blockIdx.x, head = blockIdx.y, b = blockIdx.z, start = split * CHUNK;
     int listed = rows[b];
     u64 offset = ((static_cast<u64>(max(listed, 0)) * HEADS + head) * POSITIONS + start) * HEAD_DIM;
@@ -27,15 +28,14 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
         copies.add(own_keys, keys + offset, asked * ROW_BYTES);
         copies.add(own_values, values + offset, asked * ROW_BYTES);
     }
-    launch_next();
     __syncthreads();
     wait_for_last();
 
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, part = lane % LANES;
     Vector<4> query[PER / 4];
-#pragma unroll
-    for (int i = 0; i < PER / 4; i++) query[i] = load4(q + (b * HEADS + head) * HEAD_DIM + part * PER + 4 * i);
     Row row(listed, slots);
+#pragma unroll
+    for (int i = 0; i < PER / 4; i++) query[i] = take4(q + (b * HEADS + head) * HEAD_DIM + part * PER + 4 * i);
     if (!row.running) {
         copies.wait();
         return;
@@ -54,21 +54,18 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
 #pragma unroll
     for (int p = 0; p < PASSES; p++) {
         int t = (p * ATTENTION_WARPS + warp) * GROUPS + lane / LANES;
-        scores[p] = -INFINITE;
-        // The whole warp, since its lanes add up.
-        if ((p * ATTENTION_WARPS + warp) * GROUPS < count) {
-            float score = 0;
+        // No branch, so that all passes are under way at once; what lies beyond the count is not used.
+        float score = 0;
 #pragma unroll
-            for (int i = 0; i < PER / 4; i++) {
-                Vector<4> k = load4(own_keys + t * HEAD_DIM + part * PER + 4 * i);
+        for (int i = 0; i < PER / 4; i++) {
+            Vector<4> k = load4(own_keys + t * HEAD_DIM + part * PER + 4 * i);
 #pragma unroll
-                for (int j = 0; j < 4; j++) score = fmaf(k.at[j], query[i].at[j], score);
-            }
-#pragma unroll
-            for (int step = 1; step < LANES; step *= 2) score += __shfl_xor_sync(~0u, score, step);
-            if (t < count) scores[p] = score * scale;
-            top = fmaxf(top, scores[p]);
+            for (int j = 0; j < 4; j++) score = fmaf(k.at[j], query[i].at[j], score);
         }
+#pragma unroll
+        for (int step = 1; step < LANES; step *= 2) score += __shfl_xor_sync(~0u, score, step);
+        scores[p] = t < count ? score * scale : -INFINITE;
+        top = fmaxf(top, scores[p]);
     }
 #pragma unroll
     for (int step = LANES; step < 32; step *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
@@ -76,15 +73,14 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
 #pragma unroll
     for (int p = 0; p < PASSES; p++) {
         int t = (p * ATTENTION_WARPS + warp) * GROUPS + lane / LANES;
-        if (t < count) {
-            float weight_of = exp2f(scores[p] - top);
-            total += weight_of;
+        bool held = t < count;
+        float weight_of = held ? exp2f(scores[p] - top) : 0;
+        total += weight_of;
 #pragma unroll
-            for (int i = 0; i < PER / 4; i++) {
-                Vector<4> v = load4(own_values + t * HEAD_DIM + part * PER + 4 * i);
+        for (int i = 0; i < PER / 4; i++) {
+            Vector<4> v = load4(own_values + t * HEAD_DIM + part * PER + 4 * i);
 #pragma unroll
-                for (int j = 0; j < 4; j++) sum[i].at[j] = fmaf(weight_of, v.at[j], sum[i].at[j]);
-            }
+            for (int j = 0; j < 4; j++) sum[i].at[j] = fmaf(weight_of, held ? v.at[j] : 0, sum[i].at[j]);
         }
     }
 #pragma unroll

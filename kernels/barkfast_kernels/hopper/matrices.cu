@@ -138,13 +138,13 @@ template <int ROWS, int CHUNKS, class Fetch, class Prepare, class Store>
 __device__ __forceinline__ void multiply_rows(int n_out, const Weight* weight, const float* scales,
                                               const Storage* biases, const int* rows, const int* slots, int batch,
                                               Fetch fetch, Prepare prepare, Store store) {
+    launch_next();
     __shared__ Copies copies;
     __shared__ float sums[WARPS][32];
     Part<ROWS, CHUNKS * EMBD> part(n_out, dynamic, copies, weight, scales, biases);
     const Weight* tile = reinterpret_cast<const Weight*>(dynamic);
     int n = threadIdx.x < part.count ? part.first + static_cast<int>(threadIdx.x) : -1;
     int listed = rows[0];
-    launch_next();
     __syncthreads();
     wait_for_last();
     for (int b = 0; b < batch; b++) {
@@ -153,13 +153,13 @@ __device__ __forceinline__ void multiply_rows(int n_out, const Weight* weight, c
             __syncthreads();
         }
         auto fetched = fetch(b, max(listed, 0), n);
+        // Whether it runs matters only where something is stored: a branch here would be a second trip to the cache.
         Row row(listed, slots);
-        if (!row.running) continue;
         Vector<4> h[CHUNKS] = {};
         prepare(fetched, h);
         copies.wait();
         float y = multiply<ROWS>(tile, h, sums) * part.scale + part.bias;
-        if (n >= 0) store(b, row, n, fetched, y);
+        if (row.running && n >= 0) store(b, row, n, fetched, y);
     }
     copies.wait();
 }
@@ -174,7 +174,7 @@ __device__ __forceinline__ void multiply_normed(int n_out, const float* x, const
     if (offsets) offset = load4(offsets + 4 * threadIdx.x);
     multiply_rows<ROWS, 1>(
         n_out, weight, scales, biases, rows, slots, batch,
-        [&](int b, int slot, int n) { return load4(x + slot * EMBD + 4 * threadIdx.x); },
+        [&](int b, int slot, int n) { return take4(x + slot * EMBD + 4 * threadIdx.x); },
         [&](const Vector<4>& token, Vector<4>(&h)[1]) { h[0] = normalize(token, gain, offset, moments); },
         [&](int b, const Row& row, int n, const Vector<4>& token, float y) { store(b, row, n, y); });
 }
@@ -209,7 +209,7 @@ struct Residual {
     float value;
 
     __device__ __forceinline__ Residual(float* x, int slot, int n) : target(x + slot * EMBD + max(n, 0)) {
-        value = n >= 0 ? *target : 0;
+        value = fresh(target);
     }
     __device__ __forceinline__ void add(float y) const { *target = value + y; }
 };
@@ -225,7 +225,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         EMBD, weight, scales, biases, rows, slots, batch,
         [&](int b, int slot, int n) {
             const Storage* own = hidden + b * 4 * EMBD + 4 * threadIdx.x;
-            return Fetched{{load4(own), load4(own + EMBD), load4(own + 2 * EMBD), load4(own + 3 * EMBD)},
+            return Fetched{{take4(own), take4(own + EMBD), take4(own + 2 * EMBD), take4(own + 3 * EMBD)},
                            Residual(x, slot, n)};
         },
         [&](const Fetched& fetched, Vector<4>(&h)[4]) {
@@ -246,8 +246,9 @@ struct Attended {
         int channel = 4 * threadIdx.x, head = (b * HEADS + channel / HEAD_DIM) * SPLITS;
 #pragma unroll
         for (int s = 0; s < SPLITS; s++) {
-            sum[s] = load4(partial + (head + s) * HEAD_DIM + channel % HEAD_DIM);
-            stat[s] = *reinterpret_cast<const float2*>(stats + (head + s) * 2);
+            sum[s] = take4(partial + (head + s) * HEAD_DIM + channel % HEAD_DIM);
+            uint2 raw = fresh2(stats + (head + s) * 2);
+            stat[s] = make_float2(__uint_as_float(raw.x), __uint_as_float(raw.y));
         }
     }
 
@@ -264,8 +265,9 @@ struct Attended {
 #pragma unroll
             for (int i = 0; i < 4; i++) out.at[i] = fmaf(share, sum[s].at[i], out.at[i]);
         }
+        float inverse = 1.0f / total;
 #pragma unroll
-        for (int i = 0; i < 4; i++) out.at[i] /= total;
+        for (int i = 0; i < 4; i++) out.at[i] *= inverse;
         return out;
     }
 };

@@ -48,6 +48,20 @@ __device__ __forceinline__ Vector<4> load4(const Int8* p) {
     return v;
 }
 
+// Four neighbours that another kernel writes.
+__device__ __forceinline__ Vector<4> take4(const float* p) {
+    float4 raw = fresh4(p);
+    return {{raw.x, raw.y, raw.z, raw.w}};
+}
+template <class T>
+__device__ __forceinline__ Vector<4> take4(const T* p) {
+    uint2 raw = fresh2(p);
+    Vector<4> v;
+    unpack(raw.x, v.at[0], v.at[1], T());
+    unpack(raw.y, v.at[2], v.at[3], T());
+    return v;
+}
+
 __device__ __forceinline__ void store(float* p, float value) { *p = value; }
 
 struct Row {
@@ -57,7 +71,7 @@ struct Row {
 
     __device__ __forceinline__ Row(int slot_, const int* slots) : slot(max(slot_, 0)) {
         const int* words = slots + slot * WORDS;
-        position = words[POSITION];
-        running = slot_ >= 0 && words[STATUS] == RUNNING;
+        position = fresh(words + POSITION);
+        running = slot_ >= 0 && fresh(words + STATUS) == RUNNING;
     }
 };

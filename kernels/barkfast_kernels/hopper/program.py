@@ -10,7 +10,7 @@ from torch import Tensor
 Argument = Tensor | int | float | None
 
 
-class ProgramError(Exception):
+class ProgramError(RuntimeError):
     """The compiler or the driver refused; the message holds what it said."""
 
 
@@ -59,6 +59,9 @@ class Program:
         function = _take(driver.cuModuleGetFunction(self._module, name.encode()))
         attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         _take(driver.cuFuncSetAttribute(function, attribute, shared_bytes))
+        # The same for all, and the most: kernels that want other splits of the memory cannot share a multiprocessor.
+        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
+        _take(driver.cuFuncSetAttribute(function, attribute, 100))
         return Kernel(function, threads, shared_bytes)
 
 

@@ -144,6 +144,11 @@ inline bool waited;
 
 inline void launch_next() {}
 
+inline float fresh(const float* p) { return *p; }
+inline int fresh(const int* p) { return *p; }
+inline float4 fresh4(const float* p) { return *reinterpret_cast<const float4*>(p); }
+inline uint2 fresh2(const void* p) { return *reinterpret_cast<const uint2*>(p); }
+
 inline void wait_for_last() {
     // Everybody has done what is allowed before.
     meet(block_meeting);

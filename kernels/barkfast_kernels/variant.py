@@ -1,0 +1,105 @@
+"""The ways to run the kernels of a decode step of one to eight sequences: what a measurement may choose from.
+
+A variant changes when things are loaded and where they are computed, not what: all Triton variants give the same bits,
+and the CUDA ones differ from them only in the order of sums.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+KERNELS = ("triton", "cuda")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How the vector step is run. All but `kernels` can be switched on its own.
+
+    Args:
+        kernels: "triton", or "cuda" for those of barkfast_kernels.hopper (compute capability 9.0).
+        trigger_first: let the next kernel start on a kernel's first line rather than behind its weight loads.
+        one_trip: read what other kernels wrote with loads that depend on no other load and pass by the L1 cache;
+            whether a row runs then decides over stores, not over a branch.
+        kv_ahead: load the keys and values of positions that are known to be written before waiting for the kernel
+            ahead. The CUDA kernels always do.
+        l2_ahead: ask for the weights of the kernel so many launches later to be brought into the L2 cache; 0 is off.
+        carveout: percent of an SM's memory that is shared memory rather than L1, equal for all kernels of the step, so
+            that kernels of one SM need not wait for another split; None leaves it to the driver.
+        branchless: CUDA attention handles all positions of its split at once, without a branch per pass.
+        splits: parts of a context in CUDA attention, each a block of its own.
+        blocks: that the rows of a matrix are shared among, in CUDA.
+        fused_head: final norm, logits and the draw in one CUDA kernel, where no top-k or top-p filter is used.
+    """
+
+    kernels: str = "triton"
+    trigger_first: bool = True
+    one_trip: bool = True
+    kv_ahead: bool = True
+    l2_ahead: int = 1
+    carveout: int | None = 100
+    branchless: bool = True
+    splits: int = 4
+    blocks: int = 128
+    fused_head: bool = True
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, allowed = getattr(self, field.name), _ALLOWED[field.name]
+            # True == 1: a flag is no number, nor the other way round.
+            if not any(value == choice and type(value) is type(choice) for choice in allowed):
+                raise ValueError(f"{field.name} of a kernel variant is {value!r}, not one of {allowed}")
+
+    @classmethod
+    def from_dict(cls, entries: dict[str, Any]) -> "Variant":
+        """From what `to_dict` gave.
+
+        Raises: ValueError for an unknown field or value, naming it.
+        """
+        unknown = sorted(entries.keys() - {field.name for field in fields(cls)})
+        if unknown:
+            raise ValueError(f"a kernel variant has no {unknown[0]!r}")
+        return cls(**entries)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+
+_FLAG = (False, True)
+_ALLOWED: dict[str, tuple[Any, ...]] = {
+    "kernels": KERNELS,
+    "trigger_first": _FLAG,
+    "one_trip": _FLAG,
+    "kv_ahead": _FLAG,
+    "l2_ahead": (0, 1, 2),
+    "carveout": (None, *range(101)),
+    "branchless": _FLAG,
+    "splits": (4, 8),
+    "blocks": (128, 132),
+    "fused_head": _FLAG,
+}
+
+# What runs where nothing was measured.
+DEFAULT = Variant()
+# What ran on the H100 of 2026-11-24, and the CUDA kernels as they were first written.
+_T0 = dict(trigger_first=False, one_trip=False, kv_ahead=False, l2_ahead=0, carveout=None)
+_C0 = dict(kernels="cuda", **_T0, branchless=False, fused_head=False)
+_C4 = _C0 | dict(carveout=100, trigger_first=True, one_trip=True, branchless=True)
+# Each by the name under which its times are reported.
+VARIANTS: dict[str, Variant] = {
+    "T0 as on the H100": Variant(**_T0),
+    "T1 trigger first": Variant(**_T0 | dict(trigger_first=True)),
+    "T2 carve-out": Variant(**_T0 | dict(carveout=100)),
+    "T3 one trip": Variant(**_T0 | dict(one_trip=True)),
+    "T4 weights to L2": Variant(**_T0 | dict(l2_ahead=1)),
+    "T5 keys and values ahead": Variant(**_T0 | dict(kv_ahead=True)),
+    "T6 all": DEFAULT,
+    "C0 as first written": Variant(**_C0),
+    "C1 carve-out": Variant(**_C0 | dict(carveout=100)),
+    "C2 C1, trigger first": Variant(**_C0 | dict(carveout=100, trigger_first=True)),
+    "C3 C2, one trip": Variant(**_C0 | dict(carveout=100, trigger_first=True, one_trip=True)),
+    "C4 C3, branchless": Variant(**_C4),
+    "C5 C4, 8 splits": Variant(**_C4 | dict(splits=8)),
+    "C6 C4, 132 blocks": Variant(**_C4 | dict(blocks=132)),
+    "C7 C4, weights to L2": Variant(**_C4 | dict(l2_ahead=2)),
+    "C8 C4, fused head": Variant(**_C4 | dict(fused_head=True)),
+}
