@@ -49,9 +49,15 @@ class Emulator:
     def __init__(self, shape: Shape, folder: Path) -> None:
         self.library = build(shape, folder)
 
-    def kernel(self, name: str, *, threads: int, shared_bytes: int) -> "EmulatedKernel":
+    def kernel(self, name: str, *, threads: int, shared_bytes: int, carveout: int | None) -> "EmulatedKernel":
         assert shared_bytes <= SHARED_BYTES
         return EmulatedKernel(self.library, name, threads)
+
+    def take_prefetched(self) -> tuple[int, int, int]:
+        """First address and end of what was asked for to be in the L2 cache since the last call, and its bytes."""
+        found = (ctypes.c_ulonglong * 3)()
+        self.library.take_prefetched(found)
+        return found[0], found[1], found[2]
 
     @contextmanager
     def changing(self, *changes: tuple[Tensor, Tensor]) -> Iterator[None]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from barkfast_kernels.attention_out.reference import attention_out_reference
 from barkfast_kernels.decode_attention.reference import combined, decode_attention_reference
-from barkfast_kernels.hopper import SPLITS, HopperOps, Shape, compile_step, why_not
+from barkfast_kernels.hopper import HopperOps, Shape, compile_step, why_not
 from barkfast_kernels.hopper.ops import read_source
 from barkfast_kernels.norm_fc_gelu.reference import norm_fc_gelu_reference
 from barkfast_kernels.norm_qkv.reference import norm_qkv_reference
@@ -105,7 +105,7 @@ class Setting:
 
     def attended(self) -> tuple[Tensor, Tensor]:
         """Room for what splits attended to."""
-        shape = (len(ROWS), self.shape.n_head, SPLITS)
+        shape = (len(ROWS), self.shape.n_head, self.shape.variant.splits)
         return self.room(*shape, self.shape.head_dim), self.room(*shape, 2)
 
     def arriving(self, *tensors: Tensor) -> AbstractContextManager[None]:
@@ -179,7 +179,10 @@ def test_attention_is_its_reference(shape: Shape, pdl: bool, folder: Path) -> No
     # Nothing behind the token's own position is ever used.
     for slot, position in enumerate(POSITIONS):
         keys[slot, :, position + 1 :] = values[slot, :, position + 1 :] = math.nan
-    with s.arriving(q), newest_arriving(s, keys), newest_arriving(s, values):
+    for row, slot in enumerate(ROWS):
+        at = min(POSITIONS[slot], N_POSITIONS - 1)
+        s.ops.newest[row] = torch.stack([keys[slot, :, at], values[slot, :, at]]).flatten(1)
+    with s.arriving(q, s.ops.newest), newest_arriving(s, keys), newest_arriving(s, values):
         s.ops.decode_attention(q, keys, values, partial, stats, s.rows, s.slots, pdl=pdl)
     for row, slot in enumerate(ROWS):
         if slot in IDLE:

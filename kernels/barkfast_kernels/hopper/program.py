@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from barkfast_kernels.launch import prefer_shared
+
 Argument = Tensor | int | float | None
 
 
@@ -52,16 +54,19 @@ class Program:
 
         self._module = _take(driver.cuModuleLoadData(cubin))
 
-    def kernel(self, name: str, *, threads: int, shared_bytes: int) -> "Kernel":
-        """One of its functions, for blocks of `threads` with so much dynamic shared memory."""
+    def kernel(self, name: str, *, threads: int, shared_bytes: int, carveout: int | None) -> "Kernel":
+        """One of its functions, for blocks of `threads` with so much dynamic shared memory.
+
+        Args:
+            carveout: see barkfast_kernels.variant.
+        """
         from cuda.bindings import driver
 
         function = _take(driver.cuModuleGetFunction(self._module, name.encode()))
         attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         _take(driver.cuFuncSetAttribute(function, attribute, shared_bytes))
-        # The same for all, and the most: kernels that want other splits of the memory cannot share a multiprocessor.
-        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
-        _take(driver.cuFuncSetAttribute(function, attribute, 100))
+        if carveout is not None:
+            prefer_shared(function, carveout)
         return Kernel(function, threads, shared_bytes)
 
 

@@ -70,7 +70,7 @@ inline Meeting block_meeting, warp_meetings[MOST_THREADS / 32];
 inline float lanes[MOST_THREADS / 32][2][32];
 inline ucontext_t scheduler_context;
 inline jmp_buf scheduler;
-inline Index threadIdx, blockIdx;
+inline Index threadIdx, blockIdx, blockDim, gridDim;
 inline void (*body)(void*);
 inline void* body_argument;
 alignas(128) inline char dynamic[SHARED_BYTES];
@@ -147,6 +147,7 @@ inline void launch_next() {}
 inline float fresh(const float* p) { return *p; }
 inline int fresh(const int* p) { return *p; }
 inline float4 fresh4(const float* p) { return *reinterpret_cast<const float4*>(p); }
+inline uint4 fresh_raw(const void* p) { return *static_cast<const uint4*>(p); }
 inline uint2 fresh2(const void* p) { return *reinterpret_cast<const uint2*>(p); }
 
 inline void wait_for_last() {
@@ -157,6 +158,23 @@ inline void wait_for_last() {
         waited = true;
     }
     meet(block_meeting);
+}
+
+// What was asked for to be in the L2 cache: the lowest and the end of the highest address, and how many bytes.
+inline u64 prefetched[3];
+
+inline void prefetch(const char* from, u32 bytes) {
+    u64 address = reinterpret_cast<u64>(from);
+    if (waited) fail("weights are asked for only after the wait");
+    if ((address | bytes) % 16) fail("a prefetch is not aligned");
+    prefetched[0] = prefetched[2] ? min(prefetched[0], address) : address;
+    prefetched[1] = max(prefetched[1], address + bytes);
+    prefetched[2] += bytes;
+}
+
+extern "C" void take_prefetched(u64* out) {
+    std::memcpy(out, prefetched, sizeof prefetched);
+    std::memset(prefetched, 0, sizeof prefetched);
 }
 
 // -------------------------------------------------------------------------------------------------------- operations
@@ -263,6 +281,7 @@ void launch(void (*kernel)(Args...), const int* grid, int threads, void** args) 
     current = kernel;
     body = [](void* values) { call(current, static_cast<void**>(values), std::index_sequence_for<Args...>()); };
     body_argument = args;
+    gridDim = {grid[0], grid[1], grid[2]}, blockDim = {threads, 1, 1};
     for (blockIdx.z = 0; blockIdx.z < grid[2]; blockIdx.z++)
         for (blockIdx.y = 0; blockIdx.y < grid[1]; blockIdx.y++)
             for (blockIdx.x = 0; blockIdx.x < grid[0]; blockIdx.x++) {
