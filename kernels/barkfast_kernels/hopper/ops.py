@@ -122,7 +122,7 @@ def why_not(shape: Shape, device: torch.device) -> str | None:
 def compile_step(shape: Shape, capability: tuple[int, int]) -> bytes:
     """Machine code for a device of that compute capability; needs no GPU.
 
-    Errors: ProgramError; ImportError without NVIDIA's bindings.
+    Raises: ProgramError; ImportError without NVIDIA's bindings.
     """
     architecture = f"--gpu-architecture=sm_{capability[0]}{capability[1]}"
     return compile_cubin(read_source(), [architecture, "--std=c++17", *shape.definitions], "layer.cu")
@@ -158,7 +158,7 @@ class HopperOps:
     Args:
         program: None for the current device's.
 
-    Errors: ProgramError if the compiler or the driver refuse.
+    Raises: ProgramError if the compiler or the driver refuse.
     """
 
     def __init__(self, shape: Shape, program: Loader | None = None) -> None:
