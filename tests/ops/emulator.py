@@ -65,6 +65,10 @@ class Emulator:
         finally:
             self.library.change_nothing()
 
+    def begin_with_block(self, x: int) -> None:
+        """From now on a grid's blocks are taken from number `x` on, and round."""
+        self.library.begin_with_block(x)
+
 
 class EmulatedKernel:
     """One kernel."""

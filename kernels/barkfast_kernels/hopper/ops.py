@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from barkfast_kernels.hopper.constants import HEAD_DEFINITIONS
 from barkfast_kernels.hopper.program import Argument, Program, compile_cubin
 from barkfast_kernels.slots import POSITION, RUNNING, STATUS, WORDS
 
@@ -22,7 +23,7 @@ ATTENTION_THREADS = 256
 # Of shared memory, besides what is asked for by size.
 RESERVED_BYTES = 8 * 1024
 FOLDER = Path(__file__).parent
-SOURCES = ("device.cuh", "numbers.cuh", "matrices.cu", "attention.cu")
+SOURCES = ("device.cuh", "numbers.cuh", "matrices.cu", "attention.cu", "random.cuh", "head.cu")
 TYPES = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "Bfloat"}
 
 
@@ -58,6 +59,7 @@ class Shape:
             "POSITION": POSITION.value,
             "STATUS": STATUS.value,
             "RUNNING": RUNNING.value,
+            **HEAD_DEFINITIONS,
             "Storage": storage,
             "Weight": "Int8" if self.int8 else storage,
         }
