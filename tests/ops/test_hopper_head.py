@@ -291,6 +291,16 @@ def test_equal_logits_go_to_the_first(folder: Path) -> None:
                 emulator.begin_with_block(0)
 
 
+def test_hardly_any_temperature_is_greedy(folder: Path) -> None:
+    """Where logit / temperature would be infinite for several."""
+    case = Case(SMALL, [slot_with(temperature=t) for t in (0.0, 1e-30, 1e-38, 1e-45)], ONE, STOP_ROW)
+    case.x[:] = case.x[0]
+    after = case.after(HeadDraw(SMALL, 4, emulator_for(SMALL, folder), DEVICE), 0, 1, 2, 3)
+    assert len(after.tokens[:, 0].unique()) == 1
+    assert after.tokens[0, 0] == 10 + int(after.logits[0, :50].argmax()) > 10
+    assert (after.slots[:, STATUS.value] == RUNNING.value).all()
+
+
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 1.7])
 def test_stops_at_the_stop_tokens_probability(temperature: float, folder: Path) -> None:
     """Just below its probability and not just above, whatever is drawn; of all candidates in all blocks."""

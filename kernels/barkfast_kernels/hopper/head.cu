@@ -14,26 +14,31 @@ struct alignas(16) Found {
     float largest, total;
 };
 
-// A logit that is not finite: its column, with an infinite score, so that it wins over all others.
+// The column of a logit that is not finite; with an infinite score, it wins over all others.
 constexpr int BROKEN = -1;
 constexpr int NO_COLUMN = 0x7fffffff;
-
-__device__ __forceinline__ Found nothing_found() { return {-INFINITE, NO_COLUMN, -INFINITE, 0}; }
+// The lowest finite float32: the largest of nothing, whose distances are no NaN.
+#define LOWEST -3.4028234663852886e38f
 
 __device__ __forceinline__ void keep_better(Found& a, float score, int column) {
-    if (score > a.score || (score == a.score && column < a.column)) a.score = score, a.column = column;
+    // No && and ||: each would be a branch.
+    bool better = (score > a.score) | ((score == a.score) & (column < a.column));
+    a.score = better ? score : a.score;
+    a.column = better ? column : a.column;
 }
 
-// What a sum for `largest` is worth in one for `top`; nothing has a sum of 0, whose -inf - -inf would be NaN.
-__device__ __forceinline__ float share_of(float largest, float top) {
-    return largest == -INFINITE ? 0 : expf(largest - top);
-}
-
-__device__ __forceinline__ void merge(Found& a, const Found& b) {
-    keep_better(a, b.score, b.column);
-    float top = fmaxf(a.largest, b.largest);
-    a.total = a.total * share_of(a.largest, top) + b.total * share_of(b.largest, top);
-    a.largest = top;
+template <int N>
+__device__ __forceinline__ Found merge(const Found (&parts)[N]) {
+    Found a = parts[0];
+#pragma unroll
+    for (int i = 1; i < N; i++) {
+        keep_better(a, parts[i].score, parts[i].column);
+        a.largest = fmaxf(a.largest, parts[i].largest);
+    }
+    if (N > 1) a.total *= expf(parts[0].largest - a.largest);
+#pragma unroll
+    for (int i = 1; i < N; i++) a.total += parts[i].total * expf(parts[i].largest - a.largest);
+    return a;
 }
 
 // Of all lanes of the warp, to each.
@@ -44,7 +49,7 @@ __device__ __forceinline__ void merge_lanes(Found& a) {
         keep_better(a, __shfl_xor_sync(~0u, a.score, step), __shfl_xor_sync(~0u, a.column, step));
         top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
     }
-    a.total *= share_of(a.largest, top);
+    a.total *= expf(a.largest - top);
     a.largest = top;
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) a.total += __shfl_xor_sync(~0u, a.total, step);
@@ -59,20 +64,21 @@ __device__ __forceinline__ float temper(float value, float temperature) {
 __device__ __forceinline__ void ask_for_rows(Copies& copies, const Storage* weight, const int* slices, int n_slices,
                                              int stop_row, int own) {
     int from = blockIdx.x * own, rows = 0;
+#pragma unroll 1
     for (int s = 0; s < n_slices; s++) rows += min(max(slices[2 * s + 1] + (stop_row >= 0) - from, 0), own);
     copies.expect(rows * EMBD * sizeof(Storage));
     Storage* tile = reinterpret_cast<Storage*>(dynamic);
+#pragma unroll 1
     for (int s = 0; s < n_slices; s++, tile += own * EMBD) {
         int left = slices[2 * s + 1] - from, count = min(max(left, 0), own);
         u64 first = slices[2 * s] + from;
-        if (count) copies.add(tile, weight + first * EMBD, count * EMBD * sizeof(Storage));
+        copies.add(tile, weight + first * EMBD, count * EMBD * sizeof(Storage));
         if (stop_row >= 0 && left >= 0 && left < own)
             copies.add(tile + left * EMBD, weight + static_cast<u64>(stop_row) * EMBD, EMBD * sizeof(Storage));
     }
 }
 
-// Each warp's part of the products of `own` rows with a vector; what lies behind them in memory is multiplied too, and
-// not used.
+// Each warp's part of the products of `own` rows with a vector. What lies behind them is multiplied too, and not used.
 __device__ __forceinline__ void multiply_head(const Storage* tile, int own, const Vector<4>& h,
                                               float (&sums)[WARPS][MOST_HEAD_ROWS]) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -91,14 +97,34 @@ __device__ __forceinline__ void multiply_head(const Storage* tile, int own, cons
     }
 }
 
+// What a block shares of a row's slot.
+struct Drawer {
+    bool running, has_stop;
+    int drawn, slice, first, width;
+    float temperature;
+
+    __device__ __forceinline__ Drawer(int slot, const int (&words)[WORDS], const int (&table)[MOST_SLICES][2],
+                                      int n_slices, int stop_row) {
+        running = slot >= 0 && words[STATUS] == RUNNING;
+        has_stop = stop_row >= 0 && words[HAS_STOP];
+        drawn = words[DRAWN];
+        slice = (words[PHASE] + drawn) % n_slices;
+        first = table[slice][0], width = table[slice][1];
+        temperature = __int_as_float(words[TEMPERATURE_F]);
+    }
+};
+
+// About 64 registers each, so that the kernels before and after have room beside it.
 extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
     head_draw(float* x, const Storage* gains, const Storage* offsets, const Storage* weight, const int* slices,
               int stop_row, float* logits, int* tokens, const Storage* wte, const Storage* wpe, const int* rows,
               int* slots, Found* found, u32* arrived, int n_slices, int n_candidates, int own, int stage, int batch) {
     launch_next();
     // Candidates of a thread, and the warps that have any.
-    constexpr int EACH = (MOST_HEAD_ROWS + THREADS - 1) / THREADS, MOST = MOST_HEAD_ROWS / 32,
-                  FINDERS = WARPS < MOST ? WARPS : MOST;
+    constexpr int EACH = (MOST_HEAD_ROWS + THREADS - 1) / THREADS;
+    constexpr int FINDERS = EACH > 1 ? WARPS : MOST_HEAD_ROWS / 32;
+    // Words of a thread.
+    constexpr int TURNS = (MOST_BATCH * WORDS + THREADS - 1) / THREADS;
     __shared__ Copies copies;
     __shared__ int listed[MOST_BATCH], words[MOST_BATCH][WORDS], table[MOST_SLICES][2], moved[MOST_BATCH];
     __shared__ float2 moments[WARPS];
@@ -113,66 +139,76 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
     Vector<4> gain = load4(gains + channel), offset = {};
     if (offsets) offset = load4(offsets + channel);
     __syncthreads();
+    const float* token_at = x + max(listed[0], 0) * EMBD + channel;
+    const int* words_at[TURNS];
+#pragma unroll
+    for (int t = 0; t < TURNS; t++) {
+        int i = min(t * THREADS + threadIdx.x, batch * WORDS - 1);
+        words_at[t] = slots + max(listed[i / WORDS], 0) * WORDS + i % WORDS;
+    }
     wait_for_last();
 
     // The first row's vector and all rows' words, in one trip.
-    Vector<4> token = take4(x + max(listed[0], 0) * EMBD + channel);
-    for (int i = threadIdx.x; i < batch * WORDS; i += THREADS)
-        words[i / WORDS][i % WORDS] = fresh(slots + max(listed[i / WORDS], 0) * WORDS + i % WORDS);
+    Vector<4> token = take4(token_at);
+    int fetched[TURNS];
+#pragma unroll
+    for (int t = 0; t < TURNS; t++) fetched[t] = fresh(words_at[t]);
+#pragma unroll
+    for (int t = 0; t < TURNS; t++) {
+        int i = t * THREADS + threadIdx.x;
+        if (i < batch * WORDS) words[i / WORDS][i % WORDS] = fetched[t];
+    }
+#pragma unroll 1
     for (int b = 0; b < batch; b++) {
         // The words are there, and what the block shares has been read for the row before.
         __syncthreads();
-        bool running = listed[b] >= 0 && words[b][STATUS] == RUNNING;
-        int drawn = words[b][DRAWN], slice = (words[b][PHASE] + drawn) % n_slices;
-        int first = table[slice][0], width = table[slice][1];
-        bool has_stop = stop_row >= 0 && words[b][HAS_STOP];
-        float temperature = __int_as_float(words[b][TEMPERATURE_F]);
+        Drawer drawer(listed[b], words[b], table, n_slices, stop_row);
         Vector<4> h = normalize(token, gain, offset, moments);
         if (b + 1 < batch) token = take4(x + max(listed[b + 1], 0) * EMBD + channel);
         copies.wait();
-        multiply_head(reinterpret_cast<const Storage*>(dynamic) + slice * own * EMBD, own, h, sums);
+        multiply_head(reinterpret_cast<const Storage*>(dynamic) + drawer.slice * own * EMBD, own, h, sums);
         // Needs no product, so the warps that have candidates may do it while others still multiply.
         float noise[EACH] = {};
 #pragma unroll
         for (int e = 0; e < EACH; e++) {
             int r = e * THREADS + threadIdx.x, column = from + r;
-            if (r >= own) continue;
-            u32 word = philox_word(column < width ? first + column : stop_row, words[b][FIRST_DRAW] + drawn, stage,
-                                   words[b][SEED_LOW], words[b][SEED_HIGH]);
-            if (temperature != 0) noise[e] = gumbel_of_word(word);
+            if (r >= own || drawer.temperature == 0) continue;
+            noise[e] = gumbel_of_word(philox_word(column < drawer.width ? drawer.first + column : stop_row,
+                                                  words[b][FIRST_DRAW] + drawer.drawn, stage, words[b][SEED_LOW],
+                                                  words[b][SEED_HIGH]));
         }
         __syncthreads();
-        Found best = nothing_found();
+        Found each[EACH];
 #pragma unroll
         for (int e = 0; e < EACH; e++) {
             int r = e * THREADS + threadIdx.x, column = from + r;
-            if (r >= own || column >= width + (stop_row >= 0)) continue;
+            each[e] = {-INFINITE, NO_COLUMN, LOWEST, 0};
+            if (r >= own || column >= drawer.width + (stop_row >= 0)) continue;
             float value = 0;
 #pragma unroll
             for (int w = 0; w < WARPS; w++) value += sums[w][r];
             // A row that does not run is computed like the others, so that its loads wait for nothing.
-            if (running) logits[b * n_candidates + column] = value;
-            if (column == width && !has_stop) continue;
-            if (fabsf(value) < INFINITE) {
-                float tempered = temper(value, temperature);
-                merge(best, {tempered + noise[e], column, tempered, 1});
-            } else {
-                merge(best, {INFINITE, BROKEN, -INFINITE, 0});
-            }
+            if (drawer.running) logits[b * n_candidates + column] = value;
+            if (column == drawer.width && !drawer.has_stop) continue;
+            float tempered = temper(value, drawer.temperature);
+            if (fabsf(value) < INFINITE)
+                each[e] = {tempered + noise[e], column, fmaxf(tempered, LOWEST), 1};
+            else
+                each[e] = {INFINITE, BROKEN, LOWEST, 0};
         }
         if (warp < FINDERS) {
+            Found best = merge(each);
             merge_lanes(best);
             if (lane == 0) by_warp[warp] = best;
         }
         __syncthreads();
         if (threadIdx.x == 0) {
-#pragma unroll
-            for (int w = 1; w < FINDERS; w++) merge(best, by_warp[w]);
+            Found best = merge(by_warp);
             found[b * gridDim.x + blockIdx.x] = best;
             // One of these is the token whose embedding is needed soon.
-            if (running && best.column >= 0 && best.column < width)
-                prefetch(wte + static_cast<u64>(first + best.column) * EMBD, EMBD * sizeof(Storage));
-            if (running && blockIdx.x == 0)
+            if (drawer.running && best.column >= 0 && best.column < drawer.width)
+                prefetch(wte + static_cast<u64>(drawer.first + best.column) * EMBD, EMBD * sizeof(Storage));
+            if (drawer.running && blockIdx.x == 0)
                 prefetch(wpe + min(words[b][POSITION] + 1, POSITIONS - 1) * EMBD, EMBD * sizeof(Storage));
         }
     }
@@ -185,36 +221,37 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
     // All have arrived. The next launch sees this as it sees every other result: through its wait.
     if (threadIdx.x == 0) *arrived = 0;
 
+#pragma unroll 1
     for (int b = warp; b < batch; b += WARPS) {
         constexpr int PARTS = (MOST_BLOCKS + 31) / 32;
-        int slot = max(listed[b], 0), drawn = words[b][DRAWN], position = words[b][POSITION];
-        int slice = (words[b][PHASE] + drawn) % n_slices, first = table[slice][0], width = table[slice][1];
-        float temperature = __int_as_float(words[b][TEMPERATURE_F]);
+        Drawer drawer(listed[b], words[b], table, n_slices, stop_row);
+        int slot = max(listed[b], 0), drawn = drawer.drawn, position = words[b][POSITION], blocks = gridDim.x;
         // All in one trip: whether a value is used is decided later.
+        Found parts[PARTS];
+#pragma unroll
+        for (int i = 0; i < PARTS; i++) {
+            int block = 32 * i + lane;
+            float4 raw = fresh4(reinterpret_cast<const float*>(found + b * blocks + min(block, blocks - 1)));
+            // The last block's once more changes nothing but the sum.
+            parts[i] = {raw.x, __float_as_int(raw.y), raw.z, block < blocks ? raw.w : 0};
+        }
         int* place = tokens + static_cast<u64>(slot) * POSITIONS + min(drawn, POSITIONS - 1);
         int token = fresh(place);
-        float stop_value = fresh(logits + b * n_candidates + min(width, n_candidates - 1));
-        float4 parts[PARTS];
-        int blocks = gridDim.x;
-#pragma unroll
-        for (int i = 0; i < PARTS; i++)
-            parts[i] = fresh4(reinterpret_cast<const float*>(found + b * blocks + min(32 * i + lane, blocks - 1)));
-        Found best = nothing_found();
-#pragma unroll
-        for (int i = 0; i < PARTS; i++)
-            if (32 * i + lane < blocks) merge(best, {parts[i].x, __float_as_int(parts[i].y), parts[i].z, parts[i].w});
+        float stop_value = fresh(logits + b * n_candidates + min(drawer.width, n_candidates - 1));
+        Found best = merge(parts);
         merge_lanes(best);
 
-        bool running = listed[b] >= 0 && words[b][STATUS] == RUNNING, sound = running && best.column != BROKEN;
-        bool has_stop = stop_row >= 0 && words[b][HAS_STOP], chosen = has_stop && best.column == width;
+        bool sound = drawer.running && best.column != BROKEN;
+        bool chosen = drawer.has_stop && best.column == drawer.width;
         float min_p = __int_as_float(words[b][MIN_P_F]), chance = chosen;
-        if (temperature != 0) chance = __fdiv_rn(expf(temper(stop_value, temperature) - best.largest), best.total);
-        bool forced = drawn < words[b][FORCED], likely = has_stop && min_p <= 1 && chance >= min_p;
+        if (drawer.temperature != 0)
+            chance = __fdiv_rn(expf(temper(stop_value, drawer.temperature) - best.largest), best.total);
+        bool forced = drawn < words[b][FORCED], likely = drawer.has_stop && min_p <= 1 && chance >= min_p;
         bool ended = !forced && (chosen || likely);
-        if (!forced) token = ended ? stop_row : first + best.column;
+        if (!forced) token = ended ? stop_row : drawer.first + best.column;
         if (lane == 0) {
             int* own_words = slots + slot * WORDS;
-            if (running) {
+            if (drawer.running) {
                 int after = ended ? STOPPED : drawn + 1 >= words[b][LIMIT] ? FINISHED : RUNNING;
                 own_words[STATUS] = sound ? after : FAILED;
             }
@@ -227,6 +264,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
         }
     }
     __syncthreads();
+#pragma unroll 1
     for (int b = 0; b < batch; b++) {
         if (moved[b] < 0) continue;
         Vector<4> what = load4(wte + static_cast<u64>(moved[b]) * EMBD + channel);
