@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from barkfast_kernels.slots import RUNNING, STATUS, WORDS
+from barkfast_kernels.slots import RUNNING, STATUS, TOP_K, TOP_P_F, WORDS
 
 
 @triton.jit
@@ -66,6 +66,13 @@ def load_fresh(pointer, mask, ONE_TRIP: tl.constexpr):
 def load_word(slots, slot, WORD: tl.constexpr, ONE_TRIP: tl.constexpr):
     """A word of one slot, not below 0, or of a block of them."""
     return load_fresh(slots + slot * WORDS + WORD, slot >= 0, ONE_TRIP)
+
+
+@triton.jit
+def is_filtered(slots, slot, ONE_TRIP: tl.constexpr):
+    """Whether a slot, or each of a block of them, has a top-k or a top-p filter."""
+    top_p = load_word(slots, slot, TOP_P_F, ONE_TRIP).to(tl.float32, bitcast=True)
+    return (load_word(slots, slot, TOP_K, ONE_TRIP) > 0) | (top_p <= 1.0)
 
 
 @triton.jit

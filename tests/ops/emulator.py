@@ -46,6 +46,8 @@ def build(shape: Shape, folder: Path) -> ctypes.CDLL:
 class Emulator:
     """A program whose kernels run on the CPU; it looks like barkfast_kernels.hopper.program.Program."""
 
+    room = SHARED_BYTES
+
     def __init__(self, shape: Shape, folder: Path) -> None:
         self.library = build(shape, folder)
 
@@ -70,6 +72,10 @@ class Emulator:
             yield
         finally:
             self.library.change_nothing()
+
+    def begin_with_block(self, x: int) -> None:
+        """From now on a grid's blocks are taken from number `x` on, and round."""
+        self.library.begin_with_block(x)
 
 
 class EmulatedKernel:

@@ -21,8 +21,8 @@ from barkfast.runtime.cuda.state import State
 from barkfast_kernels.attention_out import attention_out
 from barkfast_kernels.batch_linear import linear_gelu, linear_head, linear_partial, linear_qkv, partial_splits
 from barkfast_kernels.decode_attention import combine_splits, decode_attention
-from barkfast_kernels.hopper import VECTOR_ROWS, HopperOps, Shape, why_not
-from barkfast_kernels.launch import INTERPRETED
+from barkfast_kernels.hopper import VECTOR_ROWS, HeadDraw, HopperOps, Shape, why_not
+from barkfast_kernels.launch import INTERPRETED, multiprocessors
 from barkfast_kernels.norm_fc_gelu import norm_fc_gelu
 from barkfast_kernels.norm_head import norm_head
 from barkfast_kernels.norm_qkv import norm_qkv
@@ -114,6 +114,10 @@ class DecodeStep:
         self._operations: Any = (
             hopper_operations(network, variant, device) if self.in_cuda else triton_operations(variant)
         )
+        self._head: HeadDraw | None = None
+        if self.in_cuda and variant.fused_head:
+            made = self._operations
+            self._head = HeadDraw(made.shape, multiprocessors(device), made.program, device)
         splits = self._operations.splits
         self._keys, self._values = state.keys.unbind(), state.values.unbind()
 
@@ -140,25 +144,31 @@ class DecodeStep:
             filtered: whether any of them has a top-k or top-p filter.
         """
         y, y_bias = None, None
-        ahead = self._weights_ahead(vocabulary)
+        ahead = self._weights_ahead(vocabulary, filtered)
         for i, (layer, keys, values) in enumerate(zip(self.network.layers, self._keys, self._values, strict=True)):
             if self.vector:
                 self._layer_by_vectors(layer, keys, values, rows, ahead[LAUNCHES * i :])
             else:
                 y = self._layer_by_matrices(layer, keys, values, rows, y, y_bias)
                 y_bias = layer.proj.bias
-        self._draw(rows, vocabulary, y, y_bias, filtered, ahead[-2:])
+        self._draw(rows, vocabulary, y, y_bias, filtered, ahead[LAUNCHES * len(self.network.layers) :])
 
-    def _weights_ahead(self, vocabulary: Vocabulary) -> list[Tensor | None]:
+    def _weights_ahead(self, vocabulary: Vocabulary, filtered: bool) -> list[Tensor | None]:
         """For each launch of a vector step the weights of the one that is `l2_ahead` launches later, if it has any."""
         first = min(first for first, _ in vocabulary.ranges)
         end = max(end for _, end in vocabulary.ranges)
         own: list[Tensor | None] = []
         for layer in self.network.layers:
             own += [layer.qkv.weight, None, layer.out.weight, layer.fc.weight, layer.proj.weight]
-        own += [self.network.heads[0][first:end], None]
+        own.append(self.network.heads[0][first:end])
+        if filtered or not self._fuses(vocabulary):
+            own.append(None)
         distance = self.variant.l2_ahead if self.vector else 0
         return own[distance:] + own[:distance] if distance else [None] * len(own)
+
+    def _fuses(self, vocabulary: Vocabulary) -> bool:
+        """Whether the head and the draw are one kernel, for rows without filters."""
+        return self._head is not None and self._head.serves(vocabulary.logits.shape[1], len(vocabulary.slices))
 
     def draw(self, rows: Tensor, vocabulary: Vocabulary, *, filtered: bool) -> None:
         """Draw from x as the last layer left it: the end of a step, for a prompt that was just read."""
@@ -227,10 +237,24 @@ class DecodeStep:
         slices, stop_row = vocabulary.slices, vocabulary.stop_row
         logits, noise = vocabulary.logits[:batch], vocabulary.noise[:batch]
         rest = (slices, stop_row, logits, noise, rows, state.slots)
+        fused = self._fuses(vocabulary)
+        if fused and (batch > 1 or not filtered):
+            assert self._head is not None
+            self._head(
+                *(state.x, norm.weight, norm.bias, head, slices, stop_row, logits),
+                *(state.tokens, network.tables[0], network.wpe, rows, state.slots),
+                stage=self.stage,
+                pdl=pdl,
+                # Where rows with filters follow, their kernel has the same weights.
+                ahead=None if filtered else ahead[0],
+            )
+            if not filtered:
+                return
         if self.vector:
             norm_head(
                 *(state.x, norm.weight, norm.bias, head, *rest),
                 stage=self.stage,
+                only_filtered=fused,
                 pdl=pdl,
                 variant=self.variant,
                 ahead=ahead[0],
@@ -243,6 +267,7 @@ class DecodeStep:
             *(logits, noise, slices, stop_row, state.tokens, network.tables[0], network.wpe, state.x),
             *(rows, state.slots),
             filtered=filtered,
+            only_filtered=fused,
             pdl=pdl,
             variant=self.variant,
             ahead=ahead[1],

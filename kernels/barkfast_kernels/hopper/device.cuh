@@ -72,9 +72,17 @@ __device__ __forceinline__ int fresh(const int* p) {
     return v;
 }
 
-// Have `bytes`, a multiple of 16, brought into the L2 cache.
-__device__ __forceinline__ void prefetch(const char* from, u32 bytes) {
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes));
+// Count this block; returns how many came before it. What its threads wrote before a barrier ahead of this is visible
+// to the threads of a later block behind a barrier after theirs.
+__device__ __forceinline__ u32 arrive(u32* counter) {
+    u32 before;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+    return before;
+}
+
+// Bring constant memory into the L2 cache: a multiple of 16 bytes, from a multiple of 16.
+__device__ __forceinline__ void prefetch(const void* from, u32 bytes) {
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
 }
 
 // Copies into shared memory that are under way.

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from barkfast_kernels.hopper.constants import HEAD_DEFINITIONS
 from barkfast_kernels.hopper.program import Argument, Program, compile_cubin
 from barkfast_kernels.slots import POSITION, RUNNING, STATUS, WORDS
 from barkfast_kernels.variant import VARIANTS, Variant
@@ -22,7 +23,7 @@ ATTENTION_THREADS = 256
 # Of shared memory, besides what is asked for by size.
 RESERVED_BYTES = 8 * 1024
 FOLDER = Path(__file__).parent
-SOURCES = ("device.cuh", "numbers.cuh", "matrices.cu", "attention.cu")
+SOURCES = ("device.cuh", "numbers.cuh", "matrices.cu", "attention.cu", "random.cuh", "head.cu")
 TYPES = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "Bfloat"}
 
 
@@ -66,6 +67,7 @@ class Shape:
             "POSITION": POSITION.value,
             "STATUS": STATUS.value,
             "RUNNING": RUNNING.value,
+            **HEAD_DEFINITIONS,
             "Storage": storage,
             "Weight": "Int8" if self.int8 else storage,
         }
@@ -148,6 +150,9 @@ class Launchable(Protocol):
 class Loader(Protocol):
     """Where kernels come from."""
 
+    # Bytes of shared memory that a block can have.
+    room: int
+
     def kernel(self, name: str, *, threads: int, shared_bytes: int, carveout: int | None) -> Launchable:
         """See program.Program."""
 
@@ -166,6 +171,7 @@ class HopperOps:
         if program is None:
             program = _program(shape, torch.cuda.current_device())
         self.shape, self.splits, width = shape, shape.variant.splits, shape.n_embd
+        self.program = program
         carveout = shape.variant.carveout
 
         def kernel(name: str, n_out: int, n_in: int) -> tuple[Launchable, int]:

@@ -92,6 +92,9 @@ class Program:
         from cuda.bindings import driver
 
         self._module = _take(driver.cuModuleLoadData(cubin))
+        self.room = torch.cuda.get_device_properties(torch.cuda.current_device()).shared_memory_per_block_optin
+        # Of each function the most that was asked for: all that use it share its limit.
+        self._most_bytes: dict[str, int] = {}
 
     def kernel(self, name: str, *, threads: int, shared_bytes: int, carveout: int | None) -> "Kernel":
         """One of its functions, for blocks of `threads` with so much dynamic shared memory.
@@ -103,7 +106,8 @@ class Program:
 
         function = _take(driver.cuModuleGetFunction(self._module, name.encode()))
         attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        _take(driver.cuFuncSetAttribute(function, attribute, shared_bytes))
+        self._most_bytes[name] = max(shared_bytes, self._most_bytes.get(name, 0))
+        _take(driver.cuFuncSetAttribute(function, attribute, self._most_bytes[name]))
         if carveout is not None:
             prefer_shared(function, carveout)
         return Kernel(function, threads, shared_bytes)

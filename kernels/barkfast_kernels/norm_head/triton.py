@@ -3,6 +3,7 @@ import triton.language as tl
 from torch import Tensor
 
 from barkfast_kernels.functions import (
+    is_filtered,
     layer_norm_row,
     load_fresh,
     load_word,
@@ -63,6 +64,7 @@ def _norm_head_kernel(
     N_CANDIDATES: tl.constexpr,
     STOP_ROW: tl.constexpr,
     STAGE: tl.constexpr,
+    ONLY_FILTERED: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -104,6 +106,8 @@ def _norm_head_kernel(
         place = tl.maximum(listed, 0)
         residual = load_fresh(x + place * N_EMBD + k, inside, ONE_TRIP)
         runs = running(slots, listed, ONE_TRIP) >= 0
+        if ONLY_FILTERED:
+            runs = runs & is_filtered(slots, place, ONE_TRIP)
         turn = load_word(slots, place, PHASE, ONE_TRIP) + load_word(slots, place, DRAWN, ONE_TRIP)
         drawing = load_draw(slots, place, ONE_TRIP)
         # Of the next row.
@@ -141,6 +145,7 @@ def norm_head(
     slots: Tensor,
     *,
     stage: int,
+    only_filtered: bool = False,
     pdl: bool = False,
     variant: Variant = DEFAULT,
     ahead: Tensor | None = None,
@@ -160,6 +165,7 @@ def norm_head(
         rows: (batch,) int32.
         slots: (n_slots, WORDS) int32.
         stage: tells the random numbers of one network from those of another.
+        only_filtered: leave out rows without a top-k or top-p filter: hopper's head_draw serves them.
         pdl, variant, ahead: see `launch`.
     """
     n_embd, candidates = x.shape[1], logits.shape[1]
@@ -189,6 +195,7 @@ def norm_head(
             "N_CANDIDATES": candidates,
             "STOP_ROW": stop_row,
             "STAGE": stage,
+            "ONLY_FILTERED": only_filtered,
             "HAS_BIAS": norm_bias is not None,
             "BLOCK_N": block_n,
             "BLOCK_K": block_k,

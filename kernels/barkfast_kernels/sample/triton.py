@@ -2,7 +2,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from barkfast_kernels.functions import load_fresh, load_word, pdl_launch, pdl_wait, prefetch_l2
+from barkfast_kernels.functions import is_filtered, load_fresh, load_word, pdl_launch, pdl_wait, prefetch_l2
 from barkfast_kernels.launch import INTERPRETED, launch, next_power_of_2
 from barkfast_kernels.sample.filters import HIGHEST, LOWEST, filter_threshold
 from barkfast_kernels.slots import (
@@ -70,6 +70,7 @@ def _sample_kernel(
     BLOCK_SIZE: tl.constexpr,
     STOP_ROW: tl.constexpr,
     FILTERED: tl.constexpr,
+    ONLY_FILTERED: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_V: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -99,6 +100,8 @@ def _sample_kernel(
         firsts, widths = load_slices(slices, N_SLICES)
     words = slots + slot * WORDS
     running = load_word(slots, slot, STATUS, ONE_TRIP) == RUNNING
+    if ONLY_FILTERED:
+        running = running & is_filtered(slots, slot, ONE_TRIP)
     drawn = load_word(slots, slot, DRAWN, ONE_TRIP)
     position = load_word(slots, slot, POSITION, ONE_TRIP)
     limit = load_word(slots, slot, LIMIT, ONE_TRIP)
@@ -175,6 +178,7 @@ def sample(
     slots: Tensor,
     *,
     filtered: bool,
+    only_filtered: bool = False,
     pdl: bool = False,
     variant: Variant = DEFAULT,
     ahead: Tensor | None = None,
@@ -196,6 +200,7 @@ def sample(
         rows: (batch,) int32.
         slots: (n_slots, WORDS) int32; STATUS, DRAWN and POSITION are written.
         filtered: whether to heed TOP_P and TOP_K; slots that have them off draw the same token either way.
+        only_filtered: leave out rows without a filter: hopper's head_draw serves them.
         pdl, variant, ahead: see `launch`.
     """
     batch, candidates = rows.shape[0], logits.shape[1]
@@ -223,6 +228,7 @@ def sample(
             "BLOCK_SIZE": tokens.shape[1],
             "STOP_ROW": stop_row,
             "FILTERED": filtered,
+            "ONLY_FILTERED": only_filtered,
             "ROWS": rows_each,
             "BLOCK_V": block_v,
             "BLOCK_K": next_power_of_2(x.shape[1]),
