@@ -13,7 +13,7 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
     // A position's lanes each hold four channels of it, or eight of two bytes.
     constexpr int PER = 16 / sizeof(Storage), LANES = HEAD_DIM / PER, GROUPS = 32 / LANES;
     constexpr int AT_ONCE = ATTENTION_WARPS * GROUPS, PASSES = CHUNK / AT_ONCE, ROW_BYTES = HEAD_DIM * sizeof(Storage);
-    static_assert(CHUNK % AT_ONCE == 0 && LANES <= 32, "positions by lanes");
+    static_assert(CHUNK % AT_ONCE == 0 && PASSES <= LANES && LANES <= 32, "positions by lanes");
     __shared__ Copies copies;
     __shared__ float tops[ATTENTION_WARPS], totals[ATTENTION_WARPS], sums[ATTENTION_WARPS][HEAD_DIM];
     Storage *own_keys = reinterpret_cast<Storage*>(dynamic), *own_values = own_keys + CHUNK * HEAD_DIM;
@@ -54,48 +54,47 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
         reinterpret_cast<uint4*>(is_value ? own_values : own_keys)[(end - 1) * PIECES + piece] = own_newest;
     // What was not asked for yet, where the position known then was that of an earlier step; a second trip, then.
     int known = ONE_TRIP && row.position < POSITIONS ? min(end - 1, CHUNK) : count;
+#pragma unroll 1
     for (int i = asked * PIECES + threadIdx.x; i < known * PIECES; i += ATTENTION_THREADS) {
         reinterpret_cast<uint4*>(own_keys)[i] = fresh_raw(keys + offset + i * PER);
         reinterpret_cast<uint4*>(own_values)[i] = fresh_raw(values + offset + i * PER);
     }
     __syncthreads();
 
-    float scores[PASSES], top = -INFINITE, total = 0;
+    // Scores of a position of each pass, by the lanes that hold a part of it; then each lane has one pass's.
+    float scores[PASSES];
 #pragma unroll
     for (int p = 0; p < PASSES; p++) {
-        int t = (p * ATTENTION_WARPS + warp) * GROUPS + lane / LANES;
-        scores[p] = -INFINITE;
-        // Without a branch all passes are under way at once; what lies beyond the count is not used. With one it is the
-        // whole warp's, since its lanes add up.
+        scores[p] = 0;
+        // Without a branch all passes are under way at once; what lies beyond the count is not used.
         if (BRANCHLESS || (p * ATTENTION_WARPS + warp) * GROUPS < count) {
-            float score = 0;
+            int t = (p * ATTENTION_WARPS + warp) * GROUPS + lane / LANES;
 #pragma unroll
             for (int i = 0; i < PER / 4; i++) {
                 Vector<4> k = load4(own_keys + t * HEAD_DIM + part * PER + 4 * i);
 #pragma unroll
-                for (int j = 0; j < 4; j++) score = fmaf(k.at[j], query[i].at[j], score);
+                for (int j = 0; j < 4; j++) scores[p] = fmaf(k.at[j], query[i].at[j], scores[p]);
             }
-#pragma unroll
-            for (int step = 1; step < LANES; step *= 2) score += __shfl_xor_sync(~0u, score, step);
-            if (t < count) scores[p] = score * scale;
-            top = fmaxf(top, scores[p]);
         }
     }
+    float score = add_lanes<PASSES, LANES>(scores, lane), top, total = 0;
+    bool held = (lane % PASSES * ATTENTION_WARPS + warp) * GROUPS + lane / LANES < count;
+    top = score = held ? score * scale : -INFINITE;
 #pragma unroll
-    for (int step = LANES; step < 32; step *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
+    for (int step = 1; step < 32; step *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
+    float weight_of = held ? power_of_two(score - top) : 0;
     Vector<4> sum[PER / 4] = {};
 #pragma unroll
     for (int p = 0; p < PASSES; p++) {
+        float weight = __shfl_sync(~0u, weight_of, lane - part + p);
         int t = (p * ATTENTION_WARPS + warp) * GROUPS + lane / LANES;
-        bool held = t < count;
-        if (BRANCHLESS || held) {
-            float weight_of = held ? exp2f(scores[p] - top) : 0;
-            total += weight_of;
+        total += weight;
+        if (BRANCHLESS || t < count) {
 #pragma unroll
             for (int i = 0; i < PER / 4; i++) {
                 Vector<4> v = load4(own_values + t * HEAD_DIM + part * PER + 4 * i);
 #pragma unroll
-                for (int j = 0; j < 4; j++) sum[i].at[j] = fmaf(weight_of, held ? v.at[j] : 0, sum[i].at[j]);
+                for (int j = 0; j < 4; j++) sum[i].at[j] = fmaf(weight, t < count ? v.at[j] : 0, sum[i].at[j]);
             }
         }
     }
@@ -122,7 +121,7 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
 #pragma unroll
         for (int w = 0; w < ATTENTION_WARPS; w++) {
             // Warps, and splits, that attended to nothing.
-            float weight_of = tops[w] == -INFINITE ? 0 : exp2f(tops[w] - highest);
+            float weight_of = tops[w] == -INFINITE ? 0 : power_of_two(tops[w] - highest);
             mass = fmaf(weight_of, totals[w], mass);
             out = fmaf(weight_of, sums[w][threadIdx.x], out);
         }

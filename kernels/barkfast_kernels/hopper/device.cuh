@@ -26,6 +26,13 @@ __device__ __forceinline__ void store(Half* p, float value) {
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(p->bits) : "f"(value));
 }
 
+// 2**x; what would be denormal is 0.
+__device__ __forceinline__ float power_of_two(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 // The next kernel may start; it loads what no kernel writes, and waits before anything else.
 __device__ __forceinline__ void launch_next() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 // The kernels before this one have ended and their writes are visible. Every thread must come through here.

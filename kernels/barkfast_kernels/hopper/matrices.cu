@@ -19,13 +19,13 @@ __device__ __forceinline__ void exchange(float (&values)[P], int lane) {
     }
 }
 
-// Sums over the warp of `P` values of each lane; lane l gets that of value l % P.
-template <int P>
+// Sums over groups of `LANES` neighbours of `P` values of each; lane l gets that of value l % P.
+template <int P, int LANES = 32>
 __device__ __forceinline__ float add_lanes(float (&values)[P], int lane) {
     exchange<P / 2>(values, lane);
     float sum = values[0];
 #pragma unroll
-    for (int step = P; step < 32; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
+    for (int step = P; step < LANES; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
     return sum;
 }
 
@@ -277,7 +277,7 @@ struct Attended {
         Vector<4> out = {};
 #pragma unroll
         for (int s = 0; s < SPLITS; s++) {
-            float share = exp2f(stat[s].x - top);
+            float share = power_of_two(stat[s].x - top);
             total = fmaf(share, stat[s].y, total);
 #pragma unroll
             for (int i = 0; i < 4; i++) out.at[i] = fmaf(share, sum[s].at[i], out.at[i]);

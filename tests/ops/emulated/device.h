@@ -191,6 +191,16 @@ inline float __shfl_xor_sync(u32, float value, int step) {
     return slots[lane ^ step];
 }
 
+inline float __shfl_sync(u32, float value, int from) {
+    int warp = threadIdx.x / 32;
+    float* slots = lanes[warp][fibers[threadIdx.x].shuffles++ % 2];
+    slots[threadIdx.x % 32] = value;
+    meet(warp_meetings[warp]);
+    return slots[from];
+}
+
+inline float power_of_two(float x) { return std::exp2(x); }
+
 inline float __uint_as_float(u32 bits) {
     float value;
     std::memcpy(&value, &bits, 4);
