@@ -13,9 +13,9 @@ def head_rows(n_candidates: int, blocks: int) -> int:
 
 
 def head_bytes(shape: Shape, n_candidates: int, n_slices: int, blocks: int) -> int:
-    """Of shared memory for a block's weights: those of all slices, the last rounded up to what is multiplied at once."""
+    """Of shared memory for a block's weights: its rows of all slices, and of the last as many as are multiplied at once."""
     own = head_rows(n_candidates, blocks)
-    rows = (n_slices - 1) * own + -(-own // ROWS_AT_ONCE) * ROWS_AT_ONCE
+    rows = (n_slices - 1) * own + max(own, ROWS_AT_ONCE)
     return rows * shape.n_embd * shape.dtype.itemsize
 
 
@@ -103,7 +103,9 @@ class HeadDraw:
             raise ValueError(f"{len(rows)} rows with {batch} rows of logits; as many of both, up to {MOST_BATCH}")
         own = head_rows(n_candidates, self.blocks)
         if own > MOST_HEAD_ROWS or n_slices > MOST_SLICES or self.blocks > MOST_BLOCKS:
-            raise ValueError(f"{n_candidates} candidates of {n_slices} slices in {self.blocks} blocks; see why_not_head")
+            raise ValueError(
+                f"{n_candidates} candidates of {n_slices} slices in {self.blocks} blocks; see why_not_head"
+            )
         # Asked for each time: all networks of one shape share the function and its limit of shared memory.
         kernel = self._program.kernel(
             "head_draw",
