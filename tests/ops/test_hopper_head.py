@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from barkfast_kernels.hopper import HopperOps, Shape, why_not
-from barkfast_kernels.hopper.head import HeadDraw, head_bytes, why_not_head
+from barkfast_kernels.hopper import HeadDraw, HopperOps, Shape, why_not, why_not_head
+from barkfast_kernels.hopper.head import head_bytes
 from barkfast_kernels.hopper.ops import read_source
 from barkfast_kernels.norm_head.reference import norm_head_reference
 from barkfast_kernels.sample.reference import sample_reference
@@ -26,7 +26,11 @@ from .test_sample_odds import chi_square_p
 
 SMALL = Shape(128, 4, N_POSITIONS, torch.float32, False)
 # The head is never int8, so of those networks one is enough.
-SHAPES = [shape for shape in SHAPES if (not shape.int8 or shape.n_embd == 128) and shape.variant == SMALL.variant]
+SHAPES = [
+    shape
+    for shape in SHAPES
+    if (not shape.int8 or (shape.n_embd, shape.dtype) == (128, torch.bfloat16)) and shape.variant == SMALL.variant
+]
 EACH = pytest.mark.parametrize("shape", SHAPES, ids=name_of)
 # The kinds of vocabulary: one slice and a stop token, as the semantic network has, and two without, as the coarse one.
 ONE, TWO = [[10, 50]], [[10, 50], [60, 37]]
@@ -169,8 +173,8 @@ ROWS = (3, 1, 0, 7, -1, 2, 5, 4)
 def test_agrees_with_its_references(shape: Shape, slices: list[list[int]], stop_row: int, folder: Path) -> None:
     emulator, case = emulator_for(shape, folder), Case(shape, KINDS, slices, stop_row)
     gain, offset = case.norm
-    # Many rows for a block, and more blocks than there are columns.
-    for blocks, norm in ((5, (gain, offset)), (2, (gain, None)), (53, (gain, offset))):
+    # A block's rows in several pieces, candidates for several of its warps, and more blocks than there are columns.
+    for blocks, norm in ((2, (gain, offset)), (1, (gain, None)), (53, (gain, offset))):
         if why_not_head(shape, case.columns, len(slices), blocks, SHARED_BYTES):
             continue
         case.norm = norm
@@ -387,7 +391,7 @@ def test_the_toolkit_keeps_all_in_registers(shape: Shape, tmp_path: Path) -> Non
     usage = result.stderr.partition("Compiling entry function 'head_draw'")[2].partition("Compiling entry")[0]
     assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in usage
     registers = re.search(r"Used (\d+) registers", usage)
-    assert registers and int(registers[1]) <= 64
+    assert registers and int(registers[1]) <= (64 if shape.dtype.itemsize == 2 else 80)
 
 
 def test_what_it_does_not_serve(folder: Path) -> None:
@@ -396,7 +400,7 @@ def test_what_it_does_not_serve(folder: Path) -> None:
     for blocks in (128, 132):
         assert why_not_head(large, 10001, 1, blocks, room) is None
         assert why_not_head(large, 1024, 2, blocks, room) is None
-    assert head_bytes(large, 10001, 1, 128) == 80 * 2048
+    assert head_bytes(large, 10001, 1, 128) == 79 * 2048
     assert head_bytes(large, 1024, 2, 128) == (8 + 16) * 2048
     single = Shape(1024, 16, 1024, torch.float32, False)
     assert "shared memory" in (why_not_head(single, 10001, 1, 128, room) or "")
@@ -409,5 +413,5 @@ def test_what_it_does_not_serve(folder: Path) -> None:
     with pytest.raises(ValueError, match="9 rows"):
         case.after(make(SMALL, 4, emulator), *range(9))
     case = Case(SMALL, [slot_with()], [[0, 129]], -1)
-    with pytest.raises(ValueError, match="129 candidates"):
+    with pytest.raises(ValueError, match="129 of 129 candidates"):
         case.after(make(SMALL, 1, emulator), 0)

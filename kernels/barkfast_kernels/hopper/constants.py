@@ -7,7 +7,7 @@ MOST_BATCH = 8
 MOST_SLICES = 8
 MOST_BLOCKS = 160
 MOST_HEAD_ROWS = 128
-# Weight rows that are multiplied at once: a divisor of MOST_HEAD_ROWS.
+# Weight rows that arrive, and are multiplied, together: a divisor of MOST_HEAD_ROWS and of 32.
 ROWS_AT_ONCE = 16
 
 _WORDS = ("DRAWN", "LIMIT", "PHASE", "SEED_LOW", "SEED_HIGH", "FIRST_DRAW", "TEMPERATURE_F", "MIN_P_F", "HAS_STOP")

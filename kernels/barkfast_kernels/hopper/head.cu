@@ -17,6 +17,8 @@ struct alignas(16) Found {
 // The column of a logit that is not finite; with an infinite score, it wins over all others.
 constexpr int BROKEN = -1;
 constexpr int NO_COLUMN = 0x7fffffff;
+// Parts in which a block's rows arrive.
+constexpr int HEAD_PIECES = MOST_HEAD_ROWS / ROWS_AT_ONCE;
 // The lowest finite float32: the largest of nothing, whose distances are no NaN.
 #define LOWEST -3.4028234663852886e38f
 
@@ -60,30 +62,35 @@ __device__ __forceinline__ float temper(float value, float temperature) {
     return __fdiv_rn(value, temperature == 0 ? 1.0f : fmaxf(temperature, 1e-30f));
 }
 
-// Ask for the block's rows: `own` of each slice, less where the slice ends, the stop token's behind its last.
+// Ask for rows `start` to `start` + ROWS_AT_ONCE of the block's `own` of each slice, less where the slice ends; the
+// stop token's row stands behind the slice's last.
 __device__ __forceinline__ void ask_for_rows(Copies& copies, const Storage* weight, const int* slices, int n_slices,
-                                             int stop_row, int own) {
-    int from = blockIdx.x * own, rows = 0;
+                                             int stop_row, int own, int start) {
+    int from = blockIdx.x * own + start, most = min(ROWS_AT_ONCE, own - start), rows = 0;
 #pragma unroll 1
-    for (int s = 0; s < n_slices; s++) rows += min(max(slices[2 * s + 1] + (stop_row >= 0) - from, 0), own);
+    for (int s = 0; s < n_slices; s++) rows += min(max(slices[2 * s + 1] + (stop_row >= 0) - from, 0), most);
     copies.expect(rows * EMBD * sizeof(Storage));
-    Storage* tile = reinterpret_cast<Storage*>(dynamic);
+    Storage* tile = reinterpret_cast<Storage*>(dynamic) + start * EMBD;
 #pragma unroll 1
     for (int s = 0; s < n_slices; s++, tile += own * EMBD) {
-        int left = slices[2 * s + 1] - from, count = min(max(left, 0), own);
+        int left = slices[2 * s + 1] - from, count = min(max(left, 0), most);
         u64 first = slices[2 * s] + from;
         copies.add(tile, weight + first * EMBD, count * EMBD * sizeof(Storage));
-        if (stop_row >= 0 && left >= 0 && left < own)
+        if (stop_row >= 0 && left >= 0 && left < most)
             copies.add(tile + left * EMBD, weight + static_cast<u64>(stop_row) * EMBD, EMBD * sizeof(Storage));
     }
 }
 
-// Each warp's part of the products of `own` rows with a vector. What lies behind them is multiplied too, and not used.
-__device__ __forceinline__ void multiply_head(const Storage* tile, int own, const Vector<4>& h,
-                                              float (&sums)[WARPS][MOST_HEAD_ROWS]) {
+// Each warp's part of the products of `own` rows with a vector, of some rows while the next are still on their way.
+__device__ __forceinline__ void multiply_head(Copies (&copies)[HEAD_PIECES], const Storage* tile, int own,
+                                              const Vector<4>& h, float (&sums)[WARPS][MOST_HEAD_ROWS]) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll 1
-    for (int first = 0; first < own; first += ROWS_AT_ONCE) {
+    for (int piece = 0; piece * ROWS_AT_ONCE < own; piece++) {
+        // The last rows are as many as the others, some of them once more: to the same bits. Where there are fewer in
+        // all, what lies behind them is multiplied, and not used.
+        int first = max(min(piece * ROWS_AT_ONCE, own - ROWS_AT_ONCE), 0);
+        copies[piece].wait();
         float products[ROWS_AT_ONCE];
 #pragma unroll
         for (int r = 0; r < ROWS_AT_ONCE; r++) {
@@ -116,8 +123,8 @@ struct Drawer {
     }
 };
 
-// About 64 registers each, so that the kernels before and after have room beside it.
-extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
+// At most 64 registers a thread, so that the kernels before and after have room beside it; 80 in float32.
+extern "C" __global__ void __launch_bounds__(THREADS, (sizeof(Storage) == 2 ? 1024 : 768) / THREADS)
     head_draw(float* x, const Storage* gains, const Storage* offsets, const Storage* weight, const int* slices,
               int stop_row, float* logits, int* tokens, const Storage* wte, const Storage* wpe, const int* rows,
               int* slots, Found* found, u32* arrived, int n_slices, int n_candidates, int own, int stage, int batch,
@@ -128,7 +135,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
     constexpr int FINDERS = EACH > 1 ? WARPS : MOST_HEAD_ROWS / 32;
     // Words of a thread.
     constexpr int TURNS = (MOST_BATCH * WORDS + THREADS - 1) / THREADS;
-    __shared__ Copies copies;
+    __shared__ Copies copies[HEAD_PIECES];
     __shared__ int listed[MOST_BATCH], words[MOST_BATCH][WORDS], table[MOST_SLICES][2], moved[MOST_BATCH];
     __shared__ float2 moments[WARPS];
     __shared__ float sums[WARPS][MOST_HEAD_ROWS];
@@ -136,7 +143,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
     __shared__ bool last;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, channel = 4 * threadIdx.x, from = blockIdx.x * own;
     // Rows and slices are constant: they may be read before the wait.
-    if (threadIdx.x == 0) ask_for_rows(copies, weight, slices, n_slices, stop_row, own);
+    if (threadIdx.x * ROWS_AT_ONCE < own)
+        ask_for_rows(copies[threadIdx.x], weight, slices, n_slices, stop_row, own, threadIdx.x * ROWS_AT_ONCE);
     if (threadIdx.x < batch) listed[threadIdx.x] = rows[threadIdx.x];
     if (threadIdx.x < 2 * n_slices) table[threadIdx.x / 2][threadIdx.x % 2] = slices[threadIdx.x];
     Vector<4> gain = load4(gains + channel), offset = {};
@@ -170,8 +178,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
         Drawer drawer(listed[b], words[b], table, n_slices, stop_row);
         Vector<4> h = normalize(token.own, token.shift(), gain, offset, moments);
         if (b + 1 < batch) token = Token(x + max(listed[b + 1], 0) * EMBD);
-        copies.wait();
-        multiply_head(reinterpret_cast<const Storage*>(dynamic) + drawer.slice * own * EMBD, own, h, sums);
+        multiply_head(copies, reinterpret_cast<const Storage*>(dynamic) + drawer.slice * own * EMBD, own, h, sums);
         // Needs no product, so the warps that have candidates may do it while others still multiply.
         float noise[EACH] = {};
 #pragma unroll

@@ -13,18 +13,18 @@ def head_rows(n_candidates: int, blocks: int) -> int:
 
 
 def head_bytes(shape: Shape, n_candidates: int, n_slices: int, blocks: int) -> int:
-    """Of shared memory for a block's weights: all slices', the last rounded up to what is multiplied at once."""
+    """Of shared memory for a block's weights: its rows of all slices, of the last as many as are multiplied at once."""
     own = head_rows(n_candidates, blocks)
-    rows = (n_slices - 1) * own + -(-own // ROWS_AT_ONCE) * ROWS_AT_ONCE
+    rows = (n_slices - 1) * own + max(own, ROWS_AT_ONCE)
     return rows * shape.n_embd * shape.dtype.itemsize
 
 
-def why_not_head(shape: Shape, n_candidates: int, n_slices: int, blocks: int, room: int) -> str | None:
+def why_not_head(shape: Shape, n_candidates: int, n_slices: int, blocks: int, room: int | None = None) -> str | None:
     """Why the kernel cannot serve a vocabulary, or None; `ops.why_not` says why it cannot serve the network.
 
     Args:
         n_candidates: columns of `logits`.
-        room: bytes of shared memory that a block can have (shared_memory_per_block_optin of the device).
+        room: bytes of shared memory that a block can have (shared_memory_per_block_optin of the device); None is any.
     """
     if blocks > MOST_BLOCKS or n_slices > MOST_SLICES:
         return f"{blocks} blocks and {n_slices} slices; it takes {MOST_BLOCKS} and {MOST_SLICES}"
@@ -32,7 +32,7 @@ def why_not_head(shape: Shape, n_candidates: int, n_slices: int, blocks: int, ro
     if own > MOST_HEAD_ROWS:
         return f"a block would have {own} of {n_candidates} candidates, more than {MOST_HEAD_ROWS}"
     needed = head_bytes(shape, n_candidates, n_slices, blocks) + RESERVED_BYTES
-    if needed > room:
+    if room is not None and needed > room:
         return f"a block's part of the head needs {needed} bytes of shared memory, and it can have {room}"
     return None
 
@@ -101,11 +101,9 @@ class HeadDraw:
         n_slices = len(slices)
         if batch > MOST_BATCH or len(rows) != batch:
             raise ValueError(f"{len(rows)} rows with {batch} rows of logits; as many of both, up to {MOST_BATCH}")
-        own = head_rows(n_candidates, self.blocks)
-        if own > MOST_HEAD_ROWS or n_slices > MOST_SLICES or self.blocks > MOST_BLOCKS:
-            raise ValueError(
-                f"{n_candidates} candidates of {n_slices} slices in {self.blocks} blocks; see why_not_head"
-            )
+        reason = why_not_head(self.shape, n_candidates, n_slices, self.blocks)
+        if reason:
+            raise ValueError(f"head_draw cannot draw from these candidates: {reason}")
         # Asked for each time: all networks of one shape share the function and its limit of shared memory.
         kernel = self._program.kernel(
             "head_draw",
@@ -114,6 +112,6 @@ class HeadDraw:
             carveout=self.shape.variant.carveout,
         )
         args = (x, norm_weight, norm_bias, weight, slices, stop_row, logits, tokens, wte, wpe, rows, slots)
-        numbers = (n_slices, n_candidates, own, stage, batch)
+        numbers = (n_slices, n_candidates, head_rows(n_candidates, self.blocks), stage, batch)
         scratch = (self._found, self._arrived)
         kernel.launch((self.blocks, 1, 1), (*args, *scratch, *numbers, *later(ahead, pdl)), pdl=pdl)
