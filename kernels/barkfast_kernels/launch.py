@@ -1,5 +1,6 @@
 """The one way kernels are launched: on a GPU, in Triton's interpreter, or only written down."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ import triton
 from torch import Tensor
 
 from barkfast_kernels.variant import Variant
+
+logger = logging.getLogger(__name__)
 
 # Kernels are decorated when their module is imported, so this cannot change afterwards.
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
@@ -85,10 +88,12 @@ def launch(
     options: dict[str, Any] = {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True}
     if pdl:
         options["launch_pdl"] = True
-    if variant is None or variant.carveout is None or INTERPRETED:
-        kernel[grid](**args, **constexprs, **options)
+    # Where no two kernels are on a multiprocessor at once, its memory need not be cut the same way for both.
+    if pdl and variant is not None and variant.carveout is not None:
+        kernel = _own(kernel, variant.carveout)
+        prefer_shared(kernel[grid](**args, **constexprs, **options).function, variant.carveout)
     else:
-        prefer_shared(_own(kernel, variant.carveout)[grid](**args, **constexprs, **options).function, variant.carveout)
+        kernel[grid](**args, **constexprs, **options)
 
 
 def _vary(
@@ -112,14 +117,24 @@ def _own(kernel: Any, carveout: int) -> Any:
 
 
 @cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)
+
+
+@cache
 def prefer_shared(function: Any, carveout: int) -> None:
     """Have so many percent of a multiprocessor's memory be shared memory while this kernel runs.
 
     Args:
         function: a handle of the driver's.
-    """
-    from cuda.bindings import driver
 
+    Raises: RuntimeError if the driver refuses. Without NVIDIA's bindings there is one warning instead.
+    """
+    try:
+        from cuda.bindings import driver
+    except ImportError as error:
+        _warn_once(f"kernels leave their share of shared memory to the driver, perhaps slower: {error}")
+        return
     attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
     (error,) = driver.cuFuncSetAttribute(function, attribute, carveout)
     if error:

@@ -1,6 +1,7 @@
 """The ways to run the kernels of a step: all of Triton's give the same bits, and what is loaded early is right."""
 
 import math
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from barkfast.config import Sampling
 from barkfast.jobs import Stop
 from barkfast.runtime.cuda.device import Options
+from barkfast_kernels import launch as launching
 from barkfast_kernels.decode_attention import decode_attention, decode_attention_reference
 from barkfast_kernels.decode_attention import triton as attention_module
 from barkfast_kernels.decode_attention.reference import combined
@@ -44,6 +46,49 @@ def test_every_triton_variant_gives_the_same_bits(n_slots: int) -> None:
             continue
         for ours, theirs in zip(traces(variant, n_slots), expected, strict=True):
             assert torch.equal(ours.nan_to_num(), theirs.nan_to_num()), name
+
+
+class Compiled:
+    """In place of one of Triton's functions: remembers what it was launched with."""
+
+    do_not_specialize = ("ahead_bytes",)
+    launched: ClassVar[list[dict[str, Any]]] = []
+
+    def __init__(self, fn: str, do_not_specialize: tuple[str, ...] = ()) -> None:
+        self.fn, self.function = fn, object()
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        return self
+
+    def __call__(self, **arguments: Any) -> "Compiled":
+        self.launched.append(arguments | {"kernel": self})
+        return self
+
+
+def test_what_a_variant_changes_in_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: list[tuple[Any, int]] = []
+    monkeypatch.setattr(launching, "INTERPRETED", False)
+    monkeypatch.setattr(launching, "prefer_shared", lambda function, carveout: shares.append((function, carveout)))
+    monkeypatch.setattr(Compiled, "launched", [])
+    kernel, x, later = Compiled("kernel"), torch.zeros(3), torch.zeros(5, 7, dtype=torch.int8)
+
+    def launch(variant: Variant, pdl: bool) -> dict[str, Any]:
+        launching.launch(kernel, (1,), {"x": x}, {}, num_warps=2, pdl=pdl, variant=variant, ahead=later)
+        return Compiled.launched[-1]
+
+    base = launch(BASE, True)
+    assert base["kernel"] is kernel and base["launch_pdl"] and not shares
+    assert (base["TRIGGER_FIRST"], base["ONE_TRIP"]) == (False, False)
+    best = launch(DEFAULT, True)
+    assert (best["TRIGGER_FIRST"], best["ONE_TRIP"], best["PDL"]) == (True, True, True)
+    assert best["ahead"] is later and best["ahead_bytes"] == 35 and best["AHEAD"] == 64
+    # Another handle than the base's, and the same each time.
+    assert best["kernel"] is not kernel and shares == [(best["kernel"].function, 100)]
+    assert launch(DEFAULT, True)["kernel"] is best["kernel"]
+    # Without overlap there is nothing to ask for ahead.
+    alone = launch(DEFAULT, False)
+    assert alone["ahead"] is x and (alone["ahead_bytes"], alone["AHEAD"]) == (0, 0)
+    assert alone["kernel"] is kernel and "launch_pdl" not in alone and len(shares) == 2
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="memory changes during a wait only in the interpreter")
