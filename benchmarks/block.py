@@ -71,12 +71,11 @@ class Block:
             base = self.build(BASE)
             self.paths = [walk(base, job) for job in self.jobs]
         found = [compare(decoder, job, path) for job, path in zip(self.jobs, self.paths, strict=True)]
-        off = [row["rms"] for row in found if row["rms"] is not None]
         return {
             "ok": all(row["ok"] for row in found),
             "equal": sum(row["equal"] for row in found),
             "tokens": sum(row["tokens"] for row in found),
-            "rms": max(off) if off else None,
+            "rms": max(row["rms"] for row in found),
             "reason": next((row["reason"] for row in found if not row["ok"]), ""),
         }
 
