@@ -159,17 +159,14 @@ def _list_kernels() -> dict[str, str]:
     """Which variant of the cuda engine's step runs, for a network of Bark-large's sizes."""
     import torch
 
-    from barkfast.config import GPTConfig
-
     try:
         from barkfast.runtime.cuda import tuned
     except ImportError as error:
         return {"variant": f"unknown: {error}"}
 
     def describe(device: str, storage: torch.dtype, int8: bool) -> str:
-        large = GPTConfig(n_layer=24, n_head=16, n_embd=1024)
         try:
-            return tuned.in_force(torch.device(device), large, storage, int8=int8).reason
+            return tuned.in_force(torch.device(device), storage, int8=int8).reason
         except BarkfastError as error:
             return f"none: {error}"
 

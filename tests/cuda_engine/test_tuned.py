@@ -20,7 +20,7 @@ from barkfast_kernels.variant import DEFAULT, VARIANTS
 from benchmarks.results import slug
 from cuda_engine.networks import cuda_decoder
 
-LARGE = GPTConfig(n_layer=24, n_head=16, n_embd=1024)
+SMALL = GPTConfig(n_layer=12, n_head=12, n_embd=768)
 GPU = torch.device("cuda:0")
 CUDA = VARIANTS["C4 C3, branchless"]
 
@@ -177,10 +177,10 @@ def test_the_digest_is_of_sources_alone(tmp_path: Path) -> None:
 
 def test_options_take_what_was_measured(tmp_path: Path, h200: None, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, write(tmp_path, entry(), entry(dtype="int8", variant=VARIANTS["T2 carve-out"].to_dict())))
-    assert Options.for_device(GPU, config=LARGE, dtype=torch.bfloat16) == Options(pdl=True, variant=CUDA)
-    int8 = Options.for_device(GPU, config=LARGE, dtype=torch.bfloat16, int8=True, n_slots=4)
+    assert Options.for_device(GPU, dtype=torch.bfloat16) == Options(pdl=True, variant=CUDA)
+    int8 = Options.for_device(GPU, dtype=torch.bfloat16, int8=True, n_slots=4)
     assert int8.variant == VARIANTS["T2 carve-out"]
-    assert Options.for_device(GPU, config=LARGE, dtype=torch.float16).variant == DEFAULT
+    assert Options.for_device(GPU, dtype=torch.float16).variant == DEFAULT
     # Networks that take no decode steps.
     assert Options.for_device(GPU) == Options(pdl=True)
 
@@ -197,8 +197,9 @@ def test_a_measured_variant_that_cannot_run_falls_back_and_says_so_once(
 
     monkeypatch.setattr(hopper, "why_not", no)
     for _ in range(2):
-        assert Options.for_device(GPU, config=LARGE, dtype=torch.bfloat16).variant == tuned.TRITON
-    assert asked[0] == (1024, 16, 1024, torch.bfloat16, False)
+        assert Options.for_device(GPU, dtype=torch.bfloat16).variant == tuned.TRITON
+    Options.for_device(GPU, config=SMALL, dtype=torch.bfloat16)
+    assert asked[1:] == [(1024, 16, 1024, torch.bfloat16, False), (768, 12, 1024, torch.bfloat16, False)]
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "C4 C3, branchless" in record.getMessage() and "no compiler" in record.getMessage()
@@ -210,13 +211,13 @@ def test_a_variant_of_the_environment_is_used_or_refused(
     use(monkeypatch, write(tmp_path, entry()))
     for name, label in (("T0", "T0 as on the H100"), ("c8", "C8 C4, fused head"), ("T6 all", "T6 all")):
         monkeypatch.setenv("BARKFAST_VARIANT", name)
-        assert Options.for_device(GPU, config=LARGE, dtype=torch.bfloat16).variant == VARIANTS[label]
+        assert Options.for_device(GPU, dtype=torch.bfloat16).variant == VARIANTS[label]
     for name in ("T", "C42", "fastest"):
         monkeypatch.setenv("BARKFAST_VARIANT", name)
         with pytest.raises(InputError, match=f"BARKFAST_VARIANT.*'{name}'.*T0 as on the H100; .*C8 C4, fused head"):
-            Options.for_device(GPU, config=LARGE, dtype=torch.bfloat16)
+            Options.for_device(GPU, dtype=torch.bfloat16)
     monkeypatch.setenv("BARKFAST_VARIANT", "")
-    assert Options.for_device(GPU, config=LARGE, dtype=torch.bfloat16).variant == CUDA
+    assert Options.for_device(GPU, dtype=torch.bfloat16).variant == CUDA
 
 
 def test_a_forced_variant_that_cannot_run_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

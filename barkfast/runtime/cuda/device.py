@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from barkfast.config import GPTConfig
-from barkfast.runtime.cuda.tuned import choose_variant
+from barkfast.runtime.cuda.tuned import LARGE, choose_variant
 from barkfast_kernels.variant import DEFAULT, Variant
 
 
@@ -31,24 +31,25 @@ class Options:
         cls,
         device: torch.device,
         *,
-        config: GPTConfig | None = None,
         dtype: torch.dtype | None = None,
+        config: GPTConfig = LARGE,
         int8: bool = False,
         n_slots: int = 1,
     ) -> "Options":
         """All that the device can do, with the kernels measured fastest there.
 
         Args:
-            config, dtype: the network; without them, as for one that takes no decode steps, the default kernels.
+            dtype: what the network is stored in; None, as for one that takes no decode steps, for the default kernels.
+            config: its sizes, which the measured kernels may not serve.
             int8: whether its layers' matrices are.
             n_slots: sequences at a time.
 
         Raises: InputError for an unknown variant in $BARKFAST_VARIANT.
         """
         pdl = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
-        if config is None or dtype is None:
+        if dtype is None:
             return cls(pdl=pdl)
-        return cls(pdl=pdl, variant=choose_variant(device, config, dtype, int8=int8, n_slots=n_slots))
+        return cls(pdl=pdl, variant=choose_variant(device, dtype, config=config, int8=int8, n_slots=n_slots))
 
 
 @contextmanager

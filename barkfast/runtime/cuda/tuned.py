@@ -26,6 +26,8 @@ FORMAT = 1
 FILE = Path(__file__).with_name("tuned.json")
 KERNELS = Path(barkfast_kernels.__file__).parent
 SUFFIXES = {".py", ".cu", ".cuh"}
+# Bark-large's sizes, in which kernels are measured.
+LARGE = GPTConfig(n_layer=24, n_head=16, n_embd=1024)
 # Where a CUDA variant was chosen and cannot run.
 TRITON = replace(DEFAULT, kernels="triton")
 
@@ -220,7 +222,7 @@ def forced() -> Choice | None:
 
 
 def in_force(
-    device: torch.device, config: GPTConfig, dtype: torch.dtype, *, int8: bool = False, n_slots: int = 1
+    device: torch.device, dtype: torch.dtype, *, config: GPTConfig = LARGE, int8: bool = False, n_slots: int = 1
 ) -> Choice:
     """The variant that runs a network: $BARKFAST_VARIANT's, else the measured one if it can run here.
 
@@ -244,10 +246,10 @@ def in_force(
 
 
 def choose_variant(
-    device: torch.device, config: GPTConfig, dtype: torch.dtype, *, int8: bool = False, n_slots: int = 1
+    device: torch.device, dtype: torch.dtype, *, config: GPTConfig = LARGE, int8: bool = False, n_slots: int = 1
 ) -> Variant:
     """`in_force`, with one line in the log where the measured kernels cannot be used."""
-    choice = in_force(device, config, dtype, int8=int8, n_slots=n_slots)
+    choice = in_force(device, dtype, config=config, int8=int8, n_slots=n_slots)
     if choice.refused:
         _warn(f"the kernels of decode steps are the {choice.reason}")
     return choice.variant
