@@ -192,14 +192,14 @@ def test_a_measured_variant_that_cannot_run_falls_back_and_says_so_once(
     asked = []
 
     def no(shape: hopper.Shape, device: torch.device) -> str:
-        asked.append((shape.n_embd, shape.n_head, shape.block_size, shape.dtype, shape.int8))
+        asked.append((shape.n_embd, shape.n_head, shape.block_size, shape.dtype, shape.int8, shape.variant))
         return "no compiler"
 
     monkeypatch.setattr(hopper, "why_not", no)
     for _ in range(2):
         assert Options.for_device(GPU, dtype=torch.bfloat16).variant == tuned.TRITON
     Options.for_device(GPU, config=SMALL, dtype=torch.bfloat16)
-    assert asked[1:] == [(1024, 16, 1024, torch.bfloat16, False), (768, 12, 1024, torch.bfloat16, False)]
+    assert asked[1:] == [(1024, 16, 1024, torch.bfloat16, False, CUDA), (768, 12, 1024, torch.bfloat16, False, CUDA)]
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "C4 C3, branchless" in record.getMessage() and "no compiler" in record.getMessage()

@@ -239,7 +239,7 @@ def in_force(
     # Not before: it needs Triton.
     from barkfast_kernels.hopper import Shape, why_not
 
-    reason = why_not(Shape(config.n_embd, config.n_head, config.block_size, dtype, int8), device)
+    reason = why_not(Shape(config.n_embd, config.n_head, config.block_size, dtype, int8, choice.variant), device)
     if reason is None:
         return choice
     return Choice(TRITON, f"defaults: {choice.reason}, cannot be used: {reason}", refused=True)
