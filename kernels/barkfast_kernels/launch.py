@@ -1,6 +1,5 @@
 """The one way kernels are launched: on a GPU, in Triton's interpreter, or only written down."""
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +11,8 @@ import torch
 import triton
 from torch import Tensor
 
+from barkfast_kernels.driver import prefer_shared
 from barkfast_kernels.variant import Variant
-
-logger = logging.getLogger(__name__)
 
 # Kernels are decorated when their module is imported, so this cannot change afterwards.
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
@@ -114,31 +112,6 @@ def _vary(
 def _own(kernel: Any, carveout: int) -> Any:
     """A copy of the kernel: its handle on the device, to which the carve-out belongs, is its own."""
     return type(kernel)(kernel.fn, do_not_specialize=kernel.do_not_specialize)
-
-
-@cache
-def _warn_once(message: str) -> None:
-    logger.warning(message)
-
-
-@cache
-def prefer_shared(function: Any, carveout: int) -> None:
-    """Have so many percent of a multiprocessor's memory be shared memory while this kernel runs.
-
-    Args:
-        function: a handle of the driver's.
-
-    Raises: RuntimeError if the driver refuses. Without NVIDIA's bindings there is one warning instead.
-    """
-    try:
-        from cuda.bindings import driver
-    except ImportError as error:
-        _warn_once(f"kernels leave their share of shared memory to the driver, perhaps slower: {error}")
-        return
-    attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
-    (error,) = driver.cuFuncSetAttribute(function, attribute, carveout)
-    if error:
-        raise RuntimeError(f"the driver does not set a kernel's share of shared memory: {error!r}")
 
 
 def linear_args(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> tuple[dict[str, Any], dict[str, Any]]:

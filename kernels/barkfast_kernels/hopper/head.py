@@ -112,6 +112,8 @@ class HeadDraw:
             carveout=self.shape.variant.carveout,
         )
         args = (x, norm_weight, norm_bias, weight, slices, stop_row, logits, tokens, wte, wpe, rows, slots)
-        numbers = (n_slices, n_candidates, head_rows(n_candidates, self.blocks), stage, batch)
+        # No block without a candidate.
+        blocks = min(self.blocks, n_candidates)
+        numbers = (n_slices, n_candidates, head_rows(n_candidates, blocks), stage, batch)
         scratch = (self._found, self._arrived)
-        kernel.launch((self.blocks, 1, 1), (*args, *scratch, *numbers, *later(ahead, pdl)), pdl=pdl)
+        kernel.launch((blocks, 1, 1), (*args, *scratch, *numbers, *later(ahead, pdl)), pdl=pdl)

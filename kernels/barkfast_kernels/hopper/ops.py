@@ -116,8 +116,10 @@ def why_not(shape: Shape, device: torch.device) -> str | None:
         return f"a block needs {shape.most_bytes} bytes of shared memory and can have {room}"
     try:
         from cuda.bindings import driver, nvrtc  # noqa: F401
-    except ImportError as error:
-        return f"cuda-bindings cannot be imported: {error}"
+
+        nvrtc.nvrtcVersion()
+    except (ImportError, RuntimeError) as error:
+        return f"NVIDIA's compiler (NVRTC) cannot be used: {error}"
     return shape.why_not()
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from triton.runtime.cache import get_cache_manager
 
-from barkfast_kernels.launch import prefer_shared
+from barkfast_kernels.driver import prefer_shared
 
 logger = logging.getLogger(__name__)
 
