@@ -48,9 +48,9 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Any:
         pytest.skip("no C++ compiler to emulate the kernels with")
     folder: Path = tmp_path_factory.mktemp("emulated")
 
-    def emulated(network: Network, variant: Variant, device: torch.device) -> HopperOps:
+    def emulated(network: Network, variant: Variant, device: torch.device, *, one_slot: bool) -> HopperOps:
         shape = step.shape_of(network, variant)
-        return HopperOps(shape, Emulator(shape, folder))
+        return HopperOps(shape, Emulator(shape, folder), one_slot=one_slot)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step, "hopper_operations", emulated)

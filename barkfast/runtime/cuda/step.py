@@ -6,6 +6,7 @@ matrix instructions. A row's result does not depend on its batch mates in either
 them, so an engine keeps to one.
 """
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -54,11 +55,15 @@ def triton_operations(variant: Variant) -> Any:
 def shape_of(network: Network, variant: Variant) -> Shape:
     """What the CUDA kernels are compiled for."""
     config, int8 = network.config, network.layers[0].qkv.scale is not None
-    return Shape(config.n_embd, config.n_head, config.block_size, network.dtype, int8, variant)
+    debug = os.environ.get("BARKFAST_DEBUG_KERNELS", "0") not in ("", "0")
+    return Shape(config.n_embd, config.n_head, config.block_size, network.dtype, int8, variant, debug)
 
 
-def hopper_operations(network: Network, variant: Variant, device: torch.device) -> HopperOps:
+def hopper_operations(network: Network, variant: Variant, device: torch.device, *, one_slot: bool) -> HopperOps:
     """A layer's five operations in CUDA.
+
+    Args:
+        one_slot: whether there is only one.
 
     Raises: EngineError if they cannot serve the network there.
     """
@@ -66,7 +71,7 @@ def hopper_operations(network: Network, variant: Variant, device: torch.device) 
     reason = why_not(shape, device)
     if reason:
         raise EngineError(f"the CUDA kernels of a step cannot be used: {reason}; use a variant with Triton's")
-    return HopperOps(shape)
+    return HopperOps(shape, one_slot=one_slot)
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,9 @@ class DecodeStep:
         self.variant = variant = options.variant
         self.in_cuda = self.vector and variant.kernels == "cuda"
         self._operations: Any = (
-            hopper_operations(network, variant, device) if self.in_cuda else triton_operations(variant)
+            hopper_operations(network, variant, device, one_slot=n_slots == 1)
+            if self.in_cuda
+            else triton_operations(variant)
         )
         self._head: HeadDraw | None = None
         if self.in_cuda and variant.fused_head:

@@ -19,7 +19,7 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
     Storage *own_keys = reinterpret_cast<Storage*>(dynamic), *own_values = own_keys + CHUNK * HEAD_DIM;
     if (TRIGGER_FIRST) launch_next();
     int split = blockIdx.x, head = blockIdx.y, b = blockIdx.z, start = split * CHUNK;
-    int listed = rows[b];
+    int listed = listed_slot(rows, b);
     u64 offset = ((static_cast<u64>(max(listed, 0)) * HEADS + head) * POSITIONS + start) * HEAD_DIM;
     __shared__ int asked;
     if (threadIdx.x == 0) {

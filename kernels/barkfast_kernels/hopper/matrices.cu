@@ -152,14 +152,14 @@ __device__ __forceinline__ void multiply_rows(int n_out, const Weight* weight, c
     Part<ROWS, CHUNKS * EMBD> part(n_out, dynamic, copies, weight, scales, biases);
     const Weight* tile = reinterpret_cast<const Weight*>(dynamic);
     int n = threadIdx.x < part.count ? part.first + static_cast<int>(threadIdx.x) : -1;
-    int listed = rows[0];
+    int listed = listed_slot(rows, 0);
     ahead.prefetch();
     if (!TRIGGER_FIRST) launch_next();
     __syncthreads();
     wait_for_last();
     for (int b = 0; b < batch; b++) {
         if (b) {
-            listed = rows[b];
+            listed = listed_slot(rows, b);
             __syncthreads();
         }
         auto fetched = fetch(b, max(listed, 0), n);

@@ -79,6 +79,9 @@ struct Ahead {
     }
 };
 
+// The slot of row b of the batch. Where there is only one slot there are no `rows`, and no load that others wait for.
+__device__ __forceinline__ int listed_slot(const int* rows, int b) { return rows ? rows[b] : b; }
+
 struct Row {
     int slot;
     bool running;

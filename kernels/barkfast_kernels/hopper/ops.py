@@ -164,16 +164,17 @@ class HopperOps:
 
     Args:
         program: None for the current device's.
+        one_slot: every batch is of slot 0 alone.
 
     Raises: ProgramError if the compiler or the driver refuse.
     """
 
-    def __init__(self, shape: Shape, program: Loader | None = None) -> None:
+    def __init__(self, shape: Shape, program: Loader | None = None, *, one_slot: bool = False) -> None:
         emulated = program is not None
         if program is None:
             program = _program(shape, torch.cuda.current_device())
         self.shape, self.splits, width = shape, shape.variant.splits, shape.n_embd
-        self.program = program
+        self.program, self.one_slot = program, one_slot
         carveout = shape.variant.carveout
 
         def kernel(name: str, n_out: int, n_in: int) -> tuple[Launchable, int]:
@@ -204,7 +205,9 @@ class HopperOps:
         """With those of barkfast_kernels.decode_attention; split s is positions s * chunk to (s + 1) * chunk."""
         q, *others, rows, slots = args
         grid = (self.splits, self.shape.n_head, len(rows))
-        self._attention.launch(grid, (q, self.newest, *others, rows, slots, self._scale, *later(ahead, pdl)), pdl=pdl)
+        self._attention.launch(
+            grid, (q, self.newest, *others, self._listed(rows), slots, self._scale, *later(ahead, pdl)), pdl=pdl
+        )
 
     def attention_out(self, *args: Tensor | None, pdl: bool, ahead: Tensor | None = None) -> None:
         """With those of barkfast_kernels.attention_out."""
@@ -218,13 +221,17 @@ class HopperOps:
         """With those of barkfast_kernels.proj_residual."""
         self._multiply(self._proj, args, pdl, ahead)
 
+    def _listed(self, rows: Tensor) -> Tensor | None:
+        """What the kernels take for `rows`."""
+        return None if self.one_slot else rows
+
     def _multiply(
         self, made: tuple[Launchable, int], args: tuple[Tensor | None, ...], pdl: bool, ahead: Tensor | None
     ) -> None:
         kernel, blocks = made
-        *_, rows, _ = args
+        *others, rows, slots = args
         assert rows is not None
-        kernel.launch((blocks, 1, 1), (*args, len(rows), *later(ahead, pdl)), pdl=pdl)
+        kernel.launch((blocks, 1, 1), (*others, self._listed(rows), slots, len(rows), *later(ahead, pdl)), pdl=pdl)
 
 
 def later(ahead: Tensor | None, pdl: bool) -> tuple[Tensor | None, int]:
