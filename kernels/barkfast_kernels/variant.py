@@ -104,4 +104,5 @@ VARIANTS: dict[str, Variant] = {
     "C6 C4, 256 blocks": Variant(**_C4 | dict(blocks=256)),
     "C7 C4, weights to L2": Variant(**_C4 | dict(l2_ahead=2)),
     "C8 C4, fused head": Variant(**_C4 | dict(fused_head=True)),
+    "C9 C8, weights to L2": Variant(**_C4 | dict(fused_head=True, l2_ahead=2)),
 }

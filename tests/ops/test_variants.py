@@ -1,5 +1,6 @@
 """The ways to run the kernels of a step: all of Triton's give the same bits, and what is loaded early is right."""
 
+import json
 import math
 from typing import Any, ClassVar
 
@@ -46,6 +47,22 @@ def test_every_triton_variant_gives_the_same_bits(n_slots: int) -> None:
             continue
         for ours, theirs in zip(traces(variant, n_slots), expected, strict=True):
             assert torch.equal(ours.nan_to_num(), theirs.nan_to_num()), name
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+def test_a_variant_survives_json(variant: Variant) -> None:
+    assert Variant.from_dict(json.loads(json.dumps(variant.to_dict()))) == variant
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [{"kernels": "metal"}, {"l2_ahead": 3}, {"l2_ahead": True}, {"one_trip": 1}, {"splits": 5}, {"carveout": 101}]
+    + [{"blocks": "128"}, {"splits": [4]}, {"speed": 2}],
+    ids=str,
+)
+def test_what_is_no_variant_is_named(entries: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(entries))):
+        Variant.from_dict(entries)
 
 
 class Compiled:
