@@ -3,6 +3,7 @@
 import argparse
 import faulthandler
 import importlib
+import json
 import os
 import signal
 import sys
@@ -23,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--models", type=Path, required=True, help="a folder with a converted model per size")
     parser.add_argument("--seconds", type=float, default=60, help="until it will be ended")
     parser.add_argument("--dtypes", default="", help="those that may be timed, with commas between")
+    parser.add_argument("--wrong", type=json.loads, default=[], help="[dtype, kernels] that may not, as JSON")
     parser.add_argument("--threads", type=int, default=0, help="of the CPU, for what is measured on it")
     parser.add_argument("--smoke", action="store_true")
     options = parser.parse_args(argv)
@@ -35,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         deadline=time.monotonic() + options.seconds,
         dtypes=tuple(filter(None, options.dtypes.split(","))),
         threads=options.threads,
+        wrong=tuple(map(tuple, options.wrong)),
     )
     module, _, part = options.name.partition(" ")
     record = Recorder(options.out, plan)

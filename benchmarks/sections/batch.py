@@ -18,7 +18,7 @@ from benchmarks.plan import Plan
 from benchmarks.record import NotRun, Recorder
 from benchmarks.sections.decode import describe, mean_context, step_row, time_rounds
 
-BATCHES = (64, 4, 16)
+BATCHES = (64, 1, 16, 4)
 PROMPTS = {"semantic": 280, "coarse": 897}
 STAGES = ("semantic", "coarse", "fine", "codec")
 
