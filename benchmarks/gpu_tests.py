@@ -21,6 +21,8 @@ PARTS = {"tests/ops/test_hopper.py": _SIZES}
 AT_A_TIME = min(8, max(1, (os.cpu_count() or 2) // 2))
 # With less than this no further file is begun.
 LEAST_S = 5.0
+# A test that was at work for longer than this when its file's time was over hung; other files were only cut off.
+HUNG_S = 30.0
 OPTIONS = ("-q", "--maxfail=40", "-p", "no:cacheprovider", "-p", "benchmarks.pytest_record", "--tb=short")
 
 
@@ -85,11 +87,14 @@ class TestRun:
         self.waiting = list(files)
         self.running: list[Process] = []
         self.ended: list[Process] = []
+        self.cut_off: list[str] = []
         self.seconds = 0.0
 
     def poll(self) -> bool:
         """Start what there is room for; whether all have ended."""
         for process in [process for process in self.running if process.poll()]:
+            if process.status == "timeout" and not self._hangs(process):
+                self.cut_off.append(process.name)
             self.running.remove(process)
             self.ended.append(process)
         while self.waiting and len(self.running) < AT_A_TIME and time.monotonic() < self.deadline - LEAST_S:
@@ -114,6 +119,12 @@ class TestRun:
     def _record(self, name: str) -> Path:
         return self.work / f"{name}.jsonl"
 
+    def _hangs(self, process: Process) -> bool:
+        """Whether it has written nothing down for long."""
+        path = self._record(process.name)
+        age = time.time() - path.stat().st_mtime if path.exists() else time.monotonic() - process.started
+        return age > HUNG_S
+
     def report(self) -> dict[str, Any]:
         """Counts, failures with their first line, and which files did not end by themselves; at any time."""
         total: dict[str, Any] = {"passed": 0, "failed": 0, "skipped": 0, "failures": [], "skips": {}, "files": {}}
@@ -126,6 +137,9 @@ class TestRun:
                 total["skips"][reason] = total["skips"].get(reason, 0) + count
             if process.status == "running":
                 total["files"][process.name] = "under way"
+                continue
+            if process.name in self.cut_off:
+                total["files"][process.name] = f"not run to its end: the time was spent at {outcomes['at']}"
                 continue
             # 0 is all passed, 1 some failed (and is in the record), 5 none were found.
             broke = process.status == "timeout" or process.returncode not in (0, 1, 5)

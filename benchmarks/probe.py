@@ -1,4 +1,4 @@
-"""probe.cu, which measures what a Hopper GPU does between two kernels: how it is built, what it printed."""
+"""cuda/probe.cu, which measures what a Hopper GPU does between two kernels: how it is built, what it printed."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.process import ROOT
 from benchmarks.sanitizer import PLACES
 
-SOURCE = ROOT / "benchmarks" / "probe.cu"
+SOURCE = ROOT / "benchmarks" / "cuda" / "probe.cu"
 # In the folder for logs: the program, and what it printed, a JSON object per line.
 PROGRAM, LINES = "probe", "probe.jsonl"
 # What tells the lines of a kind apart.

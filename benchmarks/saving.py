@@ -34,7 +34,8 @@ def pack_logs(folder: Path, leave_out: Iterable[str] = LINES) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as archive:
         for path in sorted(folder.iterdir()):
-            if not path.is_file() or path.name in leave_out or path.name.endswith(".part"):
+            # The probe's program has no suffix, and is not worth keeping.
+            if not path.is_file() or path.name in leave_out or path.suffix in ("", ".part"):
                 continue
             try:
                 content = read_end(path, MOST_BYTES)

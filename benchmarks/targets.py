@@ -141,8 +141,9 @@ def failed_checks(results: Results) -> tuple[float | None, str]:
 
 def failed_tests(results: Results) -> tuple[float | None, str]:
     tests = results["tests"]
-    if not tests["passed"] and not tests["failures"]:
-        return None, tests.get("reason") or "no test ran"
+    left = [name for name, how in tests["files"].items() if how != "ended"]
+    if not tests["failures"] and (left or not tests["passed"]):
+        return None, f"not run to their end: {', '.join(left)}" if left else tests.get("reason") or "no test ran"
     return float(len(tests["failures"])), tests["failures"][0]["test"] if tests["failures"] else ""
 
 

@@ -142,7 +142,7 @@ def say_exchange(results: Results) -> str:
 def say_gate(results: Results) -> str:
     gate = results["gate"]
     state = f"open for {', '.join(gate['dtypes'])}" if gate["open"] else f"RED: {gate['reason']}"
-    closed = sorted({" ".join(filter(None, pair)) for pair in gate.get("wrong", [])})
+    closed = sorted({" ".join(filter(None, reversed(pair))) for pair in gate.get("wrong", [])})
     return f"gate: {state}" + (f"; not found right: {', '.join(closed)}" if closed else "")
 
 
