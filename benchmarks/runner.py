@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks import results
 from benchmarks.process import ROOT, Process, start
 from benchmarks.record import read_fragment, settle, write_json
-from benchmarks.saving import Saver
+from benchmarks.saving import SAVE_S, Saver
 from benchmarks.section_run import LEAST_S, SectionRun
 from benchmarks.step import NOT_ASKED_FOR, Step
 
@@ -215,7 +215,7 @@ class Runner(ABC):
     def run(self) -> dict[str, Any]:
         """Everything; returns the results."""
         self.models = Path(tempfile.mkdtemp(prefix="benchmark-models-"))
-        saver = Saver(lambda: self.save(complete=False))
+        saver = Saver(lambda: self.save(complete=False), SAVE_S)
         complete = False
         try:
             self.run_steps()

@@ -7,11 +7,22 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
+
+# The exit status of a section whose runner was killed, and seconds between looks at whether it was.
+ORPHANED, LOOK_S = 71, 1.0
+
+
+def end_with(parent: int) -> None:
+    """End this process when its parent is gone: it would hold the device, and nobody would read what it measures."""
+    while os.getppid() == parent:
+        time.sleep(LOOK_S)
+    os._exit(ORPHANED)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     # One that is ended at its time limit says where it was.
     faulthandler.register(signal.SIGTERM, chain=True)
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     plan = Plan(
         smoke=options.smoke,
         models=options.models,

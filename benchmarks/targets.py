@@ -52,7 +52,7 @@ def bandwidth_scale(results: Results) -> float:
 
 
 # The row of the section `peers` that is ours.
-OURS = "barkfast"
+OURS = "barkfast bfloat16"
 
 
 def rows_of(results: Results, section: str) -> list[dict[str, Any]]:

@@ -84,7 +84,8 @@ def test_verdicts_of_the_deciding_call():
 
 
 def test_verdicts_of_the_full_call():
-    peers = [row(name, real_time_factor_median=f) for name, f in (("barkfast", 0.06), ("bark", 0.9), ("compiled", 0.1))]
+    factors = {"barkfast bfloat16": 0.06, "bark": 0.9, "compiled": 0.1}
+    peers = [row(name, real_time_factor_median=factor) for name, factor in factors.items()]
     content = merged("gpu-full", peers=peers, batch=[row("large bfloat16 clips, batch 64", times_real_time=150.0)])
     by_name = verdicts(content)
     assert by_name["large bfloat16, times the speed of bark"] == "met"

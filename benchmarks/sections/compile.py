@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from barkfast.bench.case import Case
+from barkfast.bench.peers import PEERS
 from barkfast.config import FineConfig, GPTConfig, Layout, Sampling
 from barkfast.jobs import FineJob
 from barkfast.runtime.cuda.decoder import CudaDecoder
@@ -20,20 +22,25 @@ from barkfast.weights.shapes import gpt_shapes
 from barkfast_kernels.variant import DEFAULT, VARIANTS, Variant
 from benchmarks import inputs, models
 from benchmarks.plan import Plan
-from benchmarks.record import Recorder
+from benchmarks.record import NotRun, Recorder
+from benchmarks.sources import source
 
 # Slots whose kernels are not those of a step of one.
 BATCHES = (64, 16, 4)
 # Processes that share the variants of a dtype.
 SHARES = 4
+COMPILED = "compiled"
 
 
 def run(plan: Plan, record: Recorder, part: str) -> None:
     """A few steps of both stages on weights of the right shapes.
 
     Args:
-        part: "batch", or a dtype and which share of the variants, such as "int8 2".
+        part: "batch", "peer", or a dtype and which share of the variants, such as "int8 2".
     """
+    if part == "peer":
+        record.measure("the compiled peer", lambda: compile_peer(plan))
+        return
     size, stages = ("nano", ("coarse",)) if plan.smoke else ("large", ("coarse", "semantic"))
     if part == "batch":
         for n_slots in BATCHES:
@@ -50,6 +57,19 @@ def run(plan: Plan, record: Recorder, part: str) -> None:
         for stage in stages:
             work = lambda a=(size, dtype, stage, 1, VARIANTS[label]): decode(plan, *a)  # noqa: E731
             record.measure(f"{stage} {dtype} {label}", work)
+
+
+def compile_peer(plan: Plan) -> dict[str, Any]:
+    """A second of speech by the peer that torch compiles, which keeps what it compiled on disk."""
+    if plan.smoke or COMPILED not in PEERS:
+        raise NotRun("the interpreter compiles nothing" if plan.smoke else f"there is no peer {COMPILED!r}")
+    peer = PEERS[COMPILED](Case(source(plan, plan.largest), device=plan.device_name))
+    try:
+        peer.load()
+        peer.speak(0, 1.0)
+    finally:
+        peer.close()
+    return {"ok": True}
 
 
 def weights(plan: Plan, size: str, stage: str) -> tuple[Any, dict[str, torch.Tensor]]:
