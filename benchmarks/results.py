@@ -123,7 +123,7 @@ def merge(
         "tests": dict(tests or NO_TESTS),
         "sanitizer": dict(sanitizer or NO_SANITIZER),
     }
-    return finish(results, [target for target in TARGETS if target.section in BUDGETS[call].sections], schema.RESULTS)
+    return finish(results, [target for target in TARGETS if target.section in BUDGETS[call].names], schema.RESULTS)
 
 
 def find_ceilings(sections: Mapping[str, Any], device: Mapping[str, Any]) -> dict[str, Any]:

@@ -82,13 +82,16 @@ class Run(Runner):
         groups = self.budget.groups
         for i, group in enumerate(groups):
             self.later = sum(limit_of(behind) for behind in groups[i + 1 :])
-            if len(group) == 1 and group[0].kind == "section" and group[0] is not groups[0][0]:
+            if self.smoke and not limit_of(group):
+                self.skip(group[0], "a smoke test has no time to spare")
+            elif len(group) == 1 and group[0].kind == "section" and group[0] is not groups[0][0]:
                 self.run_section(group[0])
             else:
                 self.run_beside(group)
             if i == 0:
                 self.require_usable()
                 self.name_results()
+                self.save(complete=False)
 
     def require_usable(self) -> None:
         """Errors: Unusable, by what the section `environment` found."""

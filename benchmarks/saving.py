@@ -16,15 +16,15 @@ SAVE_S = 8.0
 # Of each log, the end; all of them are small unless something goes wrong.
 MOST_BYTES = 2 * 2**20
 ARCHIVE = "logs.tgz"
-# The only other name that a folder for results ever holds: of a file that is being written.
-PART = ".saving"
+# What the name of a file that is being written begins with; a process that is killed may leave one behind.
+PART = ".saving-"
 # Of what sections leave in the folder for logs, these are results by themselves.
 LINES = ("probe.jsonl", "ab.jsonl", "tuned.json")
 
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file whole, by a name of its own first."""
-    part = path.with_name(PART)
+    part = path.with_name(f"{PART}{os.getpid()}")
     part.write_bytes(content)
     os.replace(part, path)
 

@@ -245,6 +245,7 @@ PAGES: Pages = (
     ("Kernel variants", "ab", page_variants),
     ("Between two kernels", "probe", page_probe),
     ("Decode step, batch 1", "decode", page_steps),
+    ("Decode step in every way, batch 1", "decode all", page_steps),
     ("End to end, batch 1", "end_to_end", page_clips),
     ("Batches", "batch", page_batch),
     ("Peers", "peers", page_peers),

@@ -22,10 +22,10 @@ LABEL = re.compile(r"\b[TC]\d+\b")
 
 def describe(results: Results) -> list[str]:
     """A line per question that the call answers, then what failed and what was not reached."""
-    sections = BUDGETS[results.get("call", "gpu")].sections
+    steps = BUDGETS[results.get("call", "gpu")].names
     lines = []
     for section, say in QUESTIONS:
-        if section in sections:
+        if section in steps:
             try:
                 lines.append(say(results))
             except Exception as error:
@@ -176,6 +176,8 @@ def say_clips(results: Results) -> str:
 
 def say_targets(results: Results) -> str:
     """Those that were judged."""
+    if results["smoke"]:
+        return "targets: none, for the times of a smoke test mean nothing"
     by = {verdict: [t for t in results["targets"] if t["verdict"] == verdict] for verdict in ("met", "missed")}
     missed = "; ".join(f"{t['name']} {t['value']:.4g}{t['unit']} for {t['target']:.4g}" for t in by["missed"])
     return f"targets: {len(by['met'])} met, {len(by['missed'])} missed{f': {missed}' if missed else ''}"
@@ -185,7 +187,7 @@ def say_left(results: Results) -> str:
     """Steps and targets that this call was to reach and did not."""
     steps = [s for s in results["steps"] if s["status"] in ("not run", "timeout") and s["reason"] != NOT_ASKED_FOR]
     names = [f"{s['name']} ({s['reason'][:80]})" for s in steps]
-    names += [t["name"] for t in results["targets"] if t["verdict"] == "not run"]
+    names += [t["name"] for t in results["targets"] if t["verdict"] == "not run" and not results["smoke"]]
     return f"not reached: {'; '.join(names) if names else 'nothing'}"
 
 

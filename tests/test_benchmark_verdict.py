@@ -32,6 +32,7 @@ def exchange(us: float, **changes: Any) -> dict[str, Any]:
 def results_of(call: str = "gpu", **sections: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "call": call,
+        "smoke": False,
         "sections": {
             name: {"rows": rows, "failures": [], "complete": True, "reason": ""} for name, rows in sections.items()
         },

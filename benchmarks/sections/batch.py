@@ -27,7 +27,8 @@ def run(plan: Plan, record: Recorder) -> None:
     """The largest batch first: a target is set for it."""
     dtype = "float32" if plan.smoke else "bfloat16"
     for batch in (2,) if plan.smoke else BATCHES:
-        for stage in PROMPTS:
+        # The clips take steps of both.
+        for stage in ("coarse",) if plan.smoke else PROMPTS:
             work = lambda a=(dtype, stage, batch): time_step(plan, *a)  # noqa: E731
             record.measure(f"{plan.largest} {dtype} {stage} step, batch {batch}", work, dtype=dtype)
         work = lambda a=(dtype, batch): time_clips(plan, *a)  # noqa: E731
