@@ -59,12 +59,11 @@ def check_tokens(plan: Plan, variant: Variant) -> dict[str, Any]:
 
 
 def check_logits(plan: Plan, dtype: str, variant: Variant) -> dict[str, Any]:
-    """How far logits after a step are from those of the Triton kernels in float32."""
+    """How far logits are from those of the Triton kernels in float32, before another token could be chosen."""
     logits = []
     for of_dtype, of_variant in ((dtype, variant), ("float32", VARIANTS["T0 as on the H100"])):
         decoder = models.build_narrow(plan, of_dtype, STAGE, options=options_for(plan, of_variant))
         slot = decoder.admit(make_job(plan))
-        decoder.step()
         decoder.step()
         logits.append(decoder.logits(slot))
         decoder.release(slot)
