@@ -225,7 +225,6 @@ def test_a_row_alone_is_the_same_bits(shape: Shape, folder: Path) -> None:
             assert torch.equal(one[slot], many[slot])
 
 
-@pytest.mark.skipif(DEVICE.type == "cuda", reason="where there is a GPU the other tests compile them")
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape.n_embd in (1024, 768)], ids=name_of)
 def test_the_real_compiler_takes_them(shape: Shape, tmp_path: Path) -> None:
     try:
