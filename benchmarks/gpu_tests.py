@@ -17,7 +17,7 @@ from benchmarks.pytest_record import VARIABLE
 FOLDERS = ("tests/gpu", "tests/demo", "tests/cuda_engine", "tests/ops")
 # Files whose cases each compile kernels anew, split by size: each part is a process.
 _SIZES = ("1024-16", "768-12", "not 1024-16 and not 768-12")
-PARTS = {"tests/ops/test_hopper.py": _SIZES}
+PARTS = {f"tests/ops/{name}.py": _SIZES for name in ("test_hopper", "test_hopper_head")}
 AT_A_TIME = min(8, max(1, (os.cpu_count() or 2) // 2))
 # With less than this no further file is begun.
 LEAST_S = 5.0
