@@ -20,10 +20,12 @@ def open_dtypes(fragment: Mapping[str, Any]) -> tuple[str, ...]:
 def find_wrong(fragments: tuple[Mapping[str, Any], ...]) -> list[list[str]]:
     """[dtype, kernels] that may not be timed: variants that were wrong, and CUDA kernels not found right in a dtype.
 
-    An empty dtype stands for all of them. A variant that was not reached is not wrong: what times it compares it first.
+    An empty dtype stands for all of them. A variant that was not reached, or at which all of the section's time was
+    spent, is not wrong: what times it compares it first.
     """
     rows = {row["row"]: bool(row["ok"]) for fragment in fragments for row in fragment["rows"]}
-    failed = [f["row"] for fragment in fragments for f in fragment["failures"] if f["status"] == "failed"]
+    failures = [failure for fragment in fragments for failure in fragment["failures"]]
+    failed = [f["row"] for f in failures if f["status"] == "failed" and not f["reason"].startswith("timeout")]
     wrong = [["", name] for name in (*(name for name, ok in rows.items() if not ok), *failed) if CUDA not in name]
     for dtype in ("bfloat16", "int8"):
         if not (rows.get(f"float32 {CUDA}") and rows.get(f"logits {dtype} {CUDA}")):

@@ -149,7 +149,10 @@ def test_what_the_gate_closes_of_the_kernels(tmp_path):
     triton = {"rows": [row("T1 trigger first", ok=True)], "failures": [], "complete": False}
     assert read_gate(general, cuda, triton)["wrong"] == [["", "C8 C4, fused head"]]
     # int8 was not reached, and a variant crashed.
-    crashed = [{"row": "T2 carve-out", "status": "failed", "reason": "SIGSEGV"}]
+    crashed = [{"row": "T2 carve-out", "status": "failed", "reason": "failed: ended with signal SIGSEGV"}]
+    # All of the time was spent at another, and one is not for this device.
+    crashed.append({"row": "T3 one trip", "status": "failed", "reason": "timeout: ended after its limit of 60 s"})
+    crashed.append({"row": "T4 weights to L2", "status": "not run", "reason": "no such device"})
     gate = read_gate(general, cuda | {"rows": right[:2]}, triton | {"failures": crashed})
     assert gate["open"] and gate["wrong"] == [["", "T2 carve-out"], ["int8", "CUDA kernels"]]
 
