@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 # A label of a kernel variant in CUDA within a row's name.
-CUDA_LABEL = re.compile(r"\bC\d\b")
+CUDA_LABEL = re.compile(r"\bC\d+\b")
 
 
 @dataclass(frozen=True)
