@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet -c constraints.txt
 CSRC := $(wildcard csrc/*/*.cpp csrc/*/*.h csrc/include/*/*.h)
-CUDA := $(wildcard kernels/*/*/*.cu kernels/*/*/*.cuh tests/ops/emulated/*)
+CUDA := $(wildcard benchmarks/cuda/* kernels/*/*/*.cu kernels/*/*/*.cuh tests/ops/emulated/*)
 
 DEMO_TEXT ?= Hello! I am bark fast, and every step of speaking this sentence ran on your own machine.
 DEMO_SEED ?= 2
@@ -18,13 +18,14 @@ DEMO_VOICE_ARGS ?=
 # The reference implementation, an oracle for the parity tests only; with dependencies it would pull torchaudio.
 REFERENCE := tts-webui.bark==0.1.1 encodec==0.1.1
 
-.PHONY: help demo demo-voice test bench cpu gpu results lint format venv clean
+.PHONY: help demo demo-voice test bench cpu gpu gpu-full results lint format venv clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    speak a sentence with the built-in demo model, write demo.wav"
 	@echo "make test    run the tests, parity with the reference included"
-	@echo "make gpu     on a machine with an NVIDIA GPU: its tests and the benchmark, in 9 minutes at most"
+	@echo "make gpu     on a machine with an NVIDIA GPU: which kernels are fastest there, in 5 minutes at most"
+	@echo "make gpu-full    and: all tests, larger batches, beside bark and transformers, in 4 minutes at most"
 	@echo "make bench   a clip beside bark and transformers, stage by stage, with pictures, in 10 minutes"
 	@echo "make cpu     on any CPU: every kernel, stage and dtype, in half an hour at most"
 	@echo "make results write the tables of README.md and docs/ from the newest results"
@@ -42,11 +43,12 @@ demo: venv
 test: $(VENV)/.test $(VENV)/.reference
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=15 $(PYTEST_ARGS)
 
-# $(PYTHON) as it is where it has a CUDA build of torch and the rest; else the virtual environment.
-gpu:
-	@if $(PYTHON) -m benchmarks.usable; then python="$(PYTHON)"; \
-	else $(MAKE) --no-print-directory $(VENV)/.test $(VENV)/.reference && python=$(BIN)/python || exit 1; fi; \
-	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" $$python -m benchmarks.gpu $(GPU_ARGS)
+# $(PYTHON) as it is; if it lacks something (exit status 3), the virtual environment, unless pip may not fetch it.
+gpu gpu-full:
+	@export PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}"; \
+	$(PYTHON) -m benchmarks.gpu $@ $(GPU_ARGS); status=$$?; \
+	if [ $$status -ne 3 ] || [ -n "$$PIP_NO_INDEX" ]; then exit $$status; fi; \
+	$(MAKE) --no-print-directory $(VENV)/.test $(VENV)/.reference && $(BIN)/python -m benchmarks.gpu $@ $(GPU_ARGS)
 
 # Bark-small's sizes with random weights, beside the others: nothing has to be fetched.
 bench: $(VENV)/.test $(VENV)/.reference

@@ -18,7 +18,7 @@ from barkfast.bench.report import VOICES, batch_table, contender_table, number, 
 from benchmarks.cpu import table as cpu_table
 from benchmarks.cpu.targets import MATRICES, most_threads, pick
 from benchmarks.process import ROOT
-from benchmarks.runner import NOT_ASKED_FOR
+from benchmarks.step import NOT_ASKED_FOR
 from benchmarks.table import PAGES as GPU_PAGES
 from benchmarks.table import describe as describe_gpu
 from benchmarks.table import join, make_table, percent, render_targets
@@ -58,6 +58,16 @@ def is_cpu(run: Run) -> bool:
 
 def is_bench(run: Run) -> bool:
     return run.get("kind") == "bench"
+
+
+def is_full(run: Run) -> bool:
+    """Of `make gpu-full`."""
+    return is_gpu(run) and run.get("call") == "gpu-full"
+
+
+def is_deciding(run: Run) -> bool:
+    """Of `make gpu`, which was once all there was."""
+    return is_gpu(run) and not is_full(run)
 
 
 def is_gpu(run: Run) -> bool:
@@ -211,7 +221,8 @@ BLOCKS: dict[str, tuple[Callable[[Run], bool], Callable[[Path, Run], list[str]]]
         if name != "clips"
     },
     "gpu machine": (is_gpu, partial(machine, describe_gpu)),
-    "gpu targets": (is_gpu, targets),
+    "gpu targets": (is_deciding, targets),
+    "gpu full targets": (is_full, targets),
     **{f"gpu {name}": (is_gpu, partial(section_page, name, page)) for _, name, page in GPU_PAGES},
 }
 

@@ -1,12 +1,18 @@
 """What a section is told: where it runs, how much it may do, where its weights are."""
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.gate import CUDA
+
 if TYPE_CHECKING:
     import torch
+
+# A label of a kernel variant in CUDA within a row's name.
+CUDA_LABEL = re.compile(r"\bC\d+\b")
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,8 @@ class Plan:
         deadline: when the section will be ended, by time.monotonic().
         dtypes: those that the gate found right; empty for all.
         threads: of the CPU, for what is measured on it; 0 for what is measured on a GPU.
+        wrong: (dtype, kernels) that the gate did not find right: a variant by its label, or "CUDA kernels", which are
+            all variants whose labels begin with C; the dtype is empty for all.
     """
 
     smoke: bool
@@ -28,6 +36,7 @@ class Plan:
     deadline: float
     dtypes: tuple[str, ...] = ()
     threads: int = 0
+    wrong: tuple[tuple[str, str], ...] = ()
 
     @property
     def device(self) -> "torch.device":
@@ -59,3 +68,13 @@ class Plan:
     def allows(self, dtype: str) -> bool:
         """Whether the gate let this dtype through."""
         return not self.dtypes or dtype in self.dtypes
+
+    def why_refused(self, row: str, dtype: str | None) -> str | None:
+        """Why the gate forbids to measure a row, by its name and dtype, if it does."""
+        if dtype is not None and not self.allows(dtype):
+            return f"the correctness gate is red for {dtype}"
+        for of_dtype, kernels in self.wrong:
+            named = kernels in row or (kernels == CUDA and CUDA_LABEL.search(row) is not None)
+            if named and (not of_dtype or of_dtype == dtype or of_dtype in row):
+                return f"the correctness gate did not find {' '.join(filter(None, (kernels, of_dtype)))} right"
+        return None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # Between asking a process to end and ending it.
-GRACE_S = 4.0
+GRACE_S = 2.0
 
 
 @dataclass
@@ -62,12 +62,12 @@ class Process:
     def returncode(self) -> int | None:
         return None if self.popen is None else self.popen.returncode
 
-    def stop(self) -> None:
-        """End it now."""
+    def stop(self, reason: str = "ended with everything else") -> None:
+        """End it now; as a failure, for `reason`."""
         if self.status == "running" and not self.poll():
             self.seconds = round(time.monotonic() - self.started, 1)
             self._end()
-            self.status, self.reason = "failed", "ended with everything else"
+            self.status, self.reason = "failed", reason
 
     def _end(self) -> None:
         """Ask the process to end, then end it with all its children."""

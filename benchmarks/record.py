@@ -65,8 +65,8 @@ class Recorder:
             return None
         self._known.add(name)
         row = None
-        if dtype is not None and not self.plan.allows(dtype):
-            self._fail(name, "not run", f"the correctness gate is red for {dtype}")
+        if (reason := self.plan.why_refused(name, dtype)) is not None:
+            self._fail(name, "not run", reason)
         elif self.plan.time_left < LEAST:
             self._fail(name, "not run", "the section's time was spent")
         else:

@@ -1,14 +1,15 @@
 """One results file from what the steps wrote, under a name that no other run has."""
 
+import json
 import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import schema
-from benchmarks.record import write_json
+from benchmarks.budget import BUDGETS
+from benchmarks.saving import copy_out, replace_file
 from benchmarks.targets import TARGETS, Target, judge
 
 SMOKE_DEVICE = "interpreter (smoke)"
@@ -100,8 +101,15 @@ def merge(
     gate: Mapping[str, Any],
     tests: Mapping[str, Any] | None,
     sanitizer: Mapping[str, Any] | None,
+    call: str = "gpu",
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """All of a run on a GPU."""
+    """All of a call on a GPU, judged by what it measures.
+
+    Args:
+        call: its name among budget.BUDGETS.
+        notes: what a reader of the times must know.
+    """
     sections = collect_sections(fragments)
     environment = take_environment(sections)
     device = (environment or {}).get("device", {})
@@ -109,11 +117,13 @@ def merge(
     add_shares(sections, ceilings)
     results = {
         **describe_run(smoke, complete, seconds, environment, gate, steps, sections),
+        "call": call,
+        "notes": list(notes),
         "ceilings": ceilings,
         "tests": dict(tests or NO_TESTS),
         "sanitizer": dict(sanitizer or NO_SANITIZER),
     }
-    return finish(results, TARGETS, schema.RESULTS)
+    return finish(results, [target for target in TARGETS if target.section in BUDGETS[call].names], schema.RESULTS)
 
 
 def find_ceilings(sections: Mapping[str, Any], device: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,15 +178,13 @@ def find_failures(results: Mapping[str, Any]) -> list[str]:
 
 
 def write(path: Path, results: Mapping[str, Any], table: str, logs: Path, out: Path | None) -> None:
-    """The results and their table; and all of it, logs included, once more in `out`."""
-    write_json(path, results)
-    path.with_suffix(".md").write_text(table, encoding="utf-8")
+    """The results and their table; and all of it, logs packed into one file, once more in `out`."""
+    replace_file(path, (json.dumps(results, indent=1) + "\n").encode())
+    page = path.with_suffix(".md")
+    replace_file(page, table.encode())
     if out is None:
         return
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for file in (path, path.with_suffix(".md")):
-            shutil.copyfile(file, out / file.name)
-        shutil.copytree(logs, out / "logs", dirs_exist_ok=True)
+        copy_out(out, (path, page), logs)
     except OSError as error:
         print(f"could not copy the results to {out}: {error}", flush=True)

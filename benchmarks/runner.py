@@ -1,9 +1,11 @@
 """A run of steps, each a process with a time limit: nothing that goes wrong in one is lost, or stops the others."""
 
+import json
 import os
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -12,15 +14,12 @@ from typing import Any
 from benchmarks import results
 from benchmarks.process import ROOT, Process, start
 from benchmarks.record import read_fragment, settle, write_json
-from benchmarks.step import Step
+from benchmarks.saving import SAVE_S, Saver
+from benchmarks.section_run import LEAST_S, SectionRun
+from benchmarks.step import NOT_ASKED_FOR, Step
 
-# A section that crashes is started again this often, for the rows behind the one it crashed at.
-RESTARTS = 3
-# With less than this a step is not begun.
-LEAST_S = 5.0
-# Of steps that `only` leaves out; those that say where a run was made, and whether it may time, it never does.
-NOT_ASKED_FOR = "not asked for"
-ALWAYS = ("environment", "gate")
+# Steps that `only` never leaves out: they say where a run was made, and whether it may time.
+ALWAYS = ("environment", "gate", "variants")
 
 
 def prepare_environment() -> None:
@@ -32,6 +31,8 @@ def prepare_environment() -> None:
         PYTHONPATH=os.pathsep.join(filter(None, paths)),
         HF_HUB_OFFLINE="1",
         TRANSFORMERS_OFFLINE="1",
+        PIP_NO_INDEX="1",
+        PIP_RETRIES="0",
         TOKENIZERS_PARALLELISM="false",
         PYTHONUNBUFFERED="1",
         PYTHONFAULTHANDLER="1",
@@ -39,7 +40,7 @@ def prepare_environment() -> None:
 
 
 class Runner(ABC):
-    """One run of everything; what it has measured is written anew after every step.
+    """One run of everything; what it has measured is written anew after every step, and every few seconds.
 
     Args:
         smoke: with the smallest model and next to no repeats, to see that everything runs.
@@ -66,6 +67,7 @@ class Runner(ABC):
         self.fragments: dict[str, dict[str, Any]] = {}
         self.gate: dict[str, Any] = {"open": False, "dtypes": [], "reason": "not reached"}
         self.running: list[Any] = []
+        self._saving = threading.Lock()
 
     @abstractmethod
     def run_steps(self) -> None:
@@ -76,15 +78,28 @@ class Runner(ABC):
         """The results so far."""
 
     def so_far(self, complete: bool) -> dict[str, Any]:
-        """What a run has to merge on any device."""
+        """What a run has to merge on any device, rows of the sections under way included.
+
+        Copies: the saver's thread reads them while the run goes on.
+        """
         return {
             "smoke": self.smoke,
             "complete": complete,
             "seconds": time.monotonic() - self.begin,
-            "steps": self.steps,
-            "fragments": self.fragments,
-            "gate": self.gate,
+            "steps": list(self.steps),
+            "fragments": self._read_fragments(),
+            "gate": dict(self.gate),
         }
+
+    def _read_fragments(self) -> dict[str, dict[str, Any]]:
+        """What the sections have written down, those under way so far."""
+        names = [work.name for work in list(self.running) if isinstance(work, Process)]
+        under_way = {
+            name: read_fragment(self.fragment(name)) | {"reason": "under way"}
+            for name in names
+            if self.fragment(name).exists()
+        }
+        return {**self.fragments, **under_way}
 
     @abstractmethod
     def render(self, merged: dict[str, Any]) -> str:
@@ -138,10 +153,18 @@ class Runner(ABC):
 
     def save(self, *, complete: bool) -> dict[str, Any]:
         """The results so far, written once the device has a name."""
-        merged = self.merge(complete=complete)
-        if self.path is not None:
-            results.write(self.path, merged, self.render(merged), self.work, self.out)
-        return merged
+        with self._saving:
+            merged = self.merge(complete=complete)
+            if self.path is not None:
+                results.write(self.path, merged, self._render_safely(merged), self.work, self.out)
+            return merged
+
+    def _render_safely(self, merged: dict[str, Any]) -> str:
+        """The page, or why there is none: the figures are saved in any case."""
+        try:
+            return self.render(merged)
+        except Exception as error:
+            return f"This page could not be made: {type(error).__name__}: {error}\n"
 
     def command(self, name: str, seconds: float) -> list[str]:
         """A section's process."""
@@ -149,7 +172,7 @@ class Runner(ABC):
         command += ["--out", str(self.fragment(name)), "--work", str(self.work), "--models", str(self.models)]
         command += ["--seconds", f"{max(1, seconds - 2):.1f}"]
         if self.gate["open"]:
-            command += ["--dtypes", ",".join(self.gate["dtypes"])]
+            command += ["--dtypes", ",".join(self.gate["dtypes"]), "--wrong", json.dumps(self.gate.get("wrong", []))]
         return command + (["--smoke"] if self.smoke else [])
 
     def start_section(self, step: Step, limit: float, env: dict[str, str] | None = None) -> Process:
@@ -171,21 +194,17 @@ class Runner(ABC):
         return status
 
     def run_section(self, step: Step) -> None:
-        """One section to its end, started again where it crashed."""
+        """One section to its end, started again where it crashed or hung."""
         if (reason := self.why_skip(step)) is not None:
             self.skip(step, reason)
             return
-        end = time.monotonic() + self.limit(step)
-        for attempt in range(RESTARTS + 1):
-            before = len(read_fragment(self.fragment(step.name))["rows"])
-            process = self.start_section(step, end - time.monotonic()).wait()
-            after = read_fragment(self.fragment(step.name))
-            # One that wrote nothing and was at no row would only fail the same way again.
-            moved = len(after["rows"]) > before or after["running"] is not None or after["failures"]
-            last = attempt == RESTARTS or end - time.monotonic() < 2 * LEAST_S or not moved
-            if self.finish_section(step, process, last=last) != "failed" or last:
-                return
-            self.say(f"{step.name}: {process.reason}; starting again behind that row")
+        work = SectionRun(self, step, self.limit(step), self.row_limit(step))
+        while not work.poll():
+            time.sleep(0.05)
+
+    def row_limit(self, step: Step) -> float:
+        """Seconds that one row of the step may take; 0 for all that the step may."""
+        return step.row_limit
 
     def name_results(self) -> None:
         """Claim the results' file, by the device that the section `environment` has found."""
@@ -196,20 +215,24 @@ class Runner(ABC):
     def run(self) -> dict[str, Any]:
         """Everything; returns the results."""
         self.models = Path(tempfile.mkdtemp(prefix="benchmark-models-"))
+        saver = Saver(lambda: self.save(complete=False), SAVE_S)
+        complete = False
         try:
             self.run_steps()
-            return self.save(complete=True)
+            complete = True
         except KeyboardInterrupt:
             self.say("ended from outside; writing what there is")
-            return self.save(complete=False)
+            self.save(complete=False)
         finally:
-            for process in self.running:
+            saver.close()
+            for process in list(self.running):
                 process.stop()
             shutil.rmtree(self.models, ignore_errors=True)
+        return self.save(complete=complete)
 
 
 def report(run: Runner, merged: dict[str, Any], table: str) -> int:
-    """Print the table and what failed; the exit status: 0 if nothing did."""
+    """Print the table, what failed and what was found; the exit status: 0 if nothing failed."""
     print(f"\n{table}", flush=True)
     where = run.path.relative_to(ROOT) if run.path and run.path.is_relative_to(ROOT) else run.path
     print(f"results: {where}; logs: {run.work}", flush=True)
@@ -218,4 +241,6 @@ def report(run: Runner, merged: dict[str, Any], table: str) -> int:
         for line in merged["failed"]:
             print(f"  {line}", flush=True)
     print("everything that could be run ran" if merged["ok"] else "NOT everything went well", flush=True)
+    for line in merged.get("verdict", ()):
+        print(f"  {line}", flush=True)
     return 0 if merged["ok"] else 1

@@ -42,6 +42,8 @@ COMMON = {
 }
 # Of a run on a GPU.
 RESULTS = COMMON | {
+    "call": "str",
+    "notes": ["str"],
     "ceilings": {"read_gb_per_s": "number?", "datasheet_gb_per_s": "number?", "bf16_tflop_per_s": "number?"},
     "tests": TESTS,
     "sanitizer": {"status": "str", "errors": "int?", "reason": "str"},

@@ -3,14 +3,26 @@
 import argparse
 import faulthandler
 import importlib
+import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
+
+# The exit status of a section whose runner was killed, and seconds between looks at whether it was.
+ORPHANED, LOOK_S = 71, 1.0
+
+
+def end_with(parent: int) -> None:
+    """End this process when its parent is gone: it would hold the device, and nobody would read what it measures."""
+    while os.getppid() == parent:
+        time.sleep(LOOK_S)
+    os._exit(ORPHANED)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,11 +35,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--models", type=Path, required=True, help="a folder with a converted model per size")
     parser.add_argument("--seconds", type=float, default=60, help="until it will be ended")
     parser.add_argument("--dtypes", default="", help="those that may be timed, with commas between")
+    parser.add_argument("--wrong", type=json.loads, default=[], help="[dtype, kernels] that may not, as JSON")
     parser.add_argument("--threads", type=int, default=0, help="of the CPU, for what is measured on it")
     parser.add_argument("--smoke", action="store_true")
     options = parser.parse_args(argv)
     # One that is ended at its time limit says where it was.
     faulthandler.register(signal.SIGTERM, chain=True)
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     plan = Plan(
         smoke=options.smoke,
         models=options.models,
@@ -35,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         deadline=time.monotonic() + options.seconds,
         dtypes=tuple(filter(None, options.dtypes.split(","))),
         threads=options.threads,
+        wrong=tuple(map(tuple, options.wrong)),
     )
     module, _, part = options.name.partition(" ")
     record = Recorder(options.out, plan)

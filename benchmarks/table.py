@@ -40,7 +40,8 @@ def percent(share: float | None) -> str:
 def render(results: Results) -> str:
     """The whole page of a run on a GPU."""
     smoke = "A smoke test on the CPU: it shows that everything runs. The numbers mean nothing."
-    lines = [*render_head(results, smoke), *describe(results), "", *render_targets(results)]
+    lines = [*render_head(results, smoke), *(f"- {line}" for line in results.get("verdict", ())), ""]
+    lines += [*describe(results), "", *render_targets(results)]
     return join([*lines, *render_sections(results, PAGES)])
 
 
@@ -110,6 +111,7 @@ def describe(results: Results) -> list[str]:
         f"- GPU tests: {tests['passed']} passed, {len(tests['failures'])} failed, {tests['skipped']} skipped; "
         f"compute-sanitizer: {sanitizer['status']} {show(sanitizer['reason'])}".rstrip(),
         f"- Correctness gate: {state} {gate['reason']}".rstrip(),
+        *(f"- Note: {note}" for note in results.get("notes", ())),
     ]
 
 
@@ -134,6 +136,22 @@ def page_steps(rows: list[dict[str, Any]]) -> list[str]:
             if "us_median" in r
         ],
     )
+
+
+def page_variants(rows: list[dict[str, Any]]) -> list[str]:
+    """Steps by kernel variant, the fastest of each kind of step first."""
+    timed = [r for r in rows if "us_median" in r]
+    timed.sort(key=lambda r: (r["dtype"], r["stage"], r["context"], r["us_median"]))
+    return make_table(
+        ["step by variant", "dtype", "stage", "context", "us", "p95"],
+        [(r["row"], r["dtype"], r["stage"], r["context"], r["us_median"], r.get("us_p95")) for r in timed],
+    )
+
+
+def page_probe(rows: list[dict[str, Any]]) -> list[str]:
+    """What the device does between two kernels."""
+    keys = ("us", "hop_us", "gb_s", "lead_ns", "data_after_release_ns", "most_blocks_per_sm", "resident", "stream_gb_s")
+    return make_table(["probe", *keys], [(r["row"], *(r.get(key) for key in keys)) for r in rows])
 
 
 def page_clips(rows: list[dict[str, Any]]) -> list[str]:
@@ -222,10 +240,16 @@ def page_stages(rows: list[dict[str, Any]]) -> list[str]:
 
 PAGES: Pages = (
     ("Correctness", "gate", page_gate),
+    ("Correctness of the CUDA kernels", "variants CUDA", page_gate),
+    ("Correctness of the Triton kernels", "variants Triton", page_gate),
+    ("Kernel variants", "ab", page_variants),
+    ("Between two kernels", "probe", page_probe),
     ("Decode step, batch 1", "decode", page_steps),
+    ("Decode step in every way, batch 1", "decode all", page_steps),
     ("End to end, batch 1", "end_to_end", page_clips),
     ("Batches", "batch", page_batch),
     ("Peers", "peers", page_peers),
     ("Prompts, fine pass, codec", "stages", page_stages),
-    ("Kernels", "profile", page_kernels),
+    # Without dependent launches: each kernel's time is its own. What overlap brings, the probe and `ab` say.
+    ("Kernels, without overlap", "profile", page_kernels),
 )

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import budget, gpu, gpu_tests, run, table
-from benchmarks.budget import Step
-from benchmarks.gpu_tests import TestRun, read_record
+from benchmarks import gpu, gpu_tests, run, table
+from benchmarks.budget import FULL, GPU, Budget
+from benchmarks.gpu_tests import TestFile, TestRun, read_record
 from benchmarks.plan import Plan
 from benchmarks.process import ROOT, Process, start
 from benchmarks.record import NotRun, Recorder, read_fragment, settle
 from benchmarks.run import Run
 from benchmarks.sanitizer import read_log
+from benchmarks.step import Step
 
 
 def plan_for(folder: Path, **options: Any) -> Plan:
@@ -39,7 +40,8 @@ def await_or_fail(condition: Callable[[], Any], seconds: float = 90) -> None:
 def bare_run(folder: Path, **options: Any) -> Run:
     work = folder / "logs"
     work.mkdir()
-    return Run(smoke=True, folder=folder, work=work, only=options.pop("only", ()), total=600)
+    settings = {"budget": GPU, "smoke": True, "folder": folder, "work": work, "only": (), "total": 600}
+    return Run(**settings | options)
 
 
 def test_rows_are_on_disk_at_once_and_not_measured_twice(tmp_path):
@@ -183,12 +185,13 @@ def test_a_red_gate_times_nothing(tmp_path, monkeypatch):
     here = bare_run(tmp_path)
     monkeypatch.setattr(here, "command", lambda *_: pytest.fail("a section was started"))
     here.gate = {"open": False, "dtypes": [], "reason": "not right: semantic float32"}
-    for step in budget.SECTIONS:
-        if step.timed:
-            here.run_section(step)
+    timed_steps = [step for step in (*GPU.steps, *FULL.steps) if step.timed]
+    for step in timed_steps:
+        here.run_section(step)
     content = here.save(complete=True)
     page = table.render(content)
-    assert {step.name for step in budget.SECTIONS if not step.timed} == {"bandwidth", "peers"}
+    names = {"ab", "decode", "end_to_end", "batch", "stages", "profile", "decode all"}
+    assert {step.name for step in timed_steps} == names
     assert not any(section["rows"] for section in content["sections"].values())
     assert "RED" in page and "gate is red" in page
     timed = [target for target in content["targets"] if target["unit"] in ("us", "x", "GB")]
@@ -223,13 +226,14 @@ def test_{how}():
 
 def test_tests_that_crash_or_hang_keep_the_outcomes_before(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(run.__file__).parents[1]))
-    files = []
+    files: list[TestFile] = []
     for how, action in (("crashes", "os.abort()"), ("hangs", "time.sleep(600)")):
-        files.append(tmp_path / f"test_that_{how}.py")
-        files[-1].write_text(TESTS.format(how=how, action=action))
-    broken = tmp_path / "test_without_import.py"
-    broken.write_text("import no_such_module\n")
+        files.append(TestFile(tmp_path / f"test_that_{how}.py"))
+        files[-1].path.write_text(TESTS.format(how=how, action=action))
+    broken = TestFile(tmp_path / "test_without_import.py")
+    broken.path.write_text("import no_such_module\n")
     monkeypatch.setattr(gpu_tests, "AT_A_TIME", 3)
+    monkeypatch.setattr(gpu_tests, "HUNG_S", 0.0)
     tests = TestRun([*files, broken], tmp_path, limit=120)
     await_or_fail(lambda: not tests.poll() and [process.name for process in tests.running] == ["test_that_hangs"])
     await_or_fail(lambda: (read_record(tmp_path / "test_that_hangs.jsonl")["at"] or "").endswith("test_hangs"))
@@ -264,8 +268,25 @@ def test_what_the_sanitizer_said(tmp_path, text, rows, status, expected):
     assert found["errors"] == {"clean": 0, "errors": 3}.get(expected)
 
 
-def test_the_budget_holds():
-    assert budget.worst_case() <= budget.TOTAL < 9 * 60
+@pytest.mark.parametrize(("budget", "limit"), [(GPU, 300), (FULL, 240)], ids=["gpu", "gpu-full"])
+def test_the_worst_case_fits_the_limit(budget: Budget, limit: int):
+    assert budget.worst_case() <= budget.total == limit
+    # What prints times is alone on the device, and comes after what checks it.
+    alone = [group for group in budget.groups if any(step.timed or step.kind == "probe" for step in group)]
+    assert alone and all(len(group) == 1 for group in alone)
+    names = [step.name for step in budget.steps]
+    assert all(names.index("gate") < names.index(step.name) for step in budget.steps if step.timed)
+    assert len(set(names)) == len(names)
+
+
+def test_what_earlier_steps_did_not_need_is_handed_on(tmp_path):
+    here = bare_run(tmp_path, smoke=False, total=209)
+    here.later = 40
+    assert here.limit(Step("decode", 60)) == 60
+    assert here.limit(Step("ab", 60, stretch=20)) == 80
+    # 200 are left, of which those behind it keep 40.
+    assert here.limit(Step("ab", 150, stretch=20)) == pytest.approx(160, abs=1)
+    assert here.limit(Step("ab", 190, stretch=20)) == pytest.approx(190, abs=1)
 
 
 def test_what_is_not_asked_for_is_not_run(tmp_path):
@@ -273,11 +294,13 @@ def test_what_is_not_asked_for_is_not_run(tmp_path):
     here.run_section(Step("peers", 30))
     assert here.steps[-1]["status"] == "not run" and here.steps[-1]["reason"] == "not asked for"
     assert here.save(complete=True)["failed"] == []
-    assert [here.why_skip(Step(name, 30)) for name in ("decode", "environment", "gate")] == [None] * 3
+    kept = ("decode", "environment", "gate", "variants CUDA")
+    assert [here.why_skip(Step(name, 30)) for name in kept] == [None] * 4
 
 
 def test_no_setting_of_the_users_reaches_the_benchmark(monkeypatch):
-    for name in ("PYTHONPATH", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "PYTHONUNBUFFERED", "PYTHONFAULTHANDLER"):
+    names = ("PYTHONPATH", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "PIP_NO_INDEX", "PIP_RETRIES")
+    for name in (*names, "PYTHONUNBUFFERED", "PYTHONFAULTHANDLER"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
     for name in ("TRITON_INTERPRET", "TOKENIZERS_PARALLELISM", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, os.environ.get(name, "1"))
@@ -290,8 +313,8 @@ def test_no_setting_of_the_users_reaches_the_benchmark(monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so it would run")
 def test_without_a_gpu_nothing_is_begun(tmp_path):
     # In a process of its own, for it sets up the environment.
-    command = [sys.executable, "-m", "benchmarks.gpu", "--results", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks.gpu", "gpu", "--results", str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 2
+    assert result.returncode == gpu.UNUSABLE
     assert "sees no CUDA device" in result.stderr and "--smoke" in result.stdout
     assert not list(tmp_path.iterdir())

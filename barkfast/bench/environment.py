@@ -23,7 +23,7 @@ PACKAGES = (
 )
 PACKAGE = Path(__file__).resolve().parents[1]
 # Of a checkout: what was timed, and what timed it.
-SOURCES, SUFFIXES = ("barkfast", "kernels", "csrc", "benchmarks"), {".py", ".cpp", ".h", ".cu"}
+SOURCES, SUFFIXES = ("barkfast", "kernels", "csrc", "benchmarks"), {".py", ".cpp", ".h", ".cu", ".cuh"}
 # What a container may use, what it uses, and for what: control groups of version 2, then of version 1.
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 GROUP_FILES = (

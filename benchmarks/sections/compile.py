@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from barkfast.bench.case import Case
+from barkfast.bench.peers import PEERS
 from barkfast.config import FineConfig, GPTConfig, Layout, Sampling
 from barkfast.jobs import FineJob
 from barkfast.runtime.cuda.decoder import CudaDecoder
@@ -17,29 +19,57 @@ from barkfast.runtime.sampling import Randomness
 from barkfast.stages.semantic import semantic_job
 from barkfast.weights.random import SIZES, VOCABULARIES
 from barkfast.weights.shapes import gpt_shapes
+from barkfast_kernels.variant import DEFAULT, VARIANTS, Variant
 from benchmarks import inputs, models
 from benchmarks.plan import Plan
-from benchmarks.record import Recorder
+from benchmarks.record import NotRun, Recorder
+from benchmarks.sources import source
 
-# Part of the section -> (size, dtype, slots) to be compiled.
-PARTS = {
-    "large": [("large", "bfloat16", 1), ("large", "int8", 1)],
-    "large 32": [("large", "float16", 1), ("large", "float32", 1)],
-    "small": [("small", "bfloat16", 1), ("small", "int8", 1)],
-    "batch": [("large", "bfloat16", 64), ("large", "bfloat16", 16), ("large", "bfloat16", 4)],
-}
+# Slots whose kernels are not those of a step of one.
+BATCHES = (64, 16, 4)
+# Processes that share the variants of a dtype.
+SHARES = 4
+COMPILED = "compiled"
 
 
 def run(plan: Plan, record: Recorder, part: str) -> None:
-    """Each engine takes a few steps of both stages on weights of the right shapes."""
-    for size, dtype, n_slots in [("nano", "float32", 1)] if plan.smoke else PARTS[part]:
-        name = f"{size} {dtype} {n_slots}"
-        for pdl in (None, False) if (size, dtype, n_slots) == ("large", "bfloat16", 1) else (None,):
-            for stage in ("coarse",) if plan.smoke else ("coarse", "semantic"):
-                work = lambda a=(size, dtype, stage, n_slots, pdl): decode(plan, *a)  # noqa: E731
-                record.measure(f"{stage} {name}{'' if pdl is None else ' without PDL'}", work)
-        if n_slots == 1 and dtype != "int8":
-            record.measure(f"fine {name}", lambda size=size, dtype=dtype: fill(plan, size, dtype))
+    """A few steps of both stages on weights of the right shapes.
+
+    Args:
+        part: "batch", "peer", or a dtype and which share of the variants, such as "int8 2".
+    """
+    if part == "peer":
+        record.measure("the compiled peer", lambda: compile_peer(plan))
+        return
+    size, stages = ("nano", ("coarse",)) if plan.smoke else ("large", ("coarse", "semantic"))
+    if part == "batch":
+        for n_slots in BATCHES:
+            for stage in stages:
+                work = lambda a=(size, "bfloat16", stage, n_slots): decode(plan, *a)  # noqa: E731
+                record.measure(f"{stage} of {n_slots} slots", work)
+        return
+    dtype, _, share = part.rpartition(" ")
+    dtype = "float32" if plan.smoke else dtype
+    if share == "0" and dtype != "int8":
+        record.measure(f"fine {dtype}", lambda: fill(plan, size, dtype))
+    labels = [label for label, variant in VARIANTS.items() if variant.kernels == "triton" or models.has_hopper(plan)]
+    for label in labels[int(share) :: SHARES][: 1 if plan.smoke else None]:
+        for stage in stages:
+            work = lambda a=(size, dtype, stage, 1, VARIANTS[label]): decode(plan, *a)  # noqa: E731
+            record.measure(f"{stage} {dtype} {label}", work)
+
+
+def compile_peer(plan: Plan) -> dict[str, Any]:
+    """A second of speech by the peer that torch compiles, which keeps what it compiled on disk."""
+    if plan.smoke or COMPILED not in PEERS:
+        raise NotRun("the interpreter compiles nothing" if plan.smoke else f"there is no peer {COMPILED!r}")
+    peer = PEERS[COMPILED](Case(source(plan, plan.largest), device=plan.device_name))
+    try:
+        peer.load()
+        peer.speak(0, 1.0)
+    finally:
+        peer.close()
+    return {"ok": True}
 
 
 def weights(plan: Plan, size: str, stage: str) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -54,10 +84,9 @@ def weights(plan: Plan, size: str, stage: str) -> tuple[Any, dict[str, torch.Ten
     return config, tensors
 
 
-def decode(plan: Plan, size: str, dtype: str, stage: str, n_slots: int, pdl: bool | None) -> dict[str, Any]:
+def decode(plan: Plan, size: str, dtype: str, stage: str, n_slots: int, variant: Variant = DEFAULT) -> dict[str, Any]:
     """A prompt and a few steps, launched directly."""
     config, tensors = weights(plan, size, stage)
-    options = Options.for_device(plan.device)
     decoder = CudaDecoder(
         config,
         tensors,
@@ -66,7 +95,7 @@ def decode(plan: Plan, size: str, dtype: str, stage: str, n_slots: int, pdl: boo
         dtype=models.storage(plan, dtype),
         int8=dtype == "int8",
         n_slots=n_slots,
-        options=Options(graphs=False, pdl=options.pdl if pdl is None else pdl),
+        options=Options(graphs=False, pdl=Options.for_device(plan.device).pdl, variant=variant),
     )
     jobs = [inputs.step_job(stage, Layout(), 60 + i, 4, i) for i in range(n_slots)]
     if stage == "semantic":

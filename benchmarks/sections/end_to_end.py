@@ -1,6 +1,7 @@
-"""A 10 s clip from text to samples, batch 1, with and without a voice; and the memory it takes."""
+"""A 10 s clip from text to samples, batch 1, with the kernels that the run chose; and the memory it takes."""
 
 import gc
+import os
 import time
 from functools import lru_cache
 from typing import Any
@@ -10,29 +11,54 @@ import torch
 from barkfast.bark import Bark
 from barkfast.bench.case import FULL_VOICE, NO_VOICE, Case, Clip, speak
 from barkfast.bench.environment import smi_used_bytes
+from barkfast_kernels.variant import VARIANTS
 from benchmarks import models
+from benchmarks.chosen import VARIABLE, read_chosen
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
 from benchmarks.rows import clip_row
 
-CASES = (("large", "bfloat16"), ("large", "int8"), ("small", "bfloat16"))
-LEAST, MOST = 5, 20
+CASES = (("large", "bfloat16"), ("large", "int8"))
+LEAST, MOST = 3, 20
+# With this much left clips without a voice are spoken, too.
+SPARE_S = 8
 
 
 def run(plan: Plan, record: Recorder) -> None:
-    """Rows by size, dtype and voice."""
+    """Rows by size, dtype and voice: with a voice and the memory it takes; without one if time is left."""
     cases = (("nano", "float32"),) if plan.smoke else CASES
-    rows = [(size, dtype, voice) for size, dtype in cases for voice in (False, True)]
-    for done, (size, dtype, voice) in enumerate(rows):
-        if not voice:
-            # The one before must be gone when this one's memory is measured.
-            bark_of.cache_clear()
-        share = plan.time_left / (len(rows) - done) * 0.75
-        work = lambda a=(size, dtype, voice), s=share: time_clip(plan, *a, s)  # noqa: E731
-        record.measure(f"{size} {dtype}, {'full voice' if voice else 'no voice'}", work, dtype=dtype)
-        if voice and not plan.smoke:
-            work = lambda a=(size, dtype): memory(plan, *a)  # noqa: E731
-            record.measure(f"{size} {dtype}, memory", work, dtype=dtype)
+    for done, (size, dtype) in enumerate(cases):
+        # The one before must be gone when this one's memory is measured.
+        bark_of.cache_clear()
+        use_chosen(plan, dtype)
+        share = plan.time_left / (len(cases) - done) * 0.6
+        measure_clips(plan, record, size, dtype, True, share)
+        if not plan.smoke:
+            record.measure(f"{size} {dtype}, memory", lambda a=(size, dtype): memory(plan, *a), dtype=dtype)
+    for size, dtype in reversed(cases):
+        if plan.time_left > SPARE_S and not plan.smoke:
+            use_chosen(plan, dtype)
+            measure_clips(plan, record, size, dtype, False, 0)
+
+
+def measure_clips(plan: Plan, record: Recorder, size: str, dtype: str, voice: bool, share: float) -> None:
+    """A row, of as many clips as fit in `share` seconds."""
+    name = f"{size} {dtype}, {'full voice' if voice else 'no voice'}"
+    record.measure(name, lambda: time_clip(plan, size, dtype, voice, share), dtype=dtype)
+
+
+def use_chosen(plan: Plan, dtype: str) -> None:
+    """Run the kernels that this run found best, in networks that are loaded from now on."""
+    entry = read_chosen(plan.work, dtype)
+    os.environ.pop(VARIABLE, None)
+    if entry is not None:
+        os.environ[VARIABLE] = entry["label"]
+
+
+def variant_of(bark: Bark) -> str:
+    """The label of the kernels that the coarse network's steps run, or what they are."""
+    variant = bark.parts.network("coarse").options.variant
+    return next((label for label, other in VARIANTS.items() if other == variant), str(variant))
 
 
 @lru_cache(maxsize=1)
@@ -62,7 +88,7 @@ def time_clip(plan: Plan, size: str, dtype: str, with_voice: bool, share: float)
     least, most = (1, 1) if plan.smoke else (LEAST, MOST)
     while len(clips) < least or (len(clips) < most and time.monotonic() - begin < share):
         clips.append(speak(bark, case, 1 + len(clips)))
-    return {"size": size, "dtype": dtype, "voice": with_voice} | clip_row(clips)
+    return {"size": size, "dtype": dtype, "voice": with_voice, "variant": variant_of(bark)} | clip_row(clips)
 
 
 def memory(plan: Plan, size: str, dtype: str) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""Where a step's time goes, kernel by kernel, and whether the host ever makes the device wait."""
+"""A step's kernels, each timed without overlap with its neighbours, and whether the host makes the device wait.
+
+How far kernels overlap cannot be seen here: the profiler measures them without dependent launches. The probe and the
+section `ab` say that.
+"""
 
 import warnings
 from collections import Counter

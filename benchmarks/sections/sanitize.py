@@ -1,17 +1,22 @@
-"""What runs under compute-sanitizer: every kernel of the smallest model, both ways of a decode step, few tokens."""
+"""What runs under compute-sanitizer: every kernel of small models, all ways of a decode step, few tokens."""
 
 from typing import Any
 
 import numpy as np
 
-from barkfast.config import Sampling
+from barkfast.config import Layout, Sampling
 from barkfast.jobs import FineJob
+from barkfast.runtime.cuda.decoder import CudaDecoder
 from barkfast.runtime.cuda.device import Options
 from barkfast.runtime.cuda.refiner import CudaRefiner
+from barkfast_kernels.variant import VARIANTS, Variant
 from benchmarks import inputs, models
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
 from benchmarks.sections.gate import SIZE
+
+# As first written, and with everything.
+CUDA_VARIANTS = ("C0 as first written", "C8 C4, fused head")
 
 
 def run(plan: Plan, record: Recorder) -> None:
@@ -21,6 +26,18 @@ def run(plan: Plan, record: Recorder) -> None:
             work = lambda a=(stage, dtype, n_slots): decode(plan, *a)  # noqa: E731
             record.measure(f"{stage} {dtype} {n_slots}", work)
     record.measure("fine", lambda: fill(plan))
+    for label in CUDA_VARIANTS:
+        for n_slots, dtype in ((1, "bfloat16"), (3, "int8")):
+            for stage in ("semantic", "coarse"):
+                work = lambda a=(stage, dtype, n_slots, VARIANTS[label]): decode_cuda(plan, *a)  # noqa: E731
+                record.measure(f"{stage} {dtype} {n_slots}, {label}", work)
+
+
+def decode_cuda(plan: Plan, stage: str, dtype: str, n_slots: int, variant: Variant) -> dict[str, Any]:
+    """The same with kernels in CUDA, of the smallest network that they serve."""
+    options = Options(graphs=False, pdl=Options.for_device(plan.device).pdl, variant=variant)
+    decoder = models.build_narrow(plan, dtype, stage, n_slots=n_slots, options=options)
+    return speak(stage, decoder, Layout())
 
 
 def decode(plan: Plan, stage: str, dtype: str, n_slots: int) -> dict[str, Any]:
@@ -28,6 +45,11 @@ def decode(plan: Plan, stage: str, dtype: str, n_slots: int) -> dict[str, Any]:
     layout = inputs.checkpoint(plan, SIZE).layout
     options = Options(graphs=False, pdl=Options.for_device(plan.device).pdl)
     decoder = models.build_decoder(plan, SIZE, dtype, stage, n_slots=n_slots, options=options)
+    return speak(stage, decoder, layout)
+
+
+def speak(stage: str, decoder: CudaDecoder, layout: Layout) -> dict[str, Any]:
+    """Prompts of several lengths, one of them up to the end of the cache."""
     jobs = [inputs.step_job(stage, layout, 1 + 63 * i, 5, i) for i in range(2)]
     filtered = inputs.step_job(stage, layout, 1019, 5, 3)
     filtered = type(filtered)(filtered.prompt, 5, filtered.slices, Sampling(0.7, 50, 0.9), random=filtered.random)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import soundfile
 
 from barkfast import Bark
 from barkfast.cli import main
@@ -30,6 +29,7 @@ def test_say_takes_it_where_there_is_no_other_and_says_so_in_one_line(
         assert part in line
     assert main(["say", "Hello.", "-o", "b.wav", "--model", "demo", *OPTIONS]) == 0
     assert capsys.readouterr().err == ""
+    soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed: what was written is not read")
     one, other = (soundfile.read(name)[0] for name in ("a.wav", "b.wav"))
     assert len(one) and (one == other).all()
 

@@ -1,0 +1,222 @@
+"""What a call on a GPU decided and what it did not reach, in ten lines at the most."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from benchmarks.budget import BUDGETS
+from benchmarks.step import NOT_ASKED_FOR
+from benchmarks.targets import rows_of
+
+Results = Mapping[str, Any]
+DTYPES = ("bfloat16", "int8")
+BASE = "T0"
+# Microseconds of a step by which one change alone shows that it was the reason.
+MOVED_US = 100.0
+# Of a chain's kernel: its weights were under way that long before it was let go, or hardly so.
+AHEAD_NS, HARDLY_NS = 1000.0, 300.0
+# Of an exchange between all blocks: at most this, and one kernel for a whole step pays; at least that, and it does not.
+PAYS_US, PAYS_NOT_US = 0.6, 0.9
+LABEL = re.compile(r"\b[TC]\d+\b")
+
+
+def describe(results: Results) -> list[str]:
+    """A line per question that the call answers, then what failed and what was not reached."""
+    steps = BUDGETS[results.get("call", "gpu")].names
+    lines = []
+    for section, say in QUESTIONS:
+        if section in steps:
+            try:
+                lines.append(say(results))
+            except Exception as error:
+                # A verdict that fails must not take the results with it.
+                lines.append(f"{section}: the verdict failed: {type(error).__name__}: {error}")
+    return lines
+
+
+# --- the variants
+
+
+def label_of(row: Mapping[str, Any]) -> str | None:
+    """T0, C4 or the like, of a row of the section `ab`."""
+    found = LABEL.search(str(row.get("label") or row["row"]))
+    return found.group() if found else None
+
+
+def step_times(results: Results, dtype: str) -> dict[str, dict[tuple[str, float], float]]:
+    """Microseconds by variant, then by stage and context."""
+    times: dict[str, dict[tuple[str, float], float]] = {}
+    for row in rows_of(results, "ab"):
+        label = label_of(row)
+        if label and row.get("dtype") == dtype and row.get("ok", True) and "us_median" in row:
+            times.setdefault(label, {})[row["stage"], row["context"]] = row["us_median"]
+    return times
+
+
+def mean_ratios(results: Results, dtype: str) -> dict[str, float]:
+    """A variant's time over the base's, the mean of all rows; of variants that have all of the base's rows."""
+    times = step_times(results, dtype)
+    base = times.get(BASE, {})
+    return {
+        label: sum(of[key] / base[key] for key in base) / len(base)
+        for label, of in times.items()
+        if base and base.keys() <= of.keys()
+    }
+
+
+def say_best(dtype: str) -> Callable[[Results], str]:
+    def say(results: Results) -> str:
+        ratios = mean_ratios(results, dtype)
+        if not ratios:
+            return f"best variant, {dtype}: not decided: {why(results, 'ab')}"
+        best = min(ratios, key=lambda label: ratios[label])
+        times = step_times(results, dtype)
+        slowest, base = max(times[best].values()), max(times[BASE].values())
+        wrong = sorted({label_of(r) or r["row"] for r in rows_of(results, "ab") if r.get("ok") is False})
+        note = f"; wrong: {', '.join(wrong)}" if wrong else ""
+        return (
+            f"best variant, {dtype}: {best}, {slowest:.0f} us at its slowest against {base:.0f} of {BASE}, "
+            f"{1 / ratios[best]:.2f} times as fast on average, of {len(ratios)} timed{note}"
+        )
+
+    return say
+
+
+def moved(results: Results, label: str) -> float | None:
+    """Microseconds that one change alone takes off the base's slowest bfloat16 step."""
+    times = step_times(results, "bfloat16")
+    if BASE not in times or label not in times:
+        return None
+    return max(times[BASE].values()) - max(times[label].values())
+
+
+# --- the probe
+
+
+def chains(results: Results, **wanted: Any) -> list[Mapping[str, Any]]:
+    rows = [row for row in rows_of(results, "probe") if row.get("test") == "chain"]
+    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+
+
+def say_ahead(results: Results) -> str:
+    """Whether weights travel ahead, and if not what holds them back."""
+    leads = [(f"trigger {t}", row) for t in (3, 2, 1) for row in chains(results, name="48K", trigger=t, pdl=1, how=1)]
+    t1, t2 = moved(results, "T1"), moved(results, "T2")
+    parts = [f"{name}{', carve-out' if row['carve'] == 100 else ''} {row['lead_ns']:.0f} ns" for name, row in leads]
+    changes = [f"{label} took off {us:.0f} us" for label, us in (("T1", t1), ("T2", t2)) if us is not None]
+    facts = "; ".join([", ".join(parts) or f"probe: {why(results, 'probe')}", *changes])
+    return f"weights ahead: {reason_for_lead(leads, t1, t2)} ({facts})"
+
+
+def reason_for_lead(leads: list[tuple[str, Mapping[str, Any]]], t1: float | None, t2: float | None) -> str:
+    """S1: the trigger stood behind the loads; S2: another shared memory split; S3: kernels start late anyway."""
+    found = [name for name, us in (("S1, the trigger's place", t1), ("S2, the carve-out", t2)) if us and us > MOVED_US]
+    if found:
+        return f"{' and '.join(found)} held them back; dependent launches stay the road"
+    first = [row["lead_ns"] for name, row in leads if name == "trigger 1"]
+    if not first:
+        return "not decided"
+    if max(first) >= AHEAD_NS:
+        return "yes in the probe" + ("" if t1 is None or t2 is None else ", though neither change alone moved a step")
+    if max(first) <= HARDLY_NS:
+        return "no, S3: kernels start late; take weights to L2, or one kernel for a step"
+    return "in part"
+
+
+def say_exchange(results: Results) -> str:
+    """Whether one kernel for a whole step would pay."""
+    rows = [row for row in rows_of(results, "probe") if row.get("test") == "exchange"]
+    found = next((r for r in rows if r["how"] == 2 and r["loaded"] == 1 and r["floats"] == 1024), None)
+    if found is None:
+        return f"one kernel for a step: not decided: {why(results, 'probe')}"
+    us = found["us"]
+    if found.get("stuck") or found.get("sum_right") is False:
+        return f"one kernel for a step: not decided: the exchange gave wrong sums or hung, at {us:.2f} us"
+    answer = "pays" if us <= PAYS_US else "does not pay" if us >= PAYS_NOT_US else "is between the bounds"
+    return f"one kernel for a step {answer}: an exchange while weights stream takes {us:.2f} us (0.6 pays, 0.9 not)"
+
+
+# --- what both calls answer
+
+
+def say_gate(results: Results) -> str:
+    gate = results["gate"]
+    state = f"open for {', '.join(gate['dtypes'])}" if gate["open"] else f"RED: {gate['reason']}"
+    closed = sorted({" ".join(filter(None, reversed(pair))) for pair in gate.get("wrong", [])})
+    return f"gate: {state}" + (f"; not found right: {', '.join(closed)}" if closed else "")
+
+
+def say_tests(results: Results) -> str:
+    tests = results["tests"]
+    first = f", first {tests['failures'][0]['test']}" if tests["failures"] else ""
+    left = [name for name, how in tests["files"].items() if how not in ("ended",)]
+    unfinished = f"; not to their end: {', '.join(left)[:200]}" if left else ""
+    return f"tests: {tests['passed']} passed, {len(tests['failures'])} failed{first}{unfinished}"
+
+
+def say_sanitizer(results: Results) -> str:
+    found = results["sanitizer"]
+    return f"compute-sanitizer: {found['status']} {found['reason']}".rstrip()
+
+
+def say_peers(results: Results) -> str:
+    rows = [r for r in rows_of(results, "peers") if "real_time_factor_median" in r]
+    if not rows:
+        return f"peers: not measured: {why(results, 'peers')}"
+    return "peers, real-time factor: " + ", ".join(f"{r['row']} {r['real_time_factor_median']:.3g}" for r in rows)
+
+
+def say_clips(results: Results) -> str:
+    rows = [r for r in rows_of(results, "end_to_end") if "real_time_factor_median" in r]
+    if not rows:
+        return f"10 s clips: not measured: {why(results, 'end_to_end')}"
+    clips = ", ".join(f"{r['row']} {r['real_time_factor_median']:.3g} ({r.get('variant')})" for r in rows)
+    return f"10 s clips, real-time factor: {clips}"
+
+
+def say_targets(results: Results) -> str:
+    """Those that were judged."""
+    if results["smoke"]:
+        return "targets: none, for the times of a smoke test mean nothing"
+    by = {verdict: [t for t in results["targets"] if t["verdict"] == verdict] for verdict in ("met", "missed")}
+    missed = "; ".join(f"{t['name']} {t['value']:.4g}{t['unit']} for {t['target']:.4g}" for t in by["missed"])
+    return f"targets: {len(by['met'])} met, {len(by['missed'])} missed{f': {missed}' if missed else ''}"
+
+
+def say_left(results: Results) -> str:
+    """Steps and targets that this call was to reach and did not."""
+    steps = [s for s in results["steps"] if s["status"] in ("not run", "timeout") and s["reason"] != NOT_ASKED_FOR]
+    names = [f"{s['name']} ({s['reason'][:80]})" for s in steps]
+    names += [t["name"] for t in results["targets"] if t["verdict"] == "not run" and not results["smoke"]]
+    return f"not reached: {'; '.join(names) if names else 'nothing'}"
+
+
+def say_failures(results: Results) -> str:
+    failed = results["failed"]
+    return f"failed: {len(failed)}{f', first: {failed[0][:200]}' if failed else ''}"
+
+
+def why(results: Results, section: str) -> str:
+    """Why a section has no rows."""
+    content = results["sections"].get(section)
+    if content is None:
+        return "not run"
+    first = content["failures"][0] if content["failures"] else None
+    return f"{first['row']}: {first['reason']}"[:150] if first else content.get("reason") or "no rows"
+
+
+# Section -> what it answers; those of sections that are not the call's are left out.
+QUESTIONS: tuple[tuple[str, Callable[[Results], str]], ...] = (
+    ("ab", say_best("bfloat16")),
+    ("ab", say_best("int8")),
+    ("probe", say_ahead),
+    ("probe", say_exchange),
+    ("gate", say_gate),
+    ("tests", say_tests),
+    ("sanitizer", say_sanitizer),
+    ("peers", say_peers),
+    ("end_to_end", say_clips),
+    ("environment", say_targets),
+    ("environment", say_left),
+    ("environment", say_failures),
+)
