@@ -138,7 +138,8 @@ def _first_use(kernel: Kernel, request: int) -> int:
         instruction = code[step]
         if step >= path.wait and (held & instruction.reads or (copied and instruction.base == "SYNCS")):
             return step - path.wait
-        held -= instruction.writes
+        if not instruction.guard:
+            held -= instruction.writes
     return len(code) - 1 - path.wait
 
 

@@ -107,5 +107,5 @@ def loads_of(kernel: Kernel) -> list[Load]:
         for name in instruction.writes:
             old = held.get(name, Value()) if instruction.guard else Value()
             # What an address that may be replaced was made from does not matter.
-            held[name] = Value(old.depth, old.loaded, frozenset() if value.origins else old.origins) | value
+            held[name] = Value(old.depth, old.loaded) | value
     return found

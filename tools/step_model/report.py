@@ -14,7 +14,6 @@ from tools.step_model.cycles import (
     MULTIPROCESSORS,
     microseconds,
     per_multiprocessor,
-    time_kernel,
 )
 from tools.step_model.kernels import MODEL, Step, StepKernel
 from tools.step_model.rules import check
@@ -77,7 +76,7 @@ def kernel_rows(step: Step) -> list[KernelRow]:
 
 def _kernel_row(step: Step, made: StepKernel) -> KernelRow:
     kernel, launch = made.kernel, made.launch
-    timing = time_kernel(kernel, launch)
+    timing = made.timing
     return KernelRow(
         variant=step.variant,
         dtype=step.dtype,
@@ -93,7 +92,7 @@ def _kernel_row(step: Step, made: StepKernel) -> KernelRow:
         before=timing.before,
         after=timing.after,
         ahead=timing.ahead,
-        violations=[str(found) for found in check(kernel, launch, allowed_for(made.source, made.name))],
+        violations=[str(found) for found in check(kernel, timing.trips, allowed_for(made.source, made.name))],
     )
 
 
@@ -104,10 +103,11 @@ def _waves(made: StepKernel) -> float:
 def step_rows(step: Step, variant: Variant, devices: Sequence[Device] = DEVICES) -> Iterator[StepRow]:
     """The modelled step, for every stage, device and way in which loads may begin."""
     for stage in step.launches:
+        kernels = list(stages(step, variant, stage))
         for device in devices:
             for loads in (AHEAD, AT_THE_END):
                 chain = Chain(device, BOUNDARY["graphs"], loads)
-                us = chain.step(list(stages(step, variant, stage)))
+                us = chain.step(kernels)
                 name = loads + (", weights in L2" if variant.l2_ahead else "")
                 yield StepRow(step.variant, step.dtype, stage, device.name, name, round(us, 1))
 
@@ -125,7 +125,7 @@ def stages(step: Step, variant: Variant, stage: str) -> Iterator[Stage]:
     }
     for name in (*layer * n_layer, *names[len(layer) :]):
         made = step.kernels[name]
-        timing = time_kernel(made.kernel, made.launch)
+        timing = made.timing
         function = name.partition(" ")[0]
         # The last wave's few blocks have a multiprocessor more for themselves.
         later = max(0.0, _waves(made) - 1) * (microseconds(timing.total) + _WAVE)

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 # Where the arguments of a kernel begin in constant bank 0, on compute capability 9.0.
@@ -202,6 +202,7 @@ def is_certain(instruction: Instruction) -> bool:
     )
 
 
+@cache
 def read_cubin(cubin: bytes, tools: Path) -> dict[str, Code]:
     """The kernels of a cubin by name.
 

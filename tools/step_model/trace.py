@@ -7,7 +7,7 @@ unrolled loop that follows the rounds which do not fill it.
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tools.step_model.sass import BRANCHES, STORES, Code, Instruction, is_certain
@@ -169,13 +169,12 @@ def _results(
 ) -> Iterator[tuple[str, int]]:
     """Results that follow from what is known: moves, loop counters, comparisons."""
     opcode, operands = instruction.opcode, instruction.operands
-    base = (
-        instruction.base.lstrip("U") if instruction.base in ("UMOV", "UIADD3", "UISETP", "UPLOP3") else instruction.base
-    )
+    # Of the uniform unit's, the name without its U.
+    base = instruction.base.removeprefix("U")
     values = [_value(operand, known, arguments) for operand in operands[1:]]
     if base == "MOV" or opcode.startswith("IMAD.MOV"):
         yield from _known(operands[0], values[-1])
-    elif base in ("LDC", "ULDC") and instruction.parameters:
+    elif base == "LDC" and instruction.parameters:
         words = [arguments.get(instruction.parameters[0] + 4 * n) for n in range(len(instruction.writes))]
         for name, word in zip(sorted(instruction.writes, key=lambda name: int(name.strip("UR"))), words, strict=True):
             yield from _known(name, word)
@@ -184,14 +183,9 @@ def _results(
     elif opcode == "HFMA2.MMA" and operands[1:3] == ("-RZ", "RZ"):
         halves = struct.pack("<ee", float(operands[4]), float(operands[3]))
         yield operands[0], struct.unpack("<I", halves)[0]
-    elif (
-        opcode in ("IADD3", "UIADD3")
-        and len(operands) == 4
-        and None not in values
-        or opcode == "VIADD"
-        and None not in values
-    ):
-        yield operands[0], sum(v for v in values if v is not None) & _MASK
+    elif (base == "IADD3" and len(operands) == 4 and opcode == instruction.base) or opcode == "VIADD":
+        if None not in values:
+            yield operands[0], sum(value for value in values if value is not None) & _MASK
     elif base == "ISETP" and operands[1] in ("PT", "UPT") and operands[4] in ("PT", "UPT"):
         parts = opcode.split(".")
         left, right = values[1], values[2]
@@ -205,9 +199,32 @@ def _results(
             if "U32" not in parts:
                 left, right = _signed(left), _signed(right)
             yield operands[0], int(_COMPARE[parts[1]](left, right))
-    elif base == "PLOP3" and operands[2:5] in (("PT",) * 3, ("UPT",) * 3):
-        # Bit 7 of the truth table is the result of three that are true.
-        yield operands[0], int(operands[5], 16) >> 7 & 1
+    elif opcode == "LOP3.LUT":
+        # A predicate first says whether any bit is set.
+        *results, first, second, third, rows = operands[:-1]
+        inputs_of = [_value(operand, known, arguments) for operand in (first, second, third)]
+        if None not in inputs_of:
+            value = _look_up(int(rows, 16), [bits for bits in inputs_of if bits is not None])
+            yield results[-1], value
+            if len(results) == 2:
+                yield results[0], int(value != 0)
+    elif base == "PLOP3" and len(operands) == 7:
+        inputs = [_guard(operand, known) for operand in operands[2:5]]
+        if None not in inputs:
+            row = sum(bool(value) << (2 - n) for n, value in enumerate(inputs))
+            yield operands[0], int(operands[5], 16) >> row & 1
+
+
+def _look_up(rows: int, inputs: Sequence[int]) -> int:
+    """Of three inputs' bits at each place, the row of a truth table."""
+    value = 0
+    for row in range(8):
+        if rows >> row & 1:
+            chosen = _MASK
+            for place, bits in zip((4, 2, 1), inputs, strict=True):
+                chosen &= bits if row & place else ~bits
+            value |= chosen & _MASK
+    return value
 
 
 def _known(name: str, value: int | None) -> Iterator[tuple[str, int]]:
