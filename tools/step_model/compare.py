@@ -23,11 +23,13 @@ def read(path: Path = GOLDEN) -> Golden:
 
 
 def write(compilers: Compilers, rows: Sequence[Mapping[str, Any]], path: Path = GOLDEN) -> None:
-    """Write down what these compilers' kernels take; what others' do stays."""
-    golden = {name: entries for name, entries in read(path).items() if name not in compilers.values()}
+    """Write down what the kernels of these rows take; what is there of other compilers and variants stays."""
+    golden = read(path)
+    replaced = {(compilers[row["source"]], row["variant"], row["dtype"]) for row in rows}
+    for compiler, variant, dtype in replaced:
+        golden.setdefault(compiler, {}).setdefault(variant, {})[dtype] = {}
     for row in rows:
-        variants = golden.setdefault(compilers[row["source"]], {})
-        variants.setdefault(row["variant"], {}).setdefault(row["dtype"], {})[row["kernel"]] = row["cycles"]
+        golden[compilers[row["source"]]][row["variant"]][row["dtype"]][row["kernel"]] = row["cycles"]
     path.write_text(json.dumps(golden, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
