@@ -1,11 +1,13 @@
-"""The others, in the same run, on the same weights, for the same clip, as rows of a section."""
+"""barkfast and the others, in the same run, on the same weights, for the same clip, as rows of a section."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from barkfast.bench.case import FULL_VOICE, NO_VOICE, Case, Clip
+from barkfast.bench.contenders import OURS, Contender, Ours
 from barkfast.bench.contenders import NotRun as CannotRun
-from barkfast.bench.peers import PEERS
+from barkfast.bench.peers import PEERS, CompiledPeer
 from barkfast.bench.timing import in_row, summarize
 from benchmarks.plan import Plan
 from benchmarks.record import NotRun
@@ -25,19 +27,21 @@ def time_peer(
     warm: bool = True,
     leave: float = 0,
     clip_s: float | None = None,
+    dtype: str = "auto",
 ) -> dict[str, Any]:
     """Real-time factors and milliseconds per semantic token of up to `most` clips, one if time is short.
 
     Args:
-        name: bark or transformers.
+        name: of a peer, or barkfast.
         voice: whether to speak in one that fills every history.
         warm: whether to speak a short clip first.
         leave: seconds of the section that are to be left to others.
         clip_s: another length than the run's clips have.
+        dtype: of barkfast; peers choose theirs.
     """
     length = clip_s or plan.clip_s
     case = Case(source(plan, size), device=plan.device_name, voice=FULL_VOICE if voice else NO_VOICE, seconds=length)
-    peer = PEERS[name](case)
+    peer = make(plan, name, case, dtype)
     try:
         peer.load()
         if warm:
@@ -60,3 +64,16 @@ def time_peer(
         "version": peer.version,
         "dtype": peer.dtype,
     } | in_row("real_time_factor", [clip.real_time_factor for clip in clips], 4)
+
+
+def make(plan: Plan, name: str, case: Case, dtype: str) -> Contender:
+    """The contender of that name."""
+    if name == OURS:
+        # Triton's interpreter takes half a minute for a clip, and other sections show that it runs.
+        options = {"engine": "torch", "dtype": "float32"} if plan.smoke else {"engine": "cuda", "dtype": dtype}
+        return Ours(replace(case, **options))
+    peer = PEERS[name](case)
+    if plan.smoke and isinstance(peer, CompiledPeer):
+        # Traced as for the compiler, which itself would take most of the smoke test.
+        peer.backend = "eager"
+    return peer

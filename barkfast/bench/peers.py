@@ -1,7 +1,8 @@
-"""The others, on the same weights and with the same voice, for the same clip: `bark` itself, and BarkModel.
+"""The others, on the same weights and with the same voice, for the same clip.
 
-Run as they run by default: `bark` in float32 with its key-value cache, and with its autocast where it has one;
-transformers' BarkModel in float32 on a CPU and in the half precision that is native on a GPU.
+`bark` and transformers' BarkModel run as they run by default: `bark` in float32 with its key-value cache, and with its
+autocast where it has one; BarkModel in float32 on a CPU and in the half precision that is native on a GPU. "compiled",
+in the same dtype, is plain torch as fast as an afternoon makes it: see barkfast.bench.compiled.
 """
 
 import tempfile
@@ -15,12 +16,17 @@ import numpy as np
 import torch
 
 from barkfast.bench.case import STAGES, Case, Clip, tokenizer_of, voice_of
+from barkfast.bench.compiled import CompiledDecoder
 from barkfast.bench.contenders import Contender, NotInstalled
 from barkfast.bench.environment import version_of
 from barkfast.bench.reference import import_reference, load_reference, say_absent
+from barkfast.bench.walk import build_network
+from barkfast.config import Sampling
 from barkfast.errors import InputError
-from barkfast.runtime.select import half_dtype, torch_dtype
-from barkfast.stages.semantic import count_steps
+from barkfast.runtime.select import Placement, half_dtype, torch_dtype
+from barkfast.stages.coarse import CoarseWindows
+from barkfast.stages.fine import FineWindows
+from barkfast.stages.semantic import count_steps, semantic_job
 from barkfast.text import load_tokenizer
 from barkfast.weights import Checkpoint
 from barkfast.weights.convert import convert
@@ -203,6 +209,58 @@ class TransformersPeer(Peer):
             self._folder = None
 
 
+class CompiledPeer(Peer):
+    """The plain networks: decode steps by torch.compile in CUDA graphs, the rest as it is."""
+
+    name = "compiled"
+    # Of torch.compile.
+    backend: str | None = "inductor"
+
+    def import_library(self) -> None:
+        self.version = torch.__version__
+
+    def load_networks(self) -> None:
+        device = self.case.device
+        half = half_dtype(device)
+        place = Placement("torch", device, device, half)
+        networks = {stage: build_network(self.checkpoint, stage, place) for stage in STAGES}
+        self._decoders = {
+            stage: CompiledDecoder(networks[stage].model, self.backend) for stage in ("semantic", "coarse")
+        }
+        self._refiner: Any = networks["fine"]
+        self._codec: Any = networks["codec"]
+        self.dtype = half
+        if device.startswith("cuda"):
+            # Half precision, in the format whose rounding cannot be heard.
+            self._codec.model.half()
+            self.dtype += ", codec float16"
+
+    def _speak(self, seconds: float) -> tuple[dict[str, int], int]:
+        layout, watch, voice = self.checkpoint.layout, self._watch, self.voice
+        part = (lambda name: None) if voice is None else (lambda name: voice[f"{name}_prompt"])
+        with watch.time("semantic"):
+            ids = np.array(self.tokenizer.encode(self.case.text), np.int32)
+            options: dict[str, Any] = {"max_duration_s": seconds, "allow_early_stop": False}
+            job = semantic_job(ids, layout, Sampling(0.7), history=part("semantic"), **options)
+            semantic = self._decoders["semantic"].run(job)
+        with watch.time("coarse"):
+            history = None if voice is None else (voice["semantic_prompt"], voice["coarse_prompt"])
+            windows = CoarseWindows(semantic, layout, Sampling(0.7), history=history)
+            while (job_ := windows.next_job()) is not None:
+                windows.append(self._decoders["coarse"].run(job_))
+            coarse = windows.codes()
+        with watch.time("fine"):
+            fill = FineWindows(coarse, layout, Sampling(0.5), history=part("fine"))
+            while (window := fill.next_job()) is not None:
+                fill.append(self._refiner.refine(window))
+        with watch.time("codec"):
+            samples = self._codec.decode(fill.codes())
+        return self._counts(len(semantic), coarse.shape[1], len(coarse)), samples.shape[-1]
+
+    def close(self) -> None:
+        self._decoders, self._refiner, self._codec = {}, None, None
+
+
 def hugging_face_folder(checkpoint: Checkpoint) -> Path | None:
     """The model's own folder, where BarkModel can load it."""
     folder = checkpoint.folder
@@ -212,7 +270,7 @@ def hugging_face_folder(checkpoint: Checkpoint) -> Path | None:
     return folder if known and any((folder / name).is_file() for name in WEIGHT_FILES) else None
 
 
-PEERS: dict[str, type[Peer]] = {"bark": ReferencePeer, "transformers": TransformersPeer}
+PEERS: dict[str, type[Peer]] = {peer.name: peer for peer in (ReferencePeer, TransformersPeer, CompiledPeer)}
 
 
 def find_peers(names: list[str]) -> list[type[Peer]]:

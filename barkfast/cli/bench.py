@@ -34,7 +34,9 @@ def add_parser(commands: Any) -> None:
         "--batch", default="1,2,4,8", metavar="N,N", help="jobs together, timed by the step (default: 1,2,4,8)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the first clip; the next ones count up")
-    parser.add_argument("--compare", default="", metavar="PEERS", help="bark, transformers, or both with a comma")
+    parser.add_argument(
+        "--compare", default="", metavar="PEERS", help="bark, transformers, compiled, with commas between"
+    )
     parser.add_argument(
         "--json", metavar="FILE", help='the result as json; "-" prints it, a folder gets a file with a telling name'
     )

@@ -22,7 +22,8 @@ PACKAGES = (
 VARIABLES = (
     *("BARKFAST_MODEL", "BARKFAST_TOKENIZER", "BARKFAST_CODEC", "BARKFAST_VOICES"),
     *("BARKFAST_DEVICE", "BARKFAST_ENGINE", "BARKFAST_DTYPE"),
-    *("BARKFAST_THREADS", "BARKFAST_CPU_ISA", "BARKFAST_CACHE"),
+    *("BARKFAST_THREADS", "BARKFAST_CPU_ISA", "BARKFAST_CACHE", "BARKFAST_VARIANT"),
+    "BARKFAST_DEBUG_KERNELS",
     *("SUNO_USE_SMALL_MODELS", "SUNO_ENABLE_MPS", "SUNO_OFFLOAD_CPU", "XDG_CACHE_HOME"),
     *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT"),
     *("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"),
@@ -60,6 +61,7 @@ def collect(model: str | None = None) -> dict[str, dict[str, str]]:
         "devices": _list_devices(),
         "engines": _list_engines(),
         "chosen": _list_choices(),
+        "decode step kernels": _list_kernels(),
         "found": _look_for(model),
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
@@ -152,6 +154,33 @@ def _list_choices() -> dict[str, str]:
         except BarkfastError as error:
             return chosen | {name: f"none: {error}"}
     return chosen
+
+
+def _list_kernels() -> dict[str, str]:
+    """Which variant of the cuda engine's step runs, for a network of Bark-large's sizes."""
+    import torch
+
+    try:
+        from barkfast.runtime.cuda import tuned
+    except ImportError as error:
+        return {"variant": f"unknown: {error}"}
+
+    def describe(device: str, storage: torch.dtype, int8: bool) -> str:
+        try:
+            return tuned.in_force(torch.device(device), storage, int8=int8).reason
+        except BarkfastError as error:
+            return f"none: {error}"
+
+    lines = {}
+    for i in range(torch.cuda.device_count()):
+        for dtype in (torch.bfloat16, torch.float16, torch.float32):
+            lines[f"cuda:{i} {tuned.dtype_name(dtype, False)}"] = describe(f"cuda:{i}", dtype, False)
+        lines[f"cuda:{i} int8"] = describe(f"cuda:{i}", torch.bfloat16, True)
+    if lines:
+        return lines
+    kept = tuned.read()
+    held = f"ignored: {kept.problem}" if kept.problem else f"{len(kept.entries)} measured choices"
+    return {tuned.FILE.name: held, "without a CUDA device": describe("cpu", torch.float32, False)}
 
 
 @contextmanager

@@ -1,4 +1,8 @@
-"""One token at a time: the decode step of each network, size and dtype, short and long context, batch 1."""
+"""One token at a time: the decode step of each network, short and long context, batch 1.
+
+By itself the section times the kernels that this run's section `ab` found fastest against those it compared with; with
+the part `all`, every size and dtype, and other ways to launch.
+"""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +19,8 @@ from barkfast_kernels.variant import DEFAULT, VARIANTS, Variant
 from benchmarks import inputs, models
 from benchmarks.plan import Plan
 from benchmarks.record import NotRun, Recorder
+from benchmarks.tuned import best_variant
+from benchmarks.variants import BASE
 
 # Prompt before the first timed step, for a context of about 300, 917 and 1000 in the middle of a round.
 PROMPTS = {"semantic": (280, 980), "coarse": (897, 280)}
@@ -26,16 +32,17 @@ MOST_ROUNDS = 16
 
 @dataclass(frozen=True)
 class Way:
-    """How steps are launched."""
+    """How steps are launched; `label` names the variant."""
 
     name: str
     graphs: bool = True
     pdl: bool = True
     variant: Variant = DEFAULT
+    label: str = "default"
 
 
 GRAPHS = Way("graphs")
-HOPPER = Way("graphs, CUDA kernels", variant=VARIANTS["C8 C4, fused head"])
+HOPPER = Way("graphs, CUDA kernels", variant=VARIANTS["C8 C4, fused head"], label="C8 C4, fused head")
 WAYS = (Way("direct launches", graphs=False), Way("graphs without PDL", pdl=False))
 # Size, dtype, way, in the order of their worth.
 CASES = [
@@ -53,9 +60,9 @@ CASES = [
 ]
 
 
-def run(plan: Plan, record: Recorder) -> None:
+def run(plan: Plan, record: Recorder, part: str = "") -> None:
     """A row per case, network and context."""
-    for size, dtype, way in cases(plan):
+    for size, dtype, way in all_cases(plan) if part == "all" else best_cases(plan):
         for stage, prompts in PROMPTS.items():
             for prompt in prompts[:1] if plan.smoke else prompts:
                 name = f"{size} {dtype} {stage} {round(mean_context(plan, prompt))} {way.name}"
@@ -63,10 +70,21 @@ def run(plan: Plan, record: Recorder) -> None:
                 record.measure(name, work, dtype=dtype)
 
 
-def cases(plan: Plan) -> list[tuple[str, str, Way]]:
+def all_cases(plan: Plan) -> list[tuple[str, str, Way]]:
     if not plan.smoke:
         return CASES
     return [("nano", "float32", GRAPHS), ("nano", "int8", GRAPHS)]
+
+
+def best_cases(plan: Plan) -> list[tuple[str, str, Way]]:
+    """The best variant and the base, of both dtypes, or where nothing was compared the one that runs by itself."""
+    config = inputs.checkpoint(plan, plan.largest).stage("coarse").config
+    found = []
+    for dtype in ("float32",) if plan.smoke else ("bfloat16", "int8"):
+        label, variant = best_variant(plan, config, dtype)
+        ways = Way("best", variant=variant, label=label), Way("base", variant=VARIANTS[BASE], label=BASE)
+        found += [(plan.largest, dtype, way) for way in ways]
+    return found
 
 
 def replays(plan: Plan) -> int:
@@ -91,34 +109,39 @@ def decoder_of(plan: Plan, size: str, dtype: str, stage: str, way: Way) -> CudaD
         raise
 
 
+def time_round(
+    plan: Plan, decoder: CudaDecoder, prompt: int, seed: int, *, batch: int = 1
+) -> tuple[list[float], bool, int]:
+    """Milliseconds per step, one value per replay; whether all jobs ran to their end; head rows that a step reads."""
+    layout = inputs.checkpoint(plan, plan.largest).layout
+    steps = replays(plan) * STEPS_PER_REPLAY
+    jobs = [inputs.step_job(decoder.stage, layout, prompt, 1 + steps, seed=seed + i) for i in range(batch)]
+    with on_device(decoder.device):
+        slots = [decoder.admit(job) for job in jobs]
+        times = queue_times(decoder.device, [lambda: decoder.launch(slots, STEPS_PER_REPLAY)] * replays(plan))
+        whole = all_ran(decoder, slots, 1 + steps)
+        for slot in slots:
+            decoder.release(slot)
+    return [value / STEPS_PER_REPLAY for value in times], whole, inputs.candidates(jobs[0])
+
+
 def time_rounds(
     plan: Plan, decoder: CudaDecoder, prompt: int, *, batch: int = 1, rounds: int = ROUNDS
 ) -> tuple[list[float], int]:
     """Milliseconds per step, one value per replay, and the head rows that a step reads."""
-    layout = inputs.checkpoint(plan, plan.largest).layout
-    steps = replays(plan) * STEPS_PER_REPLAY
     times: list[float] = []
-    done = 0
-    with on_device(decoder.device):
-        for trial in range(MOST_ROUNDS):
-            jobs = [
-                inputs.step_job(decoder.stage, layout, prompt, 1 + steps, seed=64 * trial + i) for i in range(batch)
-            ]
-            slots = [decoder.admit(job) for job in jobs]
-            launches = [lambda slots=slots: decoder.launch(slots, STEPS_PER_REPLAY)] * replays(plan)
-            of_round = queue_times(decoder.device, launches)
-            whole = all_ran(decoder, slots, 1 + steps)
-            for slot in slots:
-                decoder.release(slot)
-            # The first compiles, captures and warms up. One whose job has ended early would be timed at rest.
-            if (trial and whole) or (plan.smoke and whole):
-                times += [value / STEPS_PER_REPLAY for value in of_round]
-                done += 1
-            if done == (1 if plan.smoke else rounds):
-                break
+    done, rows = 0, 0
+    for trial in range(MOST_ROUNDS):
+        of_round, whole, rows = time_round(plan, decoder, prompt, 64 * trial, batch=batch)
+        # The first compiles, captures and warms up. One whose job has ended early would be timed at rest.
+        if (trial and whole) or (plan.smoke and whole):
+            times += of_round
+            done += 1
+        if done == (1 if plan.smoke else rounds):
+            break
     if not times:
         raise RuntimeError(f"none of {MOST_ROUNDS} rounds ran to its end")
-    return times, inputs.candidates(jobs[0])
+    return times, rows
 
 
 def all_ran(decoder: CudaDecoder, slots: list[int], drawn: int) -> bool:
@@ -137,7 +160,8 @@ def time_step(plan: Plan, size: str, dtype: str, stage: str, way: Way, prompt: i
     if way.graphs and not plan.smoke and not decoder.graphs.enabled:
         raise RuntimeError("graph capture failed: this would be the time of direct launches")
     context = mean_context(plan, prompt)
-    return describe(plan, decoder, size, dtype, context, rows, 1) | {"way": way.name} | step_row(times)
+    how = {"way": way.name, "label": way.label, "variant": way.variant.to_dict()}
+    return describe(plan, decoder, size, dtype, context, rows, 1) | how | step_row(times)
 
 
 def describe(

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from barkfast_kernels.slots import RUNNING, STATUS, WORDS
+from barkfast_kernels.slots import RUNNING, STATUS, TOP_K, TOP_P_F, WORDS
 
 
 @triton.jit
@@ -28,11 +28,65 @@ def pdl_wait(PDL: tl.constexpr):
 
 
 @triton.jit
+def prefetch_l2(ahead, ahead_bytes, THREADS: tl.constexpr):
+    """Ask for the weights of a later kernel to be brought into the L2 cache; called before `pdl_wait`.
+
+    They travel while this kernel and the one before it compute, and take neither registers nor shared memory. Each
+    thread of the grid asks for one share of the bytes.
+
+    Args:
+        ahead: the matrix.
+        ahead_bytes: its size, int32; what is beyond a multiple of 16 is left out.
+        THREADS: of a program; 0 asks for nothing.
+    """
+    if THREADS:
+        own = (tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)) * tl.num_programs(0) + tl.program_id(0)
+        threads = tl.num_programs(0) * tl.num_programs(1) * tl.num_programs(2) * THREADS
+        share = tl.cdiv(tl.cdiv(ahead_bytes, threads), 16) * 16
+        first = (own * THREADS + tl.arange(0, THREADS)) * share
+        size = tl.minimum(ahead_bytes - first, share) & -16
+        tl.inline_asm_elementwise(
+            "{ .reg .pred p; setp.gt.s32 p, $2, 0; @p cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0; }",
+            "=r,l,r",
+            [(ahead.to(tl.int64) + first) & -16, size],
+            dtype=tl.int32,
+            is_pure=False,
+            pack=1,
+        )
+
+
+@triton.jit
+def load_fresh(pointer, mask, ONE_TRIP: tl.constexpr):
+    """What other kernels write, 0 where `mask` is not set; with ONE_TRIP from the L2 cache, past L1."""
+    CACHE: tl.constexpr = ".cg" if ONE_TRIP else ""
+    return tl.load(pointer, mask, other=0, cache_modifier=CACHE)
+
+
+@triton.jit
+def load_word(slots, slot, WORD: tl.constexpr, ONE_TRIP: tl.constexpr):
+    """A word of one slot, not below 0, or of a block of them."""
+    return load_fresh(slots + slot * WORDS + WORD, slot >= 0, ONE_TRIP)
+
+
+@triton.jit
+def is_filtered(slots, slot, ONE_TRIP: tl.constexpr):
+    """Whether a slot, or each of a block of them, has a top-k or a top-p filter."""
+    top_p = load_word(slots, slot, TOP_P_F, ONE_TRIP).to(tl.float32, bitcast=True)
+    return (load_word(slots, slot, TOP_K, ONE_TRIP) > 0) | (top_p <= 1.0)
+
+
+@triton.jit
 def running_slot(rows, slots, row):
     """The slot of `row`, or -1 where there is nothing to do for it."""
     slot = tl.load(rows + row)
     status = tl.load(slots + slot * WORDS + STATUS, mask=slot >= 0, other=0)
     return tl.where(status == RUNNING, slot, -1)
+
+
+@triton.jit
+def running(slots, listed, ONE_TRIP: tl.constexpr):
+    """`listed`, what `rows` holds, where that slot runs; else -1."""
+    return tl.where(load_word(slots, tl.maximum(listed, 0), STATUS, ONE_TRIP) == RUNNING, listed, -1)
 
 
 @triton.jit

@@ -4,11 +4,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
+
+from barkfast_kernels.driver import prefer_shared
+from barkfast_kernels.variant import Variant
 
 # Kernels are decorated when their module is imported, so this cannot change afterwards.
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
@@ -58,23 +62,56 @@ def launch(
     num_warps: int = 4,
     num_stages: int = 2,
     pdl: bool | None = None,
+    variant: Variant | None = None,
+    ahead: Tensor | None = None,
 ) -> None:
     """Launch `kernel` on the current stream.
 
     Args:
         pdl: for kernels with a PDL constexpr: whether this launch may begin before the one before it has ended
             (programmatic dependent launch, compute capability 9.0 and newer). None for kernels without one.
+        variant: for kernels of a step, which take TRIGGER_FIRST, ONE_TRIP and AHEAD.
+        ahead: for the same kernels: the weights of a later kernel, to be brought into the L2 cache meanwhile.
     """
+    pdl = pdl if pdl is None else pdl and not INTERPRETED
     if pdl is not None:
-        constexprs = constexprs | {"PDL": pdl and not INTERPRETED}
+        constexprs = constexprs | {"PDL": pdl}
+    if variant is not None:
+        args, chosen = _vary(variant, args, ahead if pdl else None, 32 * num_warps)
+        constexprs = constexprs | chosen
     if _record is not None:
         _record.append(Launch(kernel, grid, args, constexprs, num_warps, num_stages, bool(pdl)))
         return
     # Whether a*b+c is rounded once or twice must not depend on Triton's changing default.
     options: dict[str, Any] = {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True}
-    if pdl and not INTERPRETED:
+    if pdl:
         options["launch_pdl"] = True
-    kernel[grid](**args, **constexprs, **options)
+    # Where no two kernels are on a multiprocessor at once, its memory need not be cut the same way for both.
+    if pdl and variant is not None and variant.carveout is not None:
+        kernel = _own(kernel, variant.carveout)
+        prefer_shared(kernel[grid](**args, **constexprs, **options).function, variant.carveout)
+    else:
+        kernel[grid](**args, **constexprs, **options)
+
+
+def _vary(
+    variant: Variant, args: dict[str, Any], ahead: Tensor | None, threads: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments and constants of a kernel of a step; without `ahead` its first tensor stands there and is not read."""
+    matrix = next(iter(args.values())) if ahead is None else ahead
+    n_bytes = 0 if ahead is None else ahead.numel() * ahead.element_size()
+    chosen = {
+        "TRIGGER_FIRST": variant.trigger_first,
+        "ONE_TRIP": variant.one_trip,
+        "AHEAD": 0 if ahead is None else threads,
+    }
+    return args | {"ahead": matrix, "ahead_bytes": n_bytes}, chosen
+
+
+@cache
+def _own(kernel: Any, carveout: int) -> Any:
+    """A copy of the kernel: its handle on the device, to which the carve-out belongs, is its own."""
+    return type(kernel)(kernel.fn, do_not_specialize=kernel.do_not_specialize)
 
 
 def linear_args(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from barkfast_kernels.functions import running_slot
+from barkfast_kernels.functions import load_fresh, running
 from barkfast_kernels.launch import INTERPRETED, multiprocessors, next_power_of_2
 
 # 64 registers of a thread in float32, 32 in half precision: leaves room for a vector and for several programs.
@@ -77,10 +77,9 @@ def load_or(pointer, i, mask, PRESENT: tl.constexpr, DEFAULT: tl.constexpr):
 
 
 @triton.jit
-def fetch_row(x, rows, slots, row, k, mask, N_EMBD: tl.constexpr):
-    """The running slot of `row`, or -1, and x[slot] (N_EMBD,) at `k`, fetched beside the status, not after it."""
-    place = tl.maximum(tl.load(rows + row), 0)
-    return running_slot(rows, slots, row), tl.load(x + place * N_EMBD + k, mask, other=0.0)
+def fetch_row(x, listed, slots, k, mask, N_EMBD: tl.constexpr, ONE_TRIP: tl.constexpr):
+    """`listed` if that slot runs, or -1, and its x (N_EMBD,) at `k`, fetched beside the status, not after it."""
+    return running(slots, listed, ONE_TRIP), load_fresh(x + tl.maximum(listed, 0) * N_EMBD + k, mask, ONE_TRIP)
 
 
 @triton.jit

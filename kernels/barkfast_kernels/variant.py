@@ -25,8 +25,10 @@ class Variant:
         carveout: percent of an SM's memory that is shared memory rather than L1, equal for all kernels of the step, so
             that kernels of one SM need not wait for another split; None leaves it to the driver.
         branchless: CUDA attention handles all positions of its split at once, without a branch per pass.
-        splits: parts of a context in CUDA attention, each a block of its own.
-        blocks: that the rows of a matrix are shared among, in CUDA.
+        splits: parts of a context in CUDA attention, each a block of its own. Fewer mean less to be combined by every
+            block of the next kernel.
+        blocks: that the rows of a matrix are shared among, in CUDA: one or two per multiprocessor of an H100 (132), and
+            a divisor of Bark's sizes.
         fused_head: final norm, logits and the draw in one CUDA kernel, where no top-k or top-p filter is used.
     """
 
@@ -74,7 +76,7 @@ _ALLOWED: dict[str, tuple[Any, ...]] = {
     "carveout": (None, *range(101)),
     "branchless": _FLAG,
     "splits": (4, 8),
-    "blocks": (128, 132),
+    "blocks": (128, 256),
     "fused_head": _FLAG,
 }
 
@@ -99,7 +101,8 @@ VARIANTS: dict[str, Variant] = {
     "C3 C2, one trip": Variant(**_C0 | dict(carveout=100, trigger_first=True, one_trip=True)),
     "C4 C3, branchless": Variant(**_C4),
     "C5 C4, 8 splits": Variant(**_C4 | dict(splits=8)),
-    "C6 C4, 132 blocks": Variant(**_C4 | dict(blocks=132)),
+    "C6 C4, 256 blocks": Variant(**_C4 | dict(blocks=256)),
     "C7 C4, weights to L2": Variant(**_C4 | dict(l2_ahead=2)),
     "C8 C4, fused head": Variant(**_C4 | dict(fused_head=True)),
+    "C9 C8, weights to L2": Variant(**_C4 | dict(fused_head=True, l2_ahead=2)),
 }

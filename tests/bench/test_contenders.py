@@ -11,7 +11,15 @@ import torch
 
 from barkfast.bench.case import STAGES, Case
 from barkfast.bench.contenders import NotInstalled, NotRun, Ours
-from barkfast.bench.peers import PEERS, Peer, ReferencePeer, TransformersPeer, find_peers, hugging_face_folder
+from barkfast.bench.peers import (
+    PEERS,
+    CompiledPeer,
+    Peer,
+    ReferencePeer,
+    TransformersPeer,
+    find_peers,
+    hugging_face_folder,
+)
 from barkfast.bench.worker import Remote, WorkerError
 from barkfast.errors import InputError
 from barkfast.weights import open_model
@@ -40,9 +48,14 @@ def needs(*packages: str) -> None:
         pytest.skip(f"{', '.join(missing)} not installed (the extra `reference`)")
 
 
-@pytest.fixture(params=["bark", "transformers"])
-def peer(request: pytest.FixtureRequest) -> Iterator[Peer]:
-    needs(*(("bark", "transformers", "encodec", "scipy") if request.param == "bark" else ("transformers",)))
+NEEDS = {"bark": ("bark", "transformers", "encodec", "scipy"), "transformers": ("transformers",), "compiled": ()}
+
+
+@pytest.fixture(params=list(NEEDS))
+def peer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peer]:
+    needs(*NEEDS[request.param])
+    # Traced as for the compiler, which itself would take longer than the clips.
+    monkeypatch.setattr(CompiledPeer, "backend", "eager")
     contender = PEERS[request.param](CASE)
     try:
         contender.load()
@@ -88,6 +101,9 @@ def test_peers_have_our_weights(peer: Peer):
         if isinstance(peer, ReferencePeer):
             network = peer._generation.models[stage]
             found = network.transformer.h[1].mlp.c_fc.weight, network.transformer.wpe.weight
+        elif isinstance(peer, CompiledPeer):
+            network = peer._decoders["coarse"].network.gpt if stage == "coarse" else peer._refiner.model
+            found = network.transformer.h[1].mlp.c_fc.weight, network.transformer.wpe.weight
         else:
             assert isinstance(peer, TransformersPeer)
             network = getattr(peer._model, f"{stage}_acoustics")
@@ -131,7 +147,7 @@ def test_the_reference_is_not_asked_for_tokens_it_does_not_know():
 
 def test_unknown_peers_are_refused():
     assert find_peers(["transformers", "bark"]) == [TransformersPeer, ReferencePeer]
-    with pytest.raises(InputError, match="unknown peer 'tortoise'; expected one of bark, transformers"):
+    with pytest.raises(InputError, match="unknown peer 'tortoise'; expected one of bark, transformers, compiled"):
         find_peers(["bark", "tortoise"])
 
 

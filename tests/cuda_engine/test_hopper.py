@@ -14,7 +14,7 @@ from barkfast.runtime.cuda.device import Options
 from barkfast.runtime.cuda.network import Network
 from barkfast.runtime.torch_ import TorchDecoder
 from barkfast_kernels.hopper import HopperOps
-from barkfast_kernels.variant import VARIANTS
+from barkfast_kernels.variant import VARIANTS, Variant
 from contract import networks
 from contract.decoding import DecoderContract
 from contract.networks import POISON
@@ -48,9 +48,9 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Any:
         pytest.skip("no C++ compiler to emulate the kernels with")
     folder: Path = tmp_path_factory.mktemp("emulated")
 
-    def emulated(network: Network, device: torch.device) -> HopperOps:
-        shape = step.shape_of(network)
-        return HopperOps(shape, Emulator(shape, folder))
+    def emulated(network: Network, variant: Variant, device: torch.device, *, one_slot: bool) -> HopperOps:
+        shape = step.shape_of(network, variant)
+        return HopperOps(shape, Emulator(shape, folder), one_slot=one_slot)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step, "hopper_operations", emulated)
@@ -86,8 +86,8 @@ class TestDecoder(DecoderContract):
 
 def test_they_are_taken_where_they_are_asked_for() -> None:
     assert isinstance(make()._step._operations, HopperOps)
-    assert make(options=Options())._step._operations is step.TRITON
-    assert make(n_slots=16)._step._operations is step.TRITON
+    assert not make(options=Options())._step.in_cuda
+    assert not make(n_slots=16)._step.in_cuda
 
 
 def test_a_network_that_they_do_not_serve_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

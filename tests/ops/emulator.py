@@ -46,12 +46,20 @@ def build(shape: Shape, folder: Path) -> ctypes.CDLL:
 class Emulator:
     """A program whose kernels run on the CPU; it looks like barkfast_kernels.hopper.program.Program."""
 
+    room = SHARED_BYTES
+
     def __init__(self, shape: Shape, folder: Path) -> None:
         self.library = build(shape, folder)
 
-    def kernel(self, name: str, *, threads: int, shared_bytes: int) -> "EmulatedKernel":
+    def kernel(self, name: str, *, threads: int, shared_bytes: int, carveout: int | None) -> "EmulatedKernel":
         assert shared_bytes <= SHARED_BYTES
         return EmulatedKernel(self.library, name, threads)
+
+    def take_prefetched(self) -> tuple[int, int, int]:
+        """First address and end of what was asked for to be in the L2 cache since the last call, and its bytes."""
+        found = (ctypes.c_ulonglong * 3)()
+        self.library.take_prefetched(found)
+        return found[0], found[1], found[2]
 
     @contextmanager
     def changing(self, *changes: tuple[Tensor, Tensor]) -> Iterator[None]:
@@ -64,6 +72,10 @@ class Emulator:
             yield
         finally:
             self.library.change_nothing()
+
+    def begin_with_block(self, x: int) -> None:
+        """From now on a grid's blocks are taken from number `x` on, and round."""
+        self.library.begin_with_block(x)
 
 
 class EmulatedKernel:

@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from barkfast_kernels.attention_out.reference import attention_out_reference
 from barkfast_kernels.decode_attention.reference import combined, decode_attention_reference
-from barkfast_kernels.hopper import SPLITS, HopperOps, Shape, compile_step, why_not
+from barkfast_kernels.hopper import HopperOps, Shape, compile_step, why_not
 from barkfast_kernels.hopper.ops import read_source
 from barkfast_kernels.norm_fc_gelu.reference import norm_fc_gelu_reference
 from barkfast_kernels.norm_qkv.reference import norm_qkv_reference
 from barkfast_kernels.proj_residual.reference import proj_residual_reference
 from barkfast_kernels.slots import FINISHED, POSITION, RUNNING, pack_slot
+from barkfast_kernels.variant import VARIANTS
 
 from .emulator import SHARED_BYTES, Emulator, find_compiler
 
@@ -39,12 +41,20 @@ TYPES = [
 # Bark's own sizes, and others that they must serve: heads of 128 and 32 channels.
 SIZES = [(1024, 16), (768, 12), (384, 3), (128, 4)]
 SHAPES = [Shape(*size, N_POSITIONS, *kind) for size in SIZES for kind in TYPES]
+# Each way to run them, with one of these.
+SHAPES += [
+    Shape(384, 3, N_POSITIONS, torch.bfloat16, False, variant)
+    for variant in VARIANTS.values()
+    if variant.kernels == "cuda"
+]
 # What a block can have of an H100's shared memory.
 SHAPES = [shape for shape in SHAPES if shape.most_bytes <= SHARED_BYTES]
 
 
 def name_of(shape: Shape) -> str:
-    return f"{shape.n_embd}-{shape.n_head}-{str(shape.dtype).removeprefix('torch.')}{'-int8' if shape.int8 else ''}"
+    label = next(name for name, variant in VARIANTS.items() if variant == shape.variant)
+    dtype = str(shape.dtype).removeprefix("torch.")
+    return f"{shape.n_embd}-{shape.n_head}-{dtype}{'-int8' if shape.int8 else ''}-{label.split()[0]}"
 
 
 EACH = pytest.mark.parametrize("shape", SHAPES, ids=name_of)
@@ -75,7 +85,9 @@ class Setting:
         words = [pack_slot(position=p, limit=2000, status=s) for p, s in zip(POSITIONS, status, strict=True)]
         self.slots = torch.stack(words).to(DEVICE)
         self.earlier_slots = self.slots.clone()
-        self.earlier_slots[:, POSITION.value] = (self.slots[:, POSITION.value] - 1).clamp_min(0)
+        # Most stand one position behind, one of them many.
+        behind = torch.tensor([90 if position == 600 else 1 for position in POSITIONS], device=DEVICE)
+        self.earlier_slots[:, POSITION.value] = (self.slots[:, POSITION.value] - behind).clamp_min(0)
 
     def random(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """In the storage dtype, or another."""
@@ -105,7 +117,7 @@ class Setting:
 
     def attended(self) -> tuple[Tensor, Tensor]:
         """Room for what splits attended to."""
-        shape = (len(ROWS), self.shape.n_head, SPLITS)
+        shape = (len(ROWS), self.shape.n_head, self.shape.variant.splits)
         return self.room(*shape, self.shape.head_dim), self.room(*shape, 2)
 
     def arriving(self, *tensors: Tensor) -> AbstractContextManager[None]:
@@ -179,7 +191,10 @@ def test_attention_is_its_reference(shape: Shape, pdl: bool, folder: Path) -> No
     # Nothing behind the token's own position is ever used.
     for slot, position in enumerate(POSITIONS):
         keys[slot, :, position + 1 :] = values[slot, :, position + 1 :] = math.nan
-    with s.arriving(q), newest_arriving(s, keys), newest_arriving(s, values):
+    for row, slot in enumerate(ROWS):
+        at = min(POSITIONS[slot], N_POSITIONS - 1)
+        s.ops.newest[row] = torch.stack([keys[slot, :, at], values[slot, :, at]]).flatten(1)
+    with s.arriving(q, s.ops.newest), newest_arriving(s, keys), newest_arriving(s, values):
         s.ops.decode_attention(q, keys, values, partial, stats, s.rows, s.slots, pdl=pdl)
     for row, slot in enumerate(ROWS):
         if slot in IDLE:
@@ -225,7 +240,68 @@ def test_a_row_alone_is_the_same_bits(shape: Shape, folder: Path) -> None:
             assert torch.equal(one[slot], many[slot])
 
 
+SMALL = Shape(128, 4, N_POSITIONS, torch.float32, False)
+
+
+# Rows, and how far from the reference they may be: where the first four channels hold most of the variance, its square
+# is 256 times what is left after the subtraction.
+UNEVEN = {
+    "a mean of a thousand deviations": (lambda x: x + 1000, 2e-6),
+    "all the same": (lambda x: torch.full_like(x, 3.3), 2e-6),
+    "all zero": (torch.zeros_like, 2e-6),
+    "an outlier elsewhere": (lambda x: torch.where(torch.arange(x.shape[-1], device=x.device) == 77, 200.0, x), 2e-6),
+    "outliers in front": (lambda x: torch.where(torch.arange(x.shape[-1], device=x.device) < 4, 200.0, x), 3e-5),
+}
+
+
+@pytest.mark.parametrize("kind", UNEVEN)
+def test_the_norm_of_uneven_rows(kind: str, folder: Path) -> None:
+    s = Setting(SMALL, folder)
+    change, tolerance = UNEVEN[kind]
+    x = change(s.floats(len(POSITIONS), SMALL.n_embd))
+    weight, scale, bias = s.matrix(4 * SMALL.n_embd, SMALL.n_embd)
+    norm = s.random(SMALL.n_embd), s.random(SMALL.n_embd)
+    ours = s.room(len(ROWS), 4 * SMALL.n_embd)
+    s.ops.norm_fc_gelu(x, *norm, weight, scale, bias, ours, s.rows, s.slots, pdl=True)
+    # In float64: far from zero float32's own mean is not exact enough to judge by.
+    exact = F.layer_norm(x.double(), (SMALL.n_embd,), *(t.double() for t in norm), 1e-5)
+    exact = F.gelu(F.linear(exact, weight.double(), bias.double()))
+    for row, slot in enumerate(ROWS):
+        if slot not in IDLE:
+            assert (ours[row] - exact[slot]).norm() < tolerance * exact[slot].norm()
+
+
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="only the emulator sees what is brought into the L2 cache")
+@pytest.mark.parametrize("n_bytes", [0, 8, 16, 4112, 3_000_000])
+def test_a_later_kernels_weights_are_asked_for_once(n_bytes: int, folder: Path) -> None:
+    s = Setting(SMALL, folder)
+    width, n = SMALL.n_embd, len(ROWS)
+    # As every allocation on a device.
+    ahead = torch.empty(n_bytes + 16, dtype=torch.int8)
+    ahead = ahead[-ahead.data_ptr() % 16 :][:n_bytes]
+    x, (keys, values), (partial, stats) = s.floats(len(POSITIONS), width), s.caches(), s.attended()
+    norm, hidden, q = s.random(width), s.room(n, 4 * width), s.floats(n, width)
+    where = (s.rows, s.slots)
+    launches = [
+        (s.ops.norm_qkv, (x, norm, None, *s.matrix(3 * width, width), q, keys, values, *where)),
+        (s.ops.decode_attention, (q, keys, values, partial, stats, *where)),
+        (s.ops.attention_out, (x, partial, stats, *s.matrix(width, width), *where)),
+        (s.ops.norm_fc_gelu, (x, norm, None, *s.matrix(4 * width, width), hidden, *where)),
+        (s.ops.proj_residual, (x, hidden, *s.matrix(width, 4 * width), *where)),
+    ]
+    assert s.emulator is not None
+    s.emulator.take_prefetched()
+    for operation, args in launches:
+        operation(*args, pdl=True, ahead=ahead)
+        whole = n_bytes // 16 * 16
+        expected = (ahead.data_ptr(), ahead.data_ptr() + whole, whole) if whole else (0, 0, 0)
+        assert s.emulator.take_prefetched() == expected
+        operation(*args, pdl=False, ahead=ahead)
+        assert s.emulator.take_prefetched() == (0, 0, 0)
+
+
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape.n_embd in (1024, 768)], ids=name_of)
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="compiled where it is used")
 def test_the_real_compiler_takes_them(shape: Shape, tmp_path: Path) -> None:
     try:
         import cuda.bindings.nvrtc  # noqa: F401
@@ -240,13 +316,14 @@ def compile_with_nvcc(shape: Shape, folder: Path) -> None:
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("neither cuda-bindings nor nvcc is installed: the CUDA source was not compiled")
-    source = folder / "layer.cu"
-    source.write_text(read_source(), encoding="utf-8")
+    source, text = folder / "layer.cu", read_source()
+    source.write_text(text, encoding="utf-8")
     command = [nvcc, "-cubin", "-arch=sm_90", "-std=c++17", "-Xptxas", "-v", *shape.definitions]
     command += ["-o", str(folder / "layer.cubin"), str(source)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert result.stderr.count("0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads") == 5
+    clean = result.stderr.count("0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads")
+    assert clean == text.count('extern "C" __global__') == 6
 
 
 @pytest.mark.parametrize(

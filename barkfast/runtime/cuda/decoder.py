@@ -12,7 +12,7 @@ from barkfast.errors import EngineError
 from barkfast.jobs import Job
 from barkfast.runtime.cuda.device import Options, on_device, upload
 from barkfast.runtime.cuda.graphs import Graphs
-from barkfast.runtime.cuda.network import load_network
+from barkfast.runtime.cuda.network import Network, load_network
 from barkfast.runtime.cuda.prefill import Prefill
 from barkfast.runtime.cuda.run import Run, Seat
 from barkfast.runtime.cuda.state import Snapshot, State
@@ -48,6 +48,8 @@ class CudaDecoder(Decoder):
         dtype: storage of weights, activations and cache; sums are float32.
         int8: keep the layers' matrices in int8, a scale per output channel.
         n_slots: sequences at a time, 1 to 64. The cache is allocated for all of them.
+        options: how kernels are launched, and which; None for what was measured fastest on the device.
+        network: the weights as another decoder of the same settings has loaded them, to be shared; not read anew.
     """
 
     def __init__(
@@ -62,14 +64,15 @@ class CudaDecoder(Decoder):
         int8: bool = False,
         n_slots: int = 1,
         options: Options | None = None,
+        network: Network | None = None,
     ) -> None:
         check_slots(n_slots)
         self.config, self.stage, self.device, self.n_slots = config, stage, device, n_slots
-        self.options = options or Options.for_device(device)
+        self.options = options or Options.for_device(device, config=config, dtype=dtype, int8=int8, n_slots=n_slots)
         self.dtype = dtype
         self.seats: dict[int, Seat] = {}
         self._kept = KeptSlots()
-        self._network = load_network(config, tensors, device=home or device, dtype=dtype, int8=int8)
+        self._network = network or load_network(config, tensors, device=home or device, dtype=dtype, int8=int8)
         if (home or device) == device:
             self._set_up()
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from barkfast.config import GPTConfig
+from barkfast.runtime.cuda.tuned import LARGE, choose_variant
 from barkfast_kernels.variant import DEFAULT, Variant
 
 
@@ -25,9 +27,29 @@ class Options:
     variant: Variant = DEFAULT
 
     @classmethod
-    def for_device(cls, device: torch.device) -> "Options":
-        """All that the device can do."""
-        return cls(pdl=device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0))
+    def for_device(
+        cls,
+        device: torch.device,
+        *,
+        dtype: torch.dtype | None = None,
+        config: GPTConfig = LARGE,
+        int8: bool = False,
+        n_slots: int = 1,
+    ) -> "Options":
+        """All that the device can do, with the kernels measured fastest there.
+
+        Args:
+            dtype: what the network is stored in; None, as for one that takes no decode steps, for the default kernels.
+            config: its sizes, which the measured kernels may not serve.
+            int8: whether its layers' matrices are.
+            n_slots: sequences at a time.
+
+        Raises: InputError for an unknown variant in $BARKFAST_VARIANT.
+        """
+        pdl = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+        if dtype is None:
+            return cls(pdl=pdl)
+        return cls(pdl=pdl, variant=choose_variant(device, dtype, config=config, int8=int8, n_slots=n_slots))
 
 
 @contextmanager

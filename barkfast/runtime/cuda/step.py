@@ -6,7 +6,9 @@ matrix instructions. A row's result does not depend on its batch mates in either
 them, so an engine keeps to one.
 """
 
+import os
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,47 +22,56 @@ from barkfast.runtime.cuda.state import State
 from barkfast_kernels.attention_out import attention_out
 from barkfast_kernels.batch_linear import linear_gelu, linear_head, linear_partial, linear_qkv, partial_splits
 from barkfast_kernels.decode_attention import combine_splits, decode_attention
-from barkfast_kernels.hopper import HopperOps, Shape, why_not
-from barkfast_kernels.launch import INTERPRETED
+from barkfast_kernels.hopper import VECTOR_ROWS, HeadDraw, HopperOps, Shape, why_not
+from barkfast_kernels.launch import INTERPRETED, multiprocessors
 from barkfast_kernels.norm_fc_gelu import norm_fc_gelu
 from barkfast_kernels.norm_head import norm_head
 from barkfast_kernels.norm_qkv import norm_qkv
 from barkfast_kernels.proj_residual import proj_residual
 from barkfast_kernels.residual_norm import residual_norm
 from barkfast_kernels.sample import sample
+from barkfast_kernels.variant import Variant
 
 Slices = tuple[tuple[int, int], ...]
 
-# Rows up to which the vector way is used: beyond, its multiplications take longer than reading the weights.
-VECTOR_ROWS = 8
 # Parts that a context is divided into, so that one sequence's heads fill the device; there is none in the interpreter.
 CONTEXT_SPLITS = 2 if INTERPRETED else 8
-TRITON = SimpleNamespace(
-    splits=CONTEXT_SPLITS,
-    norm_qkv=norm_qkv,
-    decode_attention=decode_attention,
-    attention_out=attention_out,
-    norm_fc_gelu=norm_fc_gelu,
-    proj_residual=proj_residual,
-)
+# Kernels per layer.
+LAUNCHES = 5
 
 
-def shape_of(network: Network) -> Shape:
+def triton_operations(variant: Variant) -> Any:
+    """A layer's five operations in Triton."""
+    return SimpleNamespace(
+        splits=CONTEXT_SPLITS,
+        norm_qkv=partial(norm_qkv, variant=variant),
+        decode_attention=partial(decode_attention, variant=variant),
+        attention_out=partial(attention_out, variant=variant),
+        norm_fc_gelu=partial(norm_fc_gelu, variant=variant),
+        proj_residual=partial(proj_residual, variant=variant),
+    )
+
+
+def shape_of(network: Network, variant: Variant) -> Shape:
     """What the CUDA kernels are compiled for."""
     config, int8 = network.config, network.layers[0].qkv.scale is not None
-    return Shape(config.n_embd, config.n_head, config.block_size, network.dtype, int8)
+    debug = os.environ.get("BARKFAST_DEBUG_KERNELS", "0") not in ("", "0")
+    return Shape(config.n_embd, config.n_head, config.block_size, network.dtype, int8, variant, debug)
 
 
-def hopper_operations(network: Network, device: torch.device) -> HopperOps:
+def hopper_operations(network: Network, variant: Variant, device: torch.device, *, one_slot: bool) -> HopperOps:
     """A layer's five operations in CUDA.
 
-    Errors: EngineError if they cannot serve the network there.
+    Args:
+        one_slot: whether there is only one.
+
+    Raises: EngineError if they cannot serve the network there.
     """
-    shape = shape_of(network)
+    shape = shape_of(network, variant)
     reason = why_not(shape, device)
     if reason:
         raise EngineError(f"the CUDA kernels of a step cannot be used: {reason}; use a variant with Triton's")
-    return HopperOps(shape)
+    return HopperOps(shape, one_slot=one_slot)
 
 
 @dataclass(frozen=True)
@@ -103,8 +114,17 @@ class DecodeStep:
         config, n_slots, device = network.config, len(state.x), state.x.device
         width = config.n_embd
         self.vector = n_slots <= VECTOR_ROWS
-        in_cuda = self.vector and options.variant.kernels == "cuda"
-        self._operations: Any = hopper_operations(network, device) if in_cuda else TRITON
+        self.variant = variant = options.variant
+        self.in_cuda = self.vector and variant.kernels == "cuda"
+        self._operations: Any = (
+            hopper_operations(network, variant, device, one_slot=n_slots == 1)
+            if self.in_cuda
+            else triton_operations(variant)
+        )
+        self._head: HeadDraw | None = None
+        if self.in_cuda and variant.fused_head:
+            made = self._operations
+            self._head = HeadDraw(made.shape, multiprocessors(device), made.program, device)
         splits = self._operations.splits
         self._keys, self._values = state.keys.unbind(), state.values.unbind()
 
@@ -131,39 +151,63 @@ class DecodeStep:
             filtered: whether any of them has a top-k or top-p filter.
         """
         y, y_bias = None, None
-        for layer, keys, values in zip(self.network.layers, self._keys, self._values, strict=True):
+        ahead = self._weights_ahead(vocabulary, filtered)
+        for i, (layer, keys, values) in enumerate(zip(self.network.layers, self._keys, self._values, strict=True)):
             if self.vector:
-                self._layer_by_vectors(layer, keys, values, rows)
+                self._layer_by_vectors(layer, keys, values, rows, ahead[LAUNCHES * i :])
             else:
                 y = self._layer_by_matrices(layer, keys, values, rows, y, y_bias)
                 y_bias = layer.proj.bias
-        self._draw(rows, vocabulary, y, y_bias, filtered)
+        self._draw(rows, vocabulary, y, y_bias, filtered, ahead[LAUNCHES * len(self.network.layers) :])
+
+    def _weights_ahead(self, vocabulary: Vocabulary, filtered: bool) -> list[Tensor | None]:
+        """For each launch of a vector step the weights of the one that is `l2_ahead` launches later, if it has any."""
+        first = min(first for first, _ in vocabulary.ranges)
+        end = max(end for _, end in vocabulary.ranges)
+        own: list[Tensor | None] = []
+        for layer in self.network.layers:
+            own += [layer.qkv.weight, None, layer.out.weight, layer.fc.weight, layer.proj.weight]
+        own.append(self.network.heads[0][first:end])
+        if filtered or not self._fuses(vocabulary):
+            own.append(None)
+        distance = self.variant.l2_ahead if self.vector else 0
+        return own[distance:] + own[:distance] if distance else [None] * len(own)
+
+    def _fuses(self, vocabulary: Vocabulary) -> bool:
+        """Whether the head and the draw are one kernel, for rows without filters."""
+        return self._head is not None and self._head.serves(vocabulary.logits.shape[1], len(vocabulary.slices))
 
     def draw(self, rows: Tensor, vocabulary: Vocabulary, *, filtered: bool) -> None:
         """Draw from x as the last layer left it: the end of a step, for a prompt that was just read."""
-        self._draw(rows, vocabulary, None, None, filtered)
+        self._draw(rows, vocabulary, None, None, filtered, [None, None])
 
-    def _layer_by_vectors(self, layer: Layer, keys: Tensor, values: Tensor, rows: Tensor) -> None:
+    def _layer_by_vectors(
+        self, layer: Layer, keys: Tensor, values: Tensor, rows: Tensor, ahead: list[Tensor | None]
+    ) -> None:
         x, slots, pdl = self.state.x, self.state.slots, self.pdl
         do, batch = self._operations, len(rows)
-        q, partial, stats, hidden = (t[:batch] for t in (self._q, self._partial, self._stats, self._hidden))
+        q, parts, stats, hidden = (t[:batch] for t in (self._q, self._partial, self._stats, self._hidden))
         norm, matrix = layer.norm_1, layer.qkv
         do.norm_qkv(
             *(x, norm.weight, norm.bias, matrix.weight, matrix.scale, matrix.bias),
             *(q, keys, values, rows, slots),
             pdl=pdl,
+            ahead=ahead[0],
         )
-        do.decode_attention(q, keys, values, partial, stats, rows, slots, pdl=pdl)
+        do.decode_attention(q, keys, values, parts, stats, rows, slots, pdl=pdl, ahead=ahead[1])
         matrix = layer.out
-        do.attention_out(x, partial, stats, matrix.weight, matrix.scale, matrix.bias, rows, slots, pdl=pdl)
+        do.attention_out(
+            *(x, parts, stats, matrix.weight, matrix.scale, matrix.bias, rows, slots), pdl=pdl, ahead=ahead[2]
+        )
         norm, matrix = layer.norm_2, layer.fc
         do.norm_fc_gelu(
             *(x, norm.weight, norm.bias, matrix.weight, matrix.scale, matrix.bias),
             *(hidden, rows, slots),
             pdl=pdl,
+            ahead=ahead[3],
         )
         matrix = layer.proj
-        do.proj_residual(x, hidden, matrix.weight, matrix.scale, matrix.bias, rows, slots, pdl=pdl)
+        do.proj_residual(*(x, hidden, matrix.weight, matrix.scale, matrix.bias, rows, slots), pdl=pdl, ahead=ahead[4])
 
     def _layer_by_matrices(
         self, layer: Layer, keys: Tensor, values: Tensor, rows: Tensor, y: Tensor | None, y_bias: Tensor | None
@@ -172,12 +216,12 @@ class DecodeStep:
         x, slots, pdl = self.state.x, self.state.slots, self.pdl
         batch = len(rows)
         scratch = (self._q, self._partial, self._stats, self._hidden, self._h)
-        q, partial, stats, hidden, h = (t[:batch] for t in scratch)
+        q, parts, stats, hidden, h = (t[:batch] for t in scratch)
         norm, matrix = layer.norm_1, layer.qkv
         residual_norm(x, y, y_bias, norm.weight, norm.bias, h, rows, slots, pdl=pdl)
         linear_qkv(h, matrix.weight, matrix.scale, matrix.bias, q, keys, values, rows, slots, pdl=pdl)
-        decode_attention(q, keys, values, partial, stats, rows, slots, pdl=pdl)
-        combine_splits(partial, stats, h, rows, slots, pdl=pdl)
+        decode_attention(q, keys, values, parts, stats, rows, slots, pdl=pdl, variant=self.variant)
+        combine_splits(parts, stats, h, rows, slots, pdl=pdl)
         linear_partial(h, layer.out.weight, layer.out.scale, self._out_sums, pdl=pdl)
         norm, matrix = layer.norm_2, layer.fc
         residual_norm(x, self._out_sums, layer.out.bias, norm.weight, norm.bias, h, rows, slots, pdl=pdl)
@@ -186,7 +230,13 @@ class DecodeStep:
         return self._proj_sums
 
     def _draw(
-        self, rows: Tensor, vocabulary: Vocabulary, y: Tensor | None, y_bias: Tensor | None, filtered: bool
+        self,
+        rows: Tensor,
+        vocabulary: Vocabulary,
+        y: Tensor | None,
+        y_bias: Tensor | None,
+        filtered: bool,
+        ahead: list[Tensor | None],
     ) -> None:
         state, network, pdl = self.state, self.network, self.pdl
         norm, head = network.norm, network.heads[0]
@@ -194,8 +244,28 @@ class DecodeStep:
         slices, stop_row = vocabulary.slices, vocabulary.stop_row
         logits, noise = vocabulary.logits[:batch], vocabulary.noise[:batch]
         rest = (slices, stop_row, logits, noise, rows, state.slots)
+        fused = self._fuses(vocabulary)
+        if fused and (batch > 1 or not filtered):
+            assert self._head is not None
+            self._head(
+                *(state.x, norm.weight, norm.bias, head, slices, stop_row, logits),
+                *(state.tokens, network.tables[0], network.wpe, rows, state.slots),
+                stage=self.stage,
+                pdl=pdl,
+                # Where rows with filters follow, their kernel has the same weights.
+                ahead=None if filtered else ahead[0],
+            )
+            if not filtered:
+                return
         if self.vector:
-            norm_head(state.x, norm.weight, norm.bias, head, *rest, stage=self.stage, pdl=pdl)
+            norm_head(
+                *(state.x, norm.weight, norm.bias, head, *rest),
+                stage=self.stage,
+                only_filtered=fused,
+                pdl=pdl,
+                variant=self.variant,
+                ahead=ahead[0],
+            )
         else:
             h = self._h[:batch]
             residual_norm(state.x, y, y_bias, norm.weight, norm.bias, h, rows, state.slots, pdl=pdl)
@@ -204,5 +274,8 @@ class DecodeStep:
             *(logits, noise, slices, stop_row, state.tokens, network.tables[0], network.wpe, state.x),
             *(rows, state.slots),
             filtered=filtered,
+            only_filtered=fused,
             pdl=pdl,
+            variant=self.variant,
+            ahead=ahead[1],
         )

@@ -5,12 +5,13 @@ import triton.language as tl
 from torch import Tensor
 
 from barkfast_kernels.decode_attention.triton import combine_heads
-from barkfast_kernels.functions import pdl_launch, pdl_wait, running_slot
+from barkfast_kernels.functions import load_fresh, pdl_launch, pdl_wait, prefetch_l2, running
 from barkfast_kernels.launch import launch, linear_args
 from barkfast_kernels.tiles import below, load_or, load_rows, multiply, row_tile
+from barkfast_kernels.variant import DEFAULT, Variant
 
 
-@triton.jit(do_not_specialize=["batch"])
+@triton.jit(do_not_specialize=["batch", "ahead_bytes"])
 def _attention_out_kernel(
     x,  # (n_slots, N_HEAD * HEAD_DIM) float32
     partial,  # (batch_max, N_HEAD, SPLITS, HEAD_DIM) float32
@@ -20,6 +21,8 @@ def _attention_out_kernel(
     bias,  # (N_HEAD * HEAD_DIM,)
     rows,  # (batch,) int32
     slots,  # (n_slots, WORDS) int32
+    ahead,  # a matrix, see prefetch_l2
+    ahead_bytes,
     batch,
     N_HEAD: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -30,8 +33,12 @@ def _attention_out_kernel(
     HAS_SCALE: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     SINGLE: tl.constexpr,
+    TRIGGER_FIRST: tl.constexpr,
+    ONE_TRIP: tl.constexpr,
+    AHEAD: tl.constexpr,
     PDL: tl.constexpr,
 ):
+    pdl_launch(PDL and TRIGGER_FIRST)
     N_EMBD: tl.constexpr = N_HEAD * HEAD_DIM
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     n_mask = below(n, N_EMBD, BLOCK_N)
@@ -42,22 +49,29 @@ def _attention_out_kernel(
     tile = load_rows(weight, n, column, n_mask[:, None] & k_mask[None, :], N_EMBD)
     tile_scale = load_or(scale, n, n_mask, HAS_SCALE, 1.0)
     tile_bias = load_or(bias, n, n_mask, HAS_BIAS, 0.0)
-    pdl_launch(PDL)
+    if ONE_TRIP:
+        listed = tl.load(rows)
+    prefetch_l2(ahead, ahead_bytes, AHEAD)
+    pdl_launch(PDL and not TRIGGER_FIRST)
     pdl_wait(PDL)
+    if not ONE_TRIP:
+        listed = tl.load(rows)
 
     head = tl.arange(0, BLOCK_H)
     d = tl.arange(0, BLOCK_D)
     head_mask = below(head, N_HEAD, BLOCK_H)
     d_mask = below(d, HEAD_DIM, BLOCK_D)
     for row in range(1 if SINGLE else batch):
-        place = tl.maximum(tl.load(rows + row), 0)
-        attended = combine_heads(partial, stats, row, head, d, head_mask, d_mask, N_HEAD, HEAD_DIM, SPLITS)
-        # Fetched beside the status, not after it.
-        target = x + place * N_EMBD + n
-        residual = tl.load(target, n_mask, other=0.0)
-        if running_slot(rows, slots, row) >= 0:
+        # Both fetched beside the parts, not after them.
+        target = x + tl.maximum(listed, 0) * N_EMBD + n
+        residual = load_fresh(target, n_mask, ONE_TRIP)
+        runs = running(slots, listed, ONE_TRIP) >= 0
+        attended = combine_heads(partial, stats, row, head, d, head_mask, d_mask, N_HEAD, HEAD_DIM, SPLITS, ONE_TRIP)
+        if not SINGLE:
+            listed = tl.load(rows + tl.minimum(row + 1, batch - 1))
+        if ONE_TRIP or runs:
             y = multiply(tile, tile_scale, tile_bias, tl.reshape(attended, (BLOCK_H * BLOCK_D,)))
-            tl.store(target, residual + y, n_mask)
+            tl.store(target, residual + y, n_mask & runs)
 
 
 def attention_out(
@@ -71,6 +85,8 @@ def attention_out(
     slots: Tensor,
     *,
     pdl: bool,
+    variant: Variant = DEFAULT,
+    ahead: Tensor | None = None,
 ) -> None:
     """x[slot] += W o + bias, where o is what the row attended to, from the splits of `decode_attention`.
 
@@ -81,7 +97,7 @@ def attention_out(
         weight: (n_embd, n_embd); int8 with `scale` (n_embd,) float32.
         bias: (n_embd,).
         rows, slots: see `slots`.
-        pdl: see `launch`.
+        pdl, variant, ahead: see `launch`.
     """
     _, n_head, splits, head_dim = partial.shape
     block_h, block_d = triton.next_power_of_2(n_head), triton.next_power_of_2(head_dim)
@@ -107,4 +123,6 @@ def attention_out(
         "SINGLE": rows.shape[0] == 1,
     }
     # About one program per multiprocessor: twice the threads halve what each fetches of the splits.
-    launch(_attention_out_kernel, (tile.programs,), args, constexprs, num_warps=8, pdl=pdl)
+    launch(
+        _attention_out_kernel, (tile.programs,), args, constexprs, num_warps=8, pdl=pdl, variant=variant, ahead=ahead
+    )

@@ -5,7 +5,7 @@ import triton.language as tl
 
 from barkfast_kernels.batch_linear.tile import prefetch_rows, rows_times_batch, running_slots
 from barkfast_kernels.functions import gelu, pdl_launch, pdl_wait
-from barkfast_kernels.norm_head.triton import store_candidates
+from barkfast_kernels.norm_head.triton import load_draw, store_candidates
 from barkfast_kernels.slots import DRAWN, PHASE, POSITION, WORDS
 
 
@@ -172,4 +172,5 @@ def linear_head_kernel(
         acc = rows_times_batch(weight, vocabulary, h, b, batch, 0, K, K, K % BLOCK_K == 0, BLOCK_K)
         at = b.to(tl.int64)[None, :] * N_CANDIDATES + column[:, None]
         mask = (slot >= 0)[None, :] & competes[:, None]
-        store_candidates(logits, noise, at, acc, vocabulary[:, None], mask, slots, slot[None, :], STAGE)
+        drawing = load_draw(slots, slot[None, :], False)
+        store_candidates(logits, noise, at, acc, vocabulary[:, None], mask, drawing, STAGE)

@@ -1,18 +1,50 @@
 """Attention of one token per slot: a program per row, head and split of the positions."""
 
 import math
+from typing import Any
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from barkfast_kernels.functions import pdl_launch, pdl_wait, running_slot
+from barkfast_kernels.functions import (
+    load_fresh,
+    load_word,
+    pdl_launch,
+    pdl_wait,
+    prefetch_l2,
+    running,
+    running_slot,
+)
 from barkfast_kernels.launch import INTERPRETED, launch
-from barkfast_kernels.slots import POSITION, WORDS
+from barkfast_kernels.slots import POSITION
 from barkfast_kernels.tiles import below
+from barkfast_kernels.variant import DEFAULT, Variant
 
 
 @triton.jit
+def attend(k_tile, v_tile, q_row, held, top, total, sums, SCALE: tl.constexpr):
+    """Add a tile of positions to a softmax under way.
+
+    Args:
+        k_tile, v_tile: (BLOCK_T, BLOCK_D) in the storage dtype.
+        q_row: (BLOCK_D,) float32.
+        held: (BLOCK_T,) which of the positions count.
+        top, total, sums: the largest score so far, the sum of 2**(score - top), and the same of values (BLOCK_D,).
+    """
+    scores = tl.sum(k_tile.to(tl.float32) * q_row[None, :], axis=1) * SCALE
+    scores = tl.where(held, scores, float("-inf"))
+    new_top = tl.maximum(top, tl.max(scores))
+    # Where nothing counts so far, -inf - -inf would be NaN.
+    finite_top = tl.where(new_top == float("-inf"), 0.0, new_top)
+    decay = tl.exp2(top - finite_top)
+    p = tl.exp2(scores - finite_top)
+    total = total * decay + tl.sum(p)
+    sums = sums * decay + tl.sum(p[:, None] * v_tile.to(tl.float32), axis=0)
+    return new_top, total, sums
+
+
+@triton.jit(do_not_specialize=["ahead_bytes"])
 def _decode_attention_kernel(
     q,  # (batch_max, N_HEAD * HEAD_DIM) float32
     keys,  # (n_slots, N_HEAD, BLOCK_SIZE, HEAD_DIM)
@@ -21,6 +53,8 @@ def _decode_attention_kernel(
     stats,  # (batch_max, N_HEAD, SPLITS, 2) float32
     rows,  # (batch,) int32
     slots,  # (n_slots, WORDS) int32
+    ahead,  # a matrix, see prefetch_l2
+    ahead_bytes,
     N_HEAD: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -28,45 +62,72 @@ def _decode_attention_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
     SCALE: tl.constexpr,
+    KV_AHEAD: tl.constexpr,
+    TRIGGER_FIRST: tl.constexpr,
+    ONE_TRIP: tl.constexpr,
+    AHEAD: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    pdl_launch(PDL)
-    pdl_wait(PDL)
+    pdl_launch(PDL and TRIGGER_FIRST)
     row, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     d = tl.arange(0, BLOCK_D)
+    tile_t = tl.arange(0, BLOCK_T)
     d_mask = below(d, HEAD_DIM, BLOCK_D)
+    if ONE_TRIP or KV_AHEAD:
+        listed = tl.load(rows + row)
+        cache = (tl.maximum(listed, 0).to(tl.int64) * N_HEAD + head) * (BLOCK_SIZE * HEAD_DIM)
+    if KV_AHEAD:
+        # The slot's position of this step or of an earlier one: all before it is in the cache since then. Where it is
+        # of an earlier one, splits may be cut elsewhere, and what is loaded here is not used.
+        known = tl.minimum(load_word(slots, tl.maximum(listed, 0), POSITION, True), BLOCK_SIZE)
+        known_chunk = tl.cdiv(tl.minimum(known + 1, BLOCK_SIZE), SPLITS)
+        known_t = split * known_chunk + tile_t
+        known_end = tl.minimum((split + 1) * known_chunk, known)
+        mask = (known_t < known_end)[:, None] & d_mask[None, :]
+        known_at = cache + known_t[:, None] * HEAD_DIM + d[None, :]
+        known_k = load_fresh(keys + known_at, mask, True)
+        known_v = load_fresh(values + known_at, mask, True)
+    prefetch_l2(ahead, ahead_bytes, AHEAD)
+    pdl_launch(PDL and not TRIGGER_FIRST)
+    pdl_wait(PDL)
+    if not (ONE_TRIP or KV_AHEAD):
+        listed = tl.load(rows + row)
+        cache = (tl.maximum(listed, 0).to(tl.int64) * N_HEAD + head) * (BLOCK_SIZE * HEAD_DIM)
     # Fetched beside the status, not after it.
-    place = tl.maximum(tl.load(rows + row), 0)
-    length = tl.minimum(tl.load(slots + place * WORDS + POSITION) + 1, BLOCK_SIZE)
-    if running_slot(rows, slots, row) >= 0:
+    length = tl.minimum(load_word(slots, tl.maximum(listed, 0), POSITION, ONE_TRIP) + 1, BLOCK_SIZE)
+    runs = running(slots, listed, ONE_TRIP) >= 0
+    q_at = q + (row * N_HEAD + head) * HEAD_DIM + d
+    if ONE_TRIP or runs:
         chunk = tl.cdiv(length, SPLITS)
         end = tl.minimum((split + 1) * chunk, length)
-        cache = (place.to(tl.int64) * N_HEAD + head) * (BLOCK_SIZE * HEAD_DIM)
         top = tl.full((), float("-inf"), tl.float32)
         total = tl.full((), 0.0, tl.float32)
         sums = tl.zeros((BLOCK_D,), tl.float32)
-        for start in range(split * chunk, end, BLOCK_T):
-            t = start + tl.arange(0, BLOCK_T)
-            mask = (t < end)[:, None] & d_mask[None, :]
+        if KV_AHEAD:
+            q_row = load_fresh(q_at, d_mask, ONE_TRIP)
+            t = split * chunk + tile_t
+            missing = (t < end) & ((known_chunk != chunk) | (t >= known_end))
             at = cache + t[:, None] * HEAD_DIM + d[None, :]
-            k_tile = tl.load(keys + at, mask, other=0.0)
-            v_tile = tl.load(values + at, mask, other=0.0)
-            # The query after a barrier, so that keys and values are all requested before any is waited for: the
-            # assembler would save registers by requesting the values once the scores are known.
-            tl.debug_barrier()
-            q_row = tl.load(q + (row * N_HEAD + head) * HEAD_DIM + d, d_mask, other=0.0)
-            scores = tl.sum(k_tile.to(tl.float32) * q_row[None, :], axis=1) * SCALE
-            scores = tl.where(t < end, scores, float("-inf"))
-            new_top = tl.maximum(top, tl.max(scores))
-            decay = tl.exp2(top - new_top)
-            p = tl.exp2(scores - new_top)
-            total = total * decay + tl.sum(p)
-            sums = sums * decay + tl.sum(p[:, None] * v_tile.to(tl.float32), axis=0)
-            top = new_top
+            mask = missing[:, None] & d_mask[None, :]
+            k_tile = tl.load(keys + at, mask, other=known_k, cache_modifier=".cg")
+            v_tile = tl.load(values + at, mask, other=known_v, cache_modifier=".cg")
+            top, total, sums = attend(k_tile, v_tile, q_row, t < end, top, total, sums, SCALE)
+        else:
+            for start in range(split * chunk, end, BLOCK_T):
+                t = start + tile_t
+                mask = (t < end)[:, None] & d_mask[None, :]
+                at = cache + t[:, None] * HEAD_DIM + d[None, :]
+                k_tile = load_fresh(keys + at, mask, ONE_TRIP)
+                v_tile = load_fresh(values + at, mask, ONE_TRIP)
+                # The query after a barrier, so that keys and values are all requested before any is waited for: the
+                # assembler would save registers by requesting the values once the scores are known.
+                tl.debug_barrier()
+                q_row = load_fresh(q_at, d_mask, ONE_TRIP)
+                top, total, sums = attend(k_tile, v_tile, q_row, t < end, top, total, sums, SCALE)
         out = (row * N_HEAD + head) * SPLITS + split
-        tl.store(partial + out * HEAD_DIM + d, sums, d_mask)
-        tl.store(stats + out * 2, top)
-        tl.store(stats + out * 2 + 1, total)
+        tl.store(partial + out * HEAD_DIM + d, sums, d_mask & runs)
+        tl.store(stats + out * 2, top, runs)
+        tl.store(stats + out * 2 + 1, total, runs)
 
 
 @triton.jit
@@ -81,26 +142,31 @@ def combine_heads(
     N_HEAD: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     SPLITS: tl.constexpr,
+    ONE_TRIP: tl.constexpr,
 ):
     """What `head` attended to, (BLOCK_H, BLOCK_D) float32."""
     first = (row * N_HEAD + head) * SPLITS
     at = first[:, None] * HEAD_DIM + d[None, :]
     mask = head_mask[:, None] & d_mask[None, :]
-    parts = (tl.load(partial + at, mask, other=0.0),)
-    for split in tl.static_range(1, SPLITS):
-        parts = parts + (tl.load(partial + at + split * HEAD_DIM, mask, other=0.0),)
-    # The shares after a barrier, so that all parts are requested before any is waited for.
-    tl.debug_barrier()
-    top = tl.full(head.shape, float("-inf"), tl.float32)
+    parts, tops, totals = (), (), ()
     for split in tl.static_range(SPLITS):
-        top = tl.maximum(top, tl.load(stats + (first + split) * 2, head_mask, other=0.0))
+        parts = parts + (load_fresh(partial + at + split * HEAD_DIM, mask, ONE_TRIP),)
+    if not ONE_TRIP:
+        # The shares after a barrier, so that all parts are requested before any is waited for.
+        tl.debug_barrier()
+    for split in tl.static_range(SPLITS):
+        tops = tops + (load_fresh(stats + (first + split) * 2, head_mask, ONE_TRIP),)
+        totals = totals + (load_fresh(stats + (first + split) * 2 + 1, head_mask, ONE_TRIP),)
+    top = tops[0]
+    for split in tl.static_range(1, SPLITS):
+        top = tl.maximum(top, tops[split])
     # Where nothing was attended to, -inf - -inf would be NaN.
     top = tl.where(top == float("-inf"), 0.0, top)
     total = tl.zeros(head.shape, tl.float32)
     sums = tl.zeros((head.shape[0], d.shape[0]), tl.float32)
     for split in tl.static_range(SPLITS):
-        share = tl.exp2(tl.load(stats + (first + split) * 2, head_mask, other=0.0) - top)
-        total += share * tl.load(stats + (first + split) * 2 + 1, head_mask, other=1.0)
+        share = tl.exp2(tops[split] - top)
+        total += share * totals[split]
         sums += share[:, None] * parts[split]
     return sums / tl.where(total == 0.0, 1.0, total)[:, None]
 
@@ -127,13 +193,23 @@ def _combine_splits_kernel(
     head_mask = below(head, N_HEAD, BLOCK_H)
     d_mask = below(d, HEAD_DIM, BLOCK_D)
     if running_slot(rows, slots, row) >= 0:
-        y = combine_heads(partial, stats, row, head, d, head_mask, d_mask, N_HEAD, HEAD_DIM, SPLITS)
+        y = combine_heads(partial, stats, row, head, d, head_mask, d_mask, N_HEAD, HEAD_DIM, SPLITS, False)
         at = (row * N_HEAD + head)[:, None] * HEAD_DIM + d[None, :]
         tl.store(out + at, y.to(out.dtype.element_ty), head_mask[:, None] & d_mask[None, :])
 
 
 def decode_attention(
-    q: Tensor, keys: Tensor, values: Tensor, partial: Tensor, stats: Tensor, rows: Tensor, slots: Tensor, *, pdl: bool
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    partial: Tensor,
+    stats: Tensor,
+    rows: Tensor,
+    slots: Tensor,
+    *,
+    pdl: bool,
+    variant: Variant = DEFAULT,
+    ahead: Tensor | None = None,
 ) -> None:
     """Attend to positions 0..POSITION of the row's slot, in as many even splits as `partial` has.
 
@@ -143,7 +219,7 @@ def decode_attention(
         partial: (batch_max, n_head, splits, head_dim) float32: sums of 2**(score - max) * value.
         stats: (batch_max, n_head, splits, 2) float32: max and sum of 2**(score - max); -inf and 0 of an empty split.
         rows, slots: see `slots`.
-        pdl: see `launch`.
+        pdl, variant, ahead: see `launch`.
     """
     _, n_head, block_size, head_dim = keys.shape
     splits = partial.shape[2]
@@ -170,8 +246,12 @@ def decode_attention(
         "BLOCK_T": block_t,
         "BLOCK_D": block_d,
         "SCALE": math.log2(math.e) / math.sqrt(head_dim),
+        # Without the dependent launch there is no time before the wait; only one tile can be loaded then.
+        "KV_AHEAD": variant.kv_ahead and (pdl or INTERPRETED) and block_t * splits >= block_size,
     }
-    launch(_decode_attention_kernel, (rows.shape[0], n_head, splits), args, constexprs, num_warps=num_warps, pdl=pdl)
+    grid = (rows.shape[0], n_head, splits)
+    how: dict[str, Any] = {"pdl": pdl, "variant": variant, "ahead": ahead}
+    launch(_decode_attention_kernel, grid, args, constexprs, num_warps=num_warps, **how)
 
 
 def combine_splits(partial: Tensor, stats: Tensor, out: Tensor, rows: Tensor, slots: Tensor, *, pdl: bool) -> None:

@@ -1,5 +1,6 @@
-"""The decode step of one to eight sequences in CUDA, for compute capability 9.0 and newer: compiled at run time."""
+"""The decode step of one to eight sequences in CUDA, for compute capability 9.0: compiled at run time."""
 
-from barkfast_kernels.hopper.ops import SPLITS, HopperOps, Shape, compile_step, why_not
+from barkfast_kernels.hopper.head import HeadDraw, why_not_head
+from barkfast_kernels.hopper.ops import VECTOR_ROWS, HopperOps, Shape, compile_step, why_not
 
-__all__ = ["SPLITS", "HopperOps", "Shape", "compile_step", "why_not"]
+__all__ = ["VECTOR_ROWS", "HeadDraw", "HopperOps", "Shape", "compile_step", "why_not", "why_not_head"]

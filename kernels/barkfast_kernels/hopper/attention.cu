@@ -1,86 +1,101 @@
 // Attention of one new token per sequence: a block per sequence, head and part of the context.
 //
-// All keys and values but the newest are asked for before the block waits for the kernel ahead of it.
+// All keys and values but the newest are asked for before the block waits for the kernel ahead of it. That kernel
+// leaves the newest beside the query too, where they are found without knowing the slot's position.
 
 constexpr int ATTENTION_WARPS = ATTENTION_THREADS / 32;
 
 // Positions split * CHUNK to (split + 1) * CHUNK of one head of one row.
 extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
-    decode_attention(const float* q, const Storage* keys, const Storage* values, float* partial, float* stats,
-                     const int* rows, const int* slots, float scale) {
+    decode_attention(const float* q, const Storage* newest, const Storage* keys, const Storage* values, float* partial,
+                     float* stats, const int* rows, const int* slots, float scale, const char* ahead, u32 ahead_bytes) {
     constexpr int CHUNK = POSITIONS / SPLITS;
     // A position's lanes each hold four channels of it, or eight of two bytes.
     constexpr int PER = 16 / sizeof(Storage), LANES = HEAD_DIM / PER, GROUPS = 32 / LANES;
     constexpr int AT_ONCE = ATTENTION_WARPS * GROUPS, PASSES = CHUNK / AT_ONCE, ROW_BYTES = HEAD_DIM * sizeof(Storage);
-    static_assert(CHUNK % AT_ONCE == 0 && LANES <= 32, "positions by lanes");
+    static_assert(CHUNK % AT_ONCE == 0 && PASSES <= LANES && LANES <= 32, "positions by lanes");
     __shared__ Copies copies;
     __shared__ float tops[ATTENTION_WARPS], totals[ATTENTION_WARPS], sums[ATTENTION_WARPS][HEAD_DIM];
     Storage *own_keys = reinterpret_cast<Storage*>(dynamic), *own_values = own_keys + CHUNK * HEAD_DIM;
-    launch_next();
+    if (TRIGGER_FIRST) launch_next();
     int split = blockIdx.x, head = blockIdx.y, b = blockIdx.z, start = split * CHUNK;
-    int listed = rows[b];
+    int listed = listed_slot(rows, b);
     u64 offset = ((static_cast<u64>(max(listed, 0)) * HEADS + head) * POSITIONS + start) * HEAD_DIM;
     __shared__ int asked;
     if (threadIdx.x == 0) {
         // The slot's position of this step or of an earlier one: all before it is in the cache since then.
-        asked = min(max(slots[max(listed, 0) * WORDS + POSITION] - start, 0), CHUNK);
+        asked = min(max(fresh(slots + max(listed, 0) * WORDS + POSITION) - start, 0), CHUNK);
         copies.expect(2 * asked * ROW_BYTES);
         copies.add(own_keys, keys + offset, asked * ROW_BYTES);
         copies.add(own_values, values + offset, asked * ROW_BYTES);
     }
+    Ahead{ahead, ahead_bytes}.prefetch();
+    if (!TRIGGER_FIRST) launch_next();
     __syncthreads();
     wait_for_last();
 
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, part = lane % LANES;
     Vector<4> query[PER / 4];
-    Row row(listed, slots);
+    // 16 bytes of the newest key for the first threads, of the newest value for the next.
+    constexpr int PIECES = ROW_BYTES / 16;
+    int piece = threadIdx.x % PIECES, is_value = threadIdx.x / PIECES % 2;
+    uint4 own_newest = {};
+    if (ONE_TRIP) own_newest = fresh_raw(newest + (2 * b + is_value) * EMBD + head * HEAD_DIM + piece * PER);
 #pragma unroll
     for (int i = 0; i < PER / 4; i++) query[i] = take4(q + (b * HEADS + head) * HEAD_DIM + part * PER + 4 * i);
-    if (!row.running) {
+    Row row(listed, slots);
+    if (!ONE_TRIP && !row.running) {
         copies.wait();
         return;
     }
-    int count = min(max(min(row.position + 1, POSITIONS) - start, 0), CHUNK);
-    // What was not asked for yet: the token's own position, and perhaps the one before.
-    constexpr int PIECES = ROW_BYTES / 16;
-    for (int i = asked * PIECES + threadIdx.x; i < count * PIECES; i += ATTENTION_THREADS) {
-        reinterpret_cast<uint4*>(own_keys)[i] = reinterpret_cast<const uint4*>(keys + offset)[i];
-        reinterpret_cast<uint4*>(own_values)[i] = reinterpret_cast<const uint4*>(values + offset)[i];
-    }
+    int end = min(row.position + 1, POSITIONS) - start, count = min(max(end, 0), CHUNK);
     copies.wait();
+    if (ONE_TRIP && threadIdx.x < 2 * PIECES && row.position < POSITIONS && end > 0 && end <= CHUNK)
+        reinterpret_cast<uint4*>(is_value ? own_values : own_keys)[(end - 1) * PIECES + piece] = own_newest;
+    // What was not asked for yet, where the position known then was that of an earlier step; a second trip, then.
+    int known = ONE_TRIP && row.position < POSITIONS ? min(end - 1, CHUNK) : count;
+#pragma unroll 1
+    for (int i = asked * PIECES + threadIdx.x; i < known * PIECES; i += ATTENTION_THREADS) {
+        reinterpret_cast<uint4*>(own_keys)[i] = fresh_raw(keys + offset + i * PER);
+        reinterpret_cast<uint4*>(own_values)[i] = fresh_raw(values + offset + i * PER);
+    }
     __syncthreads();
 
-    float scores[PASSES], top = -INFINITE, total = 0;
+    // Scores of a position of each pass, by the lanes that hold a part of it; then each lane has one pass's.
+    float scores[PASSES];
 #pragma unroll
     for (int p = 0; p < PASSES; p++) {
-        int t = (p * ATTENTION_WARPS + warp) * GROUPS + lane / LANES;
-        // No branch, so that all passes are under way at once; what lies beyond the count is not used.
-        float score = 0;
+        scores[p] = 0;
+        // Without a branch all passes are under way at once; what lies beyond the count is not used.
+        if (BRANCHLESS || (p * ATTENTION_WARPS + warp) * GROUPS < count) {
+            int t = (p * ATTENTION_WARPS + warp) * GROUPS + lane / LANES;
 #pragma unroll
-        for (int i = 0; i < PER / 4; i++) {
-            Vector<4> k = load4(own_keys + t * HEAD_DIM + part * PER + 4 * i);
+            for (int i = 0; i < PER / 4; i++) {
+                Vector<4> k = load4(own_keys + t * HEAD_DIM + part * PER + 4 * i);
 #pragma unroll
-            for (int j = 0; j < 4; j++) score = fmaf(k.at[j], query[i].at[j], score);
+                for (int j = 0; j < 4; j++) scores[p] = fmaf(k.at[j], query[i].at[j], scores[p]);
+            }
         }
-#pragma unroll
-        for (int step = 1; step < LANES; step *= 2) score += __shfl_xor_sync(~0u, score, step);
-        scores[p] = t < count ? score * scale : -INFINITE;
-        top = fmaxf(top, scores[p]);
     }
+    float score = add_lanes<PASSES, LANES>(scores, lane), top, total = 0;
+    bool held = (lane % PASSES * ATTENTION_WARPS + warp) * GROUPS + lane / LANES < count;
+    top = score = held ? score * scale : -INFINITE;
 #pragma unroll
-    for (int step = LANES; step < 32; step *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
+    for (int step = 1; step < 32; step *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
+    float weight_of = held ? power_of_two(score - top) : 0;
     Vector<4> sum[PER / 4] = {};
 #pragma unroll
     for (int p = 0; p < PASSES; p++) {
+        float weight = __shfl_sync(~0u, weight_of, lane - part + p);
         int t = (p * ATTENTION_WARPS + warp) * GROUPS + lane / LANES;
-        bool held = t < count;
-        float weight_of = held ? exp2f(scores[p] - top) : 0;
-        total += weight_of;
+        total += weight;
+        if (BRANCHLESS || t < count) {
 #pragma unroll
-        for (int i = 0; i < PER / 4; i++) {
-            Vector<4> v = load4(own_values + t * HEAD_DIM + part * PER + 4 * i);
+            for (int i = 0; i < PER / 4; i++) {
+                Vector<4> v = load4(own_values + t * HEAD_DIM + part * PER + 4 * i);
 #pragma unroll
-            for (int j = 0; j < 4; j++) sum[i].at[j] = fmaf(weight_of, held ? v.at[j] : 0, sum[i].at[j]);
+                for (int j = 0; j < 4; j++) sum[i].at[j] = fmaf(weight, t < count ? v.at[j] : 0, sum[i].at[j]);
+            }
         }
     }
 #pragma unroll
@@ -106,12 +121,14 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
 #pragma unroll
         for (int w = 0; w < ATTENTION_WARPS; w++) {
             // Warps, and splits, that attended to nothing.
-            float weight_of = tops[w] == -INFINITE ? 0 : exp2f(tops[w] - highest);
+            float weight_of = tops[w] == -INFINITE ? 0 : power_of_two(tops[w] - highest);
             mass = fmaf(weight_of, totals[w], mass);
             out = fmaf(weight_of, sums[w][threadIdx.x], out);
         }
         int at = (b * HEADS + head) * SPLITS + split;
-        partial[at * HEAD_DIM + threadIdx.x] = out;
-        if (threadIdx.x == 0) stats[2 * at] = highest, stats[2 * at + 1] = mass;
+        if (row.running) {
+            partial[at * HEAD_DIM + threadIdx.x] = out;
+            if (threadIdx.x == 0) stats[2 * at] = highest, stats[2 * at + 1] = mass;
+        }
     }
 }

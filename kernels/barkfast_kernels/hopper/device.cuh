@@ -26,6 +26,13 @@ __device__ __forceinline__ void store(Half* p, float value) {
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(p->bits) : "f"(value));
 }
 
+// 2**x; what would be denormal is 0.
+__device__ __forceinline__ float power_of_two(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 // The next kernel may start; it loads what no kernel writes, and waits before anything else.
 __device__ __forceinline__ void launch_next() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 // The kernels before this one have ended and their writes are visible. Every thread must come through here.
@@ -33,13 +40,16 @@ __device__ __forceinline__ void wait_for_last() { asm volatile("griddepcontrol.w
 
 __device__ __forceinline__ u32 shared_address(const void* p) { return static_cast<u32>(__cvta_generic_to_shared(p)); }
 
-// What other kernels write: from the L2 cache, asked for where it stands, so that all of it is under way at once.
+// What other kernels write. With ONE_TRIP past the L1 cache, and asked for where it stands, so that all of it is under
+// way at once: the compiler moves plain loads behind the branches that use them.
 __device__ __forceinline__ float fresh(const float* p) {
+    if (!ONE_TRIP) return *p;
     float v;
     asm volatile("ld.relaxed.gpu.global.f32 %0, [%1];" : "=f"(v) : "l"(p) : "memory");
     return v;
 }
 __device__ __forceinline__ float4 fresh4(const float* p) {
+    if (!ONE_TRIP) return *reinterpret_cast<const float4*>(p);
     float4 v;
     asm volatile("ld.relaxed.gpu.global.v4.f32 {%0,%1,%2,%3}, [%4];"
                  : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
@@ -48,14 +58,38 @@ __device__ __forceinline__ float4 fresh4(const float* p) {
     return v;
 }
 __device__ __forceinline__ uint2 fresh2(const void* p) {
+    if (!ONE_TRIP) return *static_cast<const uint2*>(p);
     uint2 v;
     asm volatile("ld.relaxed.gpu.global.v2.b32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p) : "memory");
     return v;
 }
+__device__ __forceinline__ uint4 fresh_raw(const void* p) {
+    if (!ONE_TRIP) return *static_cast<const uint4*>(p);
+    uint4 v;
+    asm volatile("ld.relaxed.gpu.global.v4.b32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(p)
+                 : "memory");
+    return v;
+}
 __device__ __forceinline__ int fresh(const int* p) {
+    if (!ONE_TRIP) return *p;
     int v;
     asm volatile("ld.relaxed.gpu.global.b32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
     return v;
+}
+
+// Count this block; returns how many came before it. What its threads wrote before a barrier ahead of this is visible
+// to the threads of a later block behind a barrier after theirs.
+__device__ __forceinline__ u32 arrive(u32* counter) {
+    u32 before;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+    return before;
+}
+
+// Bring constant memory into the L2 cache: a multiple of 16 bytes, from a multiple of 16.
+__device__ __forceinline__ void prefetch(const void* from, u32 bytes) {
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
 }
 
 // Copies into shared memory that are under way.
@@ -63,8 +97,10 @@ struct Copies {
     u64 barrier;
 
     __device__ void expect(u32 bytes) {
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(&barrier)));
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(&barrier)) : "memory");
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        // The copy engine must see the barrier too.
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
         asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&barrier)),
                      "r"(bytes)
                      : "memory");
@@ -84,11 +120,14 @@ struct Copies {
     }
 
     __device__ void wait() {
+        // With BOUNDED, copies that never arrive are an error instead of a hang.
         u32 done = 0;
-        while (!done)
+        for (u32 tries = 0; !done; tries++) {
             asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], 0; selp.u32 %0, 1, 0, p; }"
                          : "=r"(done)
                          : "r"(shared_address(&barrier))
                          : "memory");
+            if (BOUNDED && tries > 1u << 20) asm volatile("trap;");
+        }
     }
 };

@@ -19,13 +19,13 @@ __device__ __forceinline__ void exchange(float (&values)[P], int lane) {
     }
 }
 
-// Sums over the warp of `P` values of each lane; lane l gets that of value l % P.
-template <int P>
+// Sums over groups of `LANES` neighbours of `P` values of each; lane l gets that of value l % P.
+template <int P, int LANES = 32>
 __device__ __forceinline__ float add_lanes(float (&values)[P], int lane) {
     exchange<P / 2>(values, lane);
     float sum = values[0];
 #pragma unroll
-    for (int step = P; step < 32; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
+    for (int step = P; step < LANES; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
     return sum;
 }
 
@@ -61,41 +61,49 @@ __device__ __forceinline__ float multiply(const Weight* tile, const Vector<4> (&
     return total;
 }
 
-// Mean and sum of squared distances of two equally large halves, together.
-__device__ __forceinline__ void join(float& mean, float& spread, float mean_2, float spread_2, float half) {
-    float distance = mean_2 - mean;
-    mean = 0.5f * (mean + mean_2);
-    spread = spread + spread_2 + distance * distance * (0.5f * half);
-}
-
-// The block's layer norm of one row.
-__device__ __forceinline__ Vector<4> normalize(const Vector<4>& x, const Vector<4>& gain, const Vector<4>& offset,
-                                               float2 (&moments)[WARPS]) {
-    float mean = 0.25f * ((x.at[0] + x.at[1]) + (x.at[2] + x.at[3])), spread = 0;
+// The block's layer norm of one row, from one pass over it: sums of distances from `shift`, and of their squares.
+//
+// The square of the mean's distance from the shift is lost in the variance's precision. With the mean of four channels
+// for a shift it is at most 256 times the variance, where those four hold all of it, and most often less than once.
+__device__ __forceinline__ Vector<4> normalize(const Vector<4>& x, float shift, const Vector<4>& gain,
+                                               const Vector<4>& offset, float2 (&moments)[WARPS]) {
+    float sum = 0, squares = 0;
+    Vector<4> distance;
 #pragma unroll
-    for (int i = 0; i < 4; i++) spread += (x.at[i] - mean) * (x.at[i] - mean);
+    for (int i = 0; i < 4; i++) {
+        distance.at[i] = x.at[i] - shift;
+        sum += distance.at[i];
+        squares = fmaf(distance.at[i], distance.at[i], squares);
+    }
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
-        float mean_2 = __shfl_xor_sync(~0u, mean, step), spread_2 = __shfl_xor_sync(~0u, spread, step);
-        join(mean, spread, mean_2, spread_2, 4.0f * step);
+        sum += __shfl_xor_sync(~0u, sum, step);
+        squares += __shfl_xor_sync(~0u, squares, step);
     }
-    if (threadIdx.x % 32 == 0) moments[threadIdx.x / 32] = make_float2(mean, spread);
+    if (threadIdx.x % 32 == 0) moments[threadIdx.x / 32] = make_float2(sum, squares);
     __syncthreads();
-    mean = 0, spread = 0;
-#pragma unroll
-    for (int w = 0; w < WARPS; w++) mean += moments[w].x;
-    mean /= WARPS;
+    sum = 0, squares = 0;
 #pragma unroll
     for (int w = 0; w < WARPS; w++) {
-        float distance = moments[w].x - mean;
-        spread += moments[w].y + 128.0f * distance * distance;
+        sum += moments[w].x;
+        squares += moments[w].y;
     }
-    float scale = rsqrtf(spread / EMBD + 1e-5f);
+    float mean = sum * (1.0f / EMBD), scale = rsqrtf(fmaxf(squares * (1.0f / EMBD) - mean * mean, 0.0f) + 1e-5f);
     Vector<4> y;
 #pragma unroll
-    for (int i = 0; i < 4; i++) y.at[i] = fmaf((x.at[i] - mean) * scale, gain.at[i], offset.at[i]);
+    for (int i = 0; i < 4; i++) y.at[i] = fmaf((distance.at[i] - mean) * scale, gain.at[i], offset.at[i]);
     return y;
 }
+
+// A row of x: the thread's channels, and the first four.
+struct Token {
+    Vector<4> own, first;
+
+    __device__ __forceinline__ explicit Token(const float* x) : own(take4(x + 4 * threadIdx.x)), first(take4(x)) {}
+    __device__ __forceinline__ float shift() const {
+        return 0.25f * ((first.at[0] + first.at[1]) + (first.at[2] + first.at[3]));
+    }
+};
 
 __device__ __forceinline__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.7071067811865476f)); }
 
@@ -137,24 +145,27 @@ struct Part {
 template <int ROWS, int CHUNKS, class Fetch, class Prepare, class Store>
 __device__ __forceinline__ void multiply_rows(int n_out, const Weight* weight, const float* scales,
                                               const Storage* biases, const int* rows, const int* slots, int batch,
-                                              Fetch fetch, Prepare prepare, Store store) {
-    launch_next();
+                                              Ahead ahead, Fetch fetch, Prepare prepare, Store store) {
+    if (TRIGGER_FIRST) launch_next();
     __shared__ Copies copies;
     __shared__ float sums[WARPS][32];
     Part<ROWS, CHUNKS * EMBD> part(n_out, dynamic, copies, weight, scales, biases);
     const Weight* tile = reinterpret_cast<const Weight*>(dynamic);
     int n = threadIdx.x < part.count ? part.first + static_cast<int>(threadIdx.x) : -1;
-    int listed = rows[0];
+    int listed = listed_slot(rows, 0);
+    ahead.prefetch();
+    if (!TRIGGER_FIRST) launch_next();
     __syncthreads();
     wait_for_last();
     for (int b = 0; b < batch; b++) {
         if (b) {
-            listed = rows[b];
+            listed = listed_slot(rows, b);
             __syncthreads();
         }
         auto fetched = fetch(b, max(listed, 0), n);
         // Whether it runs matters only where something is stored: a branch here would be a second trip to the cache.
         Row row(listed, slots);
+        if (!ONE_TRIP && !row.running) continue;
         Vector<4> h[CHUNKS] = {};
         prepare(fetched, h);
         copies.wait();
@@ -168,38 +179,44 @@ __device__ __forceinline__ void multiply_rows(int n_out, const Weight* weight, c
 template <int ROWS, class Store>
 __device__ __forceinline__ void multiply_normed(int n_out, const float* x, const Storage* gains, const Storage* offsets,
                                                 const Weight* weight, const float* scales, const Storage* biases,
-                                                const int* rows, const int* slots, int batch, Store store) {
+                                                const int* rows, const int* slots, int batch, Ahead ahead,
+                                                Store store) {
     __shared__ float2 moments[WARPS];
     Vector<4> gain = load4(gains + 4 * threadIdx.x), offset = {};
     if (offsets) offset = load4(offsets + 4 * threadIdx.x);
     multiply_rows<ROWS, 1>(
-        n_out, weight, scales, biases, rows, slots, batch,
-        [&](int b, int slot, int n) { return take4(x + slot * EMBD + 4 * threadIdx.x); },
-        [&](const Vector<4>& token, Vector<4>(&h)[1]) { h[0] = normalize(token, gain, offset, moments); },
-        [&](int b, const Row& row, int n, const Vector<4>& token, float y) { store(b, row, n, y); });
+        n_out, weight, scales, biases, rows, slots, batch, ahead,
+        [&](int b, int slot, int n) { return Token(x + slot * EMBD); },
+        [&](const Token& token, Vector<4>(&h)[1]) {
+            h[0] = normalize(token.own, token.shift(), gain, offset, moments);
+        },
+        [&](int b, const Row& row, int n, const Token& token, float y) { store(b, row, n, y); });
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     norm_qkv(const float* x, const Storage* gains, const Storage* offsets, const Weight* weight, const float* scales,
-             const Storage* biases, float* q, Storage* keys, Storage* values, const int* rows, const int* slots,
-             int batch) {
+             const Storage* biases, float* q, Storage* newest, Storage* keys, Storage* values, const int* rows,
+             const int* slots, int batch, const char* ahead, u32 ahead_bytes) {
     multiply_normed<QKV_ROWS>(3 * EMBD, x, gains, offsets, weight, scales, biases, rows, slots, batch,
-                              [&](int b, const Row& row, int n, float y) {
+                              {ahead, ahead_bytes}, [&](int b, const Row& row, int n, float y) {
                                   int channel = n % EMBD;
                                   u64 head = static_cast<u64>(row.slot) * HEADS + channel / HEAD_DIM;
                                   u64 cached = (head * POSITIONS + row.position) * HEAD_DIM + channel % HEAD_DIM;
-                                  if (n < EMBD)
+                                  if (n < EMBD) {
                                       q[b * EMBD + channel] = y;
-                                  else if (row.position < POSITIONS)
-                                      store((n < 2 * EMBD ? keys : values) + cached, y);
+                                  } else {
+                                      store(newest + (2 * b - 1) * EMBD + n, y);
+                                      if (row.position < POSITIONS) store((n < 2 * EMBD ? keys : values) + cached, y);
+                                  }
                               });
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     norm_fc_gelu(const float* x, const Storage* gains, const Storage* offsets, const Weight* weight,
                  const float* scales, const Storage* biases, Storage* hidden, const int* rows, const int* slots,
-                 int batch) {
+                 int batch, const char* ahead, u32 ahead_bytes) {
     multiply_normed<FC_ROWS>(4 * EMBD, x, gains, offsets, weight, scales, biases, rows, slots, batch,
+                             {ahead, ahead_bytes},
                              [&](int b, const Row& row, int n, float y) { store(hidden + b * 4 * EMBD + n, gelu(y)); });
 }
 
@@ -216,13 +233,13 @@ struct Residual {
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     proj_residual(float* x, const Storage* hidden, const Weight* weight, const float* scales, const Storage* biases,
-                  const int* rows, const int* slots, int batch) {
+                  const int* rows, const int* slots, int batch, const char* ahead, u32 ahead_bytes) {
     struct Fetched {
         Vector<4> h[4];
         Residual residual;
     };
     multiply_rows<OUT_ROWS, 4>(
-        EMBD, weight, scales, biases, rows, slots, batch,
+        EMBD, weight, scales, biases, rows, slots, batch, {ahead, ahead_bytes},
         [&](int b, int slot, int n) {
             const Storage* own = hidden + b * 4 * EMBD + 4 * threadIdx.x;
             return Fetched{{take4(own), take4(own + EMBD), take4(own + 2 * EMBD), take4(own + 3 * EMBD)},
@@ -260,7 +277,7 @@ struct Attended {
         Vector<4> out = {};
 #pragma unroll
         for (int s = 0; s < SPLITS; s++) {
-            float share = exp2f(stat[s].x - top);
+            float share = power_of_two(stat[s].x - top);
             total = fmaf(share, stat[s].y, total);
 #pragma unroll
             for (int i = 0; i < 4; i++) out.at[i] = fmaf(share, sum[s].at[i], out.at[i]);
@@ -274,9 +291,10 @@ struct Attended {
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     attention_out(float* x, const float* partial, const float* stats, const Weight* weight, const float* scales,
-                  const Storage* biases, const int* rows, const int* slots, int batch) {
+                  const Storage* biases, const int* rows, const int* slots, int batch, const char* ahead,
+                  u32 ahead_bytes) {
     multiply_rows<OUT_ROWS, 1>(
-        EMBD, weight, scales, biases, rows, slots, batch,
+        EMBD, weight, scales, biases, rows, slots, batch, {ahead, ahead_bytes},
         [&](int b, int slot, int n) { return Attended(partial, stats, b, Residual(x, slot, n)); },
         [&](const Attended& attended, Vector<4>(&h)[1]) { h[0] = attended.combine(); },
         [&](int b, const Row& row, int n, const Attended& attended, float y) { attended.residual.add(y); });

@@ -64,6 +64,24 @@ __device__ __forceinline__ Vector<4> take4(const T* p) {
 
 __device__ __forceinline__ void store(float* p, float value) { *p = value; }
 
+// A later kernel's weights, to be brought into the L2 cache meanwhile; each thread of the grid asks for a share.
+struct Ahead {
+    const char* weights;
+    u32 bytes;
+
+    __device__ __forceinline__ void prefetch() const {
+        if (!bytes) return;
+        u32 block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+        u32 threads = gridDim.x * gridDim.y * gridDim.z * blockDim.x;
+        u32 share = ((bytes + threads - 1) / threads + 15) & ~15u, first = (block * blockDim.x + threadIdx.x) * share;
+        u32 size = first < bytes ? min(share, bytes - first) & ~15u : 0;
+        if (size) ::prefetch(weights + first, size);
+    }
+};
+
+// The slot of row b of the batch. Where there is only one slot there are no `rows`, and no load that others wait for.
+__device__ __forceinline__ int listed_slot(const int* rows, int b) { return rows ? rows[b] : b; }
+
 struct Row {
     int slot;
     bool running;

@@ -9,20 +9,21 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from barkfast_kernels.hopper.constants import HEAD_DEFINITIONS
 from barkfast_kernels.hopper.program import Argument, Program, compile_cubin
 from barkfast_kernels.slots import POSITION, RUNNING, STATUS, WORDS
+from barkfast_kernels.variant import VARIANTS, Variant
 
-# Blocks that share a matrix: about one per multiprocessor of an H100 (132), and a divisor of Bark's sizes.
-BLOCKS = 128
+STEP = VARIANTS["C8 C4, fused head"]
+# Rows of a batch that they serve.
+VECTOR_ROWS = 8
 # Rows of a matrix that a block may have: a lane of a warp for each.
 MOST_ROWS = 32
-# Parts of a context. Fewer mean less to be combined by every block of the next kernel.
-SPLITS = 4
 ATTENTION_THREADS = 256
 # Of shared memory, besides what is asked for by size.
 RESERVED_BYTES = 8 * 1024
 FOLDER = Path(__file__).parent
-SOURCES = ("device.cuh", "numbers.cuh", "matrices.cu", "attention.cu")
+SOURCES = ("device.cuh", "numbers.cuh", "matrices.cu", "attention.cu", "random.cuh", "head.cu")
 TYPES = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "Bfloat"}
 
 
@@ -33,6 +34,8 @@ class Shape:
     Args:
         dtype: of activations, norms and cache.
         int8: whether the layers' matrices are, rather than of that dtype.
+        variant: how the kernels are run.
+        bounded: have copies that never arrive end in an error; for debugging.
     """
 
     n_embd: int
@@ -40,16 +43,22 @@ class Shape:
     block_size: int
     dtype: torch.dtype
     int8: bool
+    variant: Variant = STEP
+    bounded: bool = False
 
     @property
     def definitions(self) -> tuple[str, ...]:
         """For the compiler."""
-        storage = TYPES[self.dtype]
+        storage, variant = TYPES[self.dtype], self.variant
         values = {
             "EMBD": self.n_embd,
             "HEADS": self.n_head,
             "POSITIONS": self.block_size,
-            "SPLITS": SPLITS,
+            "SPLITS": variant.splits,
+            "TRIGGER_FIRST": int(variant.trigger_first),
+            "ONE_TRIP": int(variant.one_trip),
+            "BRANCHLESS": int(variant.branchless),
+            "BOUNDED": int(self.bounded),
             "QKV_ROWS": self.rows(3 * self.n_embd),
             "OUT_ROWS": self.rows(self.n_embd),
             "FC_ROWS": self.rows(4 * self.n_embd),
@@ -58,6 +67,7 @@ class Shape:
             "POSITION": POSITION.value,
             "STATUS": STATUS.value,
             "RUNNING": RUNNING.value,
+            **HEAD_DEFINITIONS,
             "Storage": storage,
             "Weight": "Int8" if self.int8 else storage,
         }
@@ -69,7 +79,7 @@ class Shape:
 
     def rows(self, n_out: int) -> int:
         """Rows that a block takes of a matrix with `n_out`."""
-        return min(MOST_ROWS, -(-n_out // BLOCKS))
+        return min(MOST_ROWS, -(-n_out // self.variant.blocks))
 
     def matrix_bytes(self, n_out: int, n_in: int) -> int:
         """Of a block's rows."""
@@ -78,7 +88,7 @@ class Shape:
     @property
     def attention_bytes(self) -> int:
         """Of a split's keys and values."""
-        return 2 * (self.block_size // SPLITS) * self.head_dim * self.dtype.itemsize
+        return 2 * (self.block_size // self.variant.splits) * self.head_dim * self.dtype.itemsize
 
     @property
     def most_bytes(self) -> int:
@@ -92,29 +102,31 @@ class Shape:
             return f"n_embd is {self.n_embd}, not a multiple of 128 up to 1024"
         # 16 bytes of a position by each lane, and as many positions at once as there are lanes left.
         lanes = self.head_dim * self.dtype.itemsize // 16
-        if self.head_dim not in (32, 64, 128) or self.block_size % (SPLITS * ATTENTION_THREADS // lanes):
+        if self.head_dim not in (32, 64, 128) or self.block_size % (self.variant.splits * ATTENTION_THREADS // lanes):
             return f"heads of {self.head_dim} channels and {self.block_size} positions are not among what they serve"
         return None
 
 
 def why_not(shape: Shape, device: torch.device) -> str | None:
     """Why these kernels cannot serve such a network on a device, or None."""
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (9, 0):
-        return "they need compute capability 9.0 or newer"
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) != (9, 0):
+        return "they need compute capability 9.0; on others they have not been run"
     room = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
     if shape.most_bytes > room:
         return f"a block needs {shape.most_bytes} bytes of shared memory and can have {room}"
     try:
         from cuda.bindings import driver, nvrtc  # noqa: F401
-    except ImportError as error:
-        return f"cuda-bindings cannot be imported: {error}"
+
+        nvrtc.nvrtcVersion()
+    except (ImportError, RuntimeError) as error:
+        return f"NVIDIA's compiler (NVRTC) cannot be used: {error}"
     return shape.why_not()
 
 
 def compile_step(shape: Shape, capability: tuple[int, int]) -> bytes:
     """Machine code for a device of that compute capability; needs no GPU.
 
-    Errors: ProgramError; ImportError without NVIDIA's bindings.
+    Raises: ProgramError; ImportError without NVIDIA's bindings.
     """
     architecture = f"--gpu-architecture=sm_{capability[0]}{capability[1]}"
     return compile_cubin(read_source(), [architecture, "--std=c++17", *shape.definitions], "layer.cu")
@@ -140,7 +152,10 @@ class Launchable(Protocol):
 class Loader(Protocol):
     """Where kernels come from."""
 
-    def kernel(self, name: str, *, threads: int, shared_bytes: int) -> Launchable:
+    # Bytes of shared memory that a block can have.
+    room: int
+
+    def kernel(self, name: str, *, threads: int, shared_bytes: int, carveout: int | None) -> Launchable:
         """See program.Program."""
 
 
@@ -149,19 +164,22 @@ class HopperOps:
 
     Args:
         program: None for the current device's.
+        one_slot: every batch is of slot 0 alone.
 
-    Errors: ProgramError if the compiler or the driver refuse.
+    Raises: ProgramError if the compiler or the driver refuse.
     """
 
-    splits = SPLITS
-
-    def __init__(self, shape: Shape, program: Loader | None = None) -> None:
+    def __init__(self, shape: Shape, program: Loader | None = None, *, one_slot: bool = False) -> None:
+        emulated = program is not None
         if program is None:
             program = _program(shape, torch.cuda.current_device())
-        self.shape, width = shape, shape.n_embd
+        self.shape, self.splits, width = shape, shape.variant.splits, shape.n_embd
+        self.program, self.one_slot = program, one_slot
+        carveout = shape.variant.carveout
 
         def kernel(name: str, n_out: int, n_in: int) -> tuple[Launchable, int]:
-            made = program.kernel(name, threads=width // 4, shared_bytes=shape.matrix_bytes(n_out, n_in))
+            shared_bytes = shape.matrix_bytes(n_out, n_in)
+            made = program.kernel(name, threads=width // 4, shared_bytes=shared_bytes, carveout=carveout)
             return made, -(-n_out // shape.rows(n_out))
 
         self._qkv = kernel("norm_qkv", 3 * width, width)
@@ -169,33 +187,53 @@ class HopperOps:
         self._fc = kernel("norm_fc_gelu", 4 * width, width)
         self._proj = kernel("proj_residual", width, 4 * width)
         self._attention = program.kernel(
-            "decode_attention", threads=ATTENTION_THREADS, shared_bytes=shape.attention_bytes
+            "decode_attention",
+            threads=ATTENTION_THREADS,
+            shared_bytes=shape.attention_bytes,
+            carveout=carveout,
         )
+        # (row, key and value, channel): the newest of each row, where attention finds them beside the query.
+        device = "cpu" if emulated else "cuda"
+        self.newest = torch.zeros(VECTOR_ROWS, 2, width, dtype=shape.dtype, device=device)
         self._scale = math.log2(math.e) / math.sqrt(shape.head_dim)
 
-    def norm_qkv(self, *args: Tensor | None, pdl: bool) -> None:
+    def norm_qkv(self, *args: Tensor | None, pdl: bool, ahead: Tensor | None = None) -> None:
         """With the arguments of barkfast_kernels.norm_qkv, in order."""
-        self._multiply(self._qkv, args, pdl)
+        self._multiply(self._qkv, (*args[:7], self.newest, *args[7:]), pdl, ahead)
 
-    def decode_attention(self, *args: Tensor, pdl: bool) -> None:
+    def decode_attention(self, *args: Tensor, pdl: bool, ahead: Tensor | None = None) -> None:
         """With those of barkfast_kernels.decode_attention; split s is positions s * chunk to (s + 1) * chunk."""
-        *_, rows, _ = args
-        self._attention.launch((SPLITS, self.shape.n_head, len(rows)), (*args, self._scale), pdl=pdl)
+        q, *others, rows, slots = args
+        grid = (self.splits, self.shape.n_head, len(rows))
+        self._attention.launch(
+            grid, (q, self.newest, *others, self._listed(rows), slots, self._scale, *later(ahead, pdl)), pdl=pdl
+        )
 
-    def attention_out(self, *args: Tensor | None, pdl: bool) -> None:
+    def attention_out(self, *args: Tensor | None, pdl: bool, ahead: Tensor | None = None) -> None:
         """With those of barkfast_kernels.attention_out."""
-        self._multiply(self._out, args, pdl)
+        self._multiply(self._out, args, pdl, ahead)
 
-    def norm_fc_gelu(self, *args: Tensor | None, pdl: bool) -> None:
+    def norm_fc_gelu(self, *args: Tensor | None, pdl: bool, ahead: Tensor | None = None) -> None:
         """With those of barkfast_kernels.norm_fc_gelu."""
-        self._multiply(self._fc, args, pdl)
+        self._multiply(self._fc, args, pdl, ahead)
 
-    def proj_residual(self, *args: Tensor | None, pdl: bool) -> None:
+    def proj_residual(self, *args: Tensor | None, pdl: bool, ahead: Tensor | None = None) -> None:
         """With those of barkfast_kernels.proj_residual."""
-        self._multiply(self._proj, args, pdl)
+        self._multiply(self._proj, args, pdl, ahead)
 
-    def _multiply(self, made: tuple[Launchable, int], args: tuple[Tensor | None, ...], pdl: bool) -> None:
+    def _listed(self, rows: Tensor) -> Tensor | None:
+        """What the kernels take for `rows`."""
+        return None if self.one_slot else rows
+
+    def _multiply(
+        self, made: tuple[Launchable, int], args: tuple[Tensor | None, ...], pdl: bool, ahead: Tensor | None
+    ) -> None:
         kernel, blocks = made
-        *_, rows, _ = args
+        *others, rows, slots = args
         assert rows is not None
-        kernel.launch((blocks, 1, 1), (*args, len(rows)), pdl=pdl)
+        kernel.launch((blocks, 1, 1), (*others, self._listed(rows), slots, len(rows), *later(ahead, pdl)), pdl=pdl)
+
+
+def later(ahead: Tensor | None, pdl: bool) -> tuple[Tensor | None, int]:
+    """The last two arguments of every kernel: a later one's weights and their bytes; none without early starts."""
+    return (None, 0) if ahead is None or not pdl else (ahead, ahead.numel() * ahead.element_size())

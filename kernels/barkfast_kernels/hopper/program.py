@@ -1,13 +1,23 @@
 """CUDA source to kernels at run time, by NVIDIA's own bindings; torch's CUDA builds bring both of them along."""
 
 import ctypes
-from collections.abc import Sequence
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from triton.runtime.cache import get_cache_manager
+
+from barkfast_kernels.driver import prefer_shared
+
+logger = logging.getLogger(__name__)
 
 Argument = Tensor | int | float | None
+# What a cubin begins with.
+ELF = b"\x7fELF"
 
 
 class ProgramError(RuntimeError):
@@ -15,10 +25,41 @@ class ProgramError(RuntimeError):
 
 
 def compile_cubin(source: str, options: Sequence[str], name: str) -> bytes:
-    """Machine code of CUDA C++ `source`; needs no GPU.
+    """Machine code of CUDA C++ `source`, kept on disk beside Triton's for the next process; needs no GPU.
 
-    Errors: ProgramError with the compiler's log; ImportError without the bindings.
+    Raises: ProgramError with the compiler's log; ImportError without the bindings.
     """
+    from cuda.bindings import nvrtc
+
+    version = _take(nvrtc.nvrtcVersion())
+    key = hashlib.sha256(repr((version, source, tuple(options))).encode()).hexdigest()
+    return kept(key, f"{name}.cubin", lambda: _compile(source, options, name))
+
+
+def kept(key: str, name: str, build: Callable[[], bytes]) -> bytes:
+    """A cubin from Triton's cache folder, else built and put there; where nothing can be kept it is only built.
+
+    Args:
+        key: hexadecimal digest of all that it is built from.
+    """
+    try:
+        folder = get_cache_manager(key)
+        path = folder.get_file(name)
+        found = Path(path).read_bytes() if path else b""
+    except (OSError, RuntimeError) as error:
+        logger.debug("no cache for compiled kernels: %s", error)
+        return build()
+    if found.startswith(ELF):
+        return found
+    cubin = build()
+    try:
+        folder.put(cubin, name, binary=True)
+    except OSError as error:
+        logger.debug("the compiled kernels are not kept: %s", error)
+    return cubin
+
+
+def _compile(source: str, options: Sequence[str], name: str) -> bytes:
     from cuda.bindings import nvrtc
 
     program = _take(nvrtc.nvrtcCreateProgram(source.encode(), name.encode(), 0, [], []))
@@ -51,17 +92,24 @@ class Program:
         from cuda.bindings import driver
 
         self._module = _take(driver.cuModuleLoadData(cubin))
+        self.room = torch.cuda.get_device_properties(torch.cuda.current_device()).shared_memory_per_block_optin
+        # Of each function the most that was asked for: all that use it share its limit.
+        self._most_bytes: dict[str, int] = {}
 
-    def kernel(self, name: str, *, threads: int, shared_bytes: int) -> "Kernel":
-        """One of its functions, for blocks of `threads` with so much dynamic shared memory."""
+    def kernel(self, name: str, *, threads: int, shared_bytes: int, carveout: int | None) -> "Kernel":
+        """One of its functions, for blocks of `threads` with so much dynamic shared memory.
+
+        Args:
+            carveout: see barkfast_kernels.variant.
+        """
         from cuda.bindings import driver
 
         function = _take(driver.cuModuleGetFunction(self._module, name.encode()))
         attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        _take(driver.cuFuncSetAttribute(function, attribute, shared_bytes))
-        # The same for all, and the most: kernels that want other splits of the memory cannot share a multiprocessor.
-        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
-        _take(driver.cuFuncSetAttribute(function, attribute, 100))
+        self._most_bytes[name] = max(shared_bytes, self._most_bytes.get(name, 0))
+        _take(driver.cuFuncSetAttribute(function, attribute, self._most_bytes[name]))
+        if carveout is not None:
+            prefer_shared(function, carveout)
         return Kernel(function, threads, shared_bytes)
 
 

@@ -4,12 +4,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from barkfast_kernels.functions import gelu, layer_norm_row, pdl_launch, pdl_wait
+from barkfast_kernels.functions import gelu, layer_norm_row, pdl_launch, pdl_wait, prefetch_l2
 from barkfast_kernels.launch import launch, linear_args
 from barkfast_kernels.tiles import below, fetch_row, load_or, load_rows, multiply, row_tile
+from barkfast_kernels.variant import DEFAULT, Variant
 
 
-@triton.jit(do_not_specialize=["batch"])
+@triton.jit(do_not_specialize=["batch", "ahead_bytes"])
 def _norm_fc_gelu_kernel(
     x,  # (n_slots, N_EMBD) float32
     norm_weight,  # (N_EMBD,)
@@ -20,6 +21,8 @@ def _norm_fc_gelu_kernel(
     hidden,  # (batch_max, N)
     rows,  # (batch,) int32
     slots,  # (n_slots, WORDS) int32
+    ahead,  # a matrix, see prefetch_l2
+    ahead_bytes,
     batch,
     N: tl.constexpr,
     N_EMBD: tl.constexpr,
@@ -29,8 +32,12 @@ def _norm_fc_gelu_kernel(
     HAS_SCALE: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     SINGLE: tl.constexpr,
+    TRIGGER_FIRST: tl.constexpr,
+    ONE_TRIP: tl.constexpr,
+    AHEAD: tl.constexpr,
     PDL: tl.constexpr,
 ):
+    pdl_launch(PDL and TRIGGER_FIRST)
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     k = tl.arange(0, BLOCK_K)
     n_mask = below(n, N, BLOCK_N)
@@ -40,18 +47,24 @@ def _norm_fc_gelu_kernel(
     tile_bias = load_or(bias, n, n_mask, HAS_BIAS, 0.0)
     gain = load_or(norm_weight, k, k_mask, True, 1.0)
     offset = load_or(norm_bias, k, k_mask, HAS_NORM_BIAS, 0.0)
-    pdl_launch(PDL)
+    if ONE_TRIP:
+        listed = tl.load(rows)
+    prefetch_l2(ahead, ahead_bytes, AHEAD)
+    pdl_launch(PDL and not TRIGGER_FIRST)
     pdl_wait(PDL)
+    if not ONE_TRIP:
+        listed = tl.load(rows)
 
-    slot, x_row = fetch_row(x, rows, slots, 0, k, k_mask, N_EMBD)
+    slot, x_row = fetch_row(x, listed, slots, k, k_mask, N_EMBD, ONE_TRIP)
     for row in range(1 if SINGLE else batch):
         after, x_after = slot, x_row
         if not SINGLE:
-            after, x_after = fetch_row(x, rows, slots, tl.minimum(row + 1, batch - 1), k, k_mask, N_EMBD)
-        if slot >= 0:
+            listed = tl.load(rows + tl.minimum(row + 1, batch - 1))
+            after, x_after = fetch_row(x, listed, slots, k, k_mask, N_EMBD, ONE_TRIP)
+        if ONE_TRIP or slot >= 0:
             h = layer_norm_row(x_row, gain, offset, k_mask, N_EMBD, HAS_NORM_BIAS)
             y = gelu(multiply(tile, tile_scale, tile_bias, h))
-            tl.store(hidden + row * N + n, y.to(hidden.dtype.element_ty), n_mask)
+            tl.store(hidden + row * N + n, y.to(hidden.dtype.element_ty), n_mask & (slot >= 0))
         slot, x_row = after, x_after
 
 
@@ -67,6 +80,8 @@ def norm_fc_gelu(
     slots: Tensor,
     *,
     pdl: bool,
+    variant: Variant = DEFAULT,
+    ahead: Tensor | None = None,
 ) -> None:
     """hidden[row] = GELU(W LN(x[slot]) + bias).
 
@@ -77,7 +92,7 @@ def norm_fc_gelu(
         bias: (4 * n_embd,).
         hidden: (batch_max, 4 * n_embd), rounded to its type.
         rows, slots: see `slots`.
-        pdl: see `launch`.
+        pdl, variant, ahead: see `launch`.
     """
     n_rows, n_embd = weight.shape
     tile = row_tile(n_rows, n_embd, x.device)
@@ -101,4 +116,13 @@ def norm_fc_gelu(
         **present,
         "SINGLE": rows.shape[0] == 1,
     }
-    launch(_norm_fc_gelu_kernel, (tile.programs,), args, constexprs, num_warps=tile.num_warps, pdl=pdl)
+    launch(
+        _norm_fc_gelu_kernel,
+        (tile.programs,),
+        args,
+        constexprs,
+        num_warps=tile.num_warps,
+        pdl=pdl,
+        variant=variant,
+        ahead=ahead,
+    )

@@ -2,37 +2,50 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from barkfast_kernels.functions import layer_norm_row, pdl_launch, pdl_wait, running_slot
+from barkfast_kernels.functions import (
+    is_filtered,
+    layer_norm_row,
+    load_fresh,
+    load_word,
+    pdl_launch,
+    pdl_wait,
+    prefetch_l2,
+    running,
+)
 from barkfast_kernels.launch import INTERPRETED, launch, multiprocessors, next_power_of_2
 from barkfast_kernels.random.triton import gumbel_noise
-from barkfast_kernels.slots import DRAWN, FIRST_DRAW, PHASE, SEED_HIGH, SEED_LOW, TEMPERATURE_F, WORDS
+from barkfast_kernels.slots import DRAWN, FIRST_DRAW, PHASE, SEED_HIGH, SEED_LOW, TEMPERATURE_F
+from barkfast_kernels.variant import DEFAULT, Variant
 
 
 @triton.jit
-def store_candidates(logits, noise, offsets, values, vocabulary, mask, slots, slot, STAGE: tl.constexpr):
+def load_draw(slots, slot, ONE_TRIP: tl.constexpr):
+    """What keys a slot's next random numbers, and its temperature; `slot` is a scalar or a block, -1 gives zeros.
+
+    Returns: the two halves of the seed, the number of the draw (int32), the temperature (float32).
+    """
+    draw = load_word(slots, slot, FIRST_DRAW, ONE_TRIP) + load_word(slots, slot, DRAWN, ONE_TRIP)
+    temperature = load_word(slots, slot, TEMPERATURE_F, ONE_TRIP).to(tl.float32, bitcast=True)
+    return load_word(slots, slot, SEED_LOW, ONE_TRIP), load_word(slots, slot, SEED_HIGH, ONE_TRIP), draw, temperature
+
+
+@triton.jit
+def store_candidates(logits, noise, offsets, values, vocabulary, mask, drawing, STAGE: tl.constexpr):
     """Store logits, and beside them the noise that decides the draw (0 for greedy slots).
 
-    `slot` is a scalar or a block; `offsets`, `values`, `vocabulary` and `mask` broadcast with it.
-
     Args:
-        offsets: where the values go in `logits` and `noise`, both float32.
+        offsets: where the values go in `logits` and `noise`, both float32; they broadcast with what follows.
         values: the logits, float32.
         vocabulary: int32 block, the vocabulary row of each value: what its noise is drawn for.
-        slot: int32; a slot of -1 needs its `mask` unset.
+        drawing: from `load_draw`.
     """
-    present = slot >= 0
-    words = slots + slot * WORDS
-    seed_low = tl.load(words + SEED_LOW, mask=present, other=0)
-    seed_high = tl.load(words + SEED_HIGH, mask=present, other=0)
-    drawn = tl.load(words + DRAWN, mask=present, other=0)
-    draw = tl.load(words + FIRST_DRAW, mask=present, other=0) + drawn
-    temperature = tl.load(words + TEMPERATURE_F, mask=present, other=0).to(tl.float32, bitcast=True)
+    seed_low, seed_high, draw, temperature = drawing
     tl.store(logits + offsets, values, mask=mask)
     drawn_noise = gumbel_noise(seed_low, seed_high, STAGE, draw, vocabulary)
     tl.store(noise + offsets, tl.where(temperature == 0.0, 0.0, drawn_noise), mask=mask)
 
 
-@triton.jit(do_not_specialize=["batch"])
+@triton.jit(do_not_specialize=["batch", "ahead_bytes"])
 def _norm_head_kernel(
     x,  # (n_slots, N_EMBD) float32
     norm_weight,  # (N_EMBD,)
@@ -43,17 +56,24 @@ def _norm_head_kernel(
     noise,  # (batch, N_CANDIDATES) float32, out
     rows,  # (batch,) int32
     slots,  # (n_slots, WORDS) int32
+    ahead,  # a matrix, see prefetch_l2
+    ahead_bytes,
     batch,
     N_SLICES: tl.constexpr,
     N_EMBD: tl.constexpr,
     N_CANDIDATES: tl.constexpr,
     STOP_ROW: tl.constexpr,
     STAGE: tl.constexpr,
+    ONLY_FILTERED: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    TRIGGER_FIRST: tl.constexpr,
+    ONE_TRIP: tl.constexpr,
+    AHEAD: tl.constexpr,
     PDL: tl.constexpr,
 ):
+    pdl_launch(PDL and TRIGGER_FIRST)
     column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     own = tl.program_id(1)
     first = tl.load(slices + own * 2)
@@ -74,18 +94,30 @@ def _norm_head_kernel(
     bias = gain
     if HAS_BIAS:
         bias = tl.load(norm_bias + k, mask=inside, other=0.0).to(tl.float32)
-    pdl_launch(PDL)
+    if ONE_TRIP:
+        listed = tl.load(rows)
+    prefetch_l2(ahead, ahead_bytes, AHEAD)
+    pdl_launch(PDL and not TRIGGER_FIRST)
     pdl_wait(PDL)
+    if not ONE_TRIP:
+        listed = tl.load(rows)
     for row in range(batch):
-        slot = running_slot(rows, slots, row)
-        if slot >= 0:
-            turn = tl.load(slots + slot * WORDS + PHASE) + tl.load(slots + slot * WORDS + DRAWN)
-            if turn % N_SLICES == own:
-                residual = tl.load(x + slot * N_EMBD + k, mask=inside, other=0.0)
-                h = layer_norm_row(residual, gain, bias, inside, N_EMBD, HAS_BIAS)
-                values = tl.sum(tile.to(tl.float32) * h[None, :], axis=1)
-                offsets = row * N_CANDIDATES + column
-                store_candidates(logits, noise, offsets, values, vocabulary, competes, slots, slot, STAGE)
+        # All fetched beside the status, not after it.
+        place = tl.maximum(listed, 0)
+        residual = load_fresh(x + place * N_EMBD + k, inside, ONE_TRIP)
+        runs = running(slots, listed, ONE_TRIP) >= 0
+        if ONLY_FILTERED:
+            runs = runs & is_filtered(slots, place, ONE_TRIP)
+        turn = load_word(slots, place, PHASE, ONE_TRIP) + load_word(slots, place, DRAWN, ONE_TRIP)
+        drawing = load_draw(slots, place, ONE_TRIP)
+        # Of the next row.
+        listed = load_fresh(rows + row + 1, row + 1 < batch, ONE_TRIP)
+        competes_now = runs & (turn % N_SLICES == own)
+        if ONE_TRIP or competes_now:
+            h = layer_norm_row(residual, gain, bias, inside, N_EMBD, HAS_BIAS)
+            values = tl.sum(tile.to(tl.float32) * h[None, :], axis=1)
+            offsets = row * N_CANDIDATES + column
+            store_candidates(logits, noise, offsets, values, vocabulary, competes & competes_now, drawing, STAGE)
 
 
 def tile_rows(candidates: int, n_embd: int, sms: int) -> int:
@@ -113,7 +145,10 @@ def norm_head(
     slots: Tensor,
     *,
     stage: int,
+    only_filtered: bool = False,
     pdl: bool = False,
+    variant: Variant = DEFAULT,
+    ahead: Tensor | None = None,
 ) -> None:
     """Final layer norm, the logits of the candidates for the next token, and the noise that decides among them.
 
@@ -130,7 +165,8 @@ def norm_head(
         rows: (batch,) int32.
         slots: (n_slots, WORDS) int32.
         stage: tells the random numbers of one network from those of another.
-        pdl: whether to start before the kernels ahead have ended.
+        only_filtered: leave out rows without a top-k or top-p filter: hopper's head_draw serves them.
+        pdl, variant, ahead: see `launch`.
     """
     n_embd, candidates = x.shape[1], logits.shape[1]
     block_k = next_power_of_2(n_embd)
@@ -159,10 +195,13 @@ def norm_head(
             "N_CANDIDATES": candidates,
             "STOP_ROW": stop_row,
             "STAGE": stage,
+            "ONLY_FILTERED": only_filtered,
             "HAS_BIAS": norm_bias is not None,
             "BLOCK_N": block_n,
             "BLOCK_K": block_k,
         },
         num_warps=max(1, min(8, block_n * block_k // 2048)),
         pdl=pdl,
+        variant=variant,
+        ahead=ahead,
     )

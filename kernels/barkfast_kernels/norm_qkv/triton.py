@@ -4,13 +4,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from barkfast_kernels.functions import layer_norm_row, pdl_launch, pdl_wait
+from barkfast_kernels.functions import layer_norm_row, load_word, pdl_launch, pdl_wait, prefetch_l2
 from barkfast_kernels.launch import launch, linear_args
-from barkfast_kernels.slots import POSITION, WORDS
+from barkfast_kernels.slots import POSITION
 from barkfast_kernels.tiles import below, fetch_row, load_or, load_rows, multiply, row_tile
+from barkfast_kernels.variant import DEFAULT, Variant
 
 
-@triton.jit(do_not_specialize=["batch"])
+@triton.jit(do_not_specialize=["batch", "ahead_bytes"])
 def _norm_qkv_kernel(
     x,  # (n_slots, N_EMBD) float32
     norm_weight,  # (N_EMBD,)
@@ -23,6 +24,8 @@ def _norm_qkv_kernel(
     values,  # as keys
     rows,  # (batch,) int32
     slots,  # (n_slots, WORDS) int32
+    ahead,  # a matrix, see prefetch_l2
+    ahead_bytes,
     batch,
     N_EMBD: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
@@ -33,8 +36,12 @@ def _norm_qkv_kernel(
     HAS_SCALE: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     SINGLE: tl.constexpr,
+    TRIGGER_FIRST: tl.constexpr,
+    ONE_TRIP: tl.constexpr,
+    AHEAD: tl.constexpr,
     PDL: tl.constexpr,
 ):
+    pdl_launch(PDL and TRIGGER_FIRST)
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     k = tl.arange(0, BLOCK_K)
     n_mask = below(n, 3 * N_EMBD, BLOCK_N)
@@ -44,26 +51,33 @@ def _norm_qkv_kernel(
     tile_bias = load_or(bias, n, n_mask, HAS_BIAS, 0.0)
     gain = load_or(norm_weight, k, k_mask, True, 1.0)
     offset = load_or(norm_bias, k, k_mask, HAS_NORM_BIAS, 0.0)
-    pdl_launch(PDL)
+    if ONE_TRIP:
+        listed = tl.load(rows)
+    prefetch_l2(ahead, ahead_bytes, AHEAD)
+    pdl_launch(PDL and not TRIGGER_FIRST)
     pdl_wait(PDL)
+    if not ONE_TRIP:
+        listed = tl.load(rows)
 
     part = n // N_EMBD
     channel = n % N_EMBD
     cached = (channel // HEAD_DIM) * (BLOCK_SIZE * HEAD_DIM) + channel % HEAD_DIM
-    slot, x_row = fetch_row(x, rows, slots, 0, k, k_mask, N_EMBD)
+    slot, x_row = fetch_row(x, listed, slots, k, k_mask, N_EMBD, ONE_TRIP)
     for row in range(1 if SINGLE else batch):
+        position = load_word(slots, tl.maximum(listed, 0), POSITION, ONE_TRIP)
         after, x_after = slot, x_row
         if not SINGLE:
-            after, x_after = fetch_row(x, rows, slots, tl.minimum(row + 1, batch - 1), k, k_mask, N_EMBD)
-        position = tl.load(slots + tl.maximum(tl.load(rows + row), 0) * WORDS + POSITION)
-        if slot >= 0:
+            listed = tl.load(rows + tl.minimum(row + 1, batch - 1))
+            after, x_after = fetch_row(x, listed, slots, k, k_mask, N_EMBD, ONE_TRIP)
+        if ONE_TRIP or slot >= 0:
+            runs = slot >= 0
             h = layer_norm_row(x_row, gain, offset, k_mask, N_EMBD, HAS_NORM_BIAS)
             y = multiply(tile, tile_scale, tile_bias, h)
             cache = slot.to(tl.int64) * (N_EMBD * BLOCK_SIZE) + position * HEAD_DIM + cached
             cached_part = part * (position < BLOCK_SIZE).to(tl.int32)
-            tl.store(q + row * N_EMBD + channel, y, n_mask & (part == 0))
-            tl.store(keys + cache, y.to(keys.dtype.element_ty), n_mask & (cached_part == 1))
-            tl.store(values + cache, y.to(values.dtype.element_ty), n_mask & (cached_part == 2))
+            tl.store(q + row * N_EMBD + channel, y, n_mask & runs & (part == 0))
+            tl.store(keys + cache, y.to(keys.dtype.element_ty), n_mask & runs & (cached_part == 1))
+            tl.store(values + cache, y.to(values.dtype.element_ty), n_mask & runs & (cached_part == 2))
         slot, x_row = after, x_after
 
 
@@ -81,6 +95,8 @@ def norm_qkv(
     slots: Tensor,
     *,
     pdl: bool,
+    variant: Variant = DEFAULT,
+    ahead: Tensor | None = None,
 ) -> None:
     """q[row] = query of LN(x[slot]); the key and value go to the slot's POSITION, or nowhere beyond the cache.
 
@@ -92,7 +108,7 @@ def norm_qkv(
         q: (batch_max, n_embd) float32.
         keys, values: (n_slots, n_head, block_size, head_dim).
         rows, slots: see `slots`.
-        pdl: see `launch`.
+        pdl, variant, ahead: see `launch`.
     """
     n_rows, n_embd = weight.shape
     _, _, block_size, head_dim = keys.shape
@@ -120,4 +136,13 @@ def norm_qkv(
         **present,
         "SINGLE": rows.shape[0] == 1,
     }
-    launch(_norm_qkv_kernel, (tile.programs,), args, constexprs, num_warps=tile.num_warps, pdl=pdl)
+    launch(
+        _norm_qkv_kernel,
+        (tile.programs,),
+        args,
+        constexprs,
+        num_warps=tile.num_warps,
+        pdl=pdl,
+        variant=variant,
+        ahead=ahead,
+    )

@@ -4,12 +4,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from barkfast_kernels.functions import pdl_launch, pdl_wait, running_slot
+from barkfast_kernels.functions import load_fresh, pdl_launch, pdl_wait, prefetch_l2, running
 from barkfast_kernels.launch import launch, linear_args
 from barkfast_kernels.tiles import below, load_or, load_rows, multiply, row_tile
+from barkfast_kernels.variant import DEFAULT, Variant
 
 
-@triton.jit(do_not_specialize=["batch"])
+@triton.jit(do_not_specialize=["batch", "ahead_bytes"])
 def _proj_residual_kernel(
     x,  # (n_slots, N) float32
     hidden,  # (batch_max, K)
@@ -18,6 +19,8 @@ def _proj_residual_kernel(
     bias,  # (N,)
     rows,  # (batch,) int32
     slots,  # (n_slots, WORDS) int32
+    ahead,  # a matrix, see prefetch_l2
+    ahead_bytes,
     batch,
     N: tl.constexpr,
     K: tl.constexpr,
@@ -26,8 +29,12 @@ def _proj_residual_kernel(
     HAS_SCALE: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     SINGLE: tl.constexpr,
+    TRIGGER_FIRST: tl.constexpr,
+    ONE_TRIP: tl.constexpr,
+    AHEAD: tl.constexpr,
     PDL: tl.constexpr,
 ):
+    pdl_launch(PDL and TRIGGER_FIRST)
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     k = tl.arange(0, BLOCK_K)
     n_mask = below(n, N, BLOCK_N)
@@ -35,19 +42,28 @@ def _proj_residual_kernel(
     tile = load_rows(weight, n, k, n_mask[:, None] & k_mask[None, :], K)
     tile_scale = load_or(scale, n, n_mask, HAS_SCALE, 1.0)
     tile_bias = load_or(bias, n, n_mask, HAS_BIAS, 0.0)
-    pdl_launch(PDL)
+    if ONE_TRIP:
+        listed = tl.load(rows)
+    prefetch_l2(ahead, ahead_bytes, AHEAD)
+    pdl_launch(PDL and not TRIGGER_FIRST)
     pdl_wait(PDL)
+    if not ONE_TRIP:
+        listed = tl.load(rows)
 
-    h_row = tl.load(hidden + k, k_mask, other=0.0)
+    h_row = load_fresh(hidden + k, k_mask, ONE_TRIP)
     for row in range(1 if SINGLE else batch):
         h_after = h_row
         if not SINGLE:
-            h_after = tl.load(hidden + tl.minimum(row + 1, batch - 1) * K + k, k_mask, other=0.0)
+            h_after = load_fresh(hidden + tl.minimum(row + 1, batch - 1) * K + k, k_mask, ONE_TRIP)
         # Fetched beside the status, not after it.
-        target = x + tl.maximum(tl.load(rows + row), 0) * N + n
-        residual = tl.load(target, n_mask, other=0.0)
-        if running_slot(rows, slots, row) >= 0:
-            tl.store(target, residual + multiply(tile, tile_scale, tile_bias, h_row.to(tl.float32)), n_mask)
+        target = x + tl.maximum(listed, 0) * N + n
+        residual = load_fresh(target, n_mask, ONE_TRIP)
+        runs = running(slots, listed, ONE_TRIP) >= 0
+        if not SINGLE:
+            listed = tl.load(rows + tl.minimum(row + 1, batch - 1))
+        if ONE_TRIP or runs:
+            y = multiply(tile, tile_scale, tile_bias, h_row.to(tl.float32))
+            tl.store(target, residual + y, n_mask & runs)
         h_row = h_after
 
 
@@ -61,6 +77,8 @@ def proj_residual(
     slots: Tensor,
     *,
     pdl: bool,
+    variant: Variant = DEFAULT,
+    ahead: Tensor | None = None,
 ) -> None:
     """x[slot] += W hidden[row] + bias.
 
@@ -70,7 +88,7 @@ def proj_residual(
         weight: (n_embd, 4 * n_embd); int8 with `scale` (n_embd,) float32.
         bias: (n_embd,).
         rows, slots: see `slots`.
-        pdl: see `launch`.
+        pdl, variant, ahead: see `launch`.
     """
     n_rows, n_columns = weight.shape
     tile = row_tile(n_rows, n_columns, x.device)
@@ -91,4 +109,13 @@ def proj_residual(
         **present,
         "SINGLE": rows.shape[0] == 1,
     }
-    launch(_proj_residual_kernel, (tile.programs,), args, constexprs, num_warps=tile.num_warps, pdl=pdl)
+    launch(
+        _proj_residual_kernel,
+        (tile.programs,),
+        args,
+        constexprs,
+        num_warps=tile.num_warps,
+        pdl=pdl,
+        variant=variant,
+        ahead=ahead,
+    )

@@ -2,7 +2,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from barkfast_kernels.functions import pdl_launch, pdl_wait
+from barkfast_kernels.functions import is_filtered, load_fresh, load_word, pdl_launch, pdl_wait, prefetch_l2
 from barkfast_kernels.launch import INTERPRETED, launch, next_power_of_2
 from barkfast_kernels.sample.filters import HIGHEST, LOWEST, filter_threshold
 from barkfast_kernels.slots import (
@@ -23,6 +23,7 @@ from barkfast_kernels.slots import (
     TOP_P_F,
     WORDS,
 )
+from barkfast_kernels.variant import DEFAULT, Variant
 
 
 @triton.jit
@@ -34,12 +35,22 @@ def temper(value, temperature):
 
 
 @triton.jit
+def load_slices(slices, N_SLICES: tl.constexpr):
+    """First vocabulary row and width of each slice, as two tuples of scalars."""
+    firsts, widths = (), ()
+    for i in tl.static_range(N_SLICES):
+        firsts = firsts + (tl.load(slices + 2 * i),)
+        widths = widths + (tl.load(slices + 2 * i + 1),)
+    return firsts, widths
+
+
+@triton.jit
 def is_finite(value):
     """Neither NaN nor infinite, float32."""
     return tl.abs(value) <= HIGHEST
 
 
-@triton.jit(do_not_specialize=["batch"])
+@triton.jit(do_not_specialize=["batch", "ahead_bytes"])
 def _sample_kernel(
     logits,  # (batch, N_CANDIDATES) float32
     noise,  # (batch, N_CANDIDATES) float32
@@ -50,6 +61,8 @@ def _sample_kernel(
     x,  # (n_slots, N_EMBD) float32, out
     rows,  # (batch,) int32
     slots,  # (n_slots, WORDS) int32
+    ahead,  # a matrix, see prefetch_l2
+    ahead_bytes,
     batch,
     N_SLICES: tl.constexpr,
     N_CANDIDATES: tl.constexpr,
@@ -57,45 +70,70 @@ def _sample_kernel(
     BLOCK_SIZE: tl.constexpr,
     STOP_ROW: tl.constexpr,
     FILTERED: tl.constexpr,
+    ONLY_FILTERED: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_V: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    TRIGGER_FIRST: tl.constexpr,
+    ONE_TRIP: tl.constexpr,
+    AHEAD: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    pdl_launch(PDL)
-    pdl_wait(PDL)
+    pdl_launch(PDL and TRIGGER_FIRST)
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
-    slot = tl.load(rows + row, mask=row < batch, other=-1)
-    words = slots + slot * WORDS
-    running = tl.load(words + STATUS, mask=slot >= 0, other=0) == RUNNING
-    drawn = tl.load(words + DRAWN, mask=running, other=0)
-    position = tl.load(words + POSITION, mask=running, other=0)
-    limit = tl.load(words + LIMIT, mask=running, other=0)
-    temperature = tl.load(words + TEMPERATURE_F, mask=running, other=0).to(tl.float32, bitcast=True)
-    forced = drawn < tl.load(words + FORCED, mask=running, other=0)
-    forced_token = tl.load(
-        tokens + slot.to(tl.int64) * BLOCK_SIZE + drawn, mask=running & forced & (drawn < BLOCK_SIZE), other=0
-    )
-    own = (tl.load(words + PHASE, mask=running, other=0) + drawn) % N_SLICES
-    first = tl.load(slices + own * 2)
-    width = tl.load(slices + own * 2 + 1)
-
     column = tl.arange(0, BLOCK_V)[None, :]
+    if ONE_TRIP:
+        slot = tl.load(rows + row, mask=row < batch, other=-1)
+        firsts, widths = load_slices(slices, N_SLICES)
+    prefetch_l2(ahead, ahead_bytes, AHEAD)
+    pdl_launch(PDL and not TRIGGER_FIRST)
+    pdl_wait(PDL)
+    logits_at = (logits + row.to(tl.int64) * N_CANDIDATES) + column
+    noise_at = (noise + row.to(tl.int64) * N_CANDIDATES) + column
+    if ONE_TRIP:
+        # All columns, beside the words that say which of them are candidates.
+        inside = (row < batch) & (column < N_CANDIDATES)
+        value = load_fresh(logits_at, inside, True)
+        drawn_noise = load_fresh(noise_at, inside, True)
+    else:
+        slot = tl.load(rows + row, mask=row < batch, other=-1)
+        firsts, widths = load_slices(slices, N_SLICES)
+    words = slots + slot * WORDS
+    running = load_word(slots, slot, STATUS, ONE_TRIP) == RUNNING
+    if ONLY_FILTERED:
+        running = running & is_filtered(slots, slot, ONE_TRIP)
+    drawn = load_word(slots, slot, DRAWN, ONE_TRIP)
+    position = load_word(slots, slot, POSITION, ONE_TRIP)
+    limit = load_word(slots, slot, LIMIT, ONE_TRIP)
+    temperature = load_word(slots, slot, TEMPERATURE_F, ONE_TRIP).to(tl.float32, bitcast=True)
+    forced = running & (drawn < load_word(slots, slot, FORCED, ONE_TRIP))
+    own = (load_word(slots, slot, PHASE, ONE_TRIP) + drawn) % N_SLICES
+    first, width = firsts[0], widths[0]
+    for i in tl.static_range(1, N_SLICES):
+        first = tl.where(own == i, firsts[i], first)
+        width = tl.where(own == i, widths[i], width)
+
     candidate = running & (column < width)
     if STOP_ROW >= 0:
-        has_stop = running & (tl.load(words + HAS_STOP, mask=running, other=0) != 0)
+        has_stop = running & (load_word(slots, slot, HAS_STOP, ONE_TRIP) != 0)
+        min_p = load_word(slots, slot, MIN_P_F, ONE_TRIP).to(tl.float32, bitcast=True)
         candidate |= has_stop & (column == width)
-    value = tl.load((logits + row.to(tl.int64) * N_CANDIDATES) + column, mask=candidate, other=0.0)
+    if FILTERED:
+        top_p = load_word(slots, slot, TOP_P_F, ONE_TRIP).to(tl.float32, bitcast=True)
+        top_k = tl.where(running, load_word(slots, slot, TOP_K, ONE_TRIP), 0)
+    # Known only now which it is, and not needed before the end.
+    token_at = tokens + slot.to(tl.int64) * BLOCK_SIZE + drawn
+    forced_token = load_fresh(token_at, forced & (drawn < BLOCK_SIZE), ONE_TRIP)
+    if not ONE_TRIP:
+        value = tl.load(logits_at, mask=candidate, other=0.0)
+        drawn_noise = tl.load(noise_at, mask=candidate, other=0.0)
     finite = is_finite(value)
     broken = tl.max((candidate & (finite == 0)).to(tl.int32), axis=1)[:, None] > 0
     value = tl.where(candidate & finite, value, -float("inf"))
     if FILTERED:
-        top_p = tl.load(words + TOP_P_F, mask=running, other=0).to(tl.float32, bitcast=True)
-        top_k = tl.load(words + TOP_K, mask=running, other=0)
         value = tl.where(value >= filter_threshold(value, top_p, top_k), value, -float("inf"))
     tempered = temper(value, temperature)
-    noise_row = noise + row.to(tl.int64) * N_CANDIDATES
-    score = tempered + tl.load(noise_row + column, mask=candidate & (temperature != 0.0), other=0.0)
+    score = tempered + tl.where(candidate & (temperature != 0.0), drawn_noise, 0.0)
     best = tl.argmax(score, axis=1)[:, None]
     token = first + best
 
@@ -108,7 +146,6 @@ def _sample_kernel(
         stop_mass = tl.sum(tl.where(column == width, mass, 0.0), axis=1)[:, None]
         chosen = has_stop & (best == width)
         stop_probability = tl.where(temperature == 0.0, chosen.to(tl.float32), stop_mass / tl.maximum(total, 1.0))
-        min_p = tl.load(words + MIN_P_F, mask=running, other=0).to(tl.float32, bitcast=True)
         likely = has_stop & (min_p <= 1.0) & (stop_probability >= min_p)
         ended = (chosen | likely) & (forced == 0)
         token = tl.where(ended, STOP_ROW, token)
@@ -119,7 +156,7 @@ def _sample_kernel(
     tl.store(words + STATUS, tl.where(broken, FAILED, status), mask=running)
     tl.store(words + DRAWN, drawn + 1, mask=sound)
     tl.store(words + POSITION, position + 1, mask=sound)
-    tl.store(tokens + slot.to(tl.int64) * BLOCK_SIZE + drawn, token, mask=sound & (drawn < BLOCK_SIZE))
+    tl.store(token_at, token, mask=sound & (drawn < BLOCK_SIZE))
 
     k = tl.arange(0, BLOCK_K)[None, :]
     moves = sound & (ended == 0) & (position + 1 < BLOCK_SIZE) & (k < N_EMBD)
@@ -141,7 +178,10 @@ def sample(
     slots: Tensor,
     *,
     filtered: bool,
+    only_filtered: bool = False,
     pdl: bool = False,
+    variant: Variant = DEFAULT,
+    ahead: Tensor | None = None,
 ) -> None:
     """Draw each running slot's next token, see whether the slot has come to its end, and embed the token.
 
@@ -160,7 +200,8 @@ def sample(
         rows: (batch,) int32.
         slots: (n_slots, WORDS) int32; STATUS, DRAWN and POSITION are written.
         filtered: whether to heed TOP_P and TOP_K; slots that have them off draw the same token either way.
-        pdl: whether to start before the kernels ahead have ended.
+        only_filtered: leave out rows without a filter: hopper's head_draw serves them.
+        pdl, variant, ahead: see `launch`.
     """
     batch, candidates = rows.shape[0], logits.shape[1]
     block_v = next_power_of_2(candidates)
@@ -187,10 +228,13 @@ def sample(
             "BLOCK_SIZE": tokens.shape[1],
             "STOP_ROW": stop_row,
             "FILTERED": filtered,
+            "ONLY_FILTERED": only_filtered,
             "ROWS": rows_each,
             "BLOCK_V": block_v,
             "BLOCK_K": next_power_of_2(x.shape[1]),
         },
         num_warps=max(4, min(32, block_v // 512)),
         pdl=pdl,
+        variant=variant,
+        ahead=ahead,
     )

@@ -20,7 +20,7 @@
 #define __device__
 #define __global__
 #define __forceinline__ inline
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __shared__ static
 #define INFINITE __builtin_inff()
 
@@ -70,7 +70,7 @@ inline Meeting block_meeting, warp_meetings[MOST_THREADS / 32];
 inline float lanes[MOST_THREADS / 32][2][32];
 inline ucontext_t scheduler_context;
 inline jmp_buf scheduler;
-inline Index threadIdx, blockIdx;
+inline Index threadIdx, blockIdx, blockDim, gridDim;
 inline void (*body)(void*);
 inline void* body_argument;
 alignas(128) inline char dynamic[SHARED_BYTES];
@@ -147,7 +147,10 @@ inline void launch_next() {}
 inline float fresh(const float* p) { return *p; }
 inline int fresh(const int* p) { return *p; }
 inline float4 fresh4(const float* p) { return *reinterpret_cast<const float4*>(p); }
+inline uint4 fresh_raw(const void* p) { return *static_cast<const uint4*>(p); }
 inline uint2 fresh2(const void* p) { return *reinterpret_cast<const uint2*>(p); }
+
+inline u32 arrive(u32* counter) { return (*counter)++; }
 
 inline void wait_for_last() {
     // Everybody has done what is allowed before.
@@ -157,6 +160,23 @@ inline void wait_for_last() {
         waited = true;
     }
     meet(block_meeting);
+}
+
+// What was asked for before the wait to be in the L2 cache: the lowest address, the end of the highest, and the bytes.
+inline u64 prefetched[3];
+
+inline void prefetch(const void* from, u32 bytes) {
+    u64 address = reinterpret_cast<u64>(from);
+    if ((address | bytes) % 16) fail("a prefetch is not aligned");
+    if (waited) return;
+    prefetched[0] = prefetched[2] ? min(prefetched[0], address) : address;
+    prefetched[1] = max(prefetched[1], address + bytes);
+    prefetched[2] += bytes;
+}
+
+extern "C" void take_prefetched(u64* out) {
+    std::memcpy(out, prefetched, sizeof prefetched);
+    std::memset(prefetched, 0, sizeof prefetched);
 }
 
 // -------------------------------------------------------------------------------------------------------- operations
@@ -171,11 +191,37 @@ inline float __shfl_xor_sync(u32, float value, int step) {
     return slots[lane ^ step];
 }
 
+inline float __shfl_sync(u32, float value, int from) {
+    int warp = threadIdx.x / 32;
+    float* slots = lanes[warp][fibers[threadIdx.x].shuffles++ % 2];
+    slots[threadIdx.x % 32] = value;
+    meet(warp_meetings[warp]);
+    return slots[from];
+}
+
+inline float power_of_two(float x) { return std::exp2(x); }
+
 inline float __uint_as_float(u32 bits) {
     float value;
     std::memcpy(&value, &bits, 4);
     return value;
 }
+
+inline float __int_as_float(int bits) { return __uint_as_float(bits); }
+
+inline int __float_as_int(float value) {
+    int bits;
+    std::memcpy(&bits, &value, 4);
+    return bits;
+}
+
+inline int __shfl_xor_sync(u32 mask, int value, int step) {
+    return __float_as_int(__shfl_xor_sync(mask, __int_as_float(value), step));
+}
+
+inline u32 __umulhi(u32 a, u32 b) { return static_cast<u64>(a) * b >> 32; }
+
+inline float __fdiv_rn(float a, float b) { return a / b; }
 
 inline u32 __byte_perm(u32 low, u32 high, u32 selector) {
     u64 bytes = static_cast<u64>(high) << 32 | low;
@@ -252,6 +298,9 @@ struct Copies {
 
 // ------------------------------------------------------------------------------------------------------------ launch
 
+// Of a row of blocks, which go round.
+inline int first_block;
+
 template <class... Args, size_t... I>
 void call(void (*kernel)(Args...), void** args, std::index_sequence<I...>) {
     kernel(*static_cast<std::decay_t<Args>*>(args[I])...);
@@ -263,9 +312,11 @@ void launch(void (*kernel)(Args...), const int* grid, int threads, void** args) 
     current = kernel;
     body = [](void* values) { call(current, static_cast<void**>(values), std::index_sequence_for<Args...>()); };
     body_argument = args;
+    gridDim = {grid[0], grid[1], grid[2]}, blockDim = {threads, 1, 1};
     for (blockIdx.z = 0; blockIdx.z < grid[2]; blockIdx.z++)
         for (blockIdx.y = 0; blockIdx.y < grid[1]; blockIdx.y++)
-            for (blockIdx.x = 0; blockIdx.x < grid[0]; blockIdx.x++) {
+            for (int i = 0; i < grid[0]; i++) {
+                blockIdx.x = (i + first_block) % grid[0];
                 for (const Change& change : changes) std::memcpy(change.at, change.before, change.bytes);
                 // As NaN, whatever a block before has left there.
                 std::memset(dynamic, 0xff, sizeof dynamic);
@@ -281,3 +332,5 @@ extern "C" void change_while_waiting(void* at, const void* before, const void* a
 }
 
 extern "C" void change_nothing() { changes.clear(); }
+
+extern "C" void begin_with_block(int x) { first_block = x; }

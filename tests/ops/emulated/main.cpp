@@ -4,6 +4,8 @@
 #include "numbers.cuh"
 #include "matrices.cu"
 #include "attention.cu"
+#include "random.cuh"
+#include "head.cu"
 // clang-format on
 
 extern "C" int run(const char* name, const int* grid, int threads, void** args) {
@@ -14,5 +16,6 @@ extern "C" int run(const char* name, const int* grid, int threads, void** args) 
     KERNEL(attention_out);
     KERNEL(norm_fc_gelu);
     KERNEL(proj_residual);
+    KERNEL(head_draw);
     return 1;
 }

@@ -1,0 +1,106 @@
+"""The variant that a run found fastest: `python -m benchmarks.tuned RESULTS.json` makes it this device's choice.
+
+The section `ab` leaves its entries in the run's folder, as tuned.json, and in its rows.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from barkfast.errors import InputError
+from barkfast.runtime.cuda import tuned
+from barkfast.runtime.cuda.device import Options
+from barkfast.runtime.cuda.tuned import Entry
+from barkfast_kernels.variant import VARIANTS, Variant
+from benchmarks import models
+from benchmarks.plan import Plan
+from benchmarks.record import write_json
+
+NAME = "tuned.json"
+
+
+def best_variant(plan: Plan, config: Any, dtype: str) -> tuple[str, Variant]:
+    """What the section `ab` of this run found fastest for a dtype, else what would run by itself, and its name."""
+    path = plan.work / NAME
+    found = [entry for entry in tuned.read(path).entries if entry.dtype == dtype] if path.exists() else []
+    if found:
+        return found[-1].label, found[-1].variant
+    storage = models.storage(plan, dtype)
+    variant = Options.for_device(plan.device, config=config, dtype=storage, int8=dtype == "int8").variant
+    return next((label for label, known in VARIANTS.items() if known == variant), "default"), variant
+
+
+def write(path: Path, entries: Sequence[Entry]) -> None:
+    """A file that `tuned.read` reads."""
+    write_json(path, {"format": tuned.FORMAT, "entries": [entry.to_dict() for entry in entries]})
+
+
+def find_entries(path: Path) -> tuple[Entry, ...]:
+    """The entries of a run's results, or of the file that its section `ab` left.
+
+    Raises: InputError where there are none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and "sections" in content:
+            if content.get("smoke"):
+                raise ValueError("it is of a smoke test, whose times mean nothing")
+            rows = content["sections"].get("ab", {"rows": []})["rows"]
+            entries = tuple(Entry.from_dict(row["entry"]) for row in rows if "entry" in row)
+        else:
+            entries = tuned.parse(json.dumps(content))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {error}") from error
+    if not entries:
+        raise InputError(f"{path} has no choice of kernels: its section ab found none, or did not run")
+    return entries
+
+
+def install(entries: Sequence[Entry], path: Path = tuned.FILE) -> list[Entry]:
+    """Put entries in the place of those of the same device, dtype and batch; returns all that are kept, in order.
+
+    What was measured of other kernels on the same device goes, too.
+
+    Raises: InputError for a file that cannot be used.
+    """
+    try:
+        before = tuned.parse(path.read_text(encoding="utf-8")) if path.exists() else ()
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; put back the one that is in the repository") from error
+    new = {(entry.device, entry.dtype, entry.batch) for entry in entries}
+    sources = {entry.device: entry.source for entry in entries}
+    kept = [
+        entry
+        for entry in before
+        if (entry.device, entry.dtype, entry.batch) not in new
+        and sources.get(entry.device, entry.source) == entry.source
+    ]
+    entries = sorted([*kept, *entries], key=lambda entry: (entry.device, entry.dtype, entry.batch))
+    write(path, entries)
+    return entries
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Install the entries of a file; 0 if that was done."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="a run's results, or the tuned.json of its folder")
+    parser.add_argument("--into", type=Path, default=tuned.FILE, help="the file to be changed (default: the package's)")
+    options = parser.parse_args(argv)
+    try:
+        entries = find_entries(options.results)
+        install(entries, options.into)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 1
+    current = tuned.source_digest()
+    for entry in entries:
+        stale = "" if entry.source == current else "; the kernels have changed since, so it is not in force"
+        print(f"{entry.device}, {entry.dtype}, batch {entry.batch}: {entry.label}, measured {entry.measured}{stale}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""Kernel variants against one another: which are right, what they take in turn, and which one is the fastest."""
+
+import contextlib
+import faulthandler
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from barkfast.bench.compare import count_equal, rms_ratio
+from barkfast.bench.timing import summarize
+from barkfast.bench.walk import Walk, count_alone, run_greedy, walk
+from barkfast.jobs import Job
+from barkfast.runtime.decoder import Decoder
+
+# What the others are compared with: what ran when the first results were made.
+BASE = "T0 as on the H100"
+# Of logits against the base variant's, at every step: the same sums in another order.
+LIMIT = 0.01
+# Steps whose logits are compared where all tokens are equal.
+FIRST_STEPS = 8
+# Rounds that count: at least and at most.
+LEAST, MOST = 3, 20
+
+Row = dict[str, Any]
+
+
+def compare(decoder: Decoder, job: Job, path: Walk) -> Row:
+    """Whether a variant computes what the base variant does: the same tokens, or where they differ the same logits.
+
+    Equal tokens alone prove little, for the likeliest is often so by far: the first logits are compared in any case.
+
+    Args:
+        job: greedy.
+        path: what the base said at each step of it.
+
+    Returns a row: `ok`, how many tokens are `equal` of how many, `rms` of the step whose logits are farthest off, and
+    why it is wrong.
+
+    Raises: EngineError for logits that are not finite.
+    """
+    tokens = run_greedy(decoder, job)
+    equal = count_equal(path.tokens, tokens)
+    same = equal == len(path.tokens) == len(tokens)
+    n = FIRST_STEPS if same else len(path.tokens)
+    led = walk(decoder, job, path.tokens[:n])
+    errors = [rms_ratio(*pair) for pair in zip(path.logits[:n], led.logits, strict=True)]
+    row = {"ok": True, "equal": equal, "tokens": len(path.tokens), "rms": max(errors), "reason": ""}
+    if not row["rms"] < LIMIT:
+        step = errors.index(row["rms"]) + 1
+        row |= {
+            "ok": False,
+            "reason": f"wrong: logits of step {step} are off by {row['rms']:.3g} rms, of {LIMIT} allowed",
+        }
+    elif not same:
+        # Logits are seen a step at a time; several steps in one graph must come to the same.
+        agree, of = count_alone(decoder, job, path.tokens, led.tokens)
+        if agree < of:
+            reason = f"wrong: {of - agree} of {of} tokens differ between single steps and replays"
+            row |= {"ok": False, "reason": reason}
+    return row
+
+
+def interleave(
+    labels: Sequence[str],
+    time_one: Callable[[str, int], list[float] | None],
+    *,
+    left: Callable[[], bool],
+    on_failure: Callable[[str, Exception], None],
+    least: int = LEAST,
+    most: int = MOST,
+) -> dict[str, list[list[float]]]:
+    """Times of each by round, in turn: what else happens on the machine meets all of them.
+
+    Args:
+        time_one: (label, round) -> times; None for a round that does not count. Round 0 warms up and never counts.
+        left: whether there is time for more than the least number of rounds.
+        on_failure: told of one that failed; it takes no further part, and has no times.
+    """
+    times: dict[str, list[list[float]]] = {label: [] for label in labels}
+    for index in range(most + 1):
+        if not times or (index > least and not left()):
+            break
+        # Another one begins each round, and so another one runs behind each.
+        shift = index % len(labels)
+        for label in [*labels[shift:], *labels[:shift]]:
+            if label not in times:
+                continue
+            try:
+                found = time_one(label, index)
+            except Exception as error:
+                del times[label]
+                on_failure(label, error)
+                continue
+            if index and found is not None:
+                times[label].append(found)
+    return times
+
+
+@dataclass(frozen=True)
+class Pick:
+    """The fastest variant of a dtype.
+
+    Args:
+        ratio: mean over networks and contexts of its time over the base's.
+        us, base_us: medians by network and context.
+    """
+
+    label: str
+    ratio: float
+    us: dict[str, float]
+    base_us: dict[str, float]
+
+
+def choose(rows: Sequence[Mapping[str, Any]], dtype: str, base: str) -> Pick | None:
+    """The variant with the lowest mean of us / base_us, among those timed wherever the base was; None without a base.
+
+    Args:
+        rows: of timings, with `label`, `dtype`, `stage`, `context` and `us_median`; others are passed over.
+    """
+    times: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row.get("dtype") == dtype and "us_median" in row:
+            times.setdefault(row["label"], {})[f"{row['stage']} {round(row['context'])}"] = row["us_median"]
+    base_us = times.get(base)
+    if not base_us:
+        return None
+    picks = [
+        Pick(label, summarize_ratio(us, base_us), us, base_us)
+        for label, us in times.items()
+        if us.keys() == base_us.keys()
+    ]
+    # Equal ones: the base, else the first.
+    return min(picks, key=lambda pick: (pick.ratio, pick.label != base))
+
+
+def summarize_ratio(us: Mapping[str, float], base_us: Mapping[str, float]) -> float:
+    """The mean of us / base_us."""
+    return sum(us[name] / base_us[name] for name in base_us) / len(base_us)
+
+
+def us_row(rounds: Sequence[Sequence[float]]) -> Row:
+    """Times per step in microseconds, of rounds in milliseconds."""
+    found = summarize([value * 1e3 for times in rounds for value in times])
+    return {f"us_{key}": round(value, 2) for key, value in found.items()} | {"rounds": len(rounds)}
+
+
+class Watch:
+    """Ends the process when a variant takes too long, and remembers which it was for the process that goes on.
+
+    A kernel that hangs cannot be stopped from Python, nor is Python sure to run: faulthandler's own thread ends the
+    process.
+
+    Args:
+        path: names the variant at work.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def take_last(self) -> str | None:
+        """The variant at which the process before this one ended, if it did."""
+        if not self.path.exists():
+            return None
+        label = self.path.read_text(encoding="utf-8")
+        self.path.unlink()
+        return label
+
+    @contextlib.contextmanager
+    def over(self, label: str, seconds: float) -> Iterator[None]:
+        """Let the block take that long."""
+        self.path.write_text(label, encoding="utf-8")
+        faulthandler.dump_traceback_later(seconds, exit=True)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            self.path.unlink(missing_ok=True)
+
+
+def append_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Add a line of JSON to a file, at once."""
+    with path.open("a", encoding="utf-8") as stream:
+        print(json.dumps(row), file=stream, flush=True)
