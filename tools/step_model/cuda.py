@@ -33,7 +33,13 @@ class CudaLaunch:
 
 
 class CudaRecorder:
-    """Stands for the program on a device: writes launches down, among Triton's."""
+    """Stands for the program on a device: writes launches down, among Triton's.
+
+    Args:
+        room: bytes of shared memory that a block can have, as on an H100.
+    """
+
+    room = 227 * 1024
 
     def __init__(self, launches: list[Any]) -> None:
         self.launches = launches

@@ -52,7 +52,7 @@ DTYPES = ("bfloat16", "int8")
 # The stages that decode token by token, by the names of their vocabularies.
 STAGES = {"semantic": "text", "coarse": "coarse"}
 # Whose code depends on the stage.
-DRAW = ("norm_head", "sample")
+DRAW = ("norm_head", "sample", "head_draw")
 _SIZES = {"i32": 4, "fp32": 4, "i64": 8}
 
 
@@ -107,16 +107,21 @@ def compile_step_of(name: str, variant: Variant, dtype: str) -> Step:
         for launch in launches:
             if isinstance(launch, TritonLaunch):
                 function = launch.kernel.__name__.strip("_").removesuffix("_kernel")
-                names.append(f"{function} {stage}" if function in DRAW else function)
+                names.append(_name(function, stage))
                 if names[-1] not in kernels:
                     kernels[names[-1]] = compile_triton(names[-1], launch)
             else:
-                names.append(launch.name)
+                names.append(_name(launch.name, stage))
         order[stage] = tuple(names)
+        cuda = [launch for launch in launches if isinstance(launch, CudaLaunch)]
         for shape in shapes:
-            for made in _cuda_kernels(shape, [launch for launch in launches if isinstance(launch, CudaLaunch)]):
+            for made in _cuda_kernels(shape, cuda, stage):
                 kernels.setdefault(made.name, made)
     return Step(name, dtype, kernels, order)
+
+
+def _name(function: str, stage: str) -> str:
+    return f"{function} {stage}" if function in DRAW else function
 
 
 def record(variant: Variant, dtype: str, stage: str) -> tuple[list[Any], list[tuple[Any, ...]]]:
@@ -169,7 +174,7 @@ def compile_triton(name: str, launch: TritonLaunch) -> StepKernel:
     return StepKernel(name, "triton", Kernel(code, pointers, numbers), shape)
 
 
-def _cuda_kernels(shape: tuple[Any, ...], launches: Sequence[CudaLaunch]) -> Iterator[StepKernel]:
+def _cuda_kernels(shape: tuple[Any, ...], launches: Sequence[CudaLaunch], stage: str) -> Iterator[StepKernel]:
     """All functions of the program, whether the step launches them or not."""
     by_name = {launch.name: launch for launch in launches}
     for name, code in _cuda_code(shape).items():
@@ -177,7 +182,9 @@ def _cuda_kernels(shape: tuple[Any, ...], launches: Sequence[CudaLaunch]) -> Ite
         kernel = describe_cuda(code, read_source(), launch.args if launch else ())
         threads, shared = (launch.threads, launch.shared_bytes) if launch else (code.threads, 0)
         grid = launch.grid if launch else (128, 1, 1)
-        yield StepKernel(name, "cuda", kernel, Launch(math.prod(grid), threads, shared + code.shared_bytes))
+        yield StepKernel(
+            _name(name, stage), "cuda", kernel, Launch(math.prod(grid), threads, shared + code.shared_bytes)
+        )
 
 
 @cache
