@@ -70,6 +70,7 @@ def test_what_is_allowed_is_no_violation(kernels: dict[str, Kernel]) -> None:
     assert broken(kernels["depends"], Allowed(dependent={("slots", "x"): reason}, trips=2)) == {"dependent"}
     assert not broken(kernels["depends"], Allowed(dependent={("x", "slots"): reason}, trips=2))
     assert not broken(kernels["skips"], Allowed(branches={"x": reason}))
+    assert not broken(kernels["calls"], Allowed(calls=reason))
     assert not broken(kernels["takes_registers"], Allowed(registers=(255, reason)))
     assert broken(kernels["spills"], Allowed(registers=(255, reason), trips=9)) == {"registers"}
 
