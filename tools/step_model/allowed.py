@@ -1,0 +1,47 @@
+"""Which rules a kernel of a step may break, each with its reason."""
+
+from tools.step_model.rules import Allowed
+
+_NEWEST = "the newest key and value stand at the position, which each step moves"
+_SINCE = "positions written since the block asked for all that it knew of: none while steps follow one another"
+_WORDS = "the slot's words say which token is forced and which logits are drawn from"
+_EMBEDDING = "the row of the embedding is the token that was drawn or forced"
+_LAST_BLOCK = "the last block draws from what all have found, which they have from their logits"
+_DIVISION = "the temperature divides as IEEE says, and what is too small for the short way calls"
+# What a token is drawn from, or forced by.
+_DRAWN = ("logits", "noise", "slots", "tokens", "found")
+_EMBEDDED = {(table, drawn): _EMBEDDING for table in ("wte", "wpe") for drawn in _DRAWN}
+
+# (source, kernel without its stage) -> what it may do.
+ALLOWED: dict[tuple[str, str], Allowed] = {
+    ("triton", "decode_attention"): Allowed(
+        dependent={(tensor, "slots"): _NEWEST for tensor in ("keys", "values")},
+        trips=2,
+        registers=(128, "a split's keys and values are held in registers, so that they can be loaded ahead"),
+    ),
+    ("cuda", "decode_attention"): Allowed(
+        dependent={(tensor, words): _SINCE for tensor in ("keys", "values") for words in ("slots", "newest")},
+        trips=2,
+        branches={tensor: _SINCE for tensor in ("keys", "values")},
+    ),
+    ("triton", "norm_head"): Allowed(registers=(128, "it is the last but one and loads more rows the more it holds")),
+    ("triton", "sample"): Allowed(
+        dependent={**{(tensor, "slots"): _WORDS for tensor in ("tokens", "slices", "logits", "noise")}, **_EMBEDDED},
+        trips=2,
+        calls=_DIVISION,
+    ),
+    ("cuda", "head_draw"): Allowed(
+        dependent={
+            **{(tensor, own): _LAST_BLOCK for tensor in ("found", "tokens", "logits") for own in ("slots", "x")},
+            **_EMBEDDED,
+        },
+        trips=3,
+        calls=_DIVISION,
+        branches={tensor: _LAST_BLOCK for tensor in ("found", "tokens", "logits", "wte", "wpe")},
+    ),
+}
+
+
+def allowed_for(source: str, name: str) -> Allowed:
+    """What the kernel may do; `name` may end in the stage."""
+    return ALLOWED.get((source, name.partition(" ")[0]), Allowed())
