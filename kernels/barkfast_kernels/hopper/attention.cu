@@ -44,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
 #pragma unroll
     for (int i = 0; i < PER / 4; i++) query[i] = take4(q + (b * HEADS + head) * HEAD_DIM + part * PER + 4 * i);
     Row row(listed, slots);
-    if (!ONE_TRIP && !row.running) {
+    if (!ONE_TRIP && !row.running()) {
         copies.wait();
         return;
     }
@@ -126,7 +126,7 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
             out = fmaf(weight_of, sums[w][threadIdx.x], out);
         }
         int at = (b * HEADS + head) * SPLITS + split;
-        if (row.running) {
+        if (row.running()) {
             partial[at * HEAD_DIM + threadIdx.x] = out;
             if (threadIdx.x == 0) stats[2 * at] = highest, stats[2 * at + 1] = mass;
         }

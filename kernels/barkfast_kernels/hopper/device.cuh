@@ -33,6 +33,13 @@ __device__ __forceinline__ float power_of_two(float x) {
     return y;
 }
 
+// 1 / x, to the last bit or its neighbour, without the branch of an exact division.
+__device__ __forceinline__ float reciprocal(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 // The next kernel may start; it loads what no kernel writes, and waits before anything else.
 __device__ __forceinline__ void launch_next() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 // The kernels before this one have ended and their writes are visible. Every thread must come through here.

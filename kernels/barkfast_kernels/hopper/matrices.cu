@@ -146,7 +146,6 @@ template <int ROWS, int CHUNKS, class Fetch, class Prepare, class Store>
 __device__ __forceinline__ void multiply_rows(int n_out, const Weight* weight, const float* scales,
                                               const Storage* biases, const int* rows, const int* slots, int batch,
                                               Ahead ahead, Fetch fetch, Prepare prepare, Store store) {
-    if (TRIGGER_FIRST) launch_next();
     __shared__ Copies copies;
     __shared__ float sums[WARPS][32];
     Part<ROWS, CHUNKS * EMBD> part(n_out, dynamic, copies, weight, scales, biases);
@@ -162,15 +161,15 @@ __device__ __forceinline__ void multiply_rows(int n_out, const Weight* weight, c
             listed = listed_slot(rows, b);
             __syncthreads();
         }
-        auto fetched = fetch(b, max(listed, 0), n);
         // Whether it runs matters only where something is stored: a branch here would be a second trip to the cache.
         Row row(listed, slots);
-        if (!ONE_TRIP && !row.running) continue;
+        auto fetched = fetch(b, max(listed, 0), n);
+        if (!ONE_TRIP && !row.running()) continue;
         Vector<4> h[CHUNKS] = {};
         prepare(fetched, h);
         copies.wait();
         float y = multiply<ROWS>(tile, h, sums) * part.scale + part.bias;
-        if (row.running && n >= 0) store(b, row, n, fetched, y);
+        if (row.running() && n >= 0) store(b, row, n, fetched, y);
     }
     copies.wait();
 }
@@ -197,6 +196,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     norm_qkv(const float* x, const Storage* gains, const Storage* offsets, const Weight* weight, const float* scales,
              const Storage* biases, float* q, Storage* newest, Storage* keys, Storage* values, const int* rows,
              const int* slots, int batch, const char* ahead, u32 ahead_bytes) {
+    if (TRIGGER_FIRST) launch_next();
     multiply_normed<QKV_ROWS>(3 * EMBD, x, gains, offsets, weight, scales, biases, rows, slots, batch,
                               {ahead, ahead_bytes}, [&](int b, const Row& row, int n, float y) {
                                   int channel = n % EMBD;
@@ -215,6 +215,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     norm_fc_gelu(const float* x, const Storage* gains, const Storage* offsets, const Weight* weight,
                  const float* scales, const Storage* biases, Storage* hidden, const int* rows, const int* slots,
                  int batch, const char* ahead, u32 ahead_bytes) {
+    if (TRIGGER_FIRST) launch_next();
     multiply_normed<FC_ROWS>(4 * EMBD, x, gains, offsets, weight, scales, biases, rows, slots, batch,
                              {ahead, ahead_bytes},
                              [&](int b, const Row& row, int n, float y) { store(hidden + b * 4 * EMBD + n, gelu(y)); });
@@ -234,6 +235,7 @@ struct Residual {
 extern "C" __global__ void __launch_bounds__(THREADS)
     proj_residual(float* x, const Storage* hidden, const Weight* weight, const float* scales, const Storage* biases,
                   const int* rows, const int* slots, int batch, const char* ahead, u32 ahead_bytes) {
+    if (TRIGGER_FIRST) launch_next();
     struct Fetched {
         Vector<4> h[4];
         Residual residual;
@@ -282,7 +284,7 @@ struct Attended {
 #pragma unroll
             for (int i = 0; i < 4; i++) out.at[i] = fmaf(share, sum[s].at[i], out.at[i]);
         }
-        float inverse = 1.0f / total;
+        float inverse = reciprocal(total);
 #pragma unroll
         for (int i = 0; i < 4; i++) out.at[i] *= inverse;
         return out;
@@ -293,6 +295,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     attention_out(float* x, const float* partial, const float* stats, const Weight* weight, const float* scales,
                   const Storage* biases, const int* rows, const int* slots, int batch, const char* ahead,
                   u32 ahead_bytes) {
+    if (TRIGGER_FIRST) launch_next();
     multiply_rows<OUT_ROWS, 1>(
         EMBD, weight, scales, biases, rows, slots, batch, {ahead, ahead_bytes},
         [&](int b, int slot, int n) { return Attended(partial, stats, b, Residual(x, slot, n)); },

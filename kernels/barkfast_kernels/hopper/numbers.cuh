@@ -82,14 +82,15 @@ struct Ahead {
 // The slot of row b of the batch. Where there is only one slot there are no `rows`, and no load that others wait for.
 __device__ __forceinline__ int listed_slot(const int* rows, int b) { return rows ? rows[b] : b; }
 
+// The slot of a row of the batch. Its words are compared where they are needed: to do it here would be to wait for
+// them.
 struct Row {
-    int slot;
-    bool running;
-    int position;
+    int listed, slot, position, status;
 
-    __device__ __forceinline__ Row(int slot_, const int* slots) : slot(max(slot_, 0)) {
+    __device__ __forceinline__ Row(int listed_, const int* slots) : listed(listed_), slot(max(listed_, 0)) {
         const int* words = slots + slot * WORDS;
         position = fresh(words + POSITION);
-        running = slot_ >= 0 && fresh(words + STATUS) == RUNNING;
+        status = fresh(words + STATUS);
     }
+    __device__ __forceinline__ bool running() const { return listed >= 0 && status == RUNNING; }
 };

@@ -199,6 +199,8 @@ inline float __shfl_sync(u32, float value, int from) {
     return slots[from];
 }
 
+inline float reciprocal(float x) { return 1 / x; }
+
 inline float power_of_two(float x) { return std::exp2(x); }
 
 inline float __uint_as_float(u32 bits) {
