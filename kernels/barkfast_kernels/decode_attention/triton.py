@@ -105,6 +105,8 @@ def _decode_attention_kernel(
         sums = tl.zeros((BLOCK_D,), tl.float32)
         if KV_AHEAD:
             q_row = load_fresh(q_at, d_mask, ONE_TRIP)
+            # All of the query is requested before the position is waited for.
+            tl.debug_barrier()
             t = split * chunk + tile_t
             missing = (t < end) & ((known_chunk != chunk) | (t >= known_end))
             at = cache + t[:, None] * HEAD_DIM + d[None, :]
