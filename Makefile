@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet -c constraints.txt
 CSRC := $(wildcard csrc/*/*.cpp csrc/*/*.h csrc/include/*/*.h)
-CUDA := $(wildcard benchmarks/cuda/* kernels/*/*/*.cu kernels/*/*/*.cuh tests/ops/emulated/*)
+CUDA := $(wildcard benchmarks/cuda/* kernels/*/*/*.cu kernels/*/*/*.cuh tests/ops/*.cu tests/ops/emulated/*)
 
 DEMO_TEXT ?= Hello! I am bark fast, and every step of speaking this sentence ran on your own machine.
 DEMO_SEED ?= 2

@@ -80,9 +80,11 @@ extern "C" __global__ void __launch_bounds__(128)
     START;
     WAIT;
     float y = fresh(x + threadIdx.x);
-    if (n & 1)
+    if (n & 1) {
+        // Nothing of it can be done in advance.
+        __nanosleep(1);
         out[threadIdx.x] = q[threadIdx.x];
-    else
+    } else
         for (int i = 0; i < 8; i++) out[128 * i + threadIdx.x] = y * i;
 }
 

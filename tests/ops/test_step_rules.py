@@ -81,6 +81,10 @@ def test_loads_have_their_names_and_depth(kernels: dict[str, Kernel]) -> None:
     assert {load.tensor: load.depth for load in loads_of(kernels["obeys"])} == {"weight": 0, "slots": 1, "x": 1}
 
 
+def test_a_load_that_is_not_on_the_path_is_seen_too(kernels: dict[str, Kernel]) -> None:
+    assert [load.tensor for load in loads_of(kernels["loads_by_l1_elsewhere"])] == ["x"]
+
+
 def test_a_violation_says_where(kernels: dict[str, Kernel]) -> None:
     (text,) = (str(found) for found in check(kernels["loads_by_l1"], 1))
     assert re.fullmatch(r"loads_by_l1: what kernels write is loaded past L1: q \(LDG\S* at 0x\w{4}, 1 in all\)", text)

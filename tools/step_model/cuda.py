@@ -11,8 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from barkfast_kernels.hopper.program import compile_cubin
 from tools.step_model.loads import Kernel
 from tools.step_model.sass import PARAMETERS, Code
@@ -121,14 +119,15 @@ def describe_cuda(code: Code, source: str, args: Sequence[Any] = ()) -> Kernel:
     names = {re.split(r"[\s*]+", parameter)[-1]: parameter for parameter in parameters}
     sizes = {name: 8 if "*" in text or re.search(r"\bu64\b", text) else 4 for name, text in names.items()}
     values = dict(zip(names, args, strict=False)) or {"batch": 1}
-    pointers, numbers = {}, {}
+    pointers: dict[int, str] = {}
+    numbers: dict[int, int] = {}
     for name, offset in offsets(sizes):
         value = values.get(name)
         if "*" in names[name]:
             pointers[offset] = name
             if value is None and args:
                 numbers |= {offset: 0, offset + 4: 0}
-        elif isinstance(value, int) and not isinstance(value, Tensor):
+        elif isinstance(value, int):
             numbers[offset] = value
     return Kernel(code, pointers, numbers)
 

@@ -27,7 +27,7 @@ from barkfast.runtime.cuda.state import State
 from barkfast.runtime.cuda.step import DecodeStep, Vocabulary
 from barkfast.weights.random import SIZES, VOCABULARIES
 from barkfast.weights.shapes import gpt_shapes
-from barkfast_kernels.hopper import HopperOps, compile_step
+from barkfast_kernels.hopper import HopperOps, Shape, compile_step
 from barkfast_kernels.hopper.ops import read_source
 from barkfast_kernels.launch import Launch as TritonLaunch
 from barkfast_kernels.launch import recording
@@ -124,7 +124,7 @@ def _name(function: str, stage: str) -> str:
     return f"{function} {stage}" if function in DRAW else function
 
 
-def record(variant: Variant, dtype: str, stage: str) -> tuple[list[Any], list[tuple[Any, ...]]]:
+def record(variant: Variant, dtype: str, stage: str) -> tuple[list[Any], list[Shape]]:
     """The launches of a step of one layer, and what the CUDA kernels were made for."""
     _, n_head, n_embd, _ = SIZES[MODEL]
     part = STAGES[stage]
@@ -143,13 +143,13 @@ def record(variant: Variant, dtype: str, stage: str) -> tuple[list[Any], list[tu
 
 
 @contextmanager
-def _without_a_device(launches: list[Any]) -> Iterator[list[tuple[Any, ...]]]:
-    """Within the block the engine's CUDA kernels are written down, like Triton's; yields their positional arguments."""
-    made: list[tuple[Any, ...]] = []
+def _without_a_device(launches: list[Any]) -> Iterator[list[Shape]]:
+    """Within the block the engine's CUDA kernels are written down, like Triton's; yields what they are made for."""
+    made: list[Shape] = []
 
-    def operations(*args: Any, **options: Any) -> HopperOps:
-        made.append(args)
-        return HopperOps(*args, **options | {"program": CudaRecorder(launches)})
+    def operations(shape: Shape, **options: Any) -> HopperOps:
+        made.append(shape)
+        return HopperOps(shape, **options | {"program": CudaRecorder(launches)})
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(step, "HopperOps", operations))
@@ -174,7 +174,7 @@ def compile_triton(name: str, launch: TritonLaunch) -> StepKernel:
     return StepKernel(name, "triton", Kernel(code, pointers, numbers), shape)
 
 
-def _cuda_kernels(shape: tuple[Any, ...], launches: Sequence[CudaLaunch], stage: str) -> Iterator[StepKernel]:
+def _cuda_kernels(shape: Shape, launches: Sequence[CudaLaunch], stage: str) -> Iterator[StepKernel]:
     """All functions of the program, whether the step launches them or not."""
     by_name = {launch.name: launch for launch in launches}
     for name, code in _cuda_code(shape).items():
@@ -188,8 +188,8 @@ def _cuda_kernels(shape: tuple[Any, ...], launches: Sequence[CudaLaunch], stage:
 
 
 @cache
-def _cuda_code(shape: tuple[Any, ...]) -> dict[str, Code]:
-    cubin = compile_step(*shape, CAPABILITY) if nvrtc_version() else compile_cuda(read_source(), shape[0].definitions)
+def _cuda_code(shape: Shape) -> dict[str, Code]:
+    cubin = compile_step(shape, CAPABILITY) if nvrtc_version() else compile_cuda(read_source(), shape.definitions)
     return read_cubin(cubin, tools_folder())
 
 

@@ -131,11 +131,17 @@ def _leads_astray(code: Code, start: int, target: int | None) -> bool:
 
 
 def _is_longer(code: Code, i: int, target: int) -> bool:
-    """Whether `target` is the longer of two ways that meet again."""
+    """Whether `target` is the longer of two ways that meet again, or that both end."""
     last = code.instructions[target - 1]
-    if last.base not in BRANCHES or not is_certain(last) or last.target is None:
+    if not is_certain(last):
         return False
-    return code.index[last.target] - target > target - i
+    if last.base in BRANCHES and last.target is not None:
+        return code.index[last.target] - target > target - i
+    ends = (n for n in range(target, len(code.instructions)) if code.instructions[n].base == "EXIT")
+    return (
+        last.base == "EXIT"
+        and next((n for n in ends if is_certain(code.instructions[n])), target) - target > target - i
+    )
 
 
 def _follows_a_loop(code: Code, i: int) -> bool:
