@@ -1,6 +1,7 @@
 # `make demo` and `make test` work on a fresh clone with nothing but Python 3, make and the package index.
 PYTHON ?= python3
 VENV ?= .venv
+OTHER_TRITON := 3.6
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet -c constraints.txt
@@ -101,6 +102,10 @@ $(VENV)/.test: $(VENV)/.installed
 $(VENV)/.dev: $(VENV)/.installed
 	$(INSTALL) -e '.[dev]'
 	@touch $@
+
+# The version that torch's CUDA builds of 2026 bring along; tests of the machine code compile with it too where it is.
+build/triton-$(OTHER_TRITON): | $(BIN)/python
+	$(BIN)/pip install --quiet --no-deps --target $@ 'triton==$(OTHER_TRITON).*'
 
 # Without these two the tests that need them skip with a reason, and the golden files still hold: so no failure here.
 $(VENV)/.reference: $(VENV)/.installed

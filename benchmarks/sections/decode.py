@@ -42,7 +42,7 @@ class Way:
 
 
 GRAPHS = Way("graphs")
-HOPPER = Way("graphs, CUDA kernels", variant=VARIANTS["C8 C4, fused head"], label="C8 C4, fused head")
+HOPPER = Way("graphs, CUDA kernels", variant=VARIANTS["C9 C8, weights to L2"], label="C9 C8, weights to L2")
 WAYS = (Way("direct launches", graphs=False), Way("graphs without PDL", pdl=False))
 # Size, dtype, way, in the order of their worth.
 CASES = [

@@ -21,7 +21,7 @@ from contract.networks import POISON
 from cuda_engine.networks import DEVICE, cuda_decoder
 from ops.emulator import Emulator, find_compiler
 
-CUDA = VARIANTS["C8 C4, fused head"]
+CUDA = VARIANTS["C9 C8, weights to L2"]
 REAL = step.hopper_operations
 # The narrowest network, with the shortest context, that the kernels serve.
 CONFIG = GPTConfig(2, 4, 128, input_vocab_size=120, output_vocab_size=120, block_size=256, bias=True)

@@ -147,7 +147,7 @@ def hopper_options() -> Options:
     options = Options.for_device(torch.device("cuda:0"))
     if not options.pdl:
         pytest.skip("the CUDA kernels of a step need compute capability 9.0")
-    return dataclasses.replace(options, variant=VARIANTS["C8 C4, fused head"])
+    return dataclasses.replace(options, variant=VARIANTS["C9 C8, weights to L2"])
 
 
 @pytest.mark.parametrize("part", ["text", "coarse"])

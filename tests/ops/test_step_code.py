@@ -16,19 +16,8 @@ from tools.step_model.cuda import compiler
 pytest.importorskip("triton", reason="triton is not installed (the extra `triton`; it has wheels for Linux only)")
 
 ROOT = Path(__file__).parents[2]
-DEFAULT, FUSED = "T6 all", "C8 C4, fused head"
+DEFAULT, FUSED = "T6 all", "C9 C8, weights to L2"
 LAYER = {"norm_qkv", "decode_attention", "attention_out", "norm_fc_gelu", "proj_residual"}
-# Kernels that do not keep the rules yet, and why.
-PENDING = {
-    ("triton", "decode_attention"): "half of the query is asked for when the other half has been used",
-    ("triton", "attention_out"): "the splits' sums are asked for in several turns, which saves registers",
-    ("triton", "norm_fc_gelu"): "in int8 it takes up to 104 registers: nothing fits beside two of its programs",
-    ("triton", "proj_residual"): "it takes up to 98 registers: nothing fits beside two of its programs",
-    ("triton", "norm_head"): "the slot's words are asked for when the product is done",
-    ("cuda", "attention_out"): "it divides, and asks for the status when the splits are combined",
-    ("cuda", "norm_qkv"): "the norm's weight is loaded before the next kernel is let go",
-    ("cuda", "norm_fc_gelu"): "the norm's weight is loaded before the next kernel is let go",
-}
 OTHER_TRITON = ROOT / "build" / "triton-3.6"
 
 Report = dict[str, Any]
@@ -65,17 +54,8 @@ def other_report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 
 def rules_are_kept(report: Report) -> None:
-    broken, kept = [], dict.fromkeys(PENDING, True)
-    for row in report["kernels"]:
-        key = (row["source"], row["kernel"].partition(" ")[0])
-        if key not in PENDING:
-            broken += [f"{row['variant']}, {row['dtype']}: {text}" for text in row["violations"]]
-        elif row["violations"]:
-            kept[key] = False
+    broken = [f"{row['variant']}, {row['dtype']}: {text}" for row in report["kernels"] for text in row["violations"]]
     assert not broken, "\n".join(broken)
-    seen = {(row["source"], row["kernel"].partition(" ")[0]) for row in report["kernels"]}
-    done = [key for key in seen & set(PENDING) if kept[key]]
-    assert not done, f"they keep the rules now; take them out of PENDING: {done}"
 
 
 def test_the_rules_are_kept(report: Report) -> None:
@@ -123,9 +103,23 @@ def test_steps_are_modelled(report: Report) -> None:
         assert time <= us[variant, dtype, stage, device, later]
 
 
+@pytest.mark.parametrize(
+    ("loads", "us"), [("loads ahead", 245), ("loads begin when the predecessor ends", 400)], ids=["ahead", "late"]
+)
+def test_a_step_in_cuda_is_modelled_within_its_target(report: Report, loads: str, us: float) -> None:
+    """Bark-large in bf16 on an H100; the largest of both networks."""
+    steps = [
+        row for row in report["steps"] if (row["variant"], row["dtype"], row["device"]) == (FUSED, "bfloat16", "H100")
+    ]
+    if not steps:
+        pytest.skip("no compiler for CUDA sources: neither NVRTC's bindings nor nvcc")
+    assert max(row["us"] for row in steps if row["loads"].startswith(loads)) <= us
+
+
 def test_what_is_allowed_has_a_reason() -> None:
     for key, allowed in ALLOWED.items():
         reasons = [*allowed.dependent.values(), *allowed.branches.values()]
-        assert all(reasons) and (allowed.trips == 1 or allowed.dependent), key
+        trips, why = allowed.trips
+        assert all(reasons) and (trips == 1 or why or allowed.dependent), key
         registers, reason = allowed.registers
         assert (registers > 64) == bool(reason), key

@@ -8,6 +8,7 @@ _WORDS = "the slot's words say which token is forced and which logits are drawn 
 _EMBEDDING = "the row of the embedding is the token that was drawn or forced"
 _LAST_BLOCK = "the last block draws from what all have found, which they have from their logits"
 _DIVISION = "the temperature divides as IEEE says, and what is too small for the short way calls"
+_CONVERTED = "its weights become float32 while the vector is on its way; with 64 registers they would be spilled"
 # What a token is drawn from, or forced by.
 _DRAWN = ("logits", "noise", "slots", "tokens", "found")
 _EMBEDDED = {(table, drawn): _EMBEDDING for table in ("wte", "wpe") for drawn in _DRAWN}
@@ -16,18 +17,26 @@ _EMBEDDED = {(table, drawn): _EMBEDDING for table in ("wte", "wpe") for drawn in
 ALLOWED: dict[tuple[str, str], Allowed] = {
     ("triton", "decode_attention"): Allowed(
         dependent={(tensor, "slots"): _NEWEST for tensor in ("keys", "values")},
-        trips=2,
+        trips=(2, ""),
         registers=(128, "a split's keys and values are held in registers, so that they can be loaded ahead"),
     ),
     ("cuda", "decode_attention"): Allowed(
         dependent={(tensor, words): _SINCE for tensor in ("keys", "values") for words in ("slots", "newest")},
-        trips=2,
+        trips=(2, ""),
         branches={tensor: _SINCE for tensor in ("keys", "values")},
     ),
-    ("triton", "norm_head"): Allowed(registers=(128, "it is the last but one and loads more rows the more it holds")),
+    ("triton", "attention_out"): Allowed(
+        registers=(80, "it holds all splits' sums, so that they are asked for at once")
+    ),
+    ("triton", "norm_fc_gelu"): Allowed(registers=(104, _CONVERTED)),
+    ("triton", "proj_residual"): Allowed(registers=(98, _CONVERTED)),
+    ("triton", "norm_head"): Allowed(
+        trips=(3, "its weights take the registers that the slot's words would wait in; it runs once a step"),
+        registers=(128, "it is the last but one and loads more rows the more it holds"),
+    ),
     ("triton", "sample"): Allowed(
         dependent={**{(tensor, "slots"): _WORDS for tensor in ("tokens", "slices", "logits", "noise")}, **_EMBEDDED},
-        trips=2,
+        trips=(2, ""),
         calls=_DIVISION,
     ),
     ("cuda", "head_draw"): Allowed(
@@ -35,7 +44,7 @@ ALLOWED: dict[tuple[str, str], Allowed] = {
             **{(tensor, own): _LAST_BLOCK for tensor in ("found", "tokens", "logits") for own in ("slots", "x")},
             **_EMBEDDED,
         },
-        trips=3,
+        trips=(3, ""),
         calls=_DIVISION,
         branches={tensor: _LAST_BLOCK for tensor in ("found", "tokens", "logits", "wte", "wpe")},
     ),

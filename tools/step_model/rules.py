@@ -56,14 +56,14 @@ class Allowed:
 
     Args:
         dependent: (tensor, tensor that it may depend on) -> why.
-        trips: how often it may wait for what it loads; more than once only with a reason in `dependent`.
+        trips: how often it may wait for what it loads, and why, if `dependent` does not say.
         branches: tensor whose load may be skipped -> why.
         calls: why it may call.
         registers: how many it may have, and why.
     """
 
     dependent: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    trips: int = 1
+    trips: tuple[int, str] = (1, "")
     branches: Mapping[str, str] = field(default_factory=dict)
     calls: str = ""
     registers: tuple[int, str] = (REGISTERS, "")
@@ -87,7 +87,7 @@ def check(kernel: Kernel, trips: int, allowed: Allowed | None = None) -> list[Vi
     def add(rule: str, detail: str) -> None:
         violations.append(Violation(rule, kernel.name, detail))
 
-    if trips > allowed.trips:
+    if trips > allowed.trips[0]:
         add("trips", f"{trips} times")
     calls = [i for i in code.instructions if i.base == "CALL"]
     if calls and not allowed.calls:

@@ -153,12 +153,13 @@ def combine_heads(
     parts, tops, totals = (), (), ()
     for split in tl.static_range(SPLITS):
         parts = parts + (load_fresh(partial + at + split * HEAD_DIM, mask, ONE_TRIP),)
-    if not ONE_TRIP:
-        # The shares after a barrier, so that all parts are requested before any is waited for.
-        tl.debug_barrier()
+    # Their stats after a barrier, so that all parts are requested before any is waited for; both numbers at once.
+    tl.debug_barrier()
+    pairs = stats.to(tl.pointer_type(tl.int64), bitcast=True) + first
     for split in tl.static_range(SPLITS):
-        tops = tops + (load_fresh(stats + (first + split) * 2, head_mask, ONE_TRIP),)
-        totals = totals + (load_fresh(stats + (first + split) * 2 + 1, head_mask, ONE_TRIP),)
+        pair = load_fresh(pairs + split, head_mask, ONE_TRIP)
+        tops = tops + (pair.to(tl.int32).to(tl.float32, bitcast=True),)
+        totals = totals + ((pair >> 32).to(tl.int32).to(tl.float32, bitcast=True),)
     top = tops[0]
     for split in tl.static_range(1, SPLITS):
         top = tl.maximum(top, tops[split])

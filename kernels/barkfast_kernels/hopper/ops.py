@@ -14,7 +14,7 @@ from barkfast_kernels.hopper.program import Argument, Program, compile_cubin
 from barkfast_kernels.slots import POSITION, RUNNING, STATUS, WORDS
 from barkfast_kernels.variant import VARIANTS, Variant
 
-STEP = VARIANTS["C8 C4, fused head"]
+STEP = VARIANTS["C9 C8, weights to L2"]
 # Rows of a batch that they serve.
 VECTOR_ROWS = 8
 # Rows of a matrix that a block may have: a lane of a warp for each.
