@@ -150,6 +150,9 @@ def compile_one(work: tuple[str, str, Launch, int]) -> Resources:
     pdl = launch.pdl and sm >= 90
     if "PDL" in constants:
         constants["PDL"] = pdl
+    if not pdl and "AHEAD" in constants:
+        # What a launch without it does not ask for.
+        constants |= {"AHEAD": 0} | ({"KV_AHEAD": False} if "KV_AHEAD" in constants else {})
     options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages, "enable_fp_fusion": True}
     if pdl:
         options["launch_pdl"] = True
