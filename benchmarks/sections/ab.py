@@ -7,19 +7,16 @@ measured again. What is found is also in `ab.jsonl`, line by line, and the choic
 import gc
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
-from barkfast.runtime.cuda.network import load_network
 from barkfast.runtime.cuda.tuned import Entry, slug, source_digest
 from barkfast_kernels.variant import VARIANTS
-from benchmarks import inputs, models, tuned
-from benchmarks.block import Block, build_variant
+from benchmarks import inputs, tuned
+from benchmarks.block import Block
 from benchmarks.plan import Plan
 from benchmarks.record import NotRun, Recorder, read_fragment
 from benchmarks.results import SMOKE_DEVICE
-from benchmarks.sections.compile import weights
 from benchmarks.sections.decode import PROMPTS, describe, mean_context, time_round
 from benchmarks.variants import BASE, LEAST, MOST, Row, Watch, append_line, choose, interleave, us_row
 
@@ -36,12 +33,8 @@ RESERVE_S = 5
 TOGETHER = "the CUDA variants, built together"
 
 
-def run(plan: Plan, record: Recorder, part: str = "") -> None:
-    """Compare, time and choose; or only compile, ahead of that, what the part `compile DTYPE PREFIX` names."""
-    if part:
-        _, dtype, prefix = part.split()
-        compile_variants(plan, record, dtype, prefix)
-        return
+def run(plan: Plan, record: Recorder) -> None:
+    """Compare, time and choose."""
     section = Section(plan, record)
     blocks = [(dtype, stage) for dtype in dtypes(plan) for stage in stages(plan)]
     for index, (dtype, stage) in enumerate(blocks):
@@ -67,16 +60,13 @@ def labels(plan: Plan) -> list[str]:
 
 
 class Section:
-    """One process's part of a run.
-
-    Args:
-        left_out: (dtype, variant) that are known to be wrong, or not to run.
-    """
+    """One process's part of a run."""
 
     def __init__(self, plan: Plan, record: Recorder) -> None:
         self.plan, self.record = plan, record
         self.journal = plan.work / "ab.jsonl"
         self.watch = Watch(plan.work / "ab.at")
+        # (dtype, variant) that are known to be wrong, or not to run.
         self.left_out: set[tuple[str, str]] = set()
         self.compared: set[str] = set()
         self._recall()
@@ -256,20 +246,3 @@ def _stopped(label: str) -> str:
 
 def _fail(error: Exception) -> Row:
     raise error
-
-
-def compile_variants(plan: Plan, record: Recorder, dtype: str, prefix: str) -> None:
-    """Have Triton's cache hold the kernels of the variants whose names begin with `prefix`; nothing depends on it."""
-    for stage in stages(plan):
-        config, tensors = weights(plan, plan.largest, stage)
-        network = load_network(
-            config, tensors, device=plan.device, dtype=models.storage(plan, dtype), int8=dtype == "int8"
-        )
-        for label in [label for label in labels(plan) if label.startswith(prefix)]:
-
-            def work(label: str = label, stage: str = stage, made: Any = (config, network)) -> Row:
-                decoder = build_variant(plan, made[0], stage, label, made[1], graphs=False)
-                decoder.run([inputs.step_job(stage, inputs.checkpoint(plan, "nano").layout, 60, 3, 0)])
-                return {"ok": True}
-
-            record.measure(f"{dtype} {stage}, {label}, compiled", work)
