@@ -1,22 +1,22 @@
 """A model that speaks: a text, a batch, a stream, a book, a dialogue."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
-from barkfast.config import Sampling
 from barkfast.engine.batch import speak_batch
-from barkfast.engine.desk import Desk, Place
 from barkfast.engine.generation import Generation
 from barkfast.engine.live import check_mode, speak_live
 from barkfast.engine.long import speak_long, speak_script
 from barkfast.engine.request import Request, Streaming
+from barkfast.engine.shared import Session
+from barkfast.engine.sound import Sound
 from barkfast.parts import Parts
 from barkfast.pipeline import Pipeline, Voice
-from barkfast.runtime.sampling import Randomness, Seed
+from barkfast.runtime.sampling import Seed
 from barkfast.text import Overflow
 from barkfast.voices import save_voice
 
@@ -63,7 +63,6 @@ class Bark(Pipeline):
             n_slots=n_slots,
         )
         super().__init__(parts, voices)
-        self._desk = Desk(self.parts)
 
     def save_voice(self, path: str | os.PathLike[str], generation: Generation) -> None:
         """Save an utterance as a voice, an .npz that `voice=` and the reference's `history_prompt=` take."""
@@ -101,7 +100,7 @@ class Bark(Pipeline):
         request = self.request(
             text,
             voice,
-            seed=Randomness.of(seed),
+            seed=seed,
             text_temp=text_temp,
             waveform_temp=waveform_temp,
             fine_temp=fine_temp,
@@ -111,13 +110,7 @@ class Bark(Pipeline):
             max_duration_s=max_duration_s,
             overflow=overflow,
         )
-        if self._desk.busy:
-            # A batch or a stream is under way, and this joins it.
-            return self.generate_batch([request])[0]
-        self.load()
-        # Not beside an engine: its thread steps the same decoders.
-        with self.parts.claimed():
-            return self.speak_request(request, silent)
+        return self.speak_request(request, silent)
 
     def request(
         self,
@@ -142,17 +135,18 @@ class Bark(Pipeline):
 
         No network is loaded, and any thread may call it. Args: as `generate`; the others as Request.
         """
-        text_sampling, waveform_sampling = Sampling(text_temp, top_k, top_p), Sampling(waveform_temp, top_k, top_p)
         request = partial(
             Request,
             text,
-            text_sampling=text_sampling,
-            waveform_sampling=waveform_sampling,
-            fine_sampling=Sampling(fine_temp),
+            seed=seed,
+            text_temp=text_temp,
+            waveform_temp=waveform_temp,
+            fine_temp=fine_temp,
+            top_k=top_k,
+            top_p=top_p,
             min_eos_p=min_eos_p,
             max_duration_s=max_duration_s,
             overflow=overflow,
-            seed=seed,
             stream=stream,
             priority=priority,
             deadline=deadline,
@@ -192,7 +186,7 @@ class Bark(Pipeline):
         mode: Literal["exact", "low_latency"] = "exact",
         each_sentence: bool = True,
         **options: Any,
-    ) -> Iterator[np.ndarray]:
+    ) -> Sound:
         """Speak a text of any length and hand out its (n,) float32 samples as they come, in constant memory.
 
         Args:
@@ -209,41 +203,39 @@ class Bark(Pipeline):
         Errors: InputError and VoiceError at once; what becomes of a sentence, where its samples would have come.
         """
         if each_sentence and options.get("semantic") is None:
-            return speak_live(self, text, voice, mode=mode, **options)  # type: ignore[arg-type]
+            return Sound(speak_live(self, text, voice, mode=mode, **options))  # type: ignore[arg-type]
         check_mode(mode)
-        return self._listen(self.request(text, voice, stream=mode, **options))  # type: ignore[arg-type]
+        return Sound(self._listen(self.request(text, voice, stream=mode, **options)))  # type: ignore[arg-type]
 
-    def _listen(self, request: Request) -> Iterator[np.ndarray]:
-        with self.scheduler() as place:
-            yield from place.listen(request)
+    def _listen(self, request: Request) -> Generator[np.ndarray, None, None]:
+        with self.scheduler() as session:
+            yield from session.listen(request)
 
-    def scheduler(self, n_slots: int | None = None) -> Place:
-        """A place at this model's scheduler, which all batches and streams share; use it in a `with` block.
+    def scheduler(self, n_slots: int | None = None) -> Session:
+        """A session of this model's scheduler, which all calls share; use it in a `with` block.
 
         It has the methods of barkfast.engine.scheduler.Scheduler, and shows what was added there and no more.
 
         Args:
-            n_slots: utterances at a time, if nobody else has a place yet; None for what there are.
+            n_slots: utterances at a time, if nobody else has a session yet; None for what there are.
         """
-        return self._desk.open(self.parts.n_slots if n_slots is None else n_slots)
+        return self._shared.open(self.parts.n_slots if n_slots is None else n_slots)
 
-    def generate_long(
-        self, text: str | Iterable[str], voice: Voice | None = None, **options: Any
-    ) -> Iterator[np.ndarray]:
+    def generate_long(self, text: str | Iterable[str], voice: Voice | None = None, **options: Any) -> Sound:
         """Speak a text of any length, piece by piece: (n,) float32 samples as they come, in constant memory.
 
         Args and errors: as barkfast.engine.long.speak_long.
         """
-        return speak_long(self, text, voice, **options)
+        return Sound(speak_long(self, text, voice, **options))
 
     def generate_script(
         self,
         script: str | Iterable[str] | Iterable[tuple[str, str]],
         voices: Mapping[str, Voice | None],
         **options: Any,
-    ) -> Iterator[np.ndarray]:
+    ) -> Sound:
         """Speak a dialogue, a voice per speaker: (n,) float32 samples as they come, in constant memory.
 
         Args and errors: as barkfast.engine.long.speak_script.
         """
-        return speak_script(self, script, voices, **options)
+        return Sound(speak_script(self, script, voices, **options))

@@ -13,13 +13,14 @@ from barkfast.config import FineConfig, truthy
 from barkfast.errors import EngineError, InputError
 from barkfast.runtime import select
 from barkfast.runtime.decoder import check_slots
-from barkfast.runtime.torch_ import TorchDecoder
 from barkfast.text import load_tokenizer
 from barkfast.weights import STAGES, Checkpoint, open_model
 
 PARTS = (*STAGES, "codec")
 # The parts that draw tokens one by one, for several sequences at a time.
 DECODERS = ("text", "coarse")
+# Networks of the parent process, in a child that was forked while they were at work.
+_left_by_fork: list[dict[str, Any]] = []
 
 
 class Parts:
@@ -28,6 +29,9 @@ class Parts:
     `models["text"]` is {"model": decoder, "tokenizer": tokenizer}; the others are the network itself. As in the
     reference the key does not hold the size: asking for the small network when the large one is loaded changes
     nothing without `force`.
+
+    Any thread may call any method. A network that somebody works with stays as it is: dropping, moving or reloading it
+    changes `models`, and whoever begins later gets what is there then.
     """
 
     def __init__(
@@ -45,14 +49,17 @@ class Parts:
         self.device = select.resolve_device(device)
         check_slots(n_slots)
         self.engine, self.dtype, self.small = engine, dtype, small
-        self.n_slots = n_slots
+        # Slots that were asked for, and those that the decoders have now.
+        self._n_slots_asked = self.n_slots = n_slots
         self._place(self.device, self.device)
         self._model, self._codec, self._tokenizer = model, codec, tokenizer
         self.offload = truthy(os.environ.get("SUNO_OFFLOAD_CPU"))
         self.models: dict[str, Any] = {}
         self.devices: dict[str, str] = {}
         self._checkpoints: dict[bool, Checkpoint] = {}
-        self._claim = threading.Lock()
+        self._lock = threading.RLock()
+        self._forked = False
+        self._claimed_by: str | None = None
 
     def _place(self, device: str, home: str) -> select.Placement:
         engine = select.resolve_engine(self.engine, device)
@@ -63,22 +70,32 @@ class Parts:
                 raise
             # It was asked for on another device, whose engine has it.
             dtype = select.default_dtype(device, engine)
-        return select.Placement(engine, device, home, dtype, self.n_slots)
+        return select.Placement(engine, device, home, dtype, self.n_slots, not select.is_chosen(self.engine))
 
     def checkpoint(self, small: bool | None = None) -> Checkpoint:
         """The checkpoint of the given size, or of the size this object was made for."""
         small = self.small if small is None else small
-        if small not in self._checkpoints:
-            self._checkpoints[small] = open_model(self._model, small=small, codec=self._codec)
-        return self._checkpoints[small]
+        with self._lock:
+            if small not in self._checkpoints:
+                self._checkpoints[small] = open_model(self._model, small=small, codec=self._codec)
+            return self._checkpoints[small]
 
     def load(self, part: str, *, device: str | None = None, small: bool | None = None, force: bool = False) -> Any:
         """Load one part if it is not there yet, on `device`, and return its entry in `models`."""
         if part not in PARTS:
             raise InputError(f"unknown part {part!r}; expected one of {', '.join(PARTS)}")
+        with self._lock:
+            return self._load(part, device, small, force)
+
+    def _load(self, part: str, device: str | None, small: bool | None, force: bool) -> Any:
         if part in self.models and device is None and not force:
             return self.models[part]
         target = select.resolve_device(device) if device else self.device
+        if self._forked and target.startswith("cuda"):
+            raise EngineError(
+                "this process was forked from one that had a model on a GPU, which CUDA does not allow; start workers "
+                'with multiprocessing.get_context("spawn"), or load the model in each of them'
+            )
         if part == "codec" and target == "mps":
             target = "cpu"  # its LSTM does not run there
         home = "cpu" if self.offload else target
@@ -86,8 +103,9 @@ class Parts:
             # Found anew too: files and environment may have changed since.
             self._checkpoints.clear()
         moves = part in self.models and target != self.devices[part]
-        # The cpu and cuda engines' networks are made for one device.
-        rebuild = moves and {self._place(d, d).engine for d in (target, self.devices[part])} != {"torch"}
+        # The cpu and cuda engines' networks are made for one device, and nothing moves under somebody's work.
+        engines = {self._place(d, d).engine for d in (target, self.devices[part])} if moves else set()
+        rebuild = moves and (engines != {"torch"} or self._claimed_by is not None)
         if force or rebuild or part not in self.models:
             if part in self.models:
                 self.drop(part)
@@ -111,6 +129,12 @@ class Parts:
             return {"model": decoder, "tokenizer": load_tokenizer(checkpoint, self._tokenizer)}
         return decoder
 
+    def bind(self, part: str) -> tuple[Any, str]:
+        """The network of a part, loaded, and the device that it is to work on."""
+        with self._lock:
+            self.load(part)
+            return self.network(part), self.devices[part]
+
     def network(self, part: str) -> Any:
         """The decoder, refiner or codec of `part`, which must be loaded."""
         return self.models[part]["model"] if part == "text" else self.models[part]
@@ -121,8 +145,23 @@ class Parts:
         Errors: InputError for an impossible number; EngineError while one has jobs, and without memory.
         """
         check_slots(n_slots)
-        if n_slots <= self.n_slots:
-            return
+        with self._lock:
+            if n_slots > self.n_slots:
+                self._resize(n_slots)
+
+    def shrink(self) -> None:
+        """Give back slots beyond those asked for, where a decoder with so many draws other tokens, and spare caches."""
+        with self._lock:
+            decoders = [self.network(part) for part in DECODERS if part in self.models]
+            most = min((decoder.same_tokens_slots for decoder in decoders), default=self.n_slots)
+            n_slots = max(self._n_slots_asked, min(self.n_slots, most))
+            if any(decoder.engine == "torch" for decoder in decoders):
+                # It allocates no slots ahead, and would merely keep what was used.
+                n_slots = self._n_slots_asked
+            if n_slots < self.n_slots:
+                self._resize(n_slots)
+
+    def _resize(self, n_slots: int) -> None:
         for part in DECODERS:
             if part in self.models:
                 self.network(part).resize(n_slots)
@@ -134,34 +173,49 @@ class Parts:
 
         The torch engine's stages draw from one generator after the other, as the reference's do.
         """
-        return not any(isinstance(self.network(part), TorchDecoder) for part in DECODERS)
+        return all(self.network(part).engine != "torch" for part in DECODERS)
 
-    @contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Have the networks for oneself, from one step to the next, for as long as the block lasts.
+    def claim(self, owner: str) -> None:
+        """Have the networks for oneself until `release`. Errors: EngineError while another owner has them.
 
-        Errors: EngineError while somebody else has them.
+        Args:
+            owner: who, e.g. "an Engine".
         """
-        if not self._claim.acquire(blocking=False):
-            raise EngineError(
-                "this model is at work already, for an engine, a batch or a stream; close that first, ask that engine, "
-                "or load the model once more"
-            )
-        try:
-            yield
-        finally:
-            self._claim.release()
+        with self._lock:
+            if self._claimed_by is not None:
+                raise EngineError(
+                    f"this model is at work already, for {self._claimed_by}; close that first, ask that engine, "
+                    "or load the model once more"
+                )
+            self._claimed_by = owner
+
+    def release(self) -> None:
+        """End a claim."""
+        with self._lock:
+            self._claimed_by = None
+
+    def after_fork(self, in_use: bool) -> None:
+        """In a forked child: keep the networks, or, if they were in the middle of work, load them anew when needed.
+
+        Args:
+            in_use: whether a thread of the parent, which is not there any more, may have been at them.
+        """
+        in_use |= self._claimed_by is not None or not self._lock.acquire(blocking=False)
+        self._lock, self._claimed_by = threading.RLock(), None
+        self._forked = True
+        if in_use:
+            # Not freed: that may wait for threads that are not there.
+            _left_by_fork.append(self.models)
+            self.models, self.devices, self._checkpoints = {}, {}, {}
 
     @contextmanager
     def using(self, part: str) -> Iterator[Any]:
         """The network of `part`, loaded, and on its device for as long as the block lasts."""
-        if part not in self.models:
-            self.load(part)
-        network = self.network(part)
+        network, device = self.bind(part)
         if not self.offload:
             yield network
             return
-        network.to(self.devices[part])
+        network.to(device)
         try:
             yield network
         finally:
@@ -169,9 +223,10 @@ class Parts:
 
     def drop(self, part: str | None = None) -> None:
         """Forget one part, or all, and return their memory."""
-        for name in list(self.models) if part is None else [part]:
-            self.models.pop(name, None)
-            self.devices.pop(name, None)
+        with self._lock:
+            for name in list(self.models) if part is None else [part]:
+                self.models.pop(name, None)
+                self.devices.pop(name, None)
         gc.collect()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()

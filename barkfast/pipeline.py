@@ -1,7 +1,6 @@
 """One utterance, stage after stage: text -> semantic tokens -> coarse codes -> fine codes -> waveform."""
 
 import os
-import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -10,6 +9,8 @@ import numpy as np
 from barkfast.config import Layout, Sampling
 from barkfast.engine.generation import Generation
 from barkfast.engine.request import Request
+from barkfast.engine.shared import SharedScheduler
+from barkfast.engine.task import CoarseTask, CodecTask, FineTask, SemanticTask, Task
 from barkfast.errors import InputError
 from barkfast.parts import PARTS, Parts
 from barkfast.runtime.sampling import Randomness, Seed
@@ -35,6 +36,7 @@ class Pipeline:
     def __init__(self, parts: Parts, voices: str | os.PathLike[str] | None = None) -> None:
         self.parts = parts
         self._voices = voices
+        self._shared = SharedScheduler(parts)
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -65,47 +67,18 @@ class Pipeline:
             check_voice(prompt, self.layout, parts)
         return prompt
 
-    def speak_request(self, request: Request, silent: bool) -> Generation:
-        """Speak a request that nobody else's work is mixed with; `silent` without progress bars."""
-        timings: dict[str, float] = {}
+    def speak_request(self, request: Request, silent: bool = True) -> Generation:
+        """Speak a request; `silent` without progress bars."""
+        # What is missing is told, and loaded, before anybody waits for it.
+        self.load()
+        with self._shared.open(1) as session, _Bars(silent) as bars:
+            return session.wait(session.add(request), bars.show)
 
-        def timed(stage: str, work: Any, *args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
-            result = work(*args, **kwargs)
-            timings[stage] = time.perf_counter() - start
-            return result
-
-        semantic = timed(
-            "semantic",
-            self.generate_semantic,
-            request.text,
-            request.voice,
-            request.text_sampling,
-            min_eos_p=request.min_eos_p,
-            max_duration_s=request.max_duration_s,
-            overflow=request.overflow,
-            seed=request.seed,
-            silent=silent,
-        )
-        coarse = timed(
-            "coarse",
-            self.generate_coarse,
-            semantic,
-            request.voice,
-            request.waveform_sampling,
-            seed=request.seed,
-            silent=silent,
-        )
-        fine = timed(
-            "fine",
-            self.generate_fine,
-            coarse,
-            request.voice,
-            request.fine_sampling,
-            seed=request.seed,
-        )
-        audio = timed("codec", self.decode, fine)
-        return Generation(audio, self.sample_rate, semantic, coarse, fine, timings)
+    def _run(self, task: Task, silent: bool = True) -> Any:
+        """The result of one stage."""
+        with self._shared.open(1) as session, _Bars(silent) as bars:
+            session.add_task(task)
+            return session.wait(task, bars.show)
 
     def generate_semantic(
         self,
@@ -124,23 +97,18 @@ class Pipeline:
         text = check_text(text)
         check_overflow(overflow)
         prompt = self.load_voice(voice, ("semantic",))
-        with self.parts.using("text") as decoder:
-            tokenizer = self.parts.models["text"]["tokenizer"]
-            job = semantic_job(
-                np.array(fit_text(text, tokenizer, self.layout.semantic.n_slots, overflow), dtype=np.int32),
-                self.layout,
-                sampling,
-                history=None if prompt is None else prompt["semantic_prompt"],
-                min_eos_p=self.layout.semantic.min_eos_p if min_eos_p == "auto" else min_eos_p,
-                max_duration_s=max_duration_s,
-                allow_early_stop=allow_early_stop,
-                random=Randomness.of(seed),
-            )
-            with _progress(self.layout.semantic.max_steps, silent) as bar:
-                (tokens,) = decoder.run([job], on_token=lambda _, n: bar.update(n - bar.n))
-                bar.total = len(tokens)
-                bar.refresh()
-        return tokens.astype(np.int64)
+        tokenizer = self.parts.load("text")["tokenizer"]
+        job = semantic_job(
+            np.array(fit_text(text, tokenizer, self.layout.semantic.n_slots, overflow), dtype=np.int32),
+            self.layout,
+            sampling,
+            history=None if prompt is None else prompt["semantic_prompt"],
+            min_eos_p=self.layout.semantic.min_eos_p if min_eos_p == "auto" else min_eos_p,
+            max_duration_s=max_duration_s,
+            allow_early_stop=allow_early_stop,
+            random=Randomness.of(seed),
+        )
+        return self._run(SemanticTask(job), silent)
 
     def generate_coarse(
         self,
@@ -167,11 +135,7 @@ class Pipeline:
             max_duration_s=max_duration_s,
             random=Randomness.of(seed),
         )
-        with self.parts.using("coarse") as decoder, _progress(windows.n_windows, silent) as bar:
-            while (job := windows.next_job()) is not None:
-                windows.append(decoder.run([job])[0])
-                bar.update(1)
-        return windows.codes()
+        return self._run(CoarseTask(windows), silent)
 
     def generate_fine(
         self,
@@ -190,20 +154,39 @@ class Pipeline:
         prompt = self.load_voice(voice, ("fine",))
         history = None if prompt is None else prompt["fine_prompt"]
         windows = FineWindows(coarse, self.layout, sampling, history=history, random=Randomness.of(seed))
-        with self.parts.using("fine") as refiner, _progress(windows.n_windows, silent) as bar:
-            while (job := windows.next_job()) is not None:
-                windows.append(refiner.refine(job))
-                bar.update(1)
-        return windows.codes()
+        return self._run(FineTask(windows), silent)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Codes (up to 8 codebooks, frames) to (samples,) float32 audio."""
         check_tokens("codes", codes, 2, self.layout.codebook_size)
-        with self.parts.using("codec") as codec:
-            return codec.decode(codes)
+        return self._run(CodecTask(codes))
 
 
-def _progress(total: int, silent: bool) -> Any:
-    from tqdm import tqdm
+class _Bars:
+    """A progress bar for each stage of a task that says how far it has come."""
 
-    return tqdm(total=total, disable=silent)
+    def __init__(self, silent: bool) -> None:
+        self._silent = silent
+        self._bars: dict[str, Any] = {}
+
+    def __enter__(self) -> "_Bars":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for bar in self._bars.values():
+            # A text seldom needs all the tokens that it may have.
+            bar.total = bar.n
+            bar.close()
+
+    def show(self, task: Task) -> None:
+        """Show how far the task has come."""
+        if self._silent:
+            return
+        from tqdm import tqdm
+
+        for stage in ("semantic", "coarse", "fine"):
+            done, total = task.progress(stage)
+            if total and stage not in self._bars:
+                self._bars[stage] = tqdm(total=total)
+            if total:
+                self._bars[stage].update(done - self._bars[stage].n)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from barkfast.checks import show
 from barkfast.errors import CheckpointError, InputError, MissingFileError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def normalize_whitespace(text: str) -> str:
 def check_text(text: object) -> str:
     """The text with its whitespace normalized; InputError unless it is a str with something in it."""
     if not isinstance(text, str):
-        raise InputError(f"text is {text!r} ({type(text).__name__}); expected a str")
+        raise InputError(f"text is {show(text)}; expected a str")
     normalized = normalize_whitespace(text)
     if not normalized:
         raise InputError(f"text is {text!r}: nothing to say; expected at least one visible character")
@@ -44,8 +45,8 @@ def check_text(text: object) -> str:
 
 def check_overflow(overflow: str) -> None:
     """Refuse what is no way to treat a text that is too long."""
-    if overflow not in get_args(Overflow):
-        raise InputError(f"overflow is {overflow!r}; expected 'cut' or 'error'")
+    if not isinstance(overflow, str) or overflow not in get_args(Overflow):
+        raise InputError(f"overflow is {show(overflow)}; expected 'cut' or 'error'")
 
 
 class Tokenizer:

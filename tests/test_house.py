@@ -27,17 +27,19 @@ GROUND = {"errors", "config"}
 ROOMS = {
     "errors": set(),
     "config": {"errors"},
+    "checks": {"errors"},
+    "locks": set(),
     "jobs": GROUND,
     "files": GROUND,
     "cache": GROUND | {"files"},
     "native": GROUND,
     "models": GROUND,
     "stages": GROUND | {"jobs"},
-    "runtime": GROUND | {"jobs", "files", "cache", "models", "native"},
+    "runtime": GROUND | {"checks", "jobs", "files", "cache", "models", "native"},
     "weights": GROUND | {"files", "cache"},
     "audio": GROUND | {"files"},
     "spoken": GROUND,
-    "text": GROUND | {"files", "weights", "spoken"},
+    "text": GROUND | {"checks", "files", "weights", "spoken"},
     "voices": GROUND | {"files", "weights"},
 }
 PIPELINE = {*ROOMS}

@@ -196,10 +196,11 @@ def test_a_network_that_does_not_fit_gets_the_torch_engine_with_one_warning(
 ) -> None:
     config = GPTConfig(1, 3, 63, 32, 32, 16, bias=False)
     tensors = make_gpt(config, torch.Generator().manual_seed(0))
-    place = select.Placement("cpu", "cpu", "cpu", "int8")
+    place = select.Placement("cpu", "cpu", "cpu", "int8", may_fall_back=True)
     with caplog.at_level(logging.WARNING):
         decoder = select.build_decoder("coarse", config, tensors, place)
     assert isinstance(decoder, TorchDecoder) and decoder.dtype == torch.float32
+    assert decoder.engine == "torch" and "heads are 21 wide" in decoder.fallback
     (record,) = caplog.records
     assert "the cpu engine failed for the coarse network, the torch engine serves instead" in record.message
     assert "heads are 21 wide" in record.message
@@ -215,7 +216,7 @@ def test_memory_that_cannot_be_had_gets_the_torch_engine(
     monkeypatch.setattr(threads, "shared_pool", lambda: SimpleNamespace(size=1))
     config = GPTConfig(1, 2, 64, 32, 32, 16, bias=False)
     tensors = make_gpt(config, torch.Generator().manual_seed(0))
-    place = select.Placement("cpu", "cpu", "cpu", "bfloat16")
+    place = select.Placement("cpu", "cpu", "cpu", "bfloat16", may_fall_back=True)
     with caplog.at_level(logging.WARNING):
         assert isinstance(select.build_decoder("semantic", config, tensors, place), TorchDecoder)
     assert "no 512 MiB of memory" in caplog.text
@@ -232,10 +233,8 @@ def test_info_says_why_there_is_no_cuda_engine(
     assert "no: torch sees no CUDA device; the torch engine serves instead" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), OSError("no C compiler")])
-def test_an_engine_that_fails_is_replaced_with_one_warning_each(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
-) -> None:
+def fail_to_load(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Have everything fail that the cuda engine loads."""
     from barkfast.runtime.cuda import codec, decoder, refiner
 
     def fail(*args: object, **kwargs: object) -> None:
@@ -244,13 +243,52 @@ def test_an_engine_that_fails_is_replaced_with_one_warning_each(
     for module in (decoder, refiner):
         monkeypatch.setattr(module, "load_network", fail)
     monkeypatch.setattr(codec, "flatten", fail)
-    speak = {"seed": 1, "max_duration_s": 0.2}
-    expected = Bark("random:demo", device="cpu", engine="torch").generate("Hello.", **speak)
+
+
+REASONS = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    OSError("no C compiler"),
+    RuntimeError("Failed to find C compiler. Please specify via CC environment variable."),
+]
+SPEAK = {"seed": 1, "max_duration_s": 0.2}
+
+
+@pytest.mark.parametrize("error", REASONS)
+def test_auto_falls_back_with_one_warning_each_and_the_result_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    fail_to_load(monkeypatch, error)
+    expected = Bark("random:demo", device="cpu", engine="torch").generate("Hello.", **SPEAK)
+    assert set(expected.engines.values()) == {"torch"} and not expected.fallbacks
+    monkeypatch.setattr(select, "resolve_engine", lambda engine, device: "cuda")
     with caplog.at_level(logging.WARNING):
-        generation = Bark("random:demo", device="cpu", engine="cuda").generate("Hello.", **speak)
+        generation = Bark("random:demo", device="cpu", dtype="float32").generate("Hello.", **SPEAK)
     np.testing.assert_array_equal(generation.audio, expected.audio)
     warnings = [r.message for r in caplog.records]
     assert len(warnings) == 4, warnings
     for warning, what in zip(warnings, ("semantic network", "coarse network", "fine network", "codec"), strict=True):
         assert f"the cuda engine failed for the {what}, the torch engine serves instead" in warning
         assert str(error) in warning
+    assert generation.engines == dict.fromkeys(("semantic", "coarse", "fine", "codec"), "torch")
+    assert set(generation.fallbacks) == set(generation.engines)
+    assert all(str(error) in reason for reason in generation.fallbacks.values())
+
+
+@pytest.mark.parametrize("error", [*REASONS, RuntimeError("a fault")])
+@pytest.mark.parametrize("by", ["argument", "variable"])
+def test_an_engine_asked_for_by_name_is_used_or_refused(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, by: str
+) -> None:
+    fail_to_load(monkeypatch, error)
+    if by == "variable":
+        monkeypatch.setenv("BARKFAST_ENGINE", "cuda")
+    bark = Bark("random:demo", device="cpu", engine="cuda" if by == "argument" else "auto")
+    with pytest.raises(EngineError, match="the cuda engine failed for the semantic network.*use engine='torch'"):
+        bark.generate("Hello.", **SPEAK)
+
+
+def test_a_fault_of_an_engine_is_no_reason_to_fall_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_to_load(monkeypatch, RuntimeError("shape mismatch"))
+    monkeypatch.setattr(select, "resolve_engine", lambda engine, device: "cuda")
+    with pytest.raises(EngineError, match="shape mismatch"):
+        Bark("random:demo", device="cpu", dtype="float32").generate("Hello.", **SPEAK)

@@ -148,11 +148,11 @@ class Ahead:
     def _round(self, scheduler: Any) -> None:
         for event in scheduler.round():
             if isinstance(event, Chunk):
-                self._asked[event.utterance].chunks.append(event.audio)
+                self._asked[event.task].chunks.append(event.audio)
             elif isinstance(event, Done):
-                self._asked.pop(event.utterance).result = event.generation
+                self._asked.pop(event.task).result = event.result
             elif isinstance(event, Failed):
-                self._asked.pop(event.utterance).result = event.error
+                self._asked.pop(event.task).result = event.error
 
     def _again(self, place: _Place, result: Generation | BarkfastError) -> list[Turn]:
         """What to say instead of a turn that came to nothing or was cut off; nothing where that cannot be helped."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from barkfast.engine.request import Request
 from barkfast.engine.turns import Speaker
-from barkfast.errors import BarkfastError, InputError
+from barkfast.errors import InputError
 
 # Slots that a batch makes where there are fewer, if it has as many requests.
 BATCH_SLOTS = 8
@@ -19,10 +19,10 @@ def speak_batch(bark: Speaker, requests: Any, keep_errors: bool, defaults: Mappi
         raise InputError(f"requests is a {type(requests).__name__}; expected a list of texts or dicts")
     if not requests:
         return []
-    with bark.scheduler(min(len(requests), BATCH_SLOTS)) as place:
-        results = place.run(partial(_make_request, bark, item, defaults) for item in requests)
+    with bark.scheduler(min(len(requests), BATCH_SLOTS)) as session:
+        results = session.run(partial(_make_request, bark, item, defaults) for item in requests)
     for result in results:
-        if isinstance(result, BarkfastError) and not keep_errors:
+        if isinstance(result, Exception) and not keep_errors:
             raise result
     return results
 

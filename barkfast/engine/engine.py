@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from barkfast.engine.checks import check_count
+from barkfast.checks import check_count
 from barkfast.engine.generation import Generation
 from barkfast.engine.intake import Intake
 from barkfast.engine.lines import Lines
@@ -18,6 +18,7 @@ from barkfast.engine.stream import Stream
 from barkfast.engine.turns import Speaker
 from barkfast.engine.worker import Worker
 from barkfast.errors import BarkfastError, EngineClosed, EngineDead
+from barkfast.parts import PARTS
 
 
 class Engine:
@@ -39,7 +40,7 @@ class Engine:
         check_count("queue_size", queue_size, 0, "requests that may wait for a slot")
         check_count("stream_buffer", stream_buffer, 1, "chunks of a stream that may lie unread")
         self._bark = bark
-        self._worker = Worker(self._build, self._post)
+        self._worker = Worker(self._build, self._give_back, self._post)
         self._intake = Intake(self._worker, n_slots + queue_size, stream_buffer)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready: asyncio.Future[None] | None = None
@@ -171,7 +172,23 @@ class Engine:
 
     def _build(self) -> Scheduler:
         """The scheduler and all networks, in the thread that is going to use them."""
-        return Scheduler(self._bark.parts, self._bark.layout, n_slots=self.n_slots)
+        parts = self._bark.parts
+        parts.claim("an Engine")
+        try:
+            for part in PARTS:
+                parts.load(part)
+            return Scheduler(parts, self._bark.layout, n_slots=self.n_slots)
+        except BaseException:
+            parts.release()
+            raise
+
+    def _give_back(self, scheduler: Scheduler) -> None:
+        """The end of it, in the same thread."""
+        try:
+            scheduler.close()
+            self._bark.parts.shrink()
+        finally:
+            self._bark.parts.release()
 
     def _post(self, call: Callable[..., None], *args: Any) -> None:
         """Hand a call from the worker's thread to the event loop."""

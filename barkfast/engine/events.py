@@ -1,11 +1,11 @@
-"""What a scheduler reports of its utterances."""
+"""What a scheduler reports of its tasks."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from barkfast.engine.generation import Generation
-from barkfast.engine.utterance import Utterance
+from barkfast.engine.task import Task
 from barkfast.errors import BarkfastError
 
 
@@ -13,23 +13,23 @@ from barkfast.errors import BarkfastError
 class Chunk:
     """The next samples of a stream, (n,) float32, at least one."""
 
-    utterance: Utterance
+    task: Task
     audio: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Done:
-    """An utterance ended well; of a stream, all chunks came before this, and together are its audio."""
+    """A task ended well: an utterance with a Generation, of whose stream all chunks came before this."""
 
-    utterance: Utterance
-    generation: Generation
+    task: Task
+    result: Any
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Failed:
-    """An utterance ended with an error; the others did not."""
+    """A task ended with an error; the others did not."""
 
-    utterance: Utterance
+    task: Task
     error: BarkfastError
 
 

@@ -20,6 +20,8 @@ class Generation:
         fine: (8, frames) int32 codes.
         timings: seconds spent in each stage: semantic, coarse, fine, codec. In company these are the seconds from
             the beginning of each of its jobs to their end, in which others were served too.
+        engines: the engine that ran each stage: torch, cpu or cuda.
+        fallbacks: of the stages that the torch engine ran because the one chosen by "auto" could not: why.
     """
 
     audio: np.ndarray
@@ -28,6 +30,8 @@ class Generation:
     coarse: np.ndarray
     fine: np.ndarray
     timings: dict[str, float] = field(default_factory=dict)
+    engines: dict[str, str] = field(default_factory=dict)
+    fallbacks: dict[str, str] = field(default_factory=dict)
 
     @property
     def duration(self) -> float:

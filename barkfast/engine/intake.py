@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from barkfast.engine.checks import check_seconds
+from barkfast.checks import check_seconds
 from barkfast.engine.places import Places, Stay
 from barkfast.engine.request import Request
 from barkfast.engine.sinks import Sink

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from barkfast.checks import check_number, check_seed, check_whole
 from barkfast.engine.ahead import Ahead
 from barkfast.engine.generation import Generation
-from barkfast.engine.turns import NOTHING_TO_SAY, Piece, Role, Speaker, Turn, check_seed, split_text
+from barkfast.engine.turns import NOTHING_TO_SAY, Piece, Role, Speaker, Turn, split_text
 from barkfast.errors import InputError, VoiceError
 from barkfast.longform.joining import Joiner
 from barkfast.longform.script import find_speaker, parse_script
@@ -133,13 +134,12 @@ def speak_script(
 def _check(
     bark: Speaker, at_once: Any, seconds: float | None, retries: Any, seed: Any, options: Mapping[str, Any]
 ) -> None:
-    if not isinstance(at_once, int) or at_once < 1:
-        raise InputError(f"at_once is {at_once!r}; expected the number of pieces to speak side by side, from 1")
+    check_whole("at_once", at_once, "the number of pieces to speak side by side, from 1", least=1)
     longest = bark.layout.semantic.max_steps / bark.layout.semantic.rate_hz
-    if seconds is not None and not 0 < seconds <= longest:
-        raise InputError(f"seconds is {seconds!r}; expected up to {longest:.1f}, which is all the model says in one go")
-    if not isinstance(retries, int) or retries < 0:
-        raise InputError(f"retries is {retries!r}; expected 0 or more")
+    if seconds is not None:
+        expected = f"up to {longest:.1f}, which is all the model says in one go"
+        check_number("seconds", seconds, expected, least=0, most=longest, open_=True)
+    check_whole("retries", retries, "0 or more", least=0)
     check_seed(seed)
     # Of any text: options are refused now, not when the first piece is due.
     bark.request("a", None, **options)

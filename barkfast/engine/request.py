@@ -1,12 +1,12 @@
 """What is asked of the engine: one utterance, and how to go about it."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from barkfast.checks import check_number, check_seed, check_whole, show
 from barkfast.config import Layout, Sampling
 from barkfast.errors import InputError
 from barkfast.runtime.sampling import Randomness, Seed
@@ -23,14 +23,18 @@ Streaming = Literal["off", "exact", "low_latency"]
 class Request:
     """One utterance to be spoken. It can be used any number of times, except with a `Randomness` for its seed.
 
+    All arguments are checked here, and Python's and numpy's numbers become plain ones.
+
     Args:
         text: what to say, up to 256 tokens, about 13 seconds of speech; None where `semantic` is given.
         voice: the three arrays of a voice, as `Bark.load_voice` returns them.
-        text_sampling, waveform_sampling, fine_sampling: how each stage draws.
-        min_eos_p: end when the end token is this likely; "auto" for the model's value, None for only when drawn.
+        seed: the same seed gives the same tokens, alone and in company; None draws from torch's global generator.
+        text_temp, waveform_temp, fine_temp: temperature of each stage; 0 or None is greedy.
+        top_k, top_p: filters for the semantic and coarse stage, from 1 and in (0, 1]; None is off.
+        min_eos_p: end when the end token is this likely, in (0, 1]; "auto" for the model's value, None for only when
+            drawn.
         max_duration_s: end after this many seconds.
         overflow: "cut" a text that is too long, with a warning, or raise an "error".
-        seed: the same seed gives the same tokens, alone and in company; None draws from torch's global generator.
         stream: "off", "exact" or "low_latency", see `Streaming`.
         priority: of two requests that are equally due, the one of higher priority goes first.
         deadline: in seconds of time.monotonic(): the earlier, the sooner its turn. Nothing ends when it passes.
@@ -40,13 +44,15 @@ class Request:
 
     text: str | None
     voice: Mapping[str, np.ndarray] | None = None
-    text_sampling: Sampling = Sampling(0.7)
-    waveform_sampling: Sampling = Sampling(0.7)
-    fine_sampling: Sampling = Sampling(0.5)
+    seed: Seed = None
+    text_temp: float | None = 0.7
+    waveform_temp: float | None = 0.7
+    fine_temp: float | None = 0.5
+    top_k: int | None = None
+    top_p: float | None = None
     min_eos_p: float | None | Literal["auto"] = "auto"
     max_duration_s: float | None = None
     overflow: Overflow = "cut"
-    seed: Seed = None
     stream: Streaming = "off"
     priority: int = 0
     deadline: float | None = None
@@ -54,21 +60,48 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.semantic is None:
-            # The dataclass is frozen for everyone else.
-            object.__setattr__(self, "text", check_text(self.text))
+            self._set("text", check_text(self.text))
         elif self.text is not None:
             raise InputError("a request has a text and semantic tokens; expected one of them")
+        for name in ("text_temp", "waveform_temp", "fine_temp"):
+            self._number(name, "0 (greedy) or a positive number, e.g. 0.7", least=0)
+        if self.top_k is not None:
+            self._set("top_k", check_whole("top_k", self.top_k, "a whole number of at least 1, or None", least=1))
+        self._number("top_p", "a number above 0 and up to 1, or None", least=0, most=1, open_=True)
+        if not (isinstance(self.min_eos_p, str) and self.min_eos_p == "auto"):
+            self._number("min_eos_p", "a number above 0 and up to 1, 'auto' or None", least=0, most=1, open_=True)
+        self._number("max_duration_s", "a positive number of seconds, or None", least=0, open_=True)
         check_overflow(self.overflow)
-        if self.stream not in get_args(Streaming):
-            raise InputError(f"stream is {self.stream!r}; expected {', '.join(map(repr, get_args(Streaming)))}")
-        if not isinstance(self.priority, int | np.integer):
-            raise InputError(f"priority is {self.priority!r}; expected a whole number, more of it for sooner")
-        if self.deadline is not None and not (
-            isinstance(self.deadline, int | float | np.number) and math.isfinite(self.deadline)
-        ):
-            raise InputError(f"deadline is {self.deadline!r}; expected seconds of time.monotonic(), or None")
-        # Raises for what is no seed.
-        Randomness.of(self.seed)
+        if not isinstance(self.stream, str) or self.stream not in get_args(Streaming):
+            raise InputError(f"stream is {show(self.stream)}; expected {', '.join(map(repr, get_args(Streaming)))}")
+        self._set("priority", check_whole("priority", self.priority, "a whole number, more of it for sooner"))
+        self._number("deadline", "seconds of time.monotonic(), or None")
+        if not isinstance(self.seed, Randomness):
+            self._set("seed", check_seed(self.seed))
+
+    def _number(self, name: str, expected: str, **bounds: Any) -> None:
+        value = getattr(self, name)
+        if value is not None:
+            self._set(name, check_number(name, value, expected, **bounds))
+
+    def _set(self, name: str, value: Any) -> None:
+        # The dataclass is frozen for everyone else.
+        object.__setattr__(self, name, value)
+
+    @property
+    def text_sampling(self) -> Sampling:
+        """How the semantic stage draws."""
+        return Sampling(self.text_temp, self.top_k, self.top_p)
+
+    @property
+    def waveform_sampling(self) -> Sampling:
+        """How the coarse stage draws."""
+        return Sampling(self.waveform_temp, self.top_k, self.top_p)
+
+    @property
+    def fine_sampling(self) -> Sampling:
+        """How the fine stage draws."""
+        return Sampling(self.fine_temp)
 
     def check(self, layout: Layout) -> None:
         """Raise InputError or VoiceError unless a model of this layout can speak it."""

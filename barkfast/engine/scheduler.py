@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -10,12 +10,15 @@ import numpy as np
 
 from barkfast.config import Layout
 from barkfast.engine.events import Chunk, Done, Event, Failed
+from barkfast.engine.networks import Networks
 from barkfast.engine.request import Request
-from barkfast.engine.seating import Advance, Seating
+from barkfast.engine.seating import Advance
+from barkfast.engine.task import Task
 from barkfast.engine.utterance import Utterance
 from barkfast.engine.work import Decode, Refine, Synthesize
-from barkfast.errors import BarkfastError
+from barkfast.errors import BarkfastError, EngineError
 from barkfast.parts import PARTS, Parts
+from barkfast.runtime.decoder import loses_device
 from barkfast.text import fit_text
 
 __all__ = ["Chunk", "Done", "Event", "Failed", "Scheduler"]
@@ -27,20 +30,21 @@ FAIR_TURN = 8
 
 
 class Scheduler:
-    """Advances any number of utterances in the thread that calls it; keeps no thread and no time of its own.
+    """Advances any number of tasks in the thread that calls it; keeps no thread and no time of its own.
 
     The order is: streams whose listeners hear nothing yet; then whoever is due earliest (a deadline, or the end of what
     a stream has handed out so far); then by priority; then by arrival.
 
-    While it is open it has the networks for itself; close it, or use it in a `with` block.
+    Whoever makes it has claimed the networks; close it, or use it in a `with` block. Networks are loaded, and moved to
+    their device, when a task first needs them.
 
     Args:
-        parts: the networks; what is missing is loaded here, and the decoders grow to `n_slots`.
-        n_slots: utterances at a time in each of the two decoders; more wait.
+        parts: the networks; the decoders grow to `n_slots`.
+        n_slots: tasks at a time in each of the two decoders; more wait.
         early: whether streams may voice their first tokens before the last are drawn; it happens only where that
             changes none.
         clock: seconds that only grow, the same as of the requests' deadlines.
-    Errors: InputError for an impossible n_slots; EngineError while somebody else has the networks, or without memory.
+    Errors: InputError for an impossible n_slots; EngineError without memory.
     """
 
     def __init__(
@@ -53,31 +57,19 @@ class Scheduler:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.layout, self.n_slots = layout, n_slots
-        self._parts, self._clock = parts, clock
-        self._live: dict[Utterance, None] = {}
+        self._parts, self._clock, self._early = parts, clock, early
+        self._live: dict[Task, None] = {}
         # Work that waits, whoever asked first in front.
-        self._jobs: list[tuple[Utterance, Decode]] = []
-        self._asides: list[tuple[Utterance, Refine | Synthesize]] = []
-        self._streams: dict[Utterance, Any] = {}
+        self._jobs: list[tuple[Task, Decode]] = []
+        self._asides: list[tuple[Task, Refine | Synthesize]] = []
+        self._streams: dict[Task, Any] = {}
         self._events: list[Event] = []
-        self._seatings: dict[str, Seating] = {}
+        self._networks = Networks(parts, n_slots)
         self._n_arrived = self._n_asides = 0
         # Those seated who had no seat, by stage.
         self._n_admitted = {"coarse": 0, "semantic": 0}
         self._stepped, self._steps_since_aside = True, 1
-        self._networks = ExitStack()
-        try:
-            self._networks.enter_context(parts.claimed())
-            text, coarse, self._refiner, self._codec = (
-                self._networks.enter_context(parts.using(part)) for part in PARTS
-            )
-            parts.grow(n_slots)
-        except BaseException:
-            self._networks.close()
-            raise
-        # In the order in which they are stepped.
-        self._seatings = {"coarse": Seating(coarse, n_slots), "semantic": Seating(text, n_slots)}
-        self._early = early and parts.counts_draws
+        parts.grow(n_slots)
 
     def __enter__(self) -> "Scheduler":
         return self
@@ -88,21 +80,21 @@ class Scheduler:
         self.close()
 
     def close(self) -> None:
-        """Cancel whatever is under way, free the slots, and give the networks back."""
+        """Cancel whatever is under way, and free the slots."""
         try:
-            for utterance in list(self._live):
-                self.cancel(utterance)
+            for task in list(self._live):
+                self.cancel(task)
         finally:
             self._networks.close()
 
     def __len__(self) -> int:
-        """Utterances under way."""
+        """Tasks under way."""
         return len(self._live)
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to do: no utterance is under way, or all of them are parked."""
-        return all(utterance.parked for utterance in self._live)
+        """Whether there is nothing to do: no task is under way, or all of them are parked."""
+        return all(task.parked for task in self._live)
 
     def tokenize(self, request: Request) -> np.ndarray | None:
         """The ids of a request's text, (n,) int32, those that fit; None where it has semantic tokens.
@@ -112,7 +104,7 @@ class Scheduler:
         """
         if request.text is None:
             return None
-        tokenizer = self._parts.models["text"]["tokenizer"]
+        tokenizer = self._parts.load("text")["tokenizer"]
         ids = fit_text(request.text, tokenizer, self.layout.semantic.n_slots, request.overflow)
         return np.array(ids, dtype=np.int32)
 
@@ -123,79 +115,98 @@ class Scheduler:
             text_ids: what `tokenize` makes of it; None to have that done here.
         Errors: InputError or VoiceError for what cannot be spoken; the others are not touched by it.
         """
+        for part in PARTS:
+            self._parts.load(part)
         ids = self.tokenize(request) if text_ids is None else text_ids
-        utterance = Utterance(request, self.layout, ids, early=self._early, arrival=self._n_arrived, clock=self._clock)
-        self._n_arrived += 1
-        self._live[utterance] = None
-        self._ask(utterance)
+        early = self._early and self._parts.counts_draws
+        utterance = Utterance(request, self.layout, ids, early=early, clock=self._clock)
+        self.add_task(utterance)
         return utterance
 
-    def cancel(self, utterance: Utterance) -> None:
-        """End an utterance now; its slots are free at once. Nothing happens to one that has ended."""
-        if utterance in self._live:
-            utterance.cancel()
-            self._forget(utterance)
+    def add_task(self, task: Task) -> None:
+        """Take a task in. Errors: its own, and then it is not taken in."""
+        task.arrival = self._n_arrived
+        self._n_arrived += 1
+        self._live[task] = None
+        try:
+            self._networks.bind(task)
+            self._ask(task)
+        except BaseException:
+            self._forget(task)
+            raise
 
-    def park(self, utterance: Utterance) -> None:
-        """Begin no new work for an utterance until it is resumed; a job that sits in a slot comes to its end."""
-        if utterance in self._live:
-            utterance.parked = True
-            for seating in self._seatings.values():
-                seating.rest(utterance)
+    def cancel(self, task: Task) -> None:
+        """End a task now; its slots are free at once. Nothing happens to one that has ended."""
+        if task in self._live:
+            task.cancel()
+            self._forget(task)
 
-    def resume(self, utterance: Utterance) -> None:
-        """Go on with an utterance that was parked."""
-        utterance.parked = False
+    def park(self, task: Task) -> None:
+        """Begin no new work for a task until it is resumed; a job that sits in a slot comes to its end."""
+        if task in self._live:
+            task.parked = True
+            for seating in self._networks.seatings():
+                seating.rest(task)
 
-    def round(self) -> list[Event]:
+    def resume(self, task: Task) -> None:
+        """Go on with a task that was parked."""
+        task.parked = False
+
+    def round(self, seconds: float = 0.0) -> list[Event]:
         """Do a bounded piece of work and return what came of it, maybe nothing.
 
         At most one job is admitted (its prompt is read); then every job that sits draws one token, or one window goes
         through the fine network, or one piece through the codec.
 
-        Errors: what is fatal for all, raised as it came; then only `close` is left.
+        Args:
+            seconds: where nothing else could be done meanwhile, tokens may be drawn for so long.
+        Errors: what makes the device useless for all, raised as it came; then only `close` is left.
         """
         self._events = []
         self._admit()
         if not self._turn_aside():
-            self._step()
+            self._step(seconds)
         return self._events
 
     # --- whose turn it is
 
-    def _rank(self, utterance: Utterance) -> tuple[bool, float, int, int]:
+    def _rank(self, task: Task) -> tuple[bool, float, int, int]:
         """The place in the order, smallest first."""
-        return (not utterance.awaits_sound, utterance.due, -utterance.request.priority, utterance.arrival)
+        return (not task.awaits_sound, task.due, -task.priority, task.arrival)
 
-    def _seated(self) -> list[Utterance]:
-        return [utterance for seating in self._seatings.values() for utterance in seating.seated]
+    def _seated(self) -> list[Task]:
+        return [task for seating in self._networks.seatings() for task in seating.seated]
 
     def _admit(self) -> None:
         """Admit one job, if there is room for one and those who sit have had a step since the last."""
         if not self._stepped and self._seated():
             return
+        seating = self._networks.seating
         ready = [
-            (utterance, work)
-            for utterance, work in self._jobs
-            if not utterance.parked and self._seatings[work.stage].has_room(utterance)
+            (task, work) for task, work in self._jobs if not task.parked and seating(task, work.stage).has_room(task)
         ]
         if not ready:
             return
         # Who has a seat goes on, so that no newcomer takes the slot that holds its cache.
-        going_on = [(utterance, work) for utterance, work in ready if self._seatings[work.stage].keeps(utterance)]
-        utterance, work = min(going_on or ready, key=lambda entry: self._rank(entry[0]))
+        going_on = [(task, work) for task, work in ready if seating(task, work.stage).keeps(task)]
+        task, work = min(going_on or ready, key=lambda entry: self._rank(entry[0]))
         if not going_on:
             stage = work.stage
             self._n_admitted[stage] += 1
             if self._n_admitted[stage] % FAIR_TURN == 0:
-                utterance, work = next(entry for entry in ready if entry[1].stage == stage)
-        self._jobs.remove((utterance, work))
+                task, work = next(entry for entry in ready if entry[1].stage == stage)
+        self._jobs.remove((task, work))
         self._stepped = False
-        with self._alone(utterance):
-            utterance.begin(work)
-            self._seatings[work.stage].admit(utterance, work)
+        with self._alone(task):
+            self._use(task, work.stage)
+            task.begin(work)
+            seating(task, work.stage).admit(task, work)
 
-    def _choose_aside(self) -> tuple[Utterance, Refine | Synthesize] | None:
+    def _use(self, task: Task, stage: str) -> Any:
+        """The network that a task uses for a stage, on its device."""
+        return self._networks.use(task, stage, busy=bool(self._streams))
+
+    def _choose_aside(self) -> tuple[Task, Refine | Synthesize] | None:
         """The window or piece whose turn comes before the next step, if any."""
         waiting = [entry for entry in self._asides if not entry[0].parked]
         seated = self._seated()
@@ -205,7 +216,7 @@ class Scheduler:
         if self._steps_since_aside >= MOST_STEPS_BETWEEN or (self._n_asides + 1) % FAIR_TURN == 0:
             return waiting[0]
         first = min(waiting, key=lambda entry: self._rank(entry[0]))
-        # An utterance's own sound goes before its next token.
+        # A task's own sound goes before its next token.
         if seated and min(map(self._rank, seated)) < self._rank(first[0]):
             return None
         return first
@@ -217,96 +228,122 @@ class Scheduler:
         chosen = self._choose_aside()
         if chosen is None:
             return False
-        utterance, work = chosen
+        task, work = chosen
         self._asides.remove(chosen)
         self._n_asides += 1
         self._steps_since_aside = 0
-        with self._alone(utterance):
-            utterance.begin(work)
+        with self._alone(task):
+            network = self._use(task, work.stage)
+            task.begin(work)
             if isinstance(work, Refine):
-                utterance.take(work, self._refiner.refine(work.job))
+                task.take(work, network.refine(work.job))
             else:
-                samples = self._synthesize(utterance, work)
-                utterance.take(work, samples)
-                if utterance.streams and len(samples):
-                    self._events.append(Chunk(utterance, samples))
-            self._go_on(utterance)
+                samples = self._synthesize(network, task, work)
+                task.take(work, samples)
+                if task.streams and len(samples):
+                    self._events.append(Chunk(task, samples))
+            self._go_on(task)
         return True
 
-    def _synthesize(self, utterance: Utterance, work: Synthesize) -> np.ndarray:
+    def _synthesize(self, codec: Any, task: Task, work: Synthesize) -> np.ndarray:
         if work.whole:
-            return self._codec.decode(work.codes)
-        if utterance not in self._streams:
-            self._streams[utterance] = self._codec.stream()
-        stream = self._streams[utterance]
+            return codec.decode(work.codes)
+        if task not in self._streams:
+            self._streams[task] = codec.stream()
+        stream = self._streams[task]
         pieces = [stream.push(work.codes)] if work.codes.shape[1] else []
         if work.last:
             pieces.append(stream.finish())
         return np.concatenate(pieces)
 
-    def _step(self) -> None:
-        """One token for everybody who sits."""
-        for stage, seating in self._seatings.items():
-            if len(seating):
-                for advance in seating.step():
-                    self._take(stage, advance)
+    def _step(self, seconds: float) -> None:
+        """One token for everybody who sits; more, where nobody waits for anything else."""
+        seatings = [seating for seating in self._networks.seatings() if len(seating)]
+        if len(seatings) != 1 or self._jobs or self._asides or any(task.streams for task in self._seated()):
+            seconds = 0.0
+        for seating in seatings:
+            try:
+                advances = seating.step(seconds)
+            except Exception as error:
+                if loses_device(error):
+                    raise
+                # Whose fault it was is not known, so it ends those that were in it.
+                for task in seating.seated:
+                    self._fail(task, error)
+                continue
+            for advance in advances:
+                self._take(advance)
         self._stepped = True
         self._steps_since_aside += 1
 
-    def _take(self, stage: str, advance: Advance) -> None:
-        utterance, work, step = advance.utterance, advance.work, advance.step
-        with self._alone(utterance):
+    def _take(self, advance: Advance) -> None:
+        task, work, step = advance.task, advance.work, advance.step
+        if task.ended:
+            # By a token before, in the same step.
+            return
+        with self._alone(task):
             if step.error is not None:
                 raise step.error
             if step.token is not None:
-                utterance.take_token(work, step.token)
+                task.take_token(work, step.token)
             if step.done:
-                utterance.take(work)
-            if step.done or utterance.streams:
-                self._go_on(utterance)
+                task.take(work)
+            if step.done or task.streams:
+                self._go_on(task)
             if step.done:
-                self._seat_or_not(stage, utterance)
+                self._seat_or_not(work.stage, task)
 
-    def _seat_or_not(self, stage: str, utterance: Utterance) -> None:
-        """Whether an utterance whose job is done keeps its seat: if its next job continues the cache that is there."""
-        if not utterance.goes_on(stage):
-            self._seatings[stage].leave(utterance)
+    def _seat_or_not(self, stage: str, task: Task) -> None:
+        """Whether a task whose job is done keeps its seat: if its next job continues the cache that is there."""
+        if task.ended:
+            # All its seats are free already.
             return
-        job = next((work.job for other, work in self._jobs if other is utterance and work.stage == stage), None)
-        if utterance.parked or (job is not None and job.extends is None):
+        if not task.goes_on(stage):
+            self._networks.seating(task, stage).leave(task)
+            return
+        job = next((work.job for other, work in self._jobs if other is task and work.stage == stage), None)
+        if task.parked or (job is not None and job.extends is None):
             # Its window has slid, and all of the prompt will be read anew: whoever is more urgent may go first.
-            self._seatings[stage].rest(utterance)
+            self._networks.seating(task, stage).rest(task)
 
-    def _go_on(self, utterance: Utterance) -> None:
+    def _go_on(self, task: Task) -> None:
         """Ask what is to be done next, or report the end."""
-        if utterance.generation is None:
-            self._ask(utterance)
+        if task.result is None:
+            self._ask(task)
             return
-        self._forget(utterance)
-        self._events.append(Done(utterance, utterance.generation))
+        self._forget(task)
+        self._events.append(Done(task, task.result))
 
-    def _ask(self, utterance: Utterance) -> None:
-        while (work := utterance.next_work()) is not None:
+    def _ask(self, task: Task) -> None:
+        while (work := task.next_work()) is not None:
             if isinstance(work, Decode):
-                self._jobs.append((utterance, work))
+                self._jobs.append((task, work))
             else:
-                self._asides.append((utterance, work))
+                self._asides.append((task, work))
 
     @contextmanager
-    def _alone(self, utterance: Utterance) -> Iterator[None]:
-        """What fails in the block on purpose ends this utterance and no other."""
+    def _alone(self, task: Task) -> Iterator[None]:
+        """What fails in the block ends this task and no other, unless the device is lost with it."""
         try:
             yield
-        except BarkfastError as error:
-            utterance.fail(error)
-            self._forget(utterance)
-            self._events.append(Failed(utterance, error))
+        except Exception as error:
+            if loses_device(error):
+                raise
+            self._fail(task, error)
 
-    def _forget(self, utterance: Utterance) -> None:
-        """Free all that an utterance which has ended has here."""
-        self._live.pop(utterance, None)
-        self._streams.pop(utterance, None)
-        self._jobs = [entry for entry in self._jobs if entry[0] is not utterance]
-        self._asides = [entry for entry in self._asides if entry[0] is not utterance]
-        for seating in self._seatings.values():
-            seating.leave(utterance)
+    def _fail(self, task: Task, error: Exception) -> None:
+        if not isinstance(error, BarkfastError):
+            failure = EngineError(f"the request failed: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            error = failure
+        task.fail(error)
+        self._forget(task)
+        self._events.append(Failed(task, error))
+
+    def _forget(self, task: Task) -> None:
+        """Free all that a task which has ended has here."""
+        self._live.pop(task, None)
+        self._streams.pop(task, None)
+        self._jobs = [entry for entry in self._jobs if entry[0] is not task]
+        self._asides = [entry for entry in self._asides if entry[0] is not task]
+        self._networks.release(task)

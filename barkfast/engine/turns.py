@@ -6,6 +6,7 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
+from barkfast.checks import check_seed
 from barkfast.config import Layout
 from barkfast.engine.generation import Generation
 from barkfast.engine.request import Request
@@ -124,8 +125,8 @@ class Turn:
 
     def seed(self, seed: int | None) -> int | None:
         """The seed of this turn: the whole's own for the first chunk, and another for every other."""
-        if seed is None:
-            return None
+        if seed is None or not (self.number or self.attempt):
+            return seed
         return (int(seed) + self.number + ((2 * self.attempt + self.half) << 40)) % 2**63
 
     def request(self, bark: Speaker, seed: int | None, options: Mapping[str, Any]) -> Request:
@@ -164,12 +165,6 @@ def split_text(
     )
     for chunk in chunks:
         yield replace(chunk, silent=tokenizer.leaves_out(chunk.text))
-
-
-def check_seed(seed: Any) -> None:
-    """Raise InputError for what other seeds cannot be counted on from."""
-    if seed is not None and not isinstance(seed, int | np.integer):
-        raise InputError(f"seed is {seed!r}; expected a whole number, or None")
 
 
 def check_sentences(text: Any, language: str | None, seed: Any) -> None:

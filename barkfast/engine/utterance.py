@@ -9,8 +9,8 @@ import numpy as np
 from barkfast.config import Layout
 from barkfast.engine.generation import Generation
 from barkfast.engine.request import Request
+from barkfast.engine.task import Task
 from barkfast.engine.work import Decode, Refine, Synthesize, Work
-from barkfast.errors import BarkfastError
 from barkfast.jobs import Job
 from barkfast.runtime.sampling import Randomness
 from barkfast.stages.check import check_tokens
@@ -22,7 +22,7 @@ from barkfast.stages.semantic import semantic_job
 FIRST_PIECE, PIECE = 24, 72
 
 
-class Utterance:
+class Utterance(Task):
     """The state of one request: hands out work and takes its results; calls no network itself.
 
     Per stage one piece of work is under way at most; of different stages several may be. Streams voice the first
@@ -47,17 +47,10 @@ class Utterance:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         request.check(layout)
-        self.request, self.layout, self.arrival = request, layout, arrival
+        super().__init__(arrival, int(request.priority))
+        self.request, self.layout = request, layout
         self.streams = request.stream != "off"
         self.early = early and self.streams
-        # Of three ways to end, one: well, with an error, or cancelled.
-        self.generation: Generation | None = None
-        self.error: BarkfastError | None = None
-        self.cancelled = False
-        # Set by the scheduler: no new work until it is resumed.
-        self.parked = False
-        # Set by whoever asked for it: what its listener hears before it is still being spoken.
-        self.follows = False
         self.n_samples = 0
         self.first_chunk_at: float | None = None
         self._clock = clock
@@ -69,6 +62,7 @@ class Utterance:
         self._semantic: list[int] = []
         self._semantic_job: Job | None = None
         self._window: list[int] = []
+        self._n_windows_done = self._n_windows = 0
         self._coarse: CoarseWindows | None = None
         self._fine: FineWindows | LiveFineWindows | None = None
         self._frame: list[int] = []
@@ -87,28 +81,30 @@ class Utterance:
     # --- for the scheduler
 
     @property
-    def ended(self) -> bool:
-        """Whether nothing more will come of it."""
-        return self.cancelled or self.generation is not None or self.error is not None
+    def generation(self) -> Generation | None:
+        """What came of it, once it has ended well."""
+        return self.result
 
     @property
-    def awaits_sound(self) -> bool:
-        """Whether it is a stream whose listener hears nothing yet."""
+    def awaits_sound(self) -> bool:  # type: ignore[override]
         return self.streams and not self.follows and self.first_chunk_at is None
 
     @property
     def due(self) -> float:
-        """When it should be served at the latest, in seconds of the clock; infinity for whenever there is time.
-
-        The request's deadline; a stream that is being heard moreover when what it has handed out has been played.
-        """
+        """The request's deadline; of a stream that is being heard moreover when what it has handed out was played."""
         due = math.inf if self.request.deadline is None else float(self.request.deadline)
         if self.first_chunk_at is not None:
             due = min(due, self.first_chunk_at + self.n_samples / self.layout.sample_rate)
         return due
 
+    def progress(self, stage: str) -> tuple[int, int]:
+        if stage == "semantic":
+            return len(self._semantic), self.layout.semantic.max_steps
+        if stage == "coarse":
+            return self._n_windows_done, self._n_windows if self._coarse is None else self._coarse.n_windows
+        return 0, 0
+
     def goes_on(self, stage: str) -> bool:
-        """Whether the decoder of `stage` has, or will have, more to do for it."""
         if self.ended:
             return False
         if stage == "semantic":
@@ -116,10 +112,6 @@ class Utterance:
         return self._coarse is None or not self._coarse.done
 
     def next_work(self) -> Work | None:
-        """What is to be done next and was not handed out before; None if that waits for what is under way.
-
-        Errors: InputError.
-        """
         if self.ended:
             return None
         # What is nearest to sound first.
@@ -136,11 +128,9 @@ class Utterance:
         return None
 
     def begin(self, work: Work) -> None:
-        """Note that `work` is being done from now on."""
         self._since[work.stage] = self._clock()
 
     def take_token(self, work: Decode, token: int) -> None:
-        """Take the next token of a Decode under way. Errors: InputError."""
         if work.stage == "semantic":
             self._semantic.append(token)
             if self.early and self._coarse is not None:
@@ -154,10 +144,6 @@ class Utterance:
                 self._frame.clear()
 
     def take(self, work: Work, result: np.ndarray | None = None) -> None:
-        """Take the end of `work`: of a Refine the filled window, of a Synthesize the samples, of a Decode nothing more.
-
-        Errors: InputError, if what came of it is of no use.
-        """
         self._timings[work.stage] += self._clock() - self._since.pop(work.stage)
         self._asked.discard(work.stage)
         if work.stage == "semantic":
@@ -166,6 +152,8 @@ class Utterance:
         elif work.stage == "coarse":
             assert self._coarse is not None
             self._coarse.append(np.array(self._window, np.int32))
+            self._n_windows_done += 1
+            self._n_windows = self._coarse.n_windows
             self._window.clear()
             self._end_coarse_if_done()
         elif isinstance(work, Refine):
@@ -174,16 +162,6 @@ class Utterance:
         elif isinstance(work, Synthesize):
             assert result is not None
             self._take_samples(result, work.last)
-
-    def fail(self, error: BarkfastError) -> None:
-        """End with an error."""
-        self.error = error
-        self._forget()
-
-    def cancel(self) -> None:
-        """End with nothing."""
-        self.cancelled = True
-        self._forget()
 
     # --- the stages
 
@@ -285,17 +263,18 @@ class Utterance:
         if not last:
             return
         assert self._coarse is not None and self._fine is not None
-        self.generation = Generation(
+        self.result = Generation(
             samples if len(self._audio) == 1 else np.concatenate(self._audio),
             self.layout.sample_rate,
             np.array(self._semantic, dtype=np.int64),
             self._coarse.codes(),
             self._fine.codes(),
             self._timings,
+            dict(self.engines),
+            dict(self.fallbacks),
         )
         self._forget()
 
     def _forget(self) -> None:
-        """Give back the memory of what is no longer needed."""
         self._coarse = self._fine = self._semantic_job = None
         self._audio = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from barkfast.config import FineConfig, GPTConfig
 from barkfast.errors import BarkfastError, EngineError, InputError
@@ -86,6 +87,24 @@ def still_seated(stage: str) -> EngineError:
     return EngineError(f"the {stage} network's slots cannot change while it has jobs; release them first")
 
 
+# What CUDA says once a device has failed: every later call in this process fails, too.
+_LOST_DEVICE = ("CUDA error", "cudaError", "CUDNN_STATUS_EXECUTION_FAILED", "CUBLAS_STATUS_EXECUTION_FAILED")
+
+
+def loses_device(error: BaseException) -> bool:
+    """Whether an error means that the device can do no more work, for anybody, until the process is started anew."""
+    if isinstance(error, torch.OutOfMemoryError) or not isinstance(error, RuntimeError):
+        return False
+    return isinstance(error, torch.AcceleratorError) or any(sign in str(error) for sign in _LOST_DEVICE)
+
+
+def job_failed(stage: str, error: Exception) -> EngineError:
+    """The error for a job that the `stage` network failed at, and no other."""
+    failure = EngineError(f"the {stage} network failed: {type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure
+
+
 def no_logits(slot: int) -> EngineError:
     """The error for logits that were asked for when they are not there."""
     return EngineError(f"slot {slot} has no logits to show; they are there right after a step that drew for it")
@@ -117,16 +136,37 @@ class KeptSlots(OrderedDict[int, Job]):
         return self.popitem(last=False)[0]
 
 
-class Decoder(ABC):
+class Network(ABC):  # noqa: B024
+    """What the three kinds below have in common.
+
+    Attributes:
+        engine: the name of the engine that runs it.
+        fallback: why it is not the engine that was to run it; None if it is.
+    """
+
+    engine = "torch"
+    fallback: str | None = None
+
+
+class Decoder(Network):
     """Runs a GPT: jobs in, tokens out. Slots are admitted and released between steps."""
 
     @abstractmethod
     def admit(self, job: Job) -> int:
         """Take a job in and return its slot; the slot is stepped from then on, until its job is done or released."""
 
+    # Up to as many slots, a job draws the tokens that it draws in a decoder of one slot.
+    same_tokens_slots = MAX_SLOTS
+
     @abstractmethod
-    def step(self) -> list[Step]:
-        """Advance every slot whose job is not done by one token."""
+    def step(self, seconds: float = 0.0) -> list[Step]:
+        """Advance every slot whose job is not done by one token, or by several where that is cheaper.
+
+        Args:
+            seconds: engines that gain by several tokens at a time may draw for so long, and no longer than until the
+                first job ends. 0 for one token.
+        Returns: the steps in the order in which they were done; of a slot maybe several.
+        """
 
     @abstractmethod
     def release(self, slot: int) -> None:
@@ -198,7 +238,7 @@ def raise_first(results: Sequence[np.ndarray | BarkfastError]) -> list[np.ndarra
     return arrays
 
 
-class Refiner(ABC):
+class Refiner(Network):
     """Runs the fine network: a window in, the window with its codebooks filled out."""
 
     @abstractmethod
@@ -218,7 +258,7 @@ class Refiner(ABC):
         """Move the weights."""
 
 
-class Codec(ABC):
+class Codec(Network):
     """Runs the codec's decoder."""
 
     @abstractmethod

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from barkfast.checks import check_seed
 from barkfast.config import Sampling
-from barkfast.errors import InputError
 
 # The number that stands for each stage where random numbers are keyed by (seed, stage, position).
 STAGE_KEYS = {"semantic": 0, "coarse": 1, "fine": 2}
@@ -34,9 +34,7 @@ class Randomness:
         """Randomness from a seed; what is randomness already goes on from where it is."""
         if isinstance(seed, Randomness):
             return seed
-        if seed is not None and not isinstance(seed, int | np.integer):
-            raise InputError(f"seed is {seed!r}; expected a whole number, or None")
-        return cls(None if seed is None else int(seed))
+        return cls(check_seed(seed))
 
     def on(self, device: torch.device) -> torch.Generator | None:
         """The generator for `device`; None stands for torch's global one."""

@@ -38,6 +38,7 @@ class Placement:
         home: where its weights wait while it is not used.
         dtype: what the weights are stored as, one of barkfast.config.DTYPES; int8 and int4 are for the matrices.
         n_slots: sequences at a time, of engines that run several.
+        may_fall_back: whether the torch engine may serve where this engine cannot: nobody asked for it by name.
     """
 
     engine: str
@@ -45,6 +46,7 @@ class Placement:
     home: str
     dtype: str
     n_slots: int = 1
+    may_fall_back: bool = False
 
     @property
     def storage(self) -> torch.dtype:
@@ -138,6 +140,11 @@ def resolve_engine(engine: str = "auto", device: str = "cpu") -> str:
     return engine
 
 
+def is_chosen(engine: str) -> bool:
+    """Whether an engine was asked for by name, by the argument or $BARKFAST_ENGINE."""
+    return engine != "auto" or (os.environ.get("BARKFAST_ENGINE") or "auto") != "auto"
+
+
 def _check_cpu_settings() -> None:
     """Raise InputError for a level of instructions, or a number of threads, that cannot be had here."""
     from barkfast.runtime.cpu.threads import count_threads
@@ -157,7 +164,10 @@ Builders = Mapping[str, Callable[[], Network]]
 
 
 def _build(what: str, place: Placement, builders: Builders[Network], plain: Callable[[], Network]) -> Network:
-    """What the placement's engine makes; if it cannot, the torch engine's, with one warning."""
+    """What the placement's engine makes; the torch engine's where it may fall back and has a reason, with one warning.
+
+    Errors: EngineError where the engine cannot make it, and may not fall back or has none of the reasons.
+    """
     if place.engine not in builders:
         return plain()
     try:
@@ -165,15 +175,32 @@ def _build(what: str, place: Placement, builders: Builders[Network], plain: Call
     except BarkfastError:
         raise
     except Exception as error:
-        # Whatever a kernel, its compiler, a driver or the allocator may raise: the other engine gives the same, only
-        # slower.
         reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if not place.may_fall_back or not _is_reason_to_fall_back(error):
+            raise EngineError(
+                f"the {place.engine} engine failed for the {what}: {reason}; use engine='torch', or 'auto', which "
+                "falls back to it where this engine cannot run a network, has no memory, or cannot compile its kernels"
+            ) from error
         logger.warning(
             "the %s engine failed for the %s, the torch engine serves instead, slower: %s", place.engine, what, reason
         )
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    return plain()
+    network = plain()
+    network.fallback = f"the {place.engine} engine failed: {reason}"
+    return network
+
+
+def _is_reason_to_fall_back(error: Exception) -> bool:
+    """Whether an engine is missing something here, rather than being wrong, so that another one may serve.
+
+    The network's size is none of its kernels'; no memory; no compiler or a kernel that does not compile.
+    """
+    if isinstance(error, NotImplementedError | MemoryError | torch.OutOfMemoryError | OSError | ImportError):
+        return True
+    if type(error).__module__.startswith("triton."):
+        return True
+    return isinstance(error, RuntimeError) and "C compiler" in str(error)
 
 
 def _require_fit(reason: str | None) -> None:

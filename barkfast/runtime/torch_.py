@@ -21,8 +21,11 @@ from barkfast.runtime.decoder import (
     Step,
     check_codebook,
     check_job,
+    check_slots,
     check_window,
     find_root,
+    job_failed,
+    loses_device,
     no_logits,
     not_finite,
 )
@@ -50,14 +53,18 @@ class TorchDecoder(Decoder):
         stage: semantic or coarse, to be named in errors.
         reuse_prefix: keep the cache of a job that merely extends the one before. Exact mathematically, but not
             bit for bit (a token fed alone rounds differently from one fed in a prompt), so off in float32.
+        n_slots: caches that are kept for later jobs; more sequences may be under way.
     """
 
-    def __init__(self, model: GPT, *, stage: str = "semantic", reuse_prefix: bool | None = None) -> None:
+    def __init__(
+        self, model: GPT, *, stage: str = "semantic", reuse_prefix: bool | None = None, n_slots: int = 1
+    ) -> None:
         self.model, self.stage = model, stage
         self.reuse_prefix = self.dtype != torch.float32 if reuse_prefix is None else reuse_prefix
         self._sequences: dict[int, Sequence] = {}
         # Those released, the latest last: their caches may be extended, until another job takes them.
         self._released: list[Sequence] = []
+        self.n_slots = n_slots
 
     @property
     def device(self) -> torch.device:
@@ -114,9 +121,23 @@ class TorchDecoder(Decoder):
     def _feed(self, token: int, cache: KVCache) -> Tensor:
         return self.model(torch.tensor([[token]], device=self.device), cache)
 
+    def resize(self, n_slots: int) -> None:
+        check_slots(n_slots)
+        self.n_slots = n_slots
+        self._keep_caches()
+
     @torch.inference_mode()
-    def step(self) -> list[Step]:
-        return [self._advance(slot, s) for slot, s in self._sequences.items() if not s.done]
+    def step(self, seconds: float = 0.0) -> list[Step]:
+        return [self._try_to_advance(slot, s) for slot, s in self._sequences.items() if not s.done]
+
+    def _try_to_advance(self, slot: int, sequence: Sequence) -> Step:
+        try:
+            return self._advance(slot, sequence)
+        except Exception as error:
+            if loses_device(error):
+                raise
+            sequence.done = True
+            return Step(slot, None, done=True, error=job_failed(self.stage, error))
 
     def _advance(self, slot: int, sequence: Sequence) -> Step:
         job = sequence.job
@@ -157,6 +178,12 @@ class TorchDecoder(Decoder):
 
     def release(self, slot: int) -> None:
         self._released.append(self._sequences.pop(slot))
+        self._keep_caches()
+
+    def _keep_caches(self) -> None:
+        """Free the caches beyond those that jobs side by side can use again; one is enough where none is extended."""
+        most = self.n_slots if self.reuse_prefix else 1
+        del self._released[: max(0, len(self._released) - most)]
 
 
 class TorchRefiner(Refiner):

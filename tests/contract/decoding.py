@@ -146,7 +146,8 @@ class DecoderContract:
 
     # --- steps
 
-    def test_steps_one_by_one_give_what_a_run_gives(self) -> None:
+    @pytest.mark.parametrize("seconds", [0.0, 0.01])
+    def test_steps_give_what_a_run_gives(self, seconds: float) -> None:
         jobs = self.mixed_jobs()
         expected = self.make(n_slots=4).run([fresh(job) for job in jobs])
         decoder, waiting = self.make(n_slots=4), list(enumerate(jobs))
@@ -156,7 +157,7 @@ class DecoderContract:
             while waiting and len(seated) < 4:
                 i, job = waiting.pop()
                 seated[decoder.admit(job)] = i
-            for step in decoder.step():
+            for step in decoder.step(seconds):
                 assert step.error is None
                 if step.token is not None:
                     tokens[seated[step.slot]].append(step.token)
@@ -233,10 +234,11 @@ class DecoderContract:
         with pytest.raises(EngineError, match="not finite"):
             decoder.run([good, bad])
 
-    def test_a_step_reports_the_failure_of_its_slot(self) -> None:
+    @pytest.mark.parametrize("seconds", [0.0, 0.01])
+    def test_a_step_reports_the_failure_of_its_slot(self, seconds: float) -> None:
         decoder = self.make(n_slots=2)
         slot, other = decoder.admit(poisoned(make_job(2))), decoder.admit(make_job(1))
-        steps = {step.slot: step for step in decoder.step()}
+        steps = {step.slot: step for step in decoder.step(seconds)}
         assert steps[slot].done and "step 1" in str(steps[slot].error)
         assert steps[other].token is not None and steps[other].error is None
 

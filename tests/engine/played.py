@@ -2,8 +2,6 @@
 
 import threading
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -68,8 +66,14 @@ def play_samples(codes: np.ndarray) -> np.ndarray:
     return np.repeat(codes.sum(0) / 8192, HOP).astype(np.float32)
 
 
+# What every network says of itself.
+PLAYED = {"engine": "played", "fallback": None}
+
+
 class PlayedDecoder:
     """A decoder of `n_slots` slots that notes what was done: "admit" and "step"."""
+
+    engine, fallback = "played", None
 
     def __init__(self, stage: str, log: list[str], n_slots: int = 1) -> None:
         self.stage, self.log, self.n_slots = stage, log, n_slots
@@ -91,7 +95,7 @@ class PlayedDecoder:
         self.log.append("admit")
         return slot
 
-    def step(self) -> list[Step]:
+    def step(self, seconds: float = 0.0) -> list[Step]:
         if self.failing is not None:
             raise self.failing
         self.log.append("step")
@@ -134,10 +138,10 @@ class PlayedParts:
 
     def __init__(self, n_slots: int = 1, counts_draws: bool = True) -> None:
         self.log: list[str] = []
-        self.n_slots, self.counts_draws = n_slots, counts_draws
+        self.n_slots, self.counts_draws, self.offload = n_slots, counts_draws, False
         self.decoders = {part: PlayedDecoder(stage, self.log, n_slots) for part, stage in STAGES.items()}
-        self.refiner = SimpleNamespace(refine=self._refine)
-        self.codec = SimpleNamespace(decode=play_samples, stream=PlayedStream)
+        self.refiner = SimpleNamespace(refine=self._refine, **PLAYED)
+        self.codec = SimpleNamespace(decode=play_samples, stream=PlayedStream, **PLAYED)
         self.models = {"text": {"tokenizer": Tokenizer()}}
         self._claim = threading.Lock()
 
@@ -153,18 +157,21 @@ class PlayedParts:
         for decoder in self.decoders.values():
             decoder.resize(self.n_slots)
 
-    @contextmanager
-    def claimed(self) -> Iterator[None]:
-        if not self._claim.acquire(blocking=False):
-            raise EngineError("at work already")
-        try:
-            yield
-        finally:
-            self._claim.release()
+    def shrink(self) -> None:
+        """Slots make no difference here."""
 
-    @contextmanager
-    def using(self, part: str) -> Iterator[Any]:
-        yield {**self.decoders, "fine": self.refiner, "codec": self.codec}[part]
+    def claim(self, owner: str) -> None:
+        if not self._claim.acquire(blocking=False):
+            raise EngineError(f"at work already, for {owner}")
+
+    def release(self) -> None:
+        self._claim.release()
+
+    def load(self, part: str) -> Any:
+        return self.models["text"] if part == "text" else self.bind(part)[0]
+
+    def bind(self, part: str) -> tuple[Any, str]:
+        return {**self.decoders, "fine": self.refiner, "codec": self.codec}[part], "cpu"
 
     @property
     def free(self) -> bool:

@@ -16,7 +16,7 @@ from barkfast.engine.events import Chunk, Done, Failed
 from barkfast.engine.scheduler import Scheduler
 from barkfast.errors import EngineError, InputError, VoiceError
 from barkfast.runtime.cpu.decoder import CpuDecoder
-from barkfast.runtime.engines import describe_engines
+from engine.need import require
 from engine.played import PlayedParts
 
 TOKENS = ("semantic", "coarse", "fine")
@@ -28,13 +28,6 @@ def assert_same(generation: Generation, expected: Generation) -> None:
     """Equal tokens of all stages."""
     for name in TOKENS:
         np.testing.assert_array_equal(getattr(generation, name), getattr(expected, name), err_msg=name)
-
-
-def require(engine: str) -> None:
-    """Skip, with the reason, where there is no such engine."""
-    found = {e.name: e for e in describe_engines()}[engine]
-    if not found.available:
-        pytest.skip(found.reason)
 
 
 def short_voice(bark: Bark, n: int, seed: int) -> dict[str, np.ndarray]:
@@ -109,10 +102,10 @@ def test_streams_among_others_and_arrivals_over_time(
                 numbers[utterance], heard[utterance] = i, []
             for event in scheduler.round():
                 if isinstance(event, Chunk):
-                    heard[event.utterance].append(event.audio)
+                    heard[event.task].append(event.audio)
                     continue
                 assert isinstance(event, Done)
-                i, generation = numbers.pop(event.utterance), event.generation
+                i, generation = numbers.pop(event.task), event.result
                 if i % 3 == 2:
                     # Its fine codes are its own.
                     np.testing.assert_array_equal(generation.semantic, alone[i].semantic)
@@ -122,7 +115,7 @@ def test_streams_among_others_and_arrivals_over_time(
                     assert_same(generation, alone[i])
                     np.testing.assert_array_equal(generation.audio, alone[i].audio)
                 if i % 3:
-                    np.testing.assert_array_equal(np.concatenate(heard[event.utterance]), generation.audio)
+                    np.testing.assert_array_equal(np.concatenate(heard[event.task]), generation.audio)
         assert not numbers
 
 
@@ -206,7 +199,7 @@ def test_any_course_of_things(nano: Bark, happenings: list[tuple[str, int]]) -> 
                 for _ in range(n):
                     for event in scheduler.round():
                         if isinstance(event, Done):
-                            assert ends.setdefault(event.utterance, event) is event
+                            assert ends.setdefault(event.task, event) is event
                         assert not isinstance(event, Failed)
         assert scheduler.idle
         for part in ("text", "coarse"):
@@ -214,7 +207,7 @@ def test_any_course_of_things(nano: Bark, happenings: list[tuple[str, int]]) -> 
     for utterance, kind in kinds.items():
         assert (utterance in ends) != utterance.cancelled
         if utterance in ends:
-            assert_same(ends[utterance].generation, nano.generate(**request(kind)))
+            assert_same(ends[utterance].result, nano.generate(**request(kind)))
 
 
 # --- calls
@@ -282,10 +275,10 @@ def test_streams_are_closed_with_their_iterators(bark: Bark) -> None:
     stream = bark.stream("Hello there", seed=4, max_duration_s=0.9)
     next(stream)
     with pytest.raises(EngineError, match="at work already"):
-        Scheduler(bark.parts, bark.layout)
+        bark.parts.claim("a test")
     stream.close()
-    with Scheduler(bark.parts, bark.layout):
-        pass
+    bark.parts.claim("a test")
+    bark.parts.release()
     with pytest.raises(InputError, match="mode is 'off'"):
         bark.stream("Hello", mode="off")
     with pytest.raises(InputError, match="nothing to say"):

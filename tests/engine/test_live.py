@@ -116,9 +116,9 @@ def test_a_text_may_be_any_that_yields_it(bark: Bark) -> None:
 def test_who_stops_listening_has_the_networks_again(bark: Bark) -> None:
     stream = bark.stream(TEXT, full_voice(bark.layout), **SHORT)
     next(stream)
-    assert bark._desk.busy
+    assert bark._shared.busy
     stream.close()
-    assert not bark._desk.busy
+    assert not bark._shared.busy
     assert bark.generate("Again.", **SHORT).audio.size
 
 
@@ -133,7 +133,7 @@ def test_what_cannot_be_spoken_is_refused_at_once(bark: Bark) -> None:
         (TEXT, {"mode": "off"}, InputError, "mode is 'off'"),
         (TEXT, {"language": "xx"}, InputError, "language is 'xx'"),
         (TEXT, {"seed": "lucky"}, InputError, "seed is 'lucky'"),
-        (TEXT, {"text_temp": -1}, InputError, "temperature is -1"),
+        (TEXT, {"text_temp": -1}, InputError, "text_temp is -1"),
         (TEXT, {"voice": "v2/en_speaker_66"}, VoiceError, "v2/en_speaker_6"),
     ):
         with pytest.raises(error, match=message):

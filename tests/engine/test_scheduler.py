@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barkfast.engine.desk import Desk
 from barkfast.engine.events import Chunk, Done, Event, Failed
 from barkfast.engine.request import Request
 from barkfast.engine.scheduler import MOST_STEPS_BETWEEN, Scheduler
+from barkfast.engine.shared import SharedScheduler
 from barkfast.engine.utterance import Utterance
 from barkfast.errors import EngineError, InputError, VoiceError
 from engine.played import LAYOUT, POISON, REFUSED, VOICE, PlayedParts, assert_same, speak_plainly
@@ -28,12 +28,12 @@ def run(scheduler: Scheduler) -> list[Event]:
 
 def ends(events: list[Event]) -> list[Utterance]:
     """The utterances that ended, in order."""
-    return [event.utterance for event in events if not isinstance(event, Chunk)]
+    return [event.task for event in events if not isinstance(event, Chunk)]
 
 
 def check(utterance: Utterance, events: list[Event]) -> None:
     """One end, in keeping with the request, and chunks that are the audio."""
-    own = [event for event in events if event.utterance is utterance]
+    own = [event for event in events if event.task is utterance]
     chunks = [event.audio for event in own if isinstance(event, Chunk)]
     (end,) = (event for event in own if not isinstance(event, Chunk))
     assert own[-1] is end
@@ -42,10 +42,10 @@ def check(utterance: Utterance, events: list[Event]) -> None:
         assert isinstance(end, Failed) and end.error is utterance.error
         return
     assert isinstance(end, Done)
-    assert_same(end.generation, speak_plainly(utterance.request))
+    assert_same(end.result, speak_plainly(utterance.request))
     if utterance.streams:
         assert all(len(chunk) for chunk in chunks)
-        np.testing.assert_array_equal(np.concatenate(chunks), end.generation.audio)
+        np.testing.assert_array_equal(np.concatenate(chunks), end.result.audio)
     else:
         assert not chunks
 
@@ -260,8 +260,8 @@ def test_where_the_stages_share_a_generator_they_keep_their_order() -> None:
 
 def test_one_scheduler_at_a_time_has_the_networks() -> None:
     parts = PlayedParts()
-    with Scheduler(parts, LAYOUT), pytest.raises(EngineError, match="at work"):
-        Scheduler(parts, LAYOUT)
+    with SharedScheduler(parts).open(1), pytest.raises(EngineError, match="at work"):
+        SharedScheduler(parts).open(1)
     scheduler = Scheduler(parts, LAYOUT, n_slots=2)
     scheduler.add(Request("abc"))
     scheduler.round()
@@ -274,7 +274,7 @@ def test_what_is_fatal_is_raised_and_everything_can_be_closed() -> None:
     with Scheduler(parts, LAYOUT) as scheduler:
         scheduler.add(Request("abc"))
         scheduler.round()
-        parts.decoders["text"].failing = RuntimeError("the device is gone")
+        parts.decoders["text"].failing = RuntimeError("CUDA error: the device is gone")
         with pytest.raises(RuntimeError, match="device is gone"):
             scheduler.round()
     assert parts.free
@@ -285,26 +285,26 @@ def test_what_is_fatal_is_raised_and_everything_can_be_closed() -> None:
 
 def test_callers_see_their_own_utterances_only() -> None:
     parts = PlayedParts()
-    desk = Desk(parts)
-    with desk.open(2) as one, desk.open(2) as two:
+    shared = SharedScheduler(parts)
+    with shared.open(2) as one, shared.open(2) as two:
         mine, theirs = one.add(Request("mine", stream="exact")), two.add(Request("theirs"))
         events: list[Event] = []
         while not one.idle:
             events += one.round()
         check(mine, events)
-        assert desk.busy
+        assert shared.busy
         others: list[Event] = []
         while not two.idle:
             others += two.round()
         check(theirs, others)
-    assert parts.free and not desk.busy
+    assert parts.free and not shared.busy
 
 
 def test_streams_side_by_side_in_one_thread() -> None:
     parts = PlayedParts()
-    desk = Desk(parts)
+    shared = SharedScheduler(parts)
     requests = [Request(text, VOICE, stream="exact") for text in ("one", "two", "three")]
-    places = [desk.open(2) for _ in requests]
+    places = [shared.open(2) for _ in requests]
     streams = [place.listen(request) for place, request in zip(places, requests, strict=True)]
     heard: list[list[np.ndarray]] = [[] for _ in streams]
     open_ = set(range(3))
@@ -331,7 +331,7 @@ def test_a_batch_keeps_its_order_and_its_errors() -> None:
             raise InputError("nothing of the kind")
         return Request(text)
 
-    with Desk(parts).open(3) as place:
+    with SharedScheduler(parts).open(3) as place:
         results = place.run((lambda text=text: make(text)) for text in texts)
     for text, result in zip(texts, results, strict=True):
         if text in ("text 3", POISON):
@@ -343,23 +343,23 @@ def test_a_batch_keeps_its_order_and_its_errors() -> None:
 
 def test_when_the_networks_fail_everybody_is_told() -> None:
     parts = PlayedParts()
-    desk = Desk(parts)
-    one, two = desk.open(2), desk.open(2)
+    shared = SharedScheduler(parts)
+    one, two = shared.open(2), shared.open(2)
     one.add(Request("one"))
     doomed = two.add(Request("two"))
     one.round()
-    parts.decoders["text"].failing = RuntimeError("the device is gone")
+    parts.decoders["text"].failing = RuntimeError("CUDA error: the device is gone")
     with pytest.raises(RuntimeError, match="device is gone"):
         one.round()
     (event,) = two.round()
-    assert isinstance(event, Failed) and event.utterance is doomed and "device is gone" in str(event.error)
+    assert isinstance(event, Failed) and event.task is doomed and "device is gone" in str(event.error)
     with pytest.raises(EngineError, match="begin anew"):
         two.add(Request("again"))
     one.close()
     two.close()
     assert parts.free
     parts.decoders["text"].failing = None
-    with desk.open(1) as place:
+    with shared.open(1) as place:
         assert len(place.run([lambda: Request("again")])) == 1
 
 

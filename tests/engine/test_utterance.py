@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barkfast.config import Sampling
 from barkfast.engine.request import Request
 from barkfast.engine.utterance import FIRST_PIECE, PIECE, Utterance
 from barkfast.engine.work import Decode, Synthesize, Work
@@ -196,7 +195,7 @@ def test_requests_that_do_not_fit_the_model_are_refused() -> None:
 
 
 def test_a_request_can_be_used_again() -> None:
-    request = Request("abc", text_sampling=Sampling(0.9), seed=3)
+    request = Request("abc", text_temp=0.9, seed=3)
     first, second = begin(request), begin(request)
     finish(first)
     finish(second)

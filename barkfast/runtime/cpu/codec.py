@@ -33,6 +33,8 @@ class CpuCodec(Codec):
         `isa`.
     """
 
+    engine = "cpu"
+
     def __init__(self, config: CodecConfig, tensors: Mapping[str, Tensor], *, pool: object, isa: str = "") -> None:
         if reason := fits(config):
             raise EngineError(f"the cpu engine cannot run this codec: {reason}; use engine='torch'")

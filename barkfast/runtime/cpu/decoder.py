@@ -78,6 +78,8 @@ class CpuDecoder(Decoder):
         isa: the instruction-set level; empty for $BARKFAST_CPU_ISA or else the best.
     """
 
+    engine = "cpu"
+
     def __init__(
         self,
         config: GPTConfig,
@@ -178,25 +180,31 @@ class CpuDecoder(Decoder):
                 min_p=2.0 if stop is None or stop.min_p is None else float(stop.min_p),
             )
 
-    def step(self) -> list[Step]:
+    def step(self, seconds: float = 0.0) -> list[Step]:
         with self._turn:
             live = {slot: seat for slot, seat in self.seats.items() if not seat.done}
             behind = list(live)
             while behind:
-                self._advance(behind, 1, math.inf)
+                # Forced tokens are read first, and nothing is drawn meanwhile.
+                self._advance(behind, NO_LIMIT if seconds else 1, seconds or math.inf)
                 behind = [slot for slot in behind if self._state(slot) == (Status.RUNNING, live[slot].reported)]
-            return [self._report(slot, seat) for slot, seat in live.items()]
+            return [step for slot, seat in live.items() for step in self._report(slot, seat)]
 
-    def _report(self, slot: int, seat: Seat) -> Step:
+    def _report(self, slot: int, seat: Seat) -> list[Step]:
+        """A step for each token drawn since the last report, and for an end without one."""
         status, drawn = self._state(slot)
         seat.done = status != Status.RUNNING
         seat.finished = status == Status.FINISHED
-        if status == Status.FAILED:
-            return Step(slot, None, done=True, error=not_finite(self.stage, drawn + 1, self.dtype))
-        if status == Status.STOPPED:
-            return Step(slot, None, done=True)
+        tokens = self._native.tokens(slot)[seat.reported : drawn].tolist()
         seat.reported = drawn
-        return Step(slot, int(self._native.tokens(slot)[-1]), seat.done)
+        steps = [Step(slot, token, False) for token in tokens]
+        if status == Status.FINISHED:
+            steps[-1] = Step(slot, tokens[-1], True)
+        elif status == Status.FAILED:
+            steps.append(Step(slot, None, True, not_finite(self.stage, drawn + 1, self.dtype)))
+        elif status == Status.STOPPED:
+            steps.append(Step(slot, None, True))
+        return steps
 
     def release(self, slot: int) -> None:
         with self._turn:

@@ -26,6 +26,8 @@ class CpuRefiner(Refiner):
     Errors: InputError for a network or a level that cannot run here; MemoryError.
     """
 
+    engine = "cpu"
+
     def __init__(
         self, config: FineConfig, packed: Packed, *, pool: Any, dtype: object = "float32", isa: str = ""
     ) -> None:

@@ -88,6 +88,8 @@ class CudaCodec(Codec):
         home: where the weights wait until `to(device)`; None for the device itself.
     """
 
+    engine = "cuda"
+
     def __init__(
         self,
         model: EncodecDecoder,

@@ -14,9 +14,9 @@ from barkfast.runtime.cuda.device import Options, on_device, upload
 from barkfast.runtime.cuda.graphs import Graphs
 from barkfast.runtime.cuda.network import Network, load_network
 from barkfast.runtime.cuda.prefill import Prefill
-from barkfast.runtime.cuda.run import Run, Seat
+from barkfast.runtime.cuda.run import STEPS_PER_REPLAY, Run, Seat
 from barkfast.runtime.cuda.state import Snapshot, State
-from barkfast.runtime.cuda.step import DecodeStep, Slices, Vocabulary
+from barkfast.runtime.cuda.step import VECTOR_ROWS, DecodeStep, Slices, Vocabulary
 from barkfast.runtime.decoder import (
     MAX_SLOTS,
     Decoder,
@@ -51,6 +51,10 @@ class CudaDecoder(Decoder):
         options: how kernels are launched, and which; None for what was measured fastest on the device.
         network: the weights as another decoder of the same settings has loaded them, to be shared; not read anew.
     """
+
+    engine = "cuda"
+    # Above, matrices are read by other kernels, which sum in another order.
+    same_tokens_slots = VECTOR_ROWS
 
     def __init__(
         self,
@@ -270,27 +274,44 @@ class CudaDecoder(Decoder):
         self.n_snapshots += 1
         return self._snapshots[self.n_snapshots % 2].take(self.state, self.n_snapshots)
 
-    def step(self) -> list[Step]:
+    def step(self, seconds: float = 0.0) -> list[Step]:
         with on_device(self.device):
             live = {slot: seat for slot, seat in self.seats.items() if not seat.done}
             behind = [slot for slot, seat in live.items() if seat.launched == seat.forced + seat.reported]
             if behind:
-                self.launch(behind, 1)
+                self.launch(behind, self._steps_at_once(behind) if seconds else 1)
             snapshot = self.take_snapshot()
+            if seconds:
+                # The device draws the next tokens while the host reads these.
+                more = [slot for slot, seat in live.items() if seat.launched < seat.limit]
+                if more:
+                    self.launch(more, self._steps_at_once(more))
             snapshot.wait()
-        return [self._report(slot, seat, snapshot) for slot, seat in live.items()]
+        return [step for slot, seat in live.items() for step in self._report(slot, seat, snapshot)]
 
-    def _report(self, slot: int, seat: Seat, snapshot: Snapshot) -> Step:
+    def _steps_at_once(self, slots: Sequence[int]) -> int:
+        """Steps of one replay, if any of the slots has as many left."""
+        left = max(self.seats[slot].limit - self.seats[slot].launched for slot in slots)
+        return STEPS_PER_REPLAY if left >= STEPS_PER_REPLAY else 1
+
+    def _report(self, slot: int, seat: Seat, snapshot: Snapshot) -> list[Step]:
+        """A step for each token that the snapshot has and that was not reported before, and for an end without one."""
         status, drawn = snapshot.status(slot), snapshot.drawn(slot)
-        index = seat.forced + seat.reported
-        seat.reported += 1
-        seat.done = status != RUNNING.value and drawn <= index + 1
-        seat.finished = seat.done and status == FINISHED.value
-        if status == FAILED.value and drawn <= index:
-            return Step(slot, None, done=True, error=not_finite(self.stage, seat.reported, self.dtype))
-        if status == STOPPED.value and drawn == index + 1:
-            return Step(slot, None, done=True)
-        return Step(slot, int(snapshot.tokens(slot, index, index + 1)), seat.done)
+        end = drawn - (status == STOPPED.value)
+        first = seat.forced + seat.reported
+        steps = (
+            [Step(slot, token, False) for token in snapshot.tokens(slot, first, end).tolist()] if end > first else []
+        )
+        seat.reported += len(steps)
+        seat.done = status != RUNNING.value
+        seat.finished = status == FINISHED.value
+        if status == FINISHED.value:
+            steps[-1] = Step(slot, steps[-1].token, True)
+        elif status == FAILED.value:
+            steps.append(Step(slot, None, True, not_finite(self.stage, drawn - seat.forced + 1, self.dtype)))
+        elif status == STOPPED.value:
+            steps.append(Step(slot, None, True))
+        return steps
 
     def release(self, slot: int) -> None:
         seat = self.seats.pop(slot)

@@ -64,6 +64,8 @@ class FinePass:
 class CudaRefiner(Refiner):
     """The fine network on the GPU; arguments as of CudaDecoder."""
 
+    engine = "cuda"
+
     def __init__(
         self,
         config: FineConfig,

@@ -1,0 +1,72 @@
+"""A lock whose waiters get it in the order in which they came."""
+
+import threading
+from collections import deque
+from types import TracebackType
+
+
+class FairLock:
+    """A lock for one thread at a time, not re-entrant, first come first served.
+
+    threading.Lock does not promise an order: a thread that releases it and takes it again at once, as a loop over short
+    pieces of work does, keeps others waiting many times over.
+    """
+
+    def __init__(self) -> None:
+        # Re-entrant: a finalizer may run in the middle, and try to take the lock.
+        self._guard = threading.RLock()
+        self._waiting: deque[threading.Lock] = deque()
+        self._held = False
+
+    @property
+    def n_waiting(self) -> int:
+        """Threads that wait for it now."""
+        return len(self._waiting)
+
+    @property
+    def held(self) -> bool:
+        """Whether a thread has it."""
+        return self._held
+
+    def acquire(self, blocking: bool = True) -> bool:
+        """Take the lock; without `blocking` return False at once where another thread has it or waits for it."""
+        with self._guard:
+            if not self._held:
+                self._held = True
+                return True
+            if not blocking:
+                return False
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        try:
+            turn.acquire()
+        except BaseException:
+            self._give_up(turn)
+            raise
+        return True
+
+    def release(self) -> None:
+        """Give the lock to the thread that has waited longest, if any does."""
+        with self._guard:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._held = False
+
+    def _give_up(self, turn: threading.Lock) -> None:
+        """Stop waiting, after KeyboardInterrupt; a lock that was handed over at that moment goes on to the next."""
+        with self._guard:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+                return
+        self.release()
+
+    def __enter__(self) -> "FairLock":
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
