@@ -101,6 +101,52 @@ def test_every_option_is_passed_on(calls, capsys: pytest.CaptureFixture):
     assert capsys.readouterr().out == ""
 
 
+MARKDOWN = "# Chapter *one*\n\nSee [a page][p], [1] and [laughs].\n\n```\ncode\n```\n\n[p]: https://example.com\n"
+READ = "Chapter one.\n\nSee a page, [1] and [laughs]."
+
+
+def test_markdown_is_read_by_name_or_option(calls, work: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("book.md", "BOOK.Markdown", "other.txt"):
+        (work / name).write_text(MARKDOWN, encoding="utf-8")
+    for arguments, expected in (
+        (["--file", "book.md"], READ),
+        (["--file", "BOOK.Markdown", "--mode", "exact", "--stream"], READ),
+        (["--file", "book.md", "--markup", "plain"], MARKDOWN),
+        (["--file", "other.txt"], MARKDOWN),
+        (["--file", "other.txt", "--markup", "markdown"], READ),
+        ([MARKDOWN, "--overflow", "split", "--markup", "markdown"], READ),
+        (["--file", "-", "--markup", "markdown"], READ.replace("a page", "[a page][p]")),
+    ):
+        monkeypatch.setattr("sys.stdin", io.StringIO(MARKDOWN))
+        out = [] if "--stream" in arguments else ["-o", "out.wav"]
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO()))
+        assert main(["say", *arguments, *out]) == 0
+        assert calls.pop()["text"] == expected, arguments
+    (work / "play.md").write_text("ALICE: *Who* is [there](x)?\n", encoding="utf-8")
+    assert main(["say", "--script", "play.md", "-o", "out.wav", "--cast", "ALICE=", "--markup", "markdown"]) == 0
+    assert calls.pop()["text"] == [("ALICE", "Who is there?")]
+
+
+def test_markdown_in_a_short_text(monkeypatch: pytest.MonkeyPatch):
+    said = []
+
+    def generate(self, text, *args, **options):
+        said.append(text)
+        raise InputError("heard enough")
+
+    monkeypatch.setattr(Bark, "load", lambda self: None)
+    monkeypatch.setattr(Bark, "generate", generate)
+    for options in ([], ["--markup", "markdown"]):
+        assert main(["say", "# A *b*\n\nc", "-o", "out.wav", *options]) == 1
+    assert said == ["# A *b* c", "A b. c"]
+
+
+def test_markdown_without_text_is_refused_before_a_model(no_model, work: Path, capsys: pytest.CaptureFixture):
+    (work / "code.md").write_text("```\ncode\n```\n", encoding="utf-8")
+    assert main(["say", "--file", "code.md", "-o", "out.wav"]) == 1
+    assert "code.md: nothing to say" in capsys.readouterr().err
+
+
 def test_a_dialogue_has_a_cast(calls):
     cast = ["--cast", "ALICE=v2/en_speaker_1", "--cast", "BOB="]
     assert main(["say", "--script", "play.txt", "-o", "play.ogg", *cast]) == 0

@@ -38,13 +38,14 @@ ROOMS = {
     "runtime": GROUND | {"checks", "jobs", "files", "cache", "models", "native"},
     "weights": GROUND | {"files", "cache"},
     "audio": GROUND | {"files"},
-    "spoken": GROUND,
+    "normalize": GROUND,
+    "spoken": GROUND | {"normalize"},
     "text": GROUND | {"checks", "files", "weights", "spoken"},
     "voices": GROUND | {"files", "weights"},
 }
 PIPELINE = {*ROOMS}
 ROOMS["parts"] = PIPELINE - {"stages"}
-ROOMS["longform"] = GROUND | {"voices"}
+ROOMS["longform"] = GROUND | {"voices", "normalize"}
 ROOMS["engine"] = PIPELINE | {"parts", "longform"}
 ROOMS["pipeline"] = ROOMS["engine"] | {"engine"}
 ROOMS["bark"] = ROOMS["pipeline"] | {"pipeline"}
@@ -66,6 +67,7 @@ THIRD_PARTY = {
     "weights": {"torch", "numpy", "safetensors", "huggingface_hub"},
     "audio": {"numpy", "soundfile"},
     "text": {"tokenizers"},
+    "normalize": {"markdown_it"},
     "voices": {"numpy"},
     "parts": {"torch"},
     "engine": {"numpy"},

@@ -71,6 +71,8 @@ SPELLED = {
     "well-known (he said); so: yes": "well known, he said, so, yes",
     "wait... what?! no!!!": "wait. what? no!",
     "[laughs] ♪ la la ♪ 😀": "la la",
+    "[MAN] [clears throat] It is so [1], [sic] and [note: see below].": "it is so one, sic and note, see below.",
+    "un\u00adbe\u200bliev\u2060able": "unbelievable",
     "dogs' 'tails' don't rock'n'roll": "dogs tails don't rock'n'roll",
     # Letters.
     "Café naïve Straße Øl Łódź ﬁne ２": "cafe naive strasse ol lodz fine two",

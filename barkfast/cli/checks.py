@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from barkfast.config import Sampling
 from barkfast.errors import InputError
+from barkfast.normalize import Markup, normalize
 from barkfast.text import check_text
 
 
@@ -19,8 +20,8 @@ def naming(option: str) -> Iterator[None]:
         raise InputError(f"{option}: {error}") from error
 
 
-def read_text(text: str) -> str:
-    """The text to speak, checked; "-" reads it from standard input."""
+def read_text(text: str, markup: Markup | None = None) -> str:
+    """The text to speak, checked; "-" reads it from standard input. Without `markup` it stays as it is."""
     if text == "-":
         try:
             text = sys.stdin.read()
@@ -28,7 +29,7 @@ def read_text(text: str) -> str:
             raise InputError(
                 f"standard input is not valid {error.encoding}: {error.reason}; convert it first"
             ) from error
-    return check_text(text)
+    return check_text(text if markup is None else normalize(text, markup))
 
 
 def check_sampling(option: str, temperature: float, top_k: int | None = None, top_p: float | None = None) -> None:

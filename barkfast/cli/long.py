@@ -17,6 +17,7 @@ from barkfast.engine.live import speak_live
 from barkfast.engine.long import speak_long, speak_script
 from barkfast.engine.turns import Piece
 from barkfast.errors import InputError
+from barkfast.normalize import normalize
 from barkfast.text import check_text
 
 # Of a stream the next piece is spoken while one is heard; more side by side would only delay the first.
@@ -59,17 +60,18 @@ def _open_source(args: argparse.Namespace) -> tuple[Callable[..., Generator[np.n
         if voice is not None:
             raise InputError("--voice: the speakers of a script have their own; give each one with --cast NAME=VOICE")
         voices = read_cast(args.cast)
-        lines = [(line.speaker, line.text) for line in read_script(args.script, voices)]
+        lines = [(line.speaker, line.text) for line in read_script(args.script, voices, args.markup)]
         total = sum(count_characters(text) for _, text in lines)
         return lambda bark, **options: speak_script(bark, lines, voices, **options), total
     if args.cast:
         raise InputError("--cast gives the speakers of a --script their voices; expected --voice here")
     speak = speak_long if args.mode is None else speak_live
     if args.file is not None or args.text == "-":
-        text, n_characters = read_file(args.text if args.file is None else args.file)
+        text, n_characters = read_file(args.text if args.file is None else args.file, args.markup)
         return lambda bark, **options: speak(bark, text, voice, **options), n_characters
-    check_text(args.text)
-    return lambda bark, **options: speak(bark, args.text, voice, **options), count_characters(args.text)
+    given = args.text if args.markup is None else normalize(args.text, args.markup)
+    check_text(given)
+    return lambda bark, **options: speak(bark, given, voice, **options), count_characters(given)
 
 
 def _read_options(args: argparse.Namespace) -> dict[str, Any]:

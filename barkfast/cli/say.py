@@ -15,6 +15,7 @@ from barkfast.cli.options import add_model_options, read_sampling
 from barkfast.engine.live import MODES
 from barkfast.errors import InputError
 from barkfast.longform import trim_ends
+from barkfast.normalize import MARKUPS
 from barkfast.voices import check_voice_output, load_voice
 
 
@@ -30,6 +31,12 @@ def add_parser(commands: Any) -> None:
     source.add_argument("text", nargs="?", help='what to say; "-" reads it from standard input')
     source.add_argument("--file", metavar="FILE", help='a text file to read aloud, a book, say; "-": standard input')
     source.add_argument("--script", metavar="FILE", help='a dialogue, of lines "NAME: text"; see --cast')
+    parser.add_argument(
+        "--markup",
+        choices=MARKUPS,
+        help="what the text is written in; markdown is read without its marks, addresses and code (default: markdown "
+        "for a --file that ends in .md or .markdown)",
+    )
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("-o", "--output", metavar="FILE", help="audio file: .wav, .flac, .ogg or .mp3")
     target.add_argument("--stream", action="store_true", help="to standard output as it is made: 16-bit mono wav")
@@ -110,7 +117,7 @@ def _run_short(args: argparse.Namespace, seed: int, bark_of: Any) -> int:
         if getattr(args, option):
             name = option.replace("_", "-")
             raise InputError(f"--{name} goes with --file, --script, --stream, --play or --overflow split")
-    text = read_text(args.text)
+    text = read_text(args.text, args.markup)
     subtype = "FLOAT" if args.float else None
     check_output(args.output, subtype)
     if args.save_voice is not None:

@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, TextIO
 
 from barkfast.errors import InputError
 from barkfast.longform import Line, parse_script
 from barkfast.longform.script import find_speaker
+from barkfast.normalize import Markup, normalize, normalize_stream
 from barkfast.voices import load_voice
 
 _BLOCK = 1 << 16
@@ -30,13 +32,23 @@ def _blocks(file: TextIO) -> Iterator[str]:
         yield block
 
 
-def read_file(path: str) -> tuple[Iterator[str], int | None]:
+def markup_of(path: str) -> Markup:
+    """What a file is written in, by its name."""
+    return "markdown" if path.lower().endswith((".md", ".markdown")) else "plain"
+
+
+def read_file(path: str, markup: Markup | None = None) -> tuple[Iterator[str], int | None]:
     """The text of a file as it is needed, and how many characters it has; "-" is standard input, of any length.
 
-    The file is read once to check and count it, so that what is wrong with it is found before a model is loaded.
+    The file is read once to check and count it, so that what is wrong with it is found before a model is loaded. A
+    Markdown file is read whole: its links may be defined at its end.
+
+    Args:
+        markup: None goes by the file's name.
     """
+    markup = markup or markup_of(path)
     if path == "-":
-        return _reading(sys.stdin, "standard input"), None
+        return normalize_stream(_reading(sys.stdin, "standard input"), markup), None
     with open(path, encoding="utf-8-sig") as file:
         total = sum(count_characters(block) for block in _reading(_blocks(file), path))
     if not total:
@@ -46,11 +58,20 @@ def read_file(path: str) -> tuple[Iterator[str], int | None]:
         with open(path, encoding="utf-8-sig") as file:
             yield from _blocks(file)
 
-    return _reading(parts(), path), total
+    if markup == "plain":
+        return _reading(parts(), path), total
+    text = normalize("".join(_reading(parts(), path)), markup)
+    if not text:
+        raise InputError(f"{path}: nothing to say besides marks, addresses and code; --markup plain reads it as it is")
+    return iter([text]), count_characters(text)
 
 
-def read_script(path: str, voices: dict[str, Any]) -> list[Line]:
-    """The lines of a script file, every one of them with a speaker who has a voice; "-" is standard input."""
+def read_script(path: str, voices: dict[str, Any], markup: Markup | None = None) -> list[Line]:
+    """The lines of a script file, every one of them with a speaker who has a voice; "-" is standard input.
+
+    Args:
+        markup: of what is said, not of the script; None takes it as it stands.
+    """
     if path == "-":
         text = "".join(_reading(sys.stdin, "standard input"))
     else:
@@ -59,7 +80,7 @@ def read_script(path: str, voices: dict[str, Any]) -> list[Line]:
     lines = list(parse_script(text))
     for line in lines:
         find_speaker(line, voices)
-    return lines
+    return lines if markup is None else [replace(line, text=normalize(line.text, markup)) for line in lines]
 
 
 def read_cast(cast: list[str] | None) -> dict[str, Any]:

@@ -11,14 +11,13 @@ from typing import Literal
 from barkfast.errors import InputError
 from barkfast.longform.rates import estimate_seconds, guess_language
 from barkfast.longform.sentences import Sentence, check_language, check_source, split_sentences
+from barkfast.normalize import Markup, check_markup, end_mark, normalize, normalize_stream
+from barkfast.normalize.marks import is_wide
 
 Ending = Literal["word", "clause", "sentence", "paragraph"]
 
 # Suno's Bark speaks well for about this long; at 15.4 seconds it stops, whatever it was saying.
 SECONDS = 13.0
-# A paragraph's end closes a chunk that is at least so full; shorter paragraphs are said together, because the model
-# says very short texts badly.
-_FULL_ENOUGH = 0.5
 _CLOSING = "\"'»”’)\\]」』）】》〉"
 # Where a sentence that is too long may be cut, the best places first: after an inner sentence (in quotes, say), after
 # a clause, after a word. Tags such as [clears throat] are words.
@@ -58,9 +57,7 @@ def glue(first: str, second: str) -> str:
     """Two stretches of text as one, with a space between them unless the script goes without."""
     if not first or not second:
         return first or second
-    last = first[-1]
-    spaceless = unicodedata.east_asian_width(last) in ("W", "F") and not "\uac00" <= last <= "\ud7a3"
-    return first + second if spaceless else f"{first} {second}"
+    return first + second if is_wide(first[-1]) else f"{first} {second}"
 
 
 def _characters(text: str) -> list[str]:
@@ -138,6 +135,7 @@ def split_chunks(
     count_tokens: Callable[[str], int] | None = None,
     max_tokens: int = 256,
     each_sentence: bool = False,
+    markup: Markup = "plain",
 ) -> Iterator[Chunk]:
     """Split a text of any length into chunks that the model can say in one go.
 
@@ -146,9 +144,11 @@ def split_chunks(
         seconds: how long a chunk may take to say, by the estimate in barkfast.longform.rates.
         count_tokens: the model's tokens of a text; a chunk has at most `max_tokens`. None: not looked at.
         each_sentence: a chunk for each sentence (or part of one), instead of as many as fit.
+        markup: what the text is written in, see `barkfast.normalize.normalize`.
 
-    Chunks hold whole sentences. A sentence that is too long is cut at clauses, else at words, else anywhere. The chunks
-    joined are the text, up to whitespace. Marks with nothing to pronounce stay with the sentence before them.
+    Chunks hold whole sentences, and end with the paragraph. A sentence that is too long is cut at clauses, else at
+    words, else anywhere. The chunks joined are the text, up to whitespace, invisible characters and the full stops
+    between lines without a mark in one chunk. Marks with nothing to pronounce stay with the sentence before them.
 
     Raises:
         InputError: see `split_sentences`; seconds or tokens below anything that can be said.
@@ -159,6 +159,9 @@ def split_chunks(
         raise InputError(f"seconds is {seconds!r}; expected a positive number, e.g. {SECONDS}")
     if max_tokens < 1:
         raise InputError(f"max_tokens is {max_tokens!r}; expected at least 1")
+    check_markup(markup)
+    if markup != "plain":
+        text = [normalize(text, markup)] if isinstance(text, str) else normalize_stream(text, markup)
 
     def load(part: str) -> float:
         """How full a chunk of this text is: above 1 is too full."""
@@ -168,23 +171,24 @@ def split_chunks(
     return _pack(split_sentences(text, language), load, each_sentence)
 
 
+_ENDINGS: dict[str, Ending] = {"part": "word", "mark": "sentence", "line": "sentence", "paragraph": "paragraph"}
+
+
 def _pack(sentences: Iterable[Sentence], load: Callable[[str], float], each_sentence: bool) -> Iterator[Chunk]:
     held: Chunk | None = None
+    # The full stop that the held text needs where something is said after it.
+    stop = ""
     for sentence in sentences:
-        ending: Ending = "paragraph" if sentence.ends_paragraph else "sentence"
-        for chunk in split_long(sentence.text, load, ending):
+        for chunk in split_long(sentence.text, load, _ENDINGS[sentence.end]):
             if held is not None:
-                both = glue(held.text, chunk.text)
-                apart = held.speakable and chunk.speakable and (each_sentence or _is_full(held, load))
+                speaks = held.speakable and chunk.speakable
+                both = glue(held.text + stop * speaks, chunk.text)
+                apart = speaks and (each_sentence or held.ending == "paragraph")
                 if load(both) <= 1 and not apart:
-                    held = Chunk(both, chunk.ending)
-                    continue
-                yield held
-            held = chunk
+                    chunk = Chunk(both, chunk.ending)
+                else:
+                    yield held
+            held, stop = chunk, ""
+        stop = end_mark(sentence.text) if sentence.end == "line" else ""
     if held is not None:
         yield held
-
-
-def _is_full(chunk: Chunk, load: Callable[[str], float]) -> bool:
-    """Whether a chunk may end here, though more would fit."""
-    return chunk.ending == "paragraph" and load(chunk.text) >= _FULL_ENOUGH

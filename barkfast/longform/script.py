@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from barkfast.errors import InputError
+from barkfast.normalize import drop_invisible
 
 # "NAME: text". Names begin with a letter and are short, so that a sentence with a colon in it is rarely one.
 _CUE = re.compile(r"(?P<name>[^\W\d_][^:：\n]{0,39}?)\s*[:：]\s*(?P<text>.*)", re.DOTALL)
@@ -41,6 +42,7 @@ def parse_script(script: Any) -> Iterator[Line]:
     speaker, number, texts = "", 0, [""]
     for index, entry in enumerate(script.splitlines() if isinstance(script, str) else script, start=1):
         if isinstance(entry, str):
+            entry = drop_invisible(entry)
             if not entry.strip() or entry.lstrip().startswith("#"):
                 continue
             cue = None if entry[0].isspace() else _CUE.match(entry)
@@ -77,7 +79,7 @@ def _read_entry(entry: Any, index: int) -> tuple[str, str]:
 
 
 def _line(speaker: str, texts: list[str], number: int) -> Line:
-    text = " ".join(part for part in texts if part)
+    text = "\n".join(part for part in texts if part)
     if not text:
         raise InputError(f"script, line {number}: {speaker} says nothing; expected text after the colon")
     return Line(speaker, text, number)

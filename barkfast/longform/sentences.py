@@ -1,24 +1,31 @@
 """Text into sentences, as it comes, with nothing lost."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from barkfast.errors import InputError
+from barkfast.longform.lines import is_number, read_stretches
 from barkfast.longform.rates import guess_language
+from barkfast.normalize.invisible import clean
+from barkfast.normalize.normalize import check_parts
 from barkfast.voices import SUPPORTED_LANGS, VOICE_NAMES
 
 LANGUAGES = tuple(code for _, code in SUPPORTED_LANGS)
 # Characters looked at together. Long enough for any sentence that can be said in one breath, short enough for books
 # of one line; sentencex itself looks at 10 kB together, which this is in any script.
 WINDOW = 2000
-_PIECE = re.compile(rf"[^\r\n]{{0,{WINDOW}}}(?:\r\n?|\n)|[^\r\n]{{1,{WINDOW}}}")
-_LINE_ENDS = ("\n", "\r")
 _WHITESPACE = re.compile(r"\s+")
-# A single letter before the full stop: the initial of a name, or a title such as the French "M.".
-_INITIAL = re.compile(r"(?<!\w)[^\W\d_]\.\s*$")
+# A single letter before the full stop, and before it no letter and no sign that belongs to one: the initial of a name,
+# or a title such as the French "M.".
+_INITIAL = re.compile(r"(?P<before>.?)(?P<letter>[^\W\d_])\.\s*$", re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+# What ends a sentence: nothing (it goes on in the next one), its own mark, a line end, a blank line.
+End = Literal["part", "mark", "line", "paragraph"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +34,16 @@ class Sentence:
 
     Args:
         text: with its whitespace normalized; what holds no sentence end within `WINDOW` characters comes in parts.
-        ends_paragraph: whether a blank line, or the end of the text, follows.
+        end: what ends it. The end of the text counts as a blank line.
     """
 
     text: str
-    ends_paragraph: bool = False
+    end: End = "mark"
+
+    @property
+    def ends_paragraph(self) -> bool:
+        """Whether a blank line, or the end of the text, follows."""
+        return self.end == "paragraph"
 
 
 def language_of(voice: Any) -> str | None:
@@ -53,47 +65,10 @@ def check_language(language: str | None) -> None:
 def check_source(text: object) -> None:
     """Raise InputError unless this is a str, not blank, or something that yields them."""
     if isinstance(text, str):
-        if not text or text.isspace():
+        if not any(map(str.strip, clean(text))):
             raise InputError(f"text is {text[:80]!r}: nothing to say; expected at least one visible character")
-    elif isinstance(text, bytes | bytearray) or not isinstance(text, Iterable):
-        raise InputError(f"text is a {type(text).__name__}; expected a str, or an iterable of str such as a file")
-
-
-def _pieces(text: str | Iterable[str]) -> Iterator[str]:
-    """The text in pieces of at most `WINDOW` characters, of which none goes beyond the end of a line."""
-    for part in [text] if isinstance(text, str) else text:
-        if not isinstance(part, str):
-            raise InputError(f"a part of the text is a {type(part).__name__}; expected str")
-        for match in _PIECE.finditer(part):
-            piece = match.group()
-            if _SURROGATE.search(piece):
-                raise InputError(f"text is {piece[:80]!r}: it holds bytes that are not valid UTF-8; fix its coding")
-            yield piece
-
-
-def _windows(text: str | Iterable[str]) -> Iterator[tuple[str, bool]]:
-    """Stretches of at most two windows' length, whitespace at their seams kept, and whether a paragraph ends there."""
-    held: list[str] = []
-    size = 0
-    # Whether a line begins here, and whether the paragraph has begun in an earlier stretch.
-    line_start, begun = True, False
-    for piece in _pieces(text):
-        if not piece.isspace():
-            held.append(piece)
-            size += len(piece)
-            if size >= WINDOW:
-                yield "".join(held), False
-                held, size, begun = [], 0, True
-        elif line_start and piece.endswith(_LINE_ENDS):
-            if held or begun:
-                yield "".join(held), True
-            held, size, begun = [], 0, False
-        elif (held or begun) and held[-1:] != [" "]:
-            # However much whitespace there is, one space says as much.
-            held.append(" ")
-        line_start = piece.endswith(_LINE_ENDS)
-    if held or begun:
-        yield "".join(held), True
+    else:
+        check_parts(text)
 
 
 def _segment(text: str, language: str) -> list[str]:
@@ -111,11 +86,19 @@ def _segment(text: str, language: str) -> list[str]:
         return [text]
     sentences: list[str] = []
     for sentence in found:
-        if sentences and (not sentence.strip() or _INITIAL.search(sentences[-1])):
+        if sentences and (not sentence.strip() or _goes_on(sentences[-1])):
             sentences[-1] += sentence
         else:
             sentences.append(sentence)
     return sentences
+
+
+def _goes_on(sentence: str) -> bool:
+    """Whether a full stop that sentencex takes for an end is none: of an initial, or of the number of a list item."""
+    if match := _INITIAL.search(sentence):
+        before = match["before"]
+        return not (before.isalnum() or before == "_" or unicodedata.category(before or " ")[0] in "MC")
+    return is_number(sentence)
 
 
 def _cut(text: str) -> tuple[str, str]:
@@ -128,10 +111,12 @@ def split_sentences(text: str | Iterable[str], language: str | None = None) -> I
     """Split a text into its sentences, one after the other.
 
     Args:
-        text: a str, or an iterable of them (a file, say) that are read as one text; a blank line ends a paragraph.
+        text: a str, or an iterable of them (a file, say) that are read as one text. A blank line ends a sentence and a
+            paragraph; of other line ends only those do that barkfast.longform.lines takes for meant.
         language: one of the 13 that Bark speaks, for its abbreviations and marks; None goes by the script of each part.
 
-    The sentences joined are the text, up to whitespace. At most a few thousand characters are held at a time.
+    The sentences joined are the text, up to whitespace and invisible characters. They do not depend on how the text is
+    cut. At most a few thousand characters are held at a time.
 
     Raises:
         InputError: a language that Bark does not speak, something that is no text.
@@ -141,25 +126,31 @@ def split_sentences(text: str | Iterable[str], language: str | None = None) -> I
     return _split(text, language)
 
 
+def _check_coding(text: str) -> None:
+    if _SURROGATE.search(text):
+        raise InputError(f"text is {text[:80]!r}: it holds bytes that are not valid UTF-8; fix its coding")
+
+
 def _split(text: str | Iterable[str], language: str | None) -> Iterator[Sentence]:
     carried = ""
-    for window, ends in _windows(text):
-        block = _WHITESPACE.sub(" ", carried + window).lstrip()
-        if not block:
+    # What is said, and that it goes on; it may turn out that it does not.
+    part: list[str] = []
+    for stretch, follows in read_stretches(text, WINDOW):
+        _check_coding(stretch)
+        block = _WHITESPACE.sub(" ", carried + stretch).lstrip()
+        if not block and follows == "more":
             continue
-        *whole, last = _segment(block, language or guess_language(block))
         carried = ""
-        if not ends:
-            # What follows may belong to the last one.
-            if len(last) >= WINDOW:
-                last, carried = _cut(last)
-                whole.append(last)
-            else:
-                carried = last
-        else:
-            whole.append(last)
-        texts = [stripped for sentence in whole if (stripped := sentence.strip())]
-        for index, sentence in enumerate(texts):
-            yield Sentence(sentence, ends and index == len(texts) - 1)
-    if carried.strip():
-        yield Sentence(carried.strip(), True)
+        found = _segment(block, language or guess_language(block)) if block else part
+        if block:
+            yield from (Sentence(sentence, "part") for sentence in part)
+        part = []
+        # What follows may belong to the last one.
+        if follows == "more" and len(found[-1]) < WINDOW:
+            carried = found.pop()
+        elif follows == "more":
+            last, carried = _cut(found.pop())
+            part = [last.strip()]
+        for index, sentence in enumerate(found):
+            end: End = follows if follows != "more" and index == len(found) - 1 else "mark"
+            yield Sentence(sentence.strip(), end)

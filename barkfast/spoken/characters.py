@@ -2,6 +2,8 @@
 
 import unicodedata
 
+from barkfast.normalize import drop_invisible
+
 # Letters of the Latin script that are no letter with a mark, and what stands for them.
 _LETTERS = {
     **{"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ħ": "h", "ı": "i", "ŋ": "ng", "ŧ": "t"},
@@ -32,7 +34,7 @@ def _simplify(character: str) -> str:
 def simplify(text: str) -> str:
     """A text in ASCII as far as it can be; what cannot stays as it is. A dash between words is ` – `."""
     # Put together first, so that a letter and its accent are one.
-    text = unicodedata.normalize("NFC", text).translate(_TABLE)
+    text = unicodedata.normalize("NFC", drop_invisible(text)).translate(_TABLE)
     return text if text.isascii() else "".join(c if c.isascii() or c == "–" else _simplify(c) for c in text)
 
 

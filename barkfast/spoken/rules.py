@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from re import Match
 
+from barkfast.normalize.marks import SOUND_TAG
 from barkfast.spoken.numbers import (
     LARGEST,
     MONTHS,
@@ -174,7 +175,7 @@ RULES = (
     _rule(r"(?<![\d.])(\d{0,15})\.(\d{16,})", lambda match: f"{match[1]} point {spell_digits(match[2])}"),
     _rule(r"(?<!\d)\d{16,}", lambda match: spell_digits(match[0])),
     # Bark's marks for sounds that are no speech, addresses, and dots that end no sentence.
-    _rule(r"\[[^\[\]]{0,40}\]|♪", ""),
+    _rule(rf"{SOUND_TAG.pattern}|♪", "", SOUND_TAG.flags),
     _rule(r"\bhttps?://", ""),
     _rule(r"\bwww\.", "w w w dot"),
     _rule(r"(?<=[A-Za-z0-9])\.(?=(?:com|org|net|edu|gov|io|uk|de)\b)", "dot"),

@@ -10,6 +10,7 @@ from barkfast.bench.prompts import PROMPTS
 from barkfast.errors import InputError
 from barkfast.longform import Chunk, split_chunks
 from barkfast.longform.chunks import SECONDS, glue, split_long
+from barkfast.longform.joining import PAUSES, pause_after
 from barkfast.longform.rates import CHARACTERS_PER_SECOND, estimate_seconds, guess_language
 from barkfast.longform.sentences import LANGUAGES
 from longform.test_sentences import TEXTS, WORDS, bare
@@ -41,6 +42,19 @@ def test_rates_are_those_of_the_sources():
     assert estimate_seconds("", "en") == 0
 
 
+def is_text(said: str, text: str) -> bool:
+    """Whether what is said is the text, but for full stops that were put between its lines."""
+    said, text, n_stops = bare(said), bare(text), 0
+    for character in said:
+        if text[:1] == character:
+            text = text[1:]
+        elif character in ".。।":
+            n_stops += 1
+        else:
+            return False
+    return not text
+
+
 def test_sentences_are_packed_until_a_chunk_is_full():
     chunks = list(split_chunks(PARAGRAPH * 6, "en"))
     assert all(estimate_seconds(chunk.text, "en") <= SECONDS for chunk in chunks)
@@ -53,11 +67,54 @@ def test_each_sentence_can_have_its_own():
     assert texts_of("It rained. We stayed. Good!", "en", each_sentence=True) == ["It rained.", "We stayed.", "Good!"]
 
 
-def test_a_paragraph_ends_a_chunk_that_is_long_enough():
+def test_a_paragraph_ends_a_chunk():
     half = PARAGRAPH + "And slept."
     assert len(texts_of(f"{half}\n\n{half}", "en")) == 2
-    # Short ones are said together: the model says very short texts badly.
-    assert texts_of("Yes.\n\nNo.\n\nPerhaps.", "en") == ["Yes. No. Perhaps."]
+    # However short: only between chunks is there silence.
+    assert texts_of("Yes.\n\nNo.\n\nPerhaps.", "en") == ["Yes.", "No.", "Perhaps."]
+
+
+HEADINGS = "Introduction\n\nHello there.\n\nConclusion\n\nBye."
+
+
+@pytest.mark.parametrize("each_sentence", [False, True])
+def test_headings_are_sentences_with_a_pause(each_sentence: bool):
+    chunks = list(split_chunks(HEADINGS, "en", each_sentence=each_sentence))
+    assert [chunk.text for chunk in chunks] == ["Introduction", "Hello there.", "Conclusion", "Bye."]
+    assert [pause_after(chunk) for chunk in chunks] == [PAUSES["paragraph"]] * 4
+
+
+LIST = "We need:\n- apples\n- green pears\n\n1. wash\n2) cut\n\nRoses are red\nViolets are blue"
+
+
+def test_lines_are_sentences_with_a_pause():
+    chunks = list(split_chunks(LIST, "en", each_sentence=True))
+    lines = [line for line in LIST.split("\n") if line]
+    assert [chunk.text for chunk in chunks] == lines
+    assert all(pause_after(chunk) >= PAUSES["sentence"] for chunk in chunks[1:])
+    # Together in a chunk they have full stops between them, from which the model makes the pauses; none is added at a
+    # chunk's end.
+    together = ["We need: - apples. - green pears", "1. wash. 2) cut", "Roses are red. Violets are blue"]
+    assert texts_of(LIST, "en") == together
+    assert texts_of("Roses are red", "en") == ["Roses are red"]
+    assert texts_of("सूची\nदूध\nचाय\n\n買い物\n・牛乳\n・お茶") == ["सूची। दूध। चाय", "買い物。・牛乳。・お茶"]
+
+
+def test_tags_and_parts_of_sentences_get_no_full_stop():
+    assert texts_of("♪ In the jungle ♪\n♪ The lion sleeps ♪\n[laughs]\nYes", "en") == [
+        "♪ In the jungle ♪ ♪ The lion sleeps ♪ [laughs] Yes"
+    ]
+    assert "." not in "".join(texts_of("word " * 3000 + "\nAnd more", "en"))
+
+
+def test_markdown_is_read_on_the_way():
+    markdown = "# A *title*\n\nSee [the page](https://example.com/a.b) [1] [laughs].\n- one\n- two\n"
+    expected = ["A title.", "See the page [1] [laughs].", "one. two."]
+    assert texts_of(markdown, "en", markup="markdown") == expected
+    assert texts_of(iter(markdown), "en", markup="markdown") == expected
+    assert texts_of(markdown, "en", markup="plain") == texts_of(markdown, "en") != expected
+    with pytest.raises(InputError, match="markup is 'html'"):
+        split_chunks("a", markup="html")
 
 
 def test_long_sentences_are_cut_at_the_best_places():
@@ -120,10 +177,10 @@ def test_languages_without_spaces_get_none():
 )
 def test_nothing_is_lost_and_all_fits(text, times, language, seconds, each_sentence):
     text = text * times
-    if not text.strip():
+    if not bare(text):
         return
     chunks = list(split_chunks(text, language, seconds=seconds, each_sentence=each_sentence))
-    assert bare("".join(chunk.text for chunk in chunks)) == bare(text)
+    assert is_text("".join(chunk.text for chunk in chunks), text)
     assert chunks[-1].ending == "paragraph"
     for chunk in chunks:
         spoken = estimate_seconds(chunk.text, language or guess_language(chunk.text))

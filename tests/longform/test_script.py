@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from barkfast.errors import InputError
-from barkfast.longform import Line, parse_script
+from barkfast.longform import Line, parse_script, split_chunks
 from barkfast.longform.script import find_speaker
 
 PLAY = """# A play.
@@ -22,7 +22,7 @@ ALICE : Coming: at once.
 """
 LINES = [
     Line("ALICE", "Who is there?", 2),
-    Line("Bob Jr.", "It is me, and I said: open! and quickly.", 4),
+    Line("Bob Jr.", "It is me,\nand I said: open!\nand quickly.", 4),
     Line("ALICE", "Coming: at once.", 8),
     Line("王", "你好。", 9),
 ]
@@ -32,6 +32,19 @@ def test_a_script_is_read_line_by_line():
     assert list(parse_script(PLAY)) == LINES
     assert list(parse_script(io.StringIO(PLAY))) == LINES
     assert list(parse_script(PLAY.splitlines())) == LINES
+
+
+def test_invisible_characters_make_nobody_else():
+    assert list(parse_script("\ufeffALICE: Hi.\nAL\u200bICE: Un\u00adseen.\n\u200b\n")) == [
+        Line("ALICE", "Hi.", 1),
+        Line("ALICE", "Unseen.", 2),
+    ]
+
+
+def test_lines_of_one_speaker_may_be_sentences():
+    (line,) = parse_script("ALICE: We need:\n  - apples\n  - green pears\n  and that is all.")
+    said = ["We need:", "- apples", "- green pears and that is all."]
+    assert [chunk.text for chunk in split_chunks(line.text, "en", each_sentence=True)] == said
 
 
 def test_a_script_can_be_a_list():

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from barkfast.errors import InputError
 from barkfast.longform import split_sentences
-from barkfast.longform.sentences import LANGUAGES, WINDOW, language_of
+from barkfast.longform.sentences import LANGUAGES, WINDOW, Sentence, language_of
+from barkfast.normalize import drop_invisible
 
 # Two sentences in each language, with an abbreviation or a mark that ends none where the language has one.
 TEXTS = {
@@ -29,8 +30,8 @@ TEXTS = {
 
 
 def bare(text: str) -> str:
-    """A text without its whitespace."""
-    return "".join(text.split())
+    """A text without its whitespace and invisible characters."""
+    return "".join(drop_invisible(text).split())
 
 
 def texts_of(*args) -> list[str]:
@@ -66,6 +67,8 @@ def test_the_script_tells_the_language(language: str):
         ("— — —", ["— — —"]),
         ("1984", ["1984"]),
         ("[laughs]", ["[laughs]"]),
+        ("1. Apples are red. 2. Pears are green.", ["1. Apples are red.", "2. Pears are green."]),
+        ("exam\u00ada. Next.", ["exama.", "Next."]),
     ],
 )
 def test_marks_that_end_no_sentence(text: str, expected: list[str]):
@@ -82,8 +85,10 @@ def test_paragraphs_end_at_blank_lines_alone():
     ]
 
 
+INVISIBLE = "\u00ad\u200b\u200c\u200d\u200e\u2060\ufeff\ufe0f\x1b"
 WORDS = st.text(
     st.one_of(
+        st.sampled_from(INVISIBLE),
         st.sampled_from(".!?…,;:\"'“”«»()[]—- \n\r\t。！？、「」।¿¡"),
         st.characters(exclude_categories=["Cs"]),
         st.sampled_from("abcdefghijklmnopqrstuvwxyzABCDEFG"),
@@ -99,16 +104,67 @@ def test_nothing_is_lost_however_the_text_comes(text: str, language: str | None,
     found = list(split_sentences(parts, language))
     assert bare("".join(s.text for s in found)) == bare(text)
     assert all(s.text == " ".join(s.text.split()) and s.text for s in found)
+    assert found == list(split_sentences([text], language))
+
+
+@given(
+    blocks=st.lists(
+        st.one_of(
+            WORDS, st.sampled_from(["\r", "\n", "\r\n", "\n\n", "- x\n", "1. X", " " * 500, "Word. " * 90, "y" * 900])
+        ),
+        max_size=20,
+    ),
+    cuts=st.lists(st.integers(0, 9000), max_size=8),
+)
+def test_sentences_do_not_depend_on_how_the_text_is_cut(blocks: list[str], cuts: list[int]):
+    text = "".join(blocks)
+    edges = [0, *sorted(cuts), len(text)]
+    parts = [text[a:b] for a, b in itertools.pairwise(edges)]
+    found = list(split_sentences([text], "en"))
+    assert list(split_sentences(parts, "en")) == found
+    assert list(split_sentences(iter(text), "en")) == found
+    assert bare("".join(s.text for s in found)) == bare(text)
+
+
+LETTERS = st.text("abcdefgABC.!? \n-1", max_size=120)
+
+
+@given(text=LETTERS, places=st.lists(st.tuples(st.integers(0, 120), st.sampled_from(INVISIBLE)), max_size=20))
+def test_invisible_characters_change_nothing(text: str, places: list[tuple[int, str]]):
+    marked = text
+    for place, character in places:
+        # A soft hyphen before a line end joins the lines.
+        if not (character == "\u00ad" and marked[place:].lstrip(INVISIBLE)[:1] == "\n"):
+            marked = marked[:place] + character + marked[place:]
+    assert list(split_sentences([marked], "en")) == list(split_sentences([text], "en"))
 
 
 @given(text=WORDS, times=st.integers(10, 30))
 def test_nothing_is_lost_where_a_text_is_cut_into_windows(text: str, times: int):
     # Without a blank line, so that windows end inside of the paragraph.
-    text = " ".join((text * times).split())
+    text = " ".join((drop_invisible(text) * times).split())
     if text:
         found = list(split_sentences(text, "en"))
         assert bare("".join(s.text for s in found)) == bare(text)
         assert found[-1].ends_paragraph and not any(s.ends_paragraph for s in found[:-1])
+
+
+def test_a_paragraph_ends_wherever_its_last_line_was_cut():
+    for length in range(WINDOW - 2, WINDOW + 3):
+        for space in ("", " ", " " * WINDOW, " " * 2 * WINDOW):
+            found = list(split_sentences(["x" * length + space + "\n", "\n", "Next."], "en"))
+            assert found[-1] == Sentence("Next.", "paragraph") and found[-2].ends_paragraph
+
+
+def test_line_ends_come_in_parts():
+    assert texts_of(["It rained and\r", "\nwe stayed."], "en") == ["It rained and we stayed."]
+    assert texts_of(["Heading\r", "\r", "Text."], "en") == ["Heading", "Text."]
+    assert texts_of("Heading\u2029Text.", "en") == ["Heading", "Text."]
+
+
+def test_full_stops_after_letters_with_signs_end_sentences():
+    # The last letter has a sign before it, and is no initial.
+    assert texts_of("वे लोग. हम आए.", "hi") == ["वे लोग.", "हम आए."]
 
 
 def test_words_are_not_torn_at_the_seams_of_windows():
