@@ -18,6 +18,7 @@ from barkfast.engine.stream import Stream
 from barkfast.engine.turns import Speaker
 from barkfast.engine.worker import Worker
 from barkfast.errors import BarkfastError, EngineClosed, EngineDead
+from barkfast.normalize import Markup
 from barkfast.parts import PARTS
 
 
@@ -128,6 +129,7 @@ class Engine:
         mode: str = "exact",
         each_sentence: bool = True,
         language: str | None = None,
+        markup: Markup = "plain",
         seed: int | None = None,
         priority: int = 0,
         deadline_s: float | None = None,
@@ -143,6 +145,7 @@ class Engine:
                 changes is in docs/streaming.md.
             each_sentence: False for one utterance, of up to 256 tokens; semantic tokens (`semantic=`) are one, too.
             language: of the sentences, "en", "de" and so on; None for the voice's, or else by the script.
+            markup: what the text is written in, "plain" or "markdown", see `barkfast.normalize.normalize`.
             seed: of the first sentence; the others count on from it.
             deadline_s: seconds from now until when all of it must have been made.
             wait: for a place in the queue, if that is full. A text keeps its place from its first sentence to its last.
@@ -151,7 +154,8 @@ class Engine:
         """
         check_mode(mode)
         asked = dict(options, stream=mode, priority=priority)
-        lines = Lines(self._bark, text, voice, each_sentence=each_sentence, language=language, seed=seed, options=asked)
+        how: dict[str, Any] = {"each_sentence": each_sentence, "language": language, "markup": markup, "seed": seed}
+        lines = Lines(self._bark, text, voice, **how, options=asked)
         return Stream(self._intake, lines, deadline_s=deadline_s, wait=wait)
 
     async def drain(self, timeout_s: float | None = None) -> bool:

@@ -8,6 +8,7 @@ from barkfast.engine.request import Request
 from barkfast.engine.turns import Role, Speaker, Turn, check_sentences, sentence_turns
 from barkfast.longform.chunks import Chunk
 from barkfast.longform.sentences import language_of
+from barkfast.normalize import Markup, check_markup, normalize
 
 
 class Lines:
@@ -26,12 +27,16 @@ class Lines:
         *,
         each_sentence: bool,
         language: str | None,
+        markup: Markup = "plain",
         seed: Any,
         options: dict[str, Any],
     ) -> None:
         self._bark, self._text, self._voice, self._seed, self._options = bark, text, voice, seed, options
         self._split = each_sentence and options.get("semantic") is None
-        self._language = language
+        check_markup(markup)
+        if not self._split and markup != "plain" and isinstance(text, str):
+            self._text = normalize(text, markup)
+        self._language, self._markup = language, markup
         self._role = Role(voice)
         self._turns: Iterator[Turn] | None = None
 
@@ -56,7 +61,7 @@ class Lines:
         if self._turns is None:
             language = self._language or language_of(self._voice)
             check_sentences(self._text, language, self._seed)
-            self._turns = sentence_turns(self._bark, self._text, self._role, language)
+            self._turns = sentence_turns(self._bark, self._text, self._role, language, self._markup)
         return next(self._turns)
 
     def request(self, turn: Turn, deadline: float | None) -> Request:

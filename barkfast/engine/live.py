@@ -1,6 +1,6 @@
 """Texts of any length as sound that is heard while it is made, in the caller's thread."""
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from itertools import chain, islice
 from typing import Any
@@ -9,10 +9,11 @@ import numpy as np
 
 from barkfast.engine.ahead import Ahead
 from barkfast.engine.generation import Generation
-from barkfast.engine.turns import Piece, Role, Speaker, check_sentences, sentence_turns
+from barkfast.engine.turns import Piece, Role, Speaker, Turn, check_sentences, sentence_turns
 from barkfast.errors import InputError
 from barkfast.longform.joining import LiveJoiner
 from barkfast.longform.sentences import language_of
+from barkfast.normalize import Markup, check_markup
 
 MODES = ("exact", "low_latency")
 # Sentences under way: the one that is heard, and the next.
@@ -35,6 +36,7 @@ def speak_live(
     mode: str = "exact",
     chained: bool = False,
     language: str | None = None,
+    markup: Markup = "plain",
     seed: int | None = None,
     on_piece: Callable[[Piece], None] | None = None,
     **options: Any,
@@ -48,6 +50,7 @@ def speak_live(
         mode: "exact" or "low_latency", see docs/streaming.md.
         chained: every sentence goes on from the sound of the one before, instead of from the voice alone.
         language: "en", "de" and so on; None for the voice's, or else by the script.
+        markup: what the text is written in, "plain" or "markdown", see `barkfast.normalize.normalize`.
         seed: of the first sentence; the others count on from it.
         on_piece: called with each `Piece`, in order, once all of it was handed out.
         options: the others of `Bark.request`: temperatures, top_k, top_p, min_eos_p, max_duration_s (of a sentence).
@@ -61,24 +64,23 @@ def speak_live(
             sentence where its sound would have come, and named by it.
     """
     check_mode(mode)
+    check_markup(markup)
     check_sentences(text, language or language_of(voice), seed)
     options = {"stream": mode, **options}
     # Of any text: options are refused now, not when the first sentence is due.
     bark.request("a", None, **options)
     role = Role(bark.load_voice(voice, ("semantic", "coarse", "fine")), chained)
-    return _sound(bark, text, role, language or language_of(voice), seed, on_piece, options)
+    turns = sentence_turns(bark, text, role, language or language_of(voice), markup)
+    return _sound(bark, turns, seed, on_piece, options)
 
 
 def _sound(
     bark: Speaker,
-    text: str | Iterable[str],
-    role: Role,
-    language: str | None,
+    turns: Iterator[Turn],
     seed: int | None,
     on_piece: Callable[[Piece], None] | None,
     options: dict[str, Any],
 ) -> Generator[np.ndarray, None, None]:
-    turns = sentence_turns(bark, text, role, language)
     # No more slots than there are sentences.
     first = list(islice(turns, AT_ONCE))
     joiner = LiveJoiner(bark.sample_rate)

@@ -14,6 +14,7 @@ from barkfast.errors import InputError, VoiceError
 from barkfast.longform.joining import Joiner
 from barkfast.longform.script import find_speaker, parse_script
 from barkfast.longform.sentences import check_language, check_source, language_of
+from barkfast.normalize import Markup, check_markup
 
 _PARTS = ("semantic", "coarse", "fine")
 
@@ -26,6 +27,7 @@ def speak_long(
     chained: bool = False,
     steady: bool = True,
     language: str | None = None,
+    markup: Markup = "plain",
     seed: int | None = None,
     trim: bool = True,
     pauses: bool = True,
@@ -46,6 +48,7 @@ def speak_long(
             carried on, errors too; and only one piece is spoken at a time.
         steady: without a voice, the first piece's is kept for the rest; else every piece draws its own.
         language: "en", "de" and so on; None for the voice's, or else by the script.
+        markup: what the text is written in, "plain" or "markdown", see `barkfast.normalize.normalize`.
         seed: the same seed and `at_once` give the same sound.
         trim: cut silence and noise off the ends of each piece.
         pauses: put silence between pieces, as long as the punctuation asks for; else they overlap a little.
@@ -67,10 +70,11 @@ def speak_long(
     _check(bark, at_once, seconds, retries, seed, options)
     language = language or language_of(voice)
     check_language(language)
+    check_markup(markup)
     role = Role(bark.load_voice(voice, _PARTS), chained, steady)
 
     def turns() -> Iterator[Turn]:
-        for number, chunk in enumerate(split_text(bark, text, language, seconds, each_sentence)):
+        for number, chunk in enumerate(split_text(bark, text, language, seconds, each_sentence, markup)):
             yield Turn(chunk, role, number)
 
     joiner = Joiner(bark.sample_rate, trim=trim, pauses=pauses)
@@ -85,6 +89,7 @@ def speak_script(
     chained: bool = False,
     steady: bool = True,
     language: str | None = None,
+    markup: Markup = "plain",
     seed: int | None = None,
     trim: bool = True,
     pauses: bool = True,
@@ -107,6 +112,7 @@ def speak_script(
     """
     _check(bark, at_once, seconds, retries, seed, options)
     check_language(language)
+    check_markup(markup)
     if not isinstance(voices, Mapping) or not voices:
         raise InputError(f"voices is {str(voices)[:80]!r}; expected a dict: the name of each speaker, and a voice")
     if isinstance(script, str | list | tuple):
@@ -123,7 +129,8 @@ def speak_script(
         number = 0
         for line in parse_script(script):
             name = find_speaker(line, voices)
-            for chunk in split_text(bark, line.text, language or language_of(voices[name]), seconds, False):
+            spoken = language or language_of(voices[name])
+            for chunk in split_text(bark, line.text, spoken, seconds, False, markup):
                 yield Turn(chunk, roles[name], number)
                 number += 1
 

@@ -14,6 +14,7 @@ from barkfast.errors import BarkfastError, InputError, VoiceError
 from barkfast.longform.chunks import SECONDS, Chunk, split_chunks
 from barkfast.longform.joining import pause_after
 from barkfast.longform.sentences import check_language, check_source
+from barkfast.normalize import Markup
 from barkfast.parts import Parts
 from barkfast.text import check_text
 from barkfast.voices import check_voice
@@ -150,7 +151,12 @@ class Turn:
 
 
 def split_text(
-    bark: Speaker, text: str | Iterable[str], language: str | None, seconds: float | None, each_sentence: bool
+    bark: Speaker,
+    text: str | Iterable[str],
+    language: str | None,
+    seconds: float | None,
+    each_sentence: bool,
+    markup: Markup = "plain",
 ) -> Iterator[Chunk]:
     """The text in chunks that fit the model."""
     semantic = bark.layout.semantic
@@ -162,6 +168,7 @@ def split_text(
         count_tokens=lambda part: len(tokenizer.encode(part)),
         max_tokens=semantic.n_slots,
         each_sentence=each_sentence,
+        markup=markup,
     )
     for chunk in chunks:
         yield replace(chunk, silent=tokenizer.leaves_out(chunk.text))
@@ -179,7 +186,9 @@ def check_sentences(text: Any, language: str | None, seed: Any) -> None:
     check_seed(seed)
 
 
-def sentence_turns(bark: Speaker, text: str | Iterable[str], role: Role, language: str | None) -> Iterator[Turn]:
+def sentence_turns(
+    bark: Speaker, text: str | Iterable[str], role: Role, language: str | None, markup: Markup = "plain"
+) -> Iterator[Turn]:
     """A turn for each sentence with something to pronounce, or part of a sentence that is too long for one.
 
     Each is looked at when the one before is asked for, so that it is known which is the last.
@@ -187,7 +196,7 @@ def sentence_turns(bark: Speaker, text: str | Iterable[str], role: Role, languag
     Errors: InputError on the way for what is no text, and where there is nothing to pronounce.
     """
     held: Turn | None = None
-    for number, chunk in enumerate(split_text(bark, text, language, None, True)):
+    for number, chunk in enumerate(split_text(bark, text, language, None, True, markup)):
         if chunk.speakable:
             if held is not None:
                 yield held
