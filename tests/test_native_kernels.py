@@ -50,7 +50,7 @@ def _require_sanitizer(compiler: str, flag: str, folder: Path) -> None:
     ("sanitizer", "flag", "target"),
     [
         ("address", "-fsanitize=address,undefined", "barkfast_tests"),
-        ("thread", "-fsanitize=thread", "barkfast_pool_tests"),
+        ("thread", "-fsanitize=thread", "barkfast_thread_tests"),
     ],
 )
 def test_native_tests_pass_with_sanitizers(sanitizer: str, flag: str, target: str, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_native_tests_pass_with_sanitizers(sanitizer: str, flag: str, target: st
     chosen = ["env", f"CXX={compiler}", "cmake", f"-DBARKFAST_SANITIZE={sanitizer}"]
     configured = _run(*chosen, "-S", ROOT / "csrc" / "tests", "-B", build)
     assert configured.returncode == 0, configured.stdout[-4000:]
-    built = _run("cmake", "--build", build, "--target", target)
+    built = _run("cmake", "--build", build, "--target", target, "--parallel", "2")
     assert built.returncode == 0, built.stdout[-4000:]
     result = _run(build / target)
     assert result.returncode == 0, result.stdout[-4000:]

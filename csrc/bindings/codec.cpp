@@ -4,7 +4,6 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <chrono>
 #include <map>
 #include <memory>
 #include <stdexcept>
@@ -14,6 +13,7 @@
 
 #include "barkfast/isa.h"
 #include "bindings.h"
+#include "signals.h"
 
 namespace py = pybind11;
 
@@ -21,24 +21,6 @@ namespace barkfast {
 namespace {
 
 using Codes = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
-
-// How long a signal such as Ctrl-C waits at most, but for the length of one block.
-constexpr std::chrono::milliseconds kSignals{50};
-
-// Looks for signals when it is called, if it has been a while.
-class Signals {
-  public:
-    void operator()() {
-        const auto now = std::chrono::steady_clock::now();
-        if (now - last_ < kSignals) return;
-        last_ = now;
-        const py::gil_scoped_acquire locked;
-        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-    }
-
-  private:
-    std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
 
 CodecConfig config_of(const py::object& from) {
     CodecConfig config;

@@ -4,22 +4,19 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <algorithm>
-#include <chrono>
 #include <memory>
-#include <mutex>
-#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "barkfast/isa.h"
 #include "bindings.h"
+#include "signals.h"
 
 namespace py = pybind11;
 
 namespace barkfast {
 namespace {
-
-// How long the pool is held, and a signal such as Ctrl-C waits, at most; but for the length of one step.
-constexpr double kChunkSeconds = 0.05;
 
 using Tokens = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
 
@@ -46,7 +43,6 @@ class BoundDecoder {
 
     void prefill(int64_t slot, const Tokens& prompt, int64_t merged) {
         const std::vector<int32_t> tokens = vector_of(prompt);
-        const std::unique_lock<std::mutex> turn = take_turn();
         const py::gil_scoped_release unlocked;
         decoder_->prefill(slot, tokens.data(), int64_t(tokens.size()), merged);
     }
@@ -62,73 +58,37 @@ class BoundDecoder {
         request.has_stop = !stop.is_none();
         if (request.has_stop) request.stop = stop.cast<int32_t>();
         request.min_p = min_p;
-        const std::unique_lock<std::mutex> turn = take_turn();
         decoder_->seat(slot, request);
     }
 
-    void rest(int64_t slot) {
-        const std::unique_lock<std::mutex> turn = take_turn();
-        decoder_->rest(slot);
-    }
+    void rest(int64_t slot) { decoder_->rest(slot); }
 
     int64_t advance(const std::vector<int64_t>& slots, int64_t max_steps, double seconds) {
-        const std::unique_lock<std::mutex> turn = take_turn();
-        const auto start = std::chrono::steady_clock::now();
-        double left = seconds;
-        for (int64_t steps = 0;;) {
-            const double chunk = std::min(left, kChunkSeconds);
-            int64_t n;
-            {
-                const py::gil_scoped_release unlocked;
-                n = decoder_->advance(slots, max_steps - steps, chunk);
-            }
-            steps += n;
-            if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-            left = seconds - std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-            if (n == 0 || steps >= max_steps || left <= 0 || any_ended(slots)) return steps;
-        }
+        const py::gil_scoped_release unlocked;
+        return decoder_->advance(slots, max_steps, seconds, Signals());
     }
 
     // 0 idle, 1 running, 2 finished, 3 stopped, 4 failed; and the number of tokens drawn.
-    std::pair<int, int64_t> state(int64_t slot) {
-        const std::unique_lock<std::mutex> turn = take_turn();
-        return {int(decoder_->status(slot)), int64_t(decoder_->tokens(slot).size())};
+    std::pair<int, int64_t> state(int64_t slot) const {
+        const auto [status, drawn] = decoder_->state(slot);
+        return {int(status), drawn};
     }
 
-    int64_t length(int64_t slot) {
-        const std::unique_lock<std::mutex> turn = take_turn();
-        return decoder_->length(slot);
-    }
+    int64_t length(int64_t slot) const { return decoder_->length(slot); }
 
-    py::array_t<int32_t> tokens(int64_t slot) {
-        const std::unique_lock<std::mutex> turn = take_turn();
-        const std::vector<int32_t>& tokens = decoder_->tokens(slot);
-        return py::array_t<int32_t>(py::ssize_t(tokens.size()), tokens.data());
-    }
+    py::array_t<int32_t> tokens(int64_t slot) const { return array_of(decoder_->tokens(slot)); }
 
-    py::array_t<float> logits(int64_t slot) {
-        const std::unique_lock<std::mutex> turn = take_turn();
-        const std::vector<float> logits = decoder_->logits(slot);
-        return py::array_t<float>(py::ssize_t(logits.size()), logits.data());
-    }
+    py::array_t<float> logits(int64_t slot) const { return array_of(decoder_->logits(slot)); }
 
   private:
-    // Two threads of Python at once are a mistake of the caller's, not one that may cost memory.
-    std::unique_lock<std::mutex> take_turn() {
-        std::unique_lock<std::mutex> turn(busy_, std::try_to_lock);
-        if (!turn) throw std::runtime_error("the decoder is at work in another thread; wait until it is done");
-        return turn;
-    }
-
-    bool any_ended(const std::vector<int64_t>& slots) const {
-        return std::any_of(slots.begin(), slots.end(),
-                           [this](int64_t slot) { return decoder_->status(slot) != Status::running; });
+    template <class T>
+    static py::array_t<T> array_of(const std::vector<T>& numbers) {
+        return py::array_t<T>(py::ssize_t(numbers.size()), numbers.data());
     }
 
     std::shared_ptr<Network> network_;
     std::shared_ptr<Pool> pool_;
     std::unique_ptr<Decoder> decoder_;
-    std::mutex busy_;
 };
 
 }  // namespace

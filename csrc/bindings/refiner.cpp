@@ -13,6 +13,7 @@
 #include "barkfast/isa.h"
 #include "barkfast/trunk.h"
 #include "bindings.h"
+#include "signals.h"
 
 namespace py = pybind11;
 
@@ -22,12 +23,6 @@ namespace {
 using Ids = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
 
 const Kernels& kernels_of(const std::string& isa) { return kernels(isa.empty() ? choose_isa() : parse_isa(isa)); }
-
-// Between two codebooks Python may have something to say: the user's Ctrl-C, above all.
-void check_signals() {
-    const py::gil_scoped_acquire locked;
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-}
 
 // A refiner, and what must live as long.
 class BoundRefiner {
@@ -50,7 +45,7 @@ class BoundRefiner {
         bool finite;
         {
             const py::gil_scoped_release unlocked;
-            finite = refiner_.refine(window, draw, check_signals);
+            finite = refiner_.refine(window, draw, Signals());
         }
         return finite ? py::object(std::move(filled)) : py::none();
     }
@@ -58,10 +53,11 @@ class BoundRefiner {
     py::array_t<float> logits(const Ids& codes, int64_t codebook) {
         const int64_t frames = count_frames(codes);
         py::array_t<float> result({frames, refiner_.vocabulary()});
-        const int32_t* const from = codes.data();
+        // Another thread may write to the caller's array after it was checked.
+        const std::vector<int32_t> own(codes.data(), codes.data() + codes.size());
         float* const to = result.mutable_data();
         const py::gil_scoped_release unlocked;
-        refiner_.logits(from, frames, codebook, to);
+        refiner_.logits(own.data(), frames, codebook, to);
         return result;
     }
 

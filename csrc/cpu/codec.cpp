@@ -108,7 +108,7 @@ Codec::Layers::Layers(const CodecConfig& config, const std::map<std::string, Ten
     for (int i = 0; i < pool.size(); ++i) hidden_.emplace_back(kRowBlock * hidden);
     samples_ = Buffer<float>(round_up(rows, kLastSamples));
 
-    const auto remember = [this](const Window& window, int64_t rows_per_frame) {
+    const auto remember = [this](const LayerInput& window, int64_t rows_per_frame) {
         remembered_.push_back({&window, rows_per_frame});
         memory_floats += window.history_floats();
     };

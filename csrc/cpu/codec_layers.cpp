@@ -25,7 +25,7 @@ const float* CodecWeights::get(const std::string& name, const std::vector<int64_
     return found->second.data;
 }
 
-void Window::reflect(int64_t start, int64_t n) const {
+void LayerInput::reflect(int64_t start, int64_t n) const {
     if (!reflects) return;
     // Row 0 is the edge itself.
     const int64_t end = std::min(start + n, (history + 1) * channels);
@@ -54,7 +54,7 @@ Convolution build_convolution(const CodecWeights& weights, const std::string& na
                 dense.weight(o, together ? tap * channels + i : i) = weight[(o * in + i) * kernel + tap];
             }
     }
-    layer.input = Window((kernel - 1) * dilation, channels, rows, true);
+    layer.input = LayerInput((kernel - 1) * dilation, channels, rows, true);
     return layer;
 }
 
@@ -72,7 +72,7 @@ Convolution build_last_convolution(const CodecWeights& weights, const std::strin
             for (int64_t tap = 0; tap < kernel; ++tap)
                 dense.weight(sample, (sample + tap) * channels + i) = weight[i * kernel + tap];
     }
-    layer.input = Window(kernel - 1, channels, round_up(rows, kLastSamples), true);
+    layer.input = LayerInput(kernel - 1, channels, round_up(rows, kLastSamples), true);
     return layer;
 }
 
@@ -107,7 +107,7 @@ Upsampling build_upsampling(const CodecWeights& weights, const std::string& name
                 layer.dense.weight(row, channels + i) = taps[tap];
             }
         }
-    layer.input = Window(1, channels, rows, false);
+    layer.input = LayerInput(1, channels, rows, false);
     return layer;
 }
 
@@ -131,7 +131,7 @@ Lstm build_lstm(const CodecWeights& weights, const std::string& name, int64_t la
                 lstm.recurrent.weight(row, i) = recurrent[from * width + i];
             }
         }
-    lstm.hidden = Window(1, channels, rows, false);
+    lstm.hidden = LayerInput(1, channels, rows, false);
     lstm.cell = Buffer<float>(channels);
     return lstm;
 }

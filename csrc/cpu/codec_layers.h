@@ -55,15 +55,15 @@ inline Input float_rows(const float* x, int64_t stride) {
 }
 
 // What a layer reads: the rows of one block, and in front of them as many of the past as it looks back.
-struct Window {
+struct LayerInput {
     int64_t history = 0;
     int64_t channels = 0;
     // Where the past begins: a reflection of what follows it, or zeros.
     bool reflects = false;
     Buffer<float> floats;
 
-    Window() = default;
-    Window(int64_t history, int64_t channels, int64_t rows, bool reflects)
+    LayerInput() = default;
+    LayerInput(int64_t history, int64_t channels, int64_t rows, bool reflects)
         : history(history), channels(channels), reflects(reflects), floats((history + rows) * channels) {}
 
     float* row(int64_t r) const { return floats.data() + (history + r) * channels; }
@@ -78,7 +78,7 @@ struct Convolution {
     int64_t dilation = 1;
     // One matrix, or one per tap, the oldest first.
     std::vector<Dense> taps;
-    Window input;
+    LayerInput input;
 };
 
 // A transposed convolution of twice its stride: `stride` outputs from the last two rows.
@@ -86,7 +86,7 @@ struct Upsampling {
     int64_t stride = 1;
     int64_t channels_out = 0;
     Dense dense;
-    Window input;
+    LayerInput input;
 };
 
 struct ResidualBlock {
@@ -107,7 +107,7 @@ struct Lstm {
     Dense input;
     Dense recurrent;
     // Its outputs, and in front of them the one before.
-    Window hidden;
+    LayerInput hidden;
     Buffer<float> cell;
 };
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstring>
+#include <mutex>
 
 #include "codec_work.h"
 #include "product.h"
@@ -14,7 +15,7 @@ constexpr int64_t kStepFloats = 64 * 1024;
 }  // namespace
 
 void Codec::Layers::run(const Block& block) {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<FairMutex> lock(mutex_);
     team_.run([&](int thread) { run_thread(thread, block); });
 }
 
@@ -29,8 +30,8 @@ void Codec::Layers::run_thread(int thread, const Block& block) {
     int64_t rows = block.frames;
     for (size_t i = 0; i < stages_.size(); ++i) {
         const Stage& stage = stages_[i];
-        const Window& end = i + 1 < stages_.size() ? stages_[i + 1].upsampling.input : last_.input;
-        const auto input = [&](size_t j) -> const Window& {
+        const LayerInput& end = i + 1 < stages_.size() ? stages_[i + 1].upsampling.input : last_.input;
+        const auto input = [&](size_t j) -> const LayerInput& {
             return j < stage.blocks.size() ? stage.blocks[j].first.input : end;
         };
         run_upsampling(thread, block, stage.upsampling, rows, input(0));
@@ -65,7 +66,7 @@ void Codec::Layers::save(const State& state, const Block& block) const {
 }
 
 void Codec::Layers::sum_codes(const Block& block) const {
-    const Window& next = first_.input;
+    const LayerInput& next = first_.input;
     for (int64_t frame = 0; frame < block.frames; ++frame) {
         float* y = next.row(frame);
         const int32_t* codes = block.codes + frame * block.codebooks;
@@ -77,7 +78,7 @@ void Codec::Layers::sum_codes(const Block& block) const {
 }
 
 void Codec::Layers::convolve(const Convolution& layer, int64_t row, int64_t rows, float* y, int64_t y_stride) const {
-    const Window& input = layer.input;
+    const LayerInput& input = layer.input;
     for (size_t tap = 0; tap < layer.taps.size(); ++tap) {
         const Dense& dense = layer.taps[tap];
         const float* x = input.row(row - input.history + int64_t(tap) * layer.dilation);
@@ -87,13 +88,14 @@ void Codec::Layers::convolve(const Convolution& layer, int64_t row, int64_t rows
 }
 
 // Put the activation of `n` floats into a block of the next layer's input, from float `start` on.
-void Codec::Layers::activate(const Block& block, const float* x, int64_t n, const Window& next, int64_t start) const {
+void Codec::Layers::activate(const Block& block, const float* x, int64_t n, const LayerInput& next,
+                             int64_t start) const {
     kernels_.elu(x, n, next.row(0) + start);
     if (!block.state.begun) next.reflect(start, n);
 }
 
 void Codec::Layers::run_first(int thread, const Block& block) {
-    const Window& input = first_.input;
+    const LayerInput& input = first_.input;
     const Dense& dense = first_.taps[0];
     multiply(team_, thread, kernels_, dense.matrix(), float_rows(input.row(-input.history), input.channels),
              block.frames, dense.to(wide_.data(), dense.panels() * kPanelRows), 0, dense.panels());
@@ -132,7 +134,7 @@ void Codec::Layers::run_steps(int thread, const Lstm& lstm, int64_t steps) {
 }
 
 void Codec::Layers::add_skip(int thread, const Block& block) {
-    const Window& next = stages_.empty() ? last_.input : stages_[0].upsampling.input;
+    const LayerInput& next = stages_.empty() ? last_.input : stages_[0].upsampling.input;
     const int64_t channels = next.channels;
     team_.share(thread, block.frames, [&](int64_t frame) {
         float* y = wide_.data() + frame * channels;
@@ -142,7 +144,7 @@ void Codec::Layers::add_skip(int thread, const Block& block) {
 }
 
 void Codec::Layers::run_upsampling(int thread, const Block& block, const Upsampling& layer, int64_t rows,
-                                   const Window& next) {
+                                   const LayerInput& next) {
     const int64_t panels = layer.dense.panels(), width = panels * kPanelRows;
     const int64_t row_tiles = ceil_div(rows, kRowBlock), panel_tiles = ceil_div(panels, kPanelGroup);
     const int64_t channels = layer.input.channels;
@@ -160,7 +162,7 @@ void Codec::Layers::run_upsampling(int thread, const Block& block, const Upsampl
 }
 
 void Codec::Layers::run_residual(int thread, const Block& block, const ResidualBlock& layer, int64_t rows,
-                                 const float* x, float* y, const Window& next) {
+                                 const float* x, float* y, const LayerInput& next) {
     const int64_t channels = layer.first.input.channels;
     float* hidden = hidden_[size_t(thread)].data();
     team_.share(thread, ceil_div(rows, kRowBlock), [&](int64_t i) {
@@ -180,7 +182,7 @@ void Codec::Layers::run_residual(int thread, const Block& block, const ResidualB
 }
 
 void Codec::Layers::run_last(int thread, const Block& block) {
-    const Window& input = last_.input;
+    const LayerInput& input = last_.input;
     const int64_t samples = block.frames * hop, groups = ceil_div(samples, kLastSamples);
     const int64_t at_once = ceil_div(kRowBlock, 4), tiles = ceil_div(groups, at_once);
     team_.share(thread, tiles + 1, [&](int64_t i) {

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <mutex>
 #include <stdexcept>
 
 #include "codec_work.h"
@@ -26,7 +27,7 @@ Codec::Stream::~Stream() = default;
 
 std::vector<float> Codec::Stream::push(const int32_t* codes, int64_t codebooks, int64_t frames,
                                        const Between& between) {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<FairMutex> lock(mutex_);
     check_open();
     take(codes, codebooks, frames);
     const bool waits = !state_->begun && int64_t(codes_.size()) < codec_.lead_in() * codebooks_;
@@ -34,7 +35,7 @@ std::vector<float> Codec::Stream::push(const int32_t* codes, int64_t codebooks, 
 }
 
 std::vector<float> Codec::Stream::finish(const Between& between) {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<FairMutex> lock(mutex_);
     check_open();
     finished_ = true;
     return decode_taken(between);
@@ -42,7 +43,7 @@ std::vector<float> Codec::Stream::finish(const Between& between) {
 
 void Codec::Stream::check_open() const {
     if (finished_) throw std::invalid_argument("this stream is finished; begin a new one");
-    if (interrupted_) throw std::invalid_argument("this stream was interrupted; begin a new one");
+    if (interrupted_ || mutex_.abandoned()) throw std::invalid_argument("this stream was interrupted; begin a new one");
 }
 
 void Codec::Stream::take(const int32_t* codes, int64_t codebooks, int64_t frames) {
@@ -53,17 +54,22 @@ void Codec::Stream::take(const int32_t* codes, int64_t codebooks, int64_t frames
     if (codebooks_ && codebooks != codebooks_)
         throw std::invalid_argument("codes of " + std::to_string(codebooks) + " codebooks after codes of " +
                                     std::to_string(codebooks_) + " in the same stream");
-    for (int64_t i = 0; i < codebooks * frames; ++i)
-        if (codes[i] < 0 || codes[i] >= layers.codebook_size)
-            throw std::invalid_argument("code " + std::to_string(codes[i]) + " in codebook " +
-                                        std::to_string(i / frames) + ", frame " + std::to_string(i % frames) +
-                                        " of these; expected 0 to " + std::to_string(layers.codebook_size - 1));
-    codebooks_ = codebooks;
+    // Copied before they are checked: the caller's memory may be written to by other threads.
     const size_t before = codes_.size();
     codes_.resize(before + size_t(codebooks * frames));
     for (int64_t frame = 0; frame < frames; ++frame)
         for (int64_t k = 0; k < codebooks; ++k)
             codes_[before + size_t(frame * codebooks + k)] = codes[k * frames + frame];
+    for (size_t i = before; i < codes_.size(); ++i) {
+        const int32_t code = codes_[i];
+        if (code >= 0 && code < layers.codebook_size) continue;
+        codes_.resize(before);
+        const int64_t at = int64_t(i - before);
+        throw std::invalid_argument("code " + std::to_string(code) + " in codebook " + std::to_string(at % codebooks) +
+                                    ", frame " + std::to_string(at / codebooks) + " of these; expected 0 to " +
+                                    std::to_string(layers.codebook_size - 1));
+    }
+    codebooks_ = codebooks;
 }
 
 std::vector<float> Codec::Stream::decode_taken(const Between& between) {

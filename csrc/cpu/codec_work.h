@@ -1,7 +1,6 @@
 // What a codec consists of, and what it does with one block of frames.
 #pragma once
 
-#include <mutex>
 #include <vector>
 
 #include "barkfast/codec.h"
@@ -48,16 +47,16 @@ struct Codec::Layers {
     void run_lstm(int thread, const Block& block);
     void run_steps(int thread, const Lstm& lstm, int64_t steps);
     void add_skip(int thread, const Block& block);
-    void run_upsampling(int thread, const Block& block, const Upsampling& layer, int64_t rows, const Window& next);
+    void run_upsampling(int thread, const Block& block, const Upsampling& layer, int64_t rows, const LayerInput& next);
     void run_residual(int thread, const Block& block, const ResidualBlock& layer, int64_t rows, const float* x,
-                      float* y, const Window& next);
+                      float* y, const LayerInput& next);
     void run_last(int thread, const Block& block);
 
     void convolve(const Convolution& layer, int64_t row, int64_t rows, float* y, int64_t y_stride) const;
-    void activate(const Block& block, const float* x, int64_t n, const Window& next, int64_t start) const;
+    void activate(const Block& block, const float* x, int64_t n, const LayerInput& next, int64_t start) const;
 
     // Held for the length of a run, as blocks of all streams share the buffers.
-    std::mutex mutex_;
+    FairMutex mutex_;
     const Kernels& kernels_;
     Pool& pool_;
     Team team_;
@@ -69,7 +68,7 @@ struct Codec::Layers {
     Convolution last_;
     // Every window, in the order in which a State holds their pasts, with its rows per frame.
     struct Remembered {
-        const Window* window;
+        const LayerInput* window;
         int64_t rows;
     };
     std::vector<Remembered> remembered_;

@@ -2,13 +2,25 @@
 
 #include <algorithm>
 #include <chrono>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 
+#include "barkfast/fair_mutex.h"
 #include "barkfast/trunk.h"
 #include "decode_step.h"
 
 namespace barkfast {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// How long the pool is held at most, but for the length of one step.
+constexpr double kChunkSeconds = 0.05;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+}  // namespace
 
 struct Decoder::Work {
     Work(const Network& network, const KvCache& cache, const Kernels& kernels, Pool& pool)
@@ -33,8 +45,21 @@ struct Decoder::Work {
         return sequences[size_t(slot)];
     }
 
+    // The decoder, for the length of a call.
+    std::unique_lock<FairMutex> take_turn() {
+        std::unique_lock<FairMutex> turn(busy, std::try_to_lock);
+        if (!turn) throw std::runtime_error("the decoder is at work in another thread; wait until it is done");
+        if (busy.abandoned())
+            throw std::runtime_error(
+                "the decoder was at work in another thread when this process was forked; build a new one");
+        return turn;
+    }
+
     void check(const Request& request, const Sequence& s) const;
+    void check_slots(const std::vector<int64_t>& slots);
     bool settle();
+    int64_t run_steps(const std::vector<int64_t>& slots, int64_t max_steps, double seconds);
+    bool any_ended(const std::vector<int64_t>& slots);
 
     const Network& network;
     const KvCache cache;
@@ -45,6 +70,7 @@ struct Decoder::Work {
     Buffer<float> hidden;
     std::vector<Sequence> sequences;
     StepPlan plan;
+    FairMutex busy;
 };
 
 void Decoder::Work::check(const Request& r, const Sequence& s) const {
@@ -98,6 +124,41 @@ bool Decoder::Work::settle() {
     return ended;
 }
 
+void Decoder::Work::check_slots(const std::vector<int64_t>& slots) {
+    for (auto slot = slots.begin(); slot != slots.end(); ++slot) {
+        at(*slot);
+        if (std::find(slots.begin(), slot, *slot) != slot)
+            throw std::invalid_argument("slot " + std::to_string(*slot) + " is listed twice; expected once");
+    }
+}
+
+// One run of the pool: see Decoder::advance.
+int64_t Decoder::Work::run_steps(const std::vector<int64_t>& slots, int64_t max_steps, double seconds) {
+    plan.make(slots, sequences);
+    if (max_steps < 1 || (plan.feeds.empty() && plan.draws.empty())) return 0;
+    int64_t steps = 0;
+    bool go_on = false;
+    const Clock::time_point start = Clock::now();
+    pool.run([&](int thread) {
+        do {
+            step.run(thread, plan, sequences, hidden.data());
+            // The others wait, so that this one may write what they read.
+            if (thread == 0) {
+                ++steps;
+                const bool ended = settle();
+                go_on = !ended && steps < max_steps && seconds_since(start) < seconds;
+                if (go_on) plan.make(slots, sequences);
+            }
+            pool.barrier();
+        } while (go_on);
+    });
+    return steps;
+}
+
+bool Decoder::Work::any_ended(const std::vector<int64_t>& slots) {
+    return std::any_of(slots.begin(), slots.end(), [this](int64_t slot) { return at(slot).status != Status::running; });
+}
+
 Decoder::Decoder(const Network& network, const KvCache& cache, const Kernels& kernels, Pool& pool) {
     if (network.tokens.size() != 1 || network.heads.size() != 1)
         throw std::invalid_argument("a network with " + std::to_string(network.tokens.size()) + " token tables and " +
@@ -115,6 +176,7 @@ Decoder::~Decoder() = default;
 
 void Decoder::prefill(int64_t slot, const int32_t* tokens, int64_t n_tokens, int64_t merged) {
     Work& work = *work_;
+    const auto turn = work.take_turn();
     Sequence& s = work.at(slot);
     s.status = Status::idle;
     s.has_hidden = false;
@@ -125,6 +187,7 @@ void Decoder::prefill(int64_t slot, const int32_t* tokens, int64_t n_tokens, int
 }
 
 void Decoder::seat(int64_t slot, const Request& request) {
+    const auto turn = work_->take_turn();
     Sequence& s = work_->at(slot);
     if (s.status == Status::running)
         throw std::invalid_argument("slot " + std::to_string(slot) + " is running; rest it first");
@@ -136,44 +199,39 @@ void Decoder::seat(int64_t slot, const Request& request) {
     s.status = Status::running;
 }
 
-void Decoder::rest(int64_t slot) { work_->at(slot).status = Status::idle; }
-
-int64_t Decoder::advance(const std::vector<int64_t>& slots, int64_t max_steps, double seconds) {
-    using Clock = std::chrono::steady_clock;
-    Work& work = *work_;
-    for (auto slot = slots.begin(); slot != slots.end(); ++slot) {
-        work.at(*slot);
-        if (std::find(slots.begin(), slot, *slot) != slot)
-            throw std::invalid_argument("slot " + std::to_string(*slot) + " is listed twice; expected once");
-    }
-    StepPlan& plan = work.plan;
-    plan.make(slots, work.sequences);
-    if (max_steps < 1 || (plan.feeds.empty() && plan.draws.empty())) return 0;
-    int64_t steps = 0;
-    bool go_on = false;
-    const Clock::time_point start = Clock::now();
-    work.pool.run([&](int thread) {
-        do {
-            work.step.run(thread, plan, work.sequences, work.hidden.data());
-            // The others wait, so that this one may write what they read.
-            if (thread == 0) {
-                ++steps;
-                const bool ended = work.settle();
-                const std::chrono::duration<double> passed = Clock::now() - start;
-                go_on = !ended && steps < max_steps && passed.count() < seconds;
-                if (go_on) plan.make(slots, work.sequences);
-            }
-            work.pool.barrier();
-        } while (go_on);
-    });
-    return steps;
+void Decoder::rest(int64_t slot) {
+    const auto turn = work_->take_turn();
+    work_->at(slot).status = Status::idle;
 }
 
-Status Decoder::status(int64_t slot) const { return work_->at(slot).status; }
+int64_t Decoder::advance(const std::vector<int64_t>& slots, int64_t max_steps, double seconds, const Between& between) {
+    Work& work = *work_;
+    const auto turn = work.take_turn();
+    work.check_slots(slots);
+    const Clock::time_point start = Clock::now();
+    double left = seconds;
+    for (int64_t steps = 0;;) {
+        const int64_t n = work.run_steps(slots, max_steps - steps, std::min(left, kChunkSeconds));
+        steps += n;
+        left = seconds - seconds_since(start);
+        if (n == 0 || steps >= max_steps || left <= 0 || work.any_ended(slots)) return steps;
+        between();
+    }
+}
 
-const std::vector<int32_t>& Decoder::tokens(int64_t slot) const { return work_->at(slot).tokens; }
+std::pair<Status, int64_t> Decoder::state(int64_t slot) const {
+    const auto turn = work_->take_turn();
+    const Sequence& s = work_->at(slot);
+    return {s.status, int64_t(s.tokens.size())};
+}
+
+std::vector<int32_t> Decoder::tokens(int64_t slot) const {
+    const auto turn = work_->take_turn();
+    return work_->at(slot).tokens;
+}
 
 std::vector<float> Decoder::logits(int64_t slot) const {
+    const auto turn = work_->take_turn();
     const std::vector<DrawRow>& draws = work_->plan.draws;
     for (size_t r = 0; r < draws.size(); ++r) {
         if (draws[r].slot != slot) continue;
@@ -183,6 +241,9 @@ std::vector<float> Decoder::logits(int64_t slot) const {
     throw std::invalid_argument("slot " + std::to_string(slot) + " drew nothing in the last step");
 }
 
-int64_t Decoder::length(int64_t slot) const { return work_->at(slot).length; }
+int64_t Decoder::length(int64_t slot) const {
+    const auto turn = work_->take_turn();
+    return work_->at(slot).length;
+}
 
 }  // namespace barkfast

@@ -11,9 +11,6 @@
 #include <thread>
 #include <vector>
 
-#if defined(__unix__) || defined(__APPLE__)
-#include <unistd.h>
-#endif
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -34,29 +31,21 @@ inline void pause_cpu() {
 #endif
 }
 
-int64_t process_id() {
-#if defined(__unix__) || defined(__APPLE__)
-    return getpid();
-#else
-    return 0;
-#endif
-}
-
 // Thrown by a barrier that some thread will never come to, because it failed.
 struct BrokenBarrier : std::runtime_error {
     BrokenBarrier() : std::runtime_error("another thread of the pool failed") {}
 };
 
+// Whether this thread is in a run, of whichever pool.
+thread_local bool in_run = false;
+
 }  // namespace
 
 struct Pool::State {
-    explicit State(int threads) : size(threads), pid(process_id()) {}
+    explicit State(int threads) : size(threads) {}
 
     const int size;
-    const int64_t pid;
     std::vector<std::thread> workers;
-    // Held for the length of a run.
-    std::mutex run;
 
     // The current run: a new number of `round` starts it, and `busy` workers have not finished it.
     const std::function<void(int)>* work = nullptr;
@@ -95,6 +84,7 @@ struct Pool::State {
     }
 
     void do_work(int thread) {
+        in_run = true;
         try {
             (*work)(thread);
         } catch (const BrokenBarrier&) {
@@ -102,6 +92,7 @@ struct Pool::State {
         } catch (...) {
             fail(std::current_exception());
         }
+        in_run = false;
     }
 
     void serve(int thread) {
@@ -150,28 +141,28 @@ struct Pool::State {
     }
 };
 
-Pool::Pool(int threads) {
+Pool::Pool(int threads) : size_(threads), after_fork_([this] { forked_ = true; }) {
     if (threads < 1)
         throw std::invalid_argument("a pool of " + std::to_string(threads) + " threads; expected at least 1");
     state_ = State::make(threads);
 }
 
 Pool::~Pool() {
-    // In a child process there are no workers to join: the memory is all that came along.
-    if (state_->pid != process_id()) return;
+    // In the child of a fork there are no workers to join: the memory is all that came along.
+    if (forked_) return;
     state_->end();
     delete state_;
 }
 
-int Pool::size() const { return state_->size; }
-
 void Pool::run(const std::function<void(int)>& work) {
-    if (state_->pid != process_id()) {
-        // A fork copies no threads. The parent's state, which somebody may have held locked, is left alone.
-        state_ = State::make(state_->size);
+    if (in_run) throw std::logic_error("a run of a pool within a run; expected one after the other");
+    const std::lock_guard<FairMutex> lock(run_);
+    if (forked_) {
+        // The parent's state, which a worker may have held locked, is left alone.
+        state_ = State::make(size_);
+        forked_ = false;
     }
     State& s = *state_;
-    std::lock_guard<std::mutex> lock(s.run);
     s.work = &work;
     s.error = nullptr;
     s.broken.store(false, std::memory_order_relaxed);

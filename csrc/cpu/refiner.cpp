@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "barkfast/fair_mutex.h"
 #include "barkfast/trunk.h"
 #include "buffer.h"
 #include "input_rows.h"
@@ -49,7 +50,7 @@ struct Refiner::Work {
     Buffer<float> logits;
     Buffer<float> normed;
     Buffer<float> sampling;
-    std::mutex busy;
+    FairMutex busy;
 
     Work(const Network& network, const Kernels& kernels, Pool& pool)
         : network(network),
@@ -148,7 +149,7 @@ int64_t Refiner::n_given() const { return work_->n_given(); }
 int64_t Refiner::vocabulary() const { return work_->network.heads[0].rows; }
 
 bool Refiner::refine(const Window& window, const Draw& draw, const std::function<void()>& between) {
-    const std::lock_guard<std::mutex> lock(work_->busy);
+    const std::lock_guard<FairMutex> lock(work_->busy);
     work_->check_codes(window.codes, window.frames);
     if (window.first_frame < 0 || window.first_frame > window.frames)
         throw std::invalid_argument("first frame " + number(window.first_frame) + " of a window of " +
@@ -178,7 +179,7 @@ bool Refiner::refine(const Window& window, const Draw& draw, const std::function
 }
 
 void Refiner::logits(const int32_t* codes, int64_t frames, int64_t codebook, float* logits) {
-    const std::lock_guard<std::mutex> lock(work_->busy);
+    const std::lock_guard<FairMutex> lock(work_->busy);
     work_->check_codes(codes, frames);
     work_->check_codebook(codebook);
     const int64_t n = vocabulary();

@@ -1,11 +1,13 @@
 #include "barkfast/trunk.h"
 
 #include <algorithm>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "attention.h"
+#include "barkfast/fair_mutex.h"
 #include "buffer.h"
 #include "input_rows.h"
 #include "product.h"
@@ -66,6 +68,8 @@ struct Trunk::Work {
     // Per thread: one row, and two pieces of products.
     FloatRows normed;
     FloatRows piece;
+    // Held for the length of a prefill.
+    FairMutex busy;
 
     Work(const Network& network, const Kernels& kernels, Pool& pool)
         : network(network),
@@ -191,6 +195,7 @@ void Trunk::run(int thread, const Pass& pass) {
 
 void Trunk::prefill(const int32_t* tokens, int64_t n_tokens, int64_t merged, const KvCache& cache, int64_t slot,
                     float* hidden) {
+    const std::lock_guard<FairMutex> lock(work_->busy);
     const Network& network = work_->network;
     const Table& table = network.tokens[0];
     const int64_t n = n_tokens - merged;

@@ -1,6 +1,7 @@
 // The pool of threads; under ThreadSanitizer this is the file that counts.
 #include "barkfast/pool.h"
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <stdexcept>
@@ -103,6 +104,40 @@ TEST(pool_of_several_callers) {
     }
 }
 
+// Who comes back at once does not get ahead of those who wait, nor does one of these of another.
+TEST(pool_serves_callers_in_order) {
+    Pool pool(2);
+    std::vector<int> order;
+    const auto note_caller = [&](int caller) {
+        pool.run([&](int thread) {
+            if (thread == 0) order.push_back(caller);
+        });
+    };
+    std::vector<std::thread> callers;
+    pool.run([&](int thread) {
+        if (thread != 0) return;
+        for (int i = 1; i <= 3; ++i) {
+            callers.emplace_back(note_caller, i);
+            sleep_ms(50);
+        }
+    });
+    note_caller(4);
+    for (std::thread& caller : callers) caller.join();
+    CHECK(order == std::vector<int>({1, 2, 3, 4}));
+}
+
+TEST(pool_refuses_a_run_within_a_run) {
+    Pool pool(2), another(2);
+    for (int culprit : {0, 1})
+        for (Pool* inner : {&pool, &another}) {
+            const std::string error = thrown_by(pool, [&](int thread) {
+                if (thread == culprit) inner->run([](int) {});
+            });
+            CHECK(error.find("within a run") != std::string::npos);
+            CHECK(exchange(pool, 3));
+        }
+}
+
 TEST(pool_parks_and_wakes) {
     for (int threads = 1; threads <= kLargest; ++threads) {
         note = size_of(threads);
@@ -173,5 +208,33 @@ TEST(pool_after_fork) {
         CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
         CHECK(exchange(pool, 2));
     }
+}
+
+// Whoever held or awaited a lock at the fork is not in the child.
+TEST(pool_after_fork_in_a_run) {
+    Pool pool(3);
+    std::atomic<bool> done{false};
+    std::vector<std::thread> callers;
+    for (int i = 0; i < 2; ++i)
+        callers.emplace_back([&] {
+            while (!done) pool.run([](int) { sleep_ms(1); });
+        });
+    for (int i = 0; i < 10; ++i) {
+        sleep_ms(3);
+        const pid_t child = fork();
+        if (child == 0) {
+            // Ends a child that waits for ever.
+            alarm(20);
+            bool good[2] = {false, false};
+            std::thread other([&] { good[1] = exchange(pool, 2); });
+            good[0] = exchange(pool, 2);
+            other.join();
+            _exit(good[0] && good[1] ? 0 : 1);
+        }
+        int status = -1;
+        CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+    done = true;
+    for (std::thread& caller : callers) caller.join();
 }
 #endif

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +214,13 @@ def test_two_processes_at_once_agree(folder: Path):
     for child in children:
         child.join()
     assert blocks[0] == blocks[1]
+    assert len(files(folder)) == 1
+
+
+def test_threads_at_once_agree(folder: Path):
+    with ThreadPoolExecutor(4) as callers:
+        blocks = {packed.block.tobytes() for packed in callers.map(lambda _: open_it(), range(8))}
+    assert blocks == {pack_network(CONFIG, TENSORS, "int8", what="the network").block.tobytes()}
     assert len(files(folder)) == 1
 
 

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,18 @@ def test_a_process_has_one_pool(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("BARKFAST_THREADS", "3")
     assert threads.shared_pool() is pool
     assert threads.count_threads() == 2
+
+
+def test_threads_that_ask_first_at_once_get_one_pool(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BARKFAST_THREADS", "2")
+    start = threading.Barrier(8)
+
+    def ask(_: int) -> object:
+        start.wait()
+        return threads.shared_pool()
+
+    with ThreadPoolExecutor(8) as callers:
+        assert len(set(callers.map(ask, range(8)))) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux lets a process give CPUs away")

@@ -9,6 +9,7 @@ from barkfast.config import CodecConfig
 from barkfast.errors import EngineError
 from barkfast.runtime.codec_stream import CodecStream, check_codes
 from barkfast.runtime.cpu.packing import require_native
+from barkfast.runtime.cpu.turns import refusals
 from barkfast.runtime.decoder import Codec
 
 
@@ -46,7 +47,9 @@ class CpuCodec(Codec):
         """Do nothing: the CPU is the only place."""
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        return self._native.decode(check_codes(codes, self.config))
+        codes = check_codes(codes, self.config)
+        with refusals():
+            return self._native.decode(codes)
 
     def stream(self) -> "CpuCodecStream":
         return CpuCodecStream(self.config, self._native)
@@ -60,7 +63,9 @@ class CpuCodecStream(CodecStream):
         self._native = native.stream()  # type: ignore[attr-defined]
 
     def _push(self, codes: np.ndarray) -> np.ndarray:
-        return self._native.push(codes)
+        with refusals():
+            return self._native.push(codes)
 
     def _finish(self) -> np.ndarray:
-        return self._native.finish()
+        with refusals():
+            return self._native.finish()

@@ -1,7 +1,6 @@
 """Jobs on the CPU: slots, prompts, and steps in native code."""
 
 import math
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,9 @@ from torch import Tensor
 from barkfast.config import GPTConfig
 from barkfast.errors import EngineError, InputError
 from barkfast.jobs import Job
+from barkfast.runtime.cpu.kv_cache import allocate_cache, unpack_cache
 from barkfast.runtime.cpu.packing import Format, Packed, require_native
+from barkfast.runtime.cpu.turns import Turn, refusals
 from barkfast.runtime.decoder import (
     MAX_SLOTS,
     Decoder,
@@ -67,7 +68,8 @@ class Seat:
 class CpuDecoder(Decoder):
     """A GPT in native code on the CPU.
 
-    Several threads may use one decoder: they take turns.
+    Several threads may use one decoder: they take turns. In the child of a fork it works on; if another thread was at
+    work in it at the fork, its slots are empty, and `step` reports their jobs as failed.
 
     Args:
         packed: its weights, see barkfast.runtime.cpu.packing.
@@ -96,29 +98,42 @@ class CpuDecoder(Decoder):
         native = require_native()
         # The native objects read its memory.
         self._packed = packed
-        with _refusals():
+        with refusals():
             self._native_network = native.Network(
                 config.n_layer, config.n_head, config.n_embd, config.block_size, list(packed.entries)
             )
         self._pool, self._isa = pool, isa
-        self._turn = threading.RLock()
+        self._turn = Turn()
         self.seats: dict[int, Seat] = {}
+        # Slots whose jobs a fork has ended, until they are released or used again.
+        self._lost: set[int] = set()
         self._kept = KeptSlots()
         self._allocate(n_slots)
 
     def _allocate(self, n_slots: int) -> None:
         """Make the slots, and then forget those there were."""
-        keys, values = _allocate_cache(self.config, n_slots, Format(self._native_network.cache_format))
-        with _refusals():
+        keys, values = allocate_cache(self.config, n_slots, Format(self._native_network.cache_format))
+        with refusals():
             decoder = require_native().Decoder(
                 self._native_network, self._pool, n_slots, keys.data_ptr(), values.data_ptr(), isa=self._isa
             )
         self._kept.clear()
         self.n_slots, self._native, self._keys, self._values = n_slots, decoder, keys, values
 
+    @contextmanager
+    def _take_turn(self) -> Iterator[None]:
+        with self._turn:
+            if self._turn.abandoned:
+                # A thread that this process does not have was changing the slots.
+                self._lost |= set(self.seats)
+                self.seats = {}
+                self._allocate(self.n_slots)
+                self._turn.abandoned = False
+            yield
+
     def resize(self, n_slots: int) -> None:
         check_slots(n_slots)
-        with self._turn:
+        with self._take_turn():
             if self.seats:
                 raise still_seated(self.stage)
             if n_slots != self.n_slots:
@@ -132,7 +147,7 @@ class CpuDecoder(Decoder):
             )
 
     def admit(self, job: Job) -> int:
-        with self._turn:
+        with self._take_turn():
             check_job(job, self.config)
             if len(self.seats) == self.n_slots:
                 raise EngineError(
@@ -148,6 +163,7 @@ class CpuDecoder(Decoder):
                 n_forced = 1
             self._start(slot, job, n_forced)
             self.seats[slot] = Seat(job)
+            self._lost.discard(slot)
             return slot
 
     def _read_prompt(self, slot: int, job: Job) -> int:
@@ -157,14 +173,14 @@ class CpuDecoder(Decoder):
         whatever else this decoder did in between.
         """
         root = find_root(job)
-        with _refusals():
+        with refusals():
             self._native.prefill(slot, root.prompt.astype(np.int32), root.merged)
         return len(job.prompt) - len(root.prompt)
 
     def _start(self, slot: int, job: Job, n_forced: int) -> None:
         sampling, stop = job.sampling, job.stop
         seed, first_draw = (0, 0) if sampling.greedy else Randomness.of(job.random).reserve(self.stage, job.steps)
-        with _refusals():
+        with refusals():
             self._native.seat(
                 slot,
                 job.prompt[len(job.prompt) - n_forced :].astype(np.int32),
@@ -181,14 +197,15 @@ class CpuDecoder(Decoder):
             )
 
     def step(self, seconds: float = 0.0) -> list[Step]:
-        with self._turn:
+        with self._take_turn():
             live = {slot: seat for slot, seat in self.seats.items() if not seat.done}
             behind = list(live)
             while behind:
                 # Forced tokens are read first, and nothing is drawn meanwhile.
                 self._advance(behind, NO_LIMIT if seconds else 1, seconds or math.inf)
                 behind = [slot for slot in behind if self._state(slot) == (Status.RUNNING, live[slot].reported)]
-            return [step for slot, seat in live.items() for step in self._report(slot, seat)]
+            steps = [step for slot, seat in live.items() for step in self._report(slot, seat)]
+            return steps + [_ended_by_fork(self.stage, slot) for slot in sorted(self._lost)]
 
     def _report(self, slot: int, seat: Seat) -> list[Step]:
         """A step for each token drawn since the last report, and for an end without one."""
@@ -207,14 +224,17 @@ class CpuDecoder(Decoder):
         return steps
 
     def release(self, slot: int) -> None:
-        with self._turn:
+        with self._take_turn():
+            if slot in self._lost:
+                self._lost.remove(slot)
+                return
             seat = self.seats.pop(slot)
             self._native.rest(slot)
             if seat.finished:
                 self._kept[slot] = seat.job
 
     def logits(self, slot: int) -> np.ndarray:
-        with self._turn:
+        with self._take_turn():
             seat = self.seats.get(slot)
             # The native module would show those of the job that had the slot before.
             if seat is None or not (seat.reported or seat.done):
@@ -231,7 +251,7 @@ class CpuDecoder(Decoder):
         *,
         keep_errors: bool = False,
     ) -> list[Any]:
-        with self._turn:
+        with self._take_turn():
             if self.seats:
                 raise EngineError("run() was called while other jobs are admitted; step them to their end")
             try:
@@ -270,7 +290,8 @@ class CpuDecoder(Decoder):
         return results
 
     def _advance(self, slots: list[int], max_steps: int, seconds: float) -> None:
-        self._native.advance(slots, max_steps, seconds)
+        with refusals():
+            self._native.advance(slots, max_steps, seconds)
 
     def _state(self, slot: int) -> tuple[Status, int]:
         """What became of the slot's sequence so far, and how many tokens it has drawn."""
@@ -279,40 +300,14 @@ class CpuDecoder(Decoder):
 
     def read_cache(self, slot: int) -> tuple[Tensor, Tensor]:
         """Copies of a slot's keys and values so far, each (n_layer, n_head, positions, head_dim)."""
-        layers, _, heads, size = self._keys.shape
-        dim, pair = self.config.head_dim, 1 if self._keys.dtype == torch.float32 else 2
-        capacity, length = size // dim, self._native.length(slot)
-        keys = self._keys[:, slot].view(layers, heads, capacity // 16, dim // pair, 16, pair)
-        values = self._values[:, slot].view(layers, heads, dim // 16, capacity // pair, 16, pair)
-        shape = (layers, heads, capacity, dim)
-        keys = keys.permute(0, 1, 2, 4, 3, 5).reshape(shape)
-        values = values.permute(0, 1, 3, 5, 2, 4).reshape(shape)
-        return keys[:, :, :length], values[:, :, :length]
+        with self._take_turn():
+            length = self._native.length(slot)
+            keys, values = unpack_cache(self._keys, self._values, slot, self.config.head_dim)
+            return keys[:, :, :length], values[:, :, :length]
 
 
-def _allocate_cache(config: GPTConfig, n_slots: int, format: Format) -> tuple[Tensor, Tensor]:
-    """Memory for keys and values, (n_layer, n_slots, n_head, capacity * head_dim) each; csrc's kv.h says what is where.
-
-    Errors: EngineError naming the size.
-    """
-    capacity = require_native().cache_capacity(config.block_size)
-    shape = (config.n_layer, n_slots, config.n_head, capacity * config.head_dim)
-    dtype = torch.float32 if format == Format.F32 else torch.bfloat16
-    try:
-        return torch.empty(shape, dtype=dtype), torch.empty(shape, dtype=dtype)
-    except RuntimeError as error:
-        size = 2 * math.prod(shape) * dtype.itemsize
-        raise EngineError(f"no {size / 2**20:.0f} MiB of memory for the cache of {n_slots} slots: {error}") from error
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """The native module's errors as barkfast's."""
-    try:
-        yield
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    except MemoryError as error:
-        raise EngineError(
-            "no memory left for the decoder's buffers; use fewer slots, or close other programs"
-        ) from error
+def _ended_by_fork(stage: str, slot: int) -> Step:
+    error = EngineError(
+        f"the {stage} network was at work in another thread when this process was forked; run the job again here"
+    )
+    return Step(slot, None, done=True, error=error)

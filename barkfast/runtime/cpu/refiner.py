@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from barkfast.config import FineConfig
-from barkfast.errors import EngineError, InputError
+from barkfast.errors import EngineError
 from barkfast.jobs import FineJob
 from barkfast.runtime.cpu.packing import Packed, require_native
+from barkfast.runtime.cpu.turns import refusals
 from barkfast.runtime.decoder import Refiner, check_codebook, check_window, not_finite
 from barkfast.runtime.sampling import Randomness
 
@@ -35,13 +36,11 @@ class CpuRefiner(Refiner):
         native = require_native()
         # The native objects read its memory.
         self._packed = packed
-        try:
+        with refusals():
             network = native.Network(
                 config.n_layer, config.n_head, config.n_embd, config.block_size, list(packed.entries)
             )
             self._native = native.Refiner(network, pool, isa=isa)
-        except ValueError as error:
-            raise InputError(str(error)) from error
 
     def to(self, device: str) -> None:
         if torch.device(device).type != "cpu":
@@ -56,7 +55,7 @@ class CpuRefiner(Refiner):
         seed, first_draw = 0, 0
         if not sampling.greedy:
             seed, first_draw = Randomness.of(job.random).reserve("fine", job.window.size)
-        try:
+        with refusals():
             window = self._native.refine(
                 job.window.astype(np.int32),
                 job.first_frame,
@@ -66,8 +65,6 @@ class CpuRefiner(Refiner):
                 seed=seed % 2**64,
                 number=first_draw % 2**32,
             )
-        except ValueError as error:
-            raise InputError(str(error)) from error
         if window is None:
             raise not_finite("fine", None, self.dtype)
         return window
@@ -75,7 +72,5 @@ class CpuRefiner(Refiner):
     def logits(self, window: np.ndarray, codebook: int) -> np.ndarray:
         check_window(window, self.config)
         check_codebook(codebook, self.config)
-        try:
+        with refusals():
             return self._native.logits(window.astype(np.int32), codebook)
-        except ValueError as error:
-            raise InputError(str(error)) from error

@@ -123,7 +123,8 @@ def load_packed(path: Path) -> Packed | None:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if 8 + length > path.stat().st_size:
+            # Of this file: another process may have put a new one in its place.
+            if 8 + length > os.fstat(file.fileno()).st_size:
                 raise ValueError(f"its header should have {length} bytes")
             packed = _check(json.loads(file.read(length)), _map(file.fileno(), 8 + length))
         # So that the age of a file tells whether it is still in use.

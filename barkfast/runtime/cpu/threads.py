@@ -1,15 +1,15 @@
 """The threads that all native networks of a process share, and how many they are."""
 
 import os
-import threading
 from typing import Any
 
 import torch
 
 from barkfast.errors import InputError
 from barkfast.runtime.cpu.packing import require_native
+from barkfast.runtime.cpu.turns import Turn
 
-_lock = threading.Lock()
+_lock = Turn()
 _pool: Any = None
 
 

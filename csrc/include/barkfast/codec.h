@@ -9,10 +9,10 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
+#include "barkfast/fair_mutex.h"
 #include "barkfast/kernels.h"
 #include "barkfast/pool.h"
 
@@ -84,7 +84,7 @@ class Codec::Stream {
 
     // The samples of all frames so far that were not yet returned; none until lead_in() frames have come.
     // codes: (codebooks, frames), and always as many codebooks. Throws std::invalid_argument if they are not, for a
-    // code out of range, and after finish() or a call that was interrupted.
+    // code out of range, and after finish() or a call that was interrupted, by a fork too.
     std::vector<float> push(const int32_t* codes, int64_t codebooks, int64_t frames, const Between& between);
 
     // What is still to come: all samples of a clip shorter than lead_in().
@@ -96,7 +96,7 @@ class Codec::Stream {
     void check_open() const;
 
     const Codec& codec_;
-    std::mutex mutex_;
+    FairMutex mutex_;
     std::unique_ptr<State> state_;
     // (frames, codebooks), not yet decoded.
     std::vector<int32_t> codes_;

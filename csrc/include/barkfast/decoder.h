@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "barkfast/kernels.h"
@@ -35,8 +37,13 @@ struct Request {
 
 enum class Status : int { idle = 0, running = 1, finished = 2, stopped = 3, failed = 4 };
 
+// One thread at a time. Every call throws std::runtime_error while another one is under way, and in the child of a fork
+// at which one was: what the slots hold may then be half written.
 class Decoder {
   public:
+    // Called between steps, every 50 ms or so, while the pool serves others; what it throws ends the call.
+    using Between = std::function<void()>;
+
     // As many slots as the cache has. What it is given must outlive it, the cache's memory too.
     // Throws std::invalid_argument if the cache does not belong to such a network.
     Decoder(const Network& network, const KvCache& cache, const Kernels& kernels, Pool& pool);
@@ -57,11 +64,11 @@ class Decoder {
     // Draw a token for each running one of `slots`, again and again, until `max_steps` times, until one of them ends
     // or until `seconds` have passed. A sequence that has tokens to be fed reads one of them instead, and draws in the
     // same step as it reads the last. Returns the number of steps.
-    int64_t advance(const std::vector<int64_t>& slots, int64_t max_steps, double seconds);
+    int64_t advance(const std::vector<int64_t>& slots, int64_t max_steps, double seconds, const Between& between);
 
-    Status status(int64_t slot) const;
-    // Those drawn so far, without the stop token.
-    const std::vector<int32_t>& tokens(int64_t slot) const;
+    // What became of the slot's sequence, and how many tokens it has drawn so far, without the stop token.
+    std::pair<Status, int64_t> state(int64_t slot) const;
+    std::vector<int32_t> tokens(int64_t slot) const;
     // Positions that the slot's cache holds.
     int64_t length(int64_t slot) const;
     // What the slot's last token was drawn from: its slice's logits, and the stop token's behind them.
