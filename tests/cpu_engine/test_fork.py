@@ -27,10 +27,10 @@ from cpu_engine.networks import cpu_decoder, make_pool, needs_native
 pytestmark = [needs_native, pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")]
 
 # Slow enough that a thread that works is in native code nearly all the time.
-SLOW = GPTConfig(4, 4, 256, 123, 120, 1024, bias=False)
+SLOW = GPTConfig(1, 4, 256, 123, 120, 1024, bias=False)
 FINE = FineConfig(2, 4, 64, 40, 40, 130, bias=True, n_codes_total=4, n_codes_given=1)
 CODEC = CodecConfig(n_codebooks=4, codebook_size=64, dimension=24, n_filters=6, ratios=(4, 3, 2))
-HANGS_AFTER_S = 20
+HANGS_AFTER_S = 60
 
 
 def in_child(work: Callable[[], None]) -> None:
@@ -74,7 +74,7 @@ def at_work(work: Callable[[], Any]) -> Iterator[None]:
 
 
 def slow_job() -> Job:
-    return make_job(1, length=20, steps=30, slices=((0, 100),))
+    return make_job(1, length=20, steps=12, slices=((0, 100),))
 
 
 def make_decoder() -> Callable[[], np.ndarray]:
@@ -90,7 +90,7 @@ def make_refiner() -> Callable[[], np.ndarray]:
 
 def make_decoding() -> Callable[[], np.ndarray]:
     codec = CpuCodec(CODEC, make_codec(CODEC, None), pool=make_pool())
-    codes = np.random.default_rng(0).integers(0, 64, (4, 2000))
+    codes = np.random.default_rng(0).integers(0, 64, (4, 300))
     return lambda: codec.decode(codes)
 
 
@@ -103,11 +103,10 @@ def test_the_object_at_work_works_in_the_child(kind: str) -> None:
     expected = run()
 
     def check() -> None:
-        for _ in range(2):
-            np.testing.assert_array_equal(run(), expected)
+        np.testing.assert_array_equal(run(), expected)
         # The first runs of two threads start the pool's workers once.
         with ThreadPoolExecutor(2) as callers:
-            for got in callers.map(lambda _: run(), range(4)):
+            for got in callers.map(lambda _: run(), range(2)):
                 np.testing.assert_array_equal(got, expected)
         # And a child of its own.
         in_child(lambda: np.testing.assert_array_equal(run(), expected))
@@ -142,7 +141,7 @@ def test_jobs_of_another_thread_fail_in_the_child() -> None:
         decoder.release(slots[0])
         again = decoder.admit(slow_job())
         tokens = []
-        for step in (step for _ in range(30) for step in decoder.step() if step.slot == again):
+        for step in (step for _ in range(12) for step in decoder.step() if step.slot == again):
             tokens.append(step.token)
         np.testing.assert_array_equal(tokens, expected)
         for slot in slots:
@@ -151,7 +150,7 @@ def test_jobs_of_another_thread_fail_in_the_child() -> None:
 
     def step_on() -> None:
         with decoder._take_turn():
-            for _ in range(100):
+            for _ in range(40):
                 decoder.step()
 
     with at_work(step_on):
@@ -180,7 +179,7 @@ def test_a_thread_that_forks_within_its_own_call_goes_on() -> None:
 
 def test_a_stream_at_work_is_refused_in_the_child() -> None:
     codec = CpuCodec(CODEC, make_codec(CODEC, None), pool=make_pool())
-    codes, stream = np.random.default_rng(0).integers(0, 64, (4, 2000)), codec.stream()
+    codes, stream = np.random.default_rng(0).integers(0, 64, (4, 300)), codec.stream()
 
     def check() -> None:
         with pytest.raises(InputError, match="interrupted; begin a new one"):
