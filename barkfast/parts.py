@@ -1,6 +1,7 @@
 """The four networks of a Bark model: opened when first needed, kept, moved, dropped."""
 
 import gc
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -16,11 +17,39 @@ from barkfast.runtime.decoder import check_slots
 from barkfast.text import load_tokenizer
 from barkfast.weights import STAGES, Checkpoint, open_model
 
+logger = logging.getLogger(__name__)
+
 PARTS = (*STAGES, "codec")
 # The parts that draw tokens one by one, for several sequences at a time.
 DECODERS = ("text", "coarse")
 # Networks of the parent process, in a child that was forked while they were at work.
 _left_by_fork: list[dict[str, Any]] = []
+# Whether this is the child of a fork that has not used torch yet.
+_forked = False
+
+
+def _mark_forked() -> None:
+    global _forked
+    _forked = True
+
+
+# Windows has no fork.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_mark_forked)
+
+
+def prepare_forked_process() -> None:
+    """In a forked child: keep torch from waiting for the threads of its parent, which are not there."""
+    global _forked
+    if not _forked:
+        return
+    _forked = False
+    if torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+        logger.warning(
+            "this process was forked, and torch's threads are not in it: torch uses one thread here; "
+            'start processes with multiprocessing.get_context("spawn") to use more'
+        )
 
 
 class Parts:
@@ -74,6 +103,7 @@ class Parts:
 
     def checkpoint(self, small: bool | None = None) -> Checkpoint:
         """The checkpoint of the given size, or of the size this object was made for."""
+        prepare_forked_process()
         small = self.small if small is None else small
         with self._lock:
             if small not in self._checkpoints:
@@ -84,6 +114,7 @@ class Parts:
         """Load one part if it is not there yet, on `device`, and return its entry in `models`."""
         if part not in PARTS:
             raise InputError(f"unknown part {part!r}; expected one of {', '.join(PARTS)}")
+        prepare_forked_process()
         with self._lock:
             return self._load(part, device, small, force)
 
@@ -133,7 +164,7 @@ class Parts:
         """The network of a part, loaded, and the device that it is to work on."""
         with self._lock:
             self.load(part)
-            return self.network(part), self.devices[part]
+            return self.network(part), self.devices.get(part, self.device)
 
     def network(self, part: str) -> Any:
         """The decoder, refiner or codec of `part`, which must be loaded."""
@@ -166,14 +197,6 @@ class Parts:
             if part in self.models:
                 self.network(part).resize(n_slots)
         self.n_slots = n_slots
-
-    @property
-    def counts_draws(self) -> bool:
-        """Whether the decoders, which are loaded, count random numbers by stage, so that stages may overlap.
-
-        The torch engine's stages draw from one generator after the other, as the reference's do.
-        """
-        return all(self.network(part).engine != "torch" for part in DECODERS)
 
     def claim(self, owner: str) -> None:
         """Have the networks for oneself until `release`. Errors: EngineError while another owner has them.

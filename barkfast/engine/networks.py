@@ -1,5 +1,6 @@
 """The networks of a scheduler's tasks: which each works with, who sits where, and what is on the device."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from barkfast.engine.seating import Seating
@@ -10,6 +11,8 @@ from barkfast.parts import Parts
 PARTS_OF = {"semantic": "text", "coarse": "coarse", "fine": "fine", "codec": "codec"}
 # The stages whose networks draw tokens, in the order in which they are stepped.
 DECODED = ("coarse", "semantic")
+# Stage -> a network, and the device that it works on.
+Bound = dict[str, tuple[Any, str]]
 
 
 class Networks:
@@ -23,22 +26,26 @@ class Networks:
 
     def __init__(self, parts: Parts, n_seats: int) -> None:
         self._parts, self._n_seats = parts, n_seats
-        self._of: dict[Task, dict[str, tuple[Any, str]]] = {}
+        self._of: dict[Task, Bound] = {}
         # Decoder -> its stage and its seats.
         self._seatings: dict[Any, tuple[str, Seating]] = {}
         # Networks that were moved to their device, which has no room for all: to be moved back.
         self._moved: list[Any] = []
 
-    def bind(self, task: Task) -> None:
-        """Load what a task needs, and keep it for the task. Errors: those of loading."""
-        self._of[task] = {stage: self._parts.bind(PARTS_OF[stage]) for stage in task.stages}
-        for stage, (network, _) in self._of[task].items():
+    def load(self, stages: Iterable[str]) -> Bound:
+        """The networks of some stages, and the devices that they work on. Errors: those of loading."""
+        return {stage: self._parts.bind(PARTS_OF[stage]) for stage in stages}
+
+    def bind(self, task: Task, bound: Bound) -> None:
+        """Keep networks for a task, one for each of its stages."""
+        self._of[task] = bound
+        for stage, (network, _) in bound.items():
             task.engines[stage] = network.engine
             if network.fallback is not None:
                 task.fallbacks[stage] = network.fallback
         for stage in DECODED:
-            if stage in task.stages:
-                decoder, _ = self._of[task][stage]
+            if stage in bound:
+                decoder, _ = bound[stage]
                 self._seatings.setdefault(decoder, (stage, Seating(decoder, self._n_seats)))
 
     def release(self, task: Task) -> None:

@@ -10,14 +10,14 @@ import numpy as np
 
 from barkfast.config import Layout
 from barkfast.engine.events import Chunk, Done, Event, Failed
-from barkfast.engine.networks import Networks
+from barkfast.engine.networks import DECODED, Bound, Networks
 from barkfast.engine.request import Request
 from barkfast.engine.seating import Advance
 from barkfast.engine.task import Task
 from barkfast.engine.utterance import Utterance
 from barkfast.engine.work import Decode, Refine, Synthesize
 from barkfast.errors import BarkfastError, EngineError
-from barkfast.parts import PARTS, Parts
+from barkfast.parts import Parts
 from barkfast.runtime.decoder import loses_device
 from barkfast.text import fit_text
 
@@ -115,21 +115,24 @@ class Scheduler:
             text_ids: what `tokenize` makes of it; None to have that done here.
         Errors: InputError or VoiceError for what cannot be spoken; the others are not touched by it.
         """
-        for part in PARTS:
-            self._parts.load(part)
+        bound = self._networks.load(Utterance.stages)
         ids = self.tokenize(request) if text_ids is None else text_ids
-        early = self._early and self._parts.counts_draws
+        # The torch engine's stages draw from one generator after the other, as the reference's do: none may overlap.
+        early = self._early and all(bound[stage][0].engine != "torch" for stage in DECODED)
         utterance = Utterance(request, self.layout, ids, early=early, clock=self._clock)
-        self.add_task(utterance)
+        self._take_in(utterance, bound)
         return utterance
 
     def add_task(self, task: Task) -> None:
         """Take a task in. Errors: its own, and then it is not taken in."""
+        self._take_in(task, self._networks.load(task.stages))
+
+    def _take_in(self, task: Task, bound: Bound) -> None:
         task.arrival = self._n_arrived
         self._n_arrived += 1
         self._live[task] = None
         try:
-            self._networks.bind(task)
+            self._networks.bind(task, bound)
             self._ask(task)
         except BaseException:
             self._forget(task)

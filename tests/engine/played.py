@@ -138,8 +138,10 @@ class PlayedParts:
 
     def __init__(self, n_slots: int = 1, counts_draws: bool = True) -> None:
         self.log: list[str] = []
-        self.n_slots, self.counts_draws, self.offload = n_slots, counts_draws, False
+        self.n_slots, self.offload = n_slots, False
         self.decoders = {part: PlayedDecoder(stage, self.log, n_slots) for part, stage in STAGES.items()}
+        for decoder in self.decoders.values():
+            decoder.engine = "played" if counts_draws else "torch"
         self.refiner = SimpleNamespace(refine=self._refine, **PLAYED)
         self.codec = SimpleNamespace(decode=play_samples, stream=PlayedStream, **PLAYED)
         self.models = {"text": {"tokenizer": Tokenizer()}}

@@ -120,5 +120,14 @@ class ScriptedBark:
         self.asked.append(SimpleNamespace(text=text, voice=voice, chunks=chunks, **asked))
         return self.asked[-1]
 
+    def claim(self, owner: str) -> None:
+        """Nobody else wants it."""
+
+    def release(self) -> None:
+        """As `claim`."""
+
+    def shrink(self) -> None:
+        """There are no slots."""
+
     def load(self, part: str) -> Any:
         return {"tokenizer": SimpleNamespace(encode=str.split, leaves_out=lambda text: False)}
