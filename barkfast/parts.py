@@ -101,7 +101,9 @@ class Parts:
         place = self._place(target, home)
         if part == "codec":
             codec = checkpoint.codec()
-            return select.build_codec(codec.config, codec.tensors, place)
+            network = select.build_codec(codec.config, codec.tensors, place)
+            network.read_encoder = codec.read_encoder
+            return network
         weights = checkpoint.stage(part)
         if isinstance(weights.config, FineConfig):
             return select.build_refiner(weights.config, weights.tensors, place, weights.content)

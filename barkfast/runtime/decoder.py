@@ -12,6 +12,7 @@ from barkfast.config import FineConfig, GPTConfig
 from barkfast.errors import BarkfastError, EngineError, InputError
 from barkfast.jobs import FineJob, Job
 from barkfast.runtime.codec_stream import CodecStream
+from barkfast.runtime.face import CodecFace, NetworkFace
 
 # Sequences that a decoder runs at a time, at most.
 MAX_SLOTS = 64
@@ -117,7 +118,7 @@ class KeptSlots(OrderedDict[int, Job]):
         return self.popitem(last=False)[0]
 
 
-class Decoder(ABC):
+class Decoder(NetworkFace, ABC):
     """Runs a GPT: jobs in, tokens out. Slots are admitted and released between steps."""
 
     @abstractmethod
@@ -141,8 +142,8 @@ class Decoder(ABC):
         """
 
     @abstractmethod
-    def to(self, device: str) -> None:
-        """Move the weights, e.g. to the CPU between uses."""
+    def to(self, device: str) -> Any:
+        """Move the weights, e.g. to the CPU between uses; returns this object, as torch modules do."""
 
     def resize(self, n_slots: int) -> None:
         """Have `n_slots` slots from now on, on the weights that are there; caches that could be extended are lost.
@@ -198,7 +199,7 @@ def raise_first(results: Sequence[np.ndarray | BarkfastError]) -> list[np.ndarra
     return arrays
 
 
-class Refiner(ABC):
+class Refiner(NetworkFace, ABC):
     """Runs the fine network: a window in, the window with its codebooks filled out."""
 
     @abstractmethod
@@ -214,11 +215,11 @@ class Refiner(ABC):
         """
 
     @abstractmethod
-    def to(self, device: str) -> None:
-        """Move the weights."""
+    def to(self, device: str) -> Any:
+        """Move the weights; returns this object."""
 
 
-class Codec(ABC):
+class Codec(CodecFace, ABC):
     """Runs the codec's decoder."""
 
     @abstractmethod
@@ -230,5 +231,5 @@ class Codec(ABC):
         """Begin a clip whose codes come piece by piece; any number may be under way."""
 
     @abstractmethod
-    def to(self, device: str) -> None:
-        """Move the weights."""
+    def to(self, device: str) -> Any:
+        """Move the weights; returns this object."""
