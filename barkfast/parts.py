@@ -44,14 +44,17 @@ class Parts:
     ) -> None:
         self.device = select.resolve_device(device)
         check_slots(n_slots)
-        self.engine, self.dtype, self.small = engine, dtype, small
+        self.engine, self.dtype = engine, dtype
+        # None for what the environment says; `bark`'s settings, which a program may change, decide both.
+        self.small: bool | None = small or None
+        self.cache: str | os.PathLike[str] | None = None
         self.n_slots = n_slots
         self._place(self.device, self.device)
         self._model, self._codec, self._tokenizer = model, codec, tokenizer
         self.offload = truthy(os.environ.get("SUNO_OFFLOAD_CPU"))
         self.models: dict[str, Any] = {}
         self.devices: dict[str, str] = {}
-        self._checkpoints: dict[bool, Checkpoint] = {}
+        self._checkpoints: dict[tuple[bool | None, Any], Checkpoint] = {}
         self._claim = threading.Lock()
 
     def _place(self, device: str, home: str) -> select.Placement:
@@ -68,9 +71,10 @@ class Parts:
     def checkpoint(self, small: bool | None = None) -> Checkpoint:
         """The checkpoint of the given size, or of the size this object was made for."""
         small = self.small if small is None else small
-        if small not in self._checkpoints:
-            self._checkpoints[small] = open_model(self._model, small=small, codec=self._codec)
-        return self._checkpoints[small]
+        key = (small, self.cache)
+        if key not in self._checkpoints:
+            self._checkpoints[key] = open_model(self._model, small=small, codec=self._codec, cache=self.cache)
+        return self._checkpoints[key]
 
     def load(self, part: str, *, device: str | None = None, small: bool | None = None, force: bool = False) -> Any:
         """Load one part if it is not there yet, on `device`, and return its entry in `models`."""

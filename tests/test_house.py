@@ -21,7 +21,7 @@ PACKAGE = ROOT / "barkfast"
 
 # Room -> the rooms of barkfast it may import. A room is a sub-package or a module at the top; every one has its line,
 # and reading downwards nothing imports what stands below it:
-#   face (api, generation, bench, cli) -> bark -> pipeline -> engine -> {parts, longform}
+#   face (api -> generation; bench, cli) -> bark -> pipeline -> engine -> {parts, longform}
 #   -> {stages, runtime, weights, voices, text, audio} -> models -> config
 GROUND = {"errors", "config"}
 ROOMS = {
@@ -46,12 +46,18 @@ ROOMS["longform"] = GROUND | {"voices"}
 ROOMS["engine"] = PIPELINE | {"parts", "longform"}
 ROOMS["pipeline"] = ROOMS["engine"] | {"engine"}
 ROOMS["bark"] = ROOMS["pipeline"] | {"pipeline"}
-ROOMS["api"] = ROOMS["bark"] | {"bark"}
-ROOMS["generation"] = ROOMS["api"] | {"api"}
-ROOMS["__init__"] = ROOMS["generation"] | {"generation"}
+# The modules of `bark`, by its names, and what they are made of.
+ROOMS["model"] = {"models", "config"}
+ROOMS["model_fine"] = {"model", "models", "config"}
+ROOMS["helpers"] = GROUND
+ROOMS["foreign"] = ROOMS["parts"] | {"parts"}
+ROOMS["generation"] = ROOMS["bark"] | {"bark", "model", "model_fine", "helpers", "foreign"}
+ROOMS["api"] = ROOMS["generation"] | {"generation"}
+ROOMS["as_bark"] = GROUND | {""}
+ROOMS["__init__"] = {*ROOMS}
 # "" is `barkfast` itself, its public face.
 ROOMS["bench"] = {*ROOMS, ""}
-ROOMS["cli"] = {*ROOMS, ""}
+ROOMS["cli"] = {*ROOMS, "", "__main__"}
 ROOMS["__main__"] = ROOMS["cli"] | {"cli"}
 
 # Room -> the packages it may use besides the standard library; a room without a line may use none.
@@ -70,6 +76,10 @@ THIRD_PARTY = {
     "longform": {"numpy", "sentencex"},
     "pipeline": {"numpy", "tqdm"},
     "bark": {"numpy"},
+    "model": {"torch"},
+    "model_fine": {"torch"},
+    "helpers": {"torch", "numpy"},
+    "foreign": {"torch"},
     "api": {"numpy"},
     "generation": {"torch", "numpy"},
     "bench": {"torch", "numpy", "rich", "matplotlib", "transformers", "bark", "encodec"},

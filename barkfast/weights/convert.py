@@ -69,7 +69,7 @@ def convert(
     target = Path(dst).expanduser().resolve()
     _check_target(target, force)
     with _building(target) as folder:
-        checkpoint = open_model(src, small=small, codec=codec)
+        checkpoint = open_model(src, small=small or None, codec=codec)
         _write_model(checkpoint, folder, stored)
         copy_notices(checkpoint, folder)
         if tokenizer and not copy_tokenizer(checkpoint, folder):

@@ -34,7 +34,7 @@ def encodec_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Mod
     with torch.no_grad():
         frames = model.encoder(clip(24_000))[0].t()
         for i, layer in enumerate(model.quantizer.vq.layers):
-            embed, noise = layer._codebook.embed, float(frames.std()) * 0.3 * 0.9**i
+            embed, noise = layer._codebook.embed, float(frames.std()) * 0.01 * 0.9**i
             embed.normal_(0, noise, generator=generator)
             if i == 0:
                 embed += frames[torch.arange(len(embed)) % len(frames)]
