@@ -67,7 +67,7 @@ def install_as_bark() -> None:
     present = sys.modules.get("bark")
     if present is not None and present is not barkfast:
         raise InputError(
-            f"bark is imported already, from {getattr(present, '__file__', None) or present!r}; call "
+            f"bark is imported already, from {getattr(present, '__file__', None)!r}; call "
             "barkfast.install_as_bark() before anything imports bark"
         )
     if _FINDER not in sys.meta_path:
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     script = Path(rest[0])
     if not script.exists():
-        raise SystemExit(f"{script} does not exist\n{USAGE}")
+        raise SystemExit(f"{script} does not exist; {USAGE}")
     sys.path[0] = str(script.resolve().parent)
     runpy.run_path(str(script), run_name="__main__")
 

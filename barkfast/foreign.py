@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def load_codec(parts: Parts, device: str) -> Any:
 def _wrap(parts: Parts, part: str, network: torch.nn.Module) -> tuple[Any, str]:
     what = f"models[{part!r}] ({type(network).__name__})"
     config = getattr(network, "config", None)
-    sizes = suno.read_model_args(vars(config) if hasattr(config, "__dict__") else config, part, what)
+    sizes = suno.read_model_args(asdict(config) if is_dataclass(config) else config, part, what)  # type: ignore[arg-type]
     tensors = suno.clean_keys(network.state_dict())
     check_tensors(tensors, gpt_shapes(sizes), what)
     weight = next(network.parameters())

@@ -2,6 +2,7 @@
 
 import contextlib  # noqa: F401
 import gc  # noqa: F401
+import importlib
 import logging
 import os
 import re  # noqa: F401
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: F401
 
 from barkfast.bark import Bark, Overflow, Voice
 from barkfast.config import Layout, Sampling, truthy
@@ -21,6 +23,7 @@ from barkfast.helpers import clear_cuda_cache as _clear_cuda_cache  # noqa: F401
 from barkfast.helpers import detokenize as _detokenize  # noqa: F401
 from barkfast.helpers import flatten_codebooks as _flatten_codebooks  # noqa: F401
 from barkfast.helpers import inference_mode as _inference_mode  # noqa: F401
+from barkfast.helpers import softmax  # noqa: F401
 from barkfast.helpers import tokenize as _tokenize  # noqa: F401
 from barkfast.model import GPT, GPTConfig  # noqa: F401
 from barkfast.model_fine import FineGPT, FineGPTConfig  # noqa: F401
@@ -69,6 +72,8 @@ _MADE: dict[str, Callable[[], Any]] = {
     "USE_SMALL_MODELS": lambda: truthy(os.environ.get("SUNO_USE_SMALL_MODELS")),
     "GLOBAL_ENABLE_MPS": lambda: truthy(os.environ.get("SUNO_ENABLE_MPS")),
     "OFFLOAD_CPU": lambda: truthy(os.environ.get("SUNO_OFFLOAD_CPU")),
+    "tqdm": lambda: importlib.import_module("tqdm"),
+    "default_cache_dir": lambda: os.path.join(os.path.expanduser("~"), ".cache"),
     "CUR_PATH": lambda: os.fspath(bark_folder() or os.path.dirname(os.path.abspath(__file__))),
     "models": lambda: default_bark().parts.models,
     "models_devices": lambda: default_bark().parts.devices,
@@ -82,6 +87,7 @@ __all__ = [
     *["TEXT_ENCODING_OFFSET", "TEXT_PAD_TOKEN", "GPT", "GPTConfig", "FineGPT", "FineGPTConfig"],
     *["clean_models", "codec_decode", "generate_coarse", "generate_fine", "generate_text_semantic"],
     *[
+        "F",
         "load_codec_model",
         "load_model",
         "preload_models",
@@ -92,6 +98,7 @@ __all__ = [
         "np",
         "os",
         "re",
+        "softmax",
         "torch",
     ],
 ]
@@ -103,7 +110,8 @@ _REFUSED = {
     "_download": "load_model() fetches what is missing; `hf download suno/bark` fetches it all",
     "EncodecModel": "load_codec_model() gives a codec with encode(); the class itself is in the package encodec",
     "BertTokenizer": "load_model()['tokenizer'] is the tokenizer; the class itself is in the package transformers",
-    **{name: "import it from its own package" for name in ("funcy", "softmax", "tqdm", "hf_hub_download", "F")},
+    "funcy": "import it from its own package",
+    "hf_hub_download": "import it from its own package, huggingface_hub",
 }
 
 

@@ -44,3 +44,9 @@ def clear_cuda_cache() -> None:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.synchronize()
+
+
+def softmax(x: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """scipy.special.softmax, in the dtype of `x`."""
+    powers = np.exp(x - np.max(x, axis=axis, keepdims=True))
+    return powers / np.sum(powers, axis=axis, keepdims=True)

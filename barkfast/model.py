@@ -17,7 +17,16 @@ __all__ = ["GPT", "GPTConfig"]
 # Text slots, and as many history slots that are summed onto them.
 _MERGED = 256
 
+LAYERS = "layers come with GPT and FineGPT; barkfast's own are in barkfast.models.gpt, with other arguments"
+
 Past = tuple[tuple[Tensor, Tensor], ...]
+
+
+def __getattr__(name: str) -> Any:
+    """Raises: ImportError, with its reason, for the classes that Suno's network is made of."""
+    if name in ("Block", "CausalSelfAttention", "LayerNorm", "MLP"):
+        raise ImportError(f"barkfast.model has no {name!r}, which bark.model has: {LAYERS}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass
@@ -54,33 +63,45 @@ class GPT(gpt.GPT):
         position_ids: Tensor | None = None,
         use_cache: bool = False,
     ) -> tuple[Tensor, Past | None]:
-        """Logits of the last position, (batch, 1, output_vocab_size), and with `use_cache` all keys and values.
+        """As `forward` below."""
+        return forward(self, idx, merge_context, past_kv, position_ids, use_cache)
 
-        Args:
-            idx: (batch, time) ids: a prompt, or one token with `past_kv`.
-            merge_context: sum the embeddings of the first 256 ids and of the next 256.
-            past_kv: keys and values of what came before, (batch, n_head, time, head_dim) each, a pair per layer.
-            position_ids: (1, time) positions, if not those that follow the past.
-        """
-        x = self.embed(idx, _MERGED if merge_context and past_kv is None else 0)
-        start, time = past_kv[0][0].shape[-2] if past_kv else 0, x.shape[1]
-        if start + time > self.config.block_size or (start and time > 1):
-            raise ValueError(
-                f"{time} positions after {start}; expected at most {self.config.block_size} in all, and one at a time "
-                "after a past"
-            )
-        if position_ids is None:
-            position_ids = torch.arange(start, start + time, device=idx.device)[None]
-        x = x + self.transformer.wpe(position_ids)
-        present = []
-        for layer, block in enumerate(self.transformer.h):
-            shape = (x.shape[0], self.config.n_head, start + time, self.config.n_embd // self.config.n_head)
-            keys, values = x.new_empty(shape), x.new_empty(shape)
-            if past_kv:
-                keys[:, :, :start], values[:, :, :start] = past_kv[layer]
-            x = block(x, keys, values, start)
-            present.append((keys, values))
-        return self.lm_head(self.transformer.ln_f(x)[:, [-1]]), tuple(present) if use_cache else None
+
+def forward(
+    network: gpt.GPT,
+    idx: Tensor,
+    merge_context: bool = False,
+    past_kv: Past | None = None,
+    position_ids: Tensor | None = None,
+    use_cache: bool = False,
+) -> tuple[Tensor, Past | None]:
+    """Logits of the last position, (batch, 1, output_vocab_size), and with `use_cache` all keys and values.
+
+    Args:
+        idx: (batch, time) ids: a prompt, or one token with `past_kv`.
+        merge_context: sum the embeddings of the first 256 ids and of the next 256.
+        past_kv: keys and values of what came before, (batch, n_head, time, head_dim) each, a pair per layer.
+        position_ids: (1, time) positions, if not those that follow the past.
+    """
+    x = network.embed(idx, _MERGED if merge_context and past_kv is None else 0)
+    start, time = past_kv[0][0].shape[-2] if past_kv else 0, x.shape[1]
+    if start + time > network.config.block_size or (start and time > 1):
+        raise ValueError(
+            f"{time} positions after {start}; expected at most {network.config.block_size} in all, and one at a time "
+            "after a past"
+        )
+    if position_ids is None:
+        position_ids = torch.arange(start, start + time, device=idx.device)[None]
+    x = x + network.transformer.wpe(position_ids)
+    present = []
+    for layer, block in enumerate(network.transformer.h):
+        shape = (x.shape[0], network.config.n_head, start + time, network.config.n_embd // network.config.n_head)
+        keys, values = x.new_empty(shape), x.new_empty(shape)
+        if past_kv:
+            keys[:, :, :start], values[:, :, :start] = past_kv[layer]
+        x = block(x, keys, values, start)
+        present.append((keys, values))
+    return network.lm_head(network.transformer.ln_f(x)[:, [-1]]), tuple(present) if use_cache else None
 
 
 def count_parameters(network: torch.nn.Module, without: list[Any]) -> int:

@@ -6,10 +6,17 @@ from typing import Any
 from torch import Tensor
 
 from barkfast import config as ours
-from barkfast.model import GPTConfig, count_parameters
+from barkfast.model import LAYERS, GPTConfig, count_parameters
 from barkfast.models import fine
 
 __all__ = ["FineGPT", "FineGPTConfig"]
+
+
+def __getattr__(name: str) -> Any:
+    """Raises: ImportError, with its reason, for the classes that Suno's network is made of."""
+    if name in ("FineBlock", "NonCausalSelfAttention", "MLP"):
+        raise ImportError(f"barkfast.model_fine has no {name!r}, which bark.model_fine has: {LAYERS}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass

@@ -32,8 +32,10 @@ ROOMS = {
     "cache": GROUND | {"files"},
     "native": GROUND,
     "models": GROUND,
+    "model": {"models", "config"},
+    "model_fine": {"model", "models", "config"},
     "stages": GROUND | {"jobs"},
-    "runtime": GROUND | {"jobs", "files", "cache", "models", "native"},
+    "runtime": GROUND | {"jobs", "files", "cache", "models", "model", "native"},
     "weights": GROUND | {"files", "cache"},
     "audio": GROUND | {"files"},
     "spoken": GROUND,
@@ -47,8 +49,6 @@ ROOMS["engine"] = PIPELINE | {"parts", "longform"}
 ROOMS["pipeline"] = ROOMS["engine"] | {"engine"}
 ROOMS["bark"] = ROOMS["pipeline"] | {"pipeline"}
 # The modules of `bark`, by its names, and what they are made of.
-ROOMS["model"] = {"models", "config"}
-ROOMS["model_fine"] = {"model", "models", "config"}
 ROOMS["helpers"] = GROUND
 ROOMS["foreign"] = ROOMS["parts"] | {"parts"}
 ROOMS["generation"] = ROOMS["bark"] | {"bark", "model", "model_fine", "helpers", "foreign"}
@@ -81,7 +81,7 @@ THIRD_PARTY = {
     "helpers": {"torch", "numpy"},
     "foreign": {"torch"},
     "api": {"numpy"},
-    "generation": {"torch", "numpy"},
+    "generation": {"torch", "numpy", "tqdm"},
     "bench": {"torch", "numpy", "rich", "matplotlib", "transformers", "bark", "encodec"},
     "cli": {"torch", "numpy", "huggingface_hub", "rich"},
 }

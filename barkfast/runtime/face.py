@@ -3,39 +3,66 @@
 import threading
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from barkfast.config import CodecConfig
-from barkfast.errors import InputError
+from barkfast.errors import EngineError, InputError
+from barkfast.model import forward
 from barkfast.models.encodec_encoder import EncodecEncoder
+from barkfast.models.fine import FineGPT
 
 _BUILDING = threading.Lock()
 
 T = TypeVar("T")
 
 
+_NOT_TORCH = (
+    "networks of the cpu and cuda engines are no torch modules, so they cannot be called one by one; choose the torch "
+    "engine: BARKFAST_ENGINE=torch"
+)
+
+
 class NetworkFace:
-    """An engine in the place of a torch module: `config`, `eval()`, and a sentence for what it does not have."""
+    """An engine in the place of Suno's module: `config`, `eval()`, and on the torch engine what a module can.
+
+    On the other engines there is a sentence for what they do not have.
+    """
 
     def eval(self: T) -> T:
         """Do nothing: networks here only speak."""
         return self
 
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """The network alone, with the arguments and results of Suno's classes (barkfast.model, model_fine).
+
+        Raises:
+            EngineError: on another engine than torch.
+        """
+        network = self._module()
+        if isinstance(network, FineGPT):
+            return _call_fine(network, *args, **options)
+        return forward(network, *args, **options)
+
+    def _module(self) -> Any:
+        if "model" not in vars(self):
+            raise EngineError(_NOT_TORCH)
+        return vars(self)["model"]
+
     if not TYPE_CHECKING:  # or type checkers would take every misspelt name
 
         def __getattr__(self, name: str) -> object:
-            kind = type(self).__name__
-            hint = ""
-            if hasattr(nn.Module, name) and not name.startswith("__"):
-                hint = (
-                    "; it is one of barkfast's engines, not a torch module. Device, dtype and engine are chosen when "
-                    "the model is made: barkfast.Bark(device=, dtype=, engine=), or BARKFAST_DEVICE, BARKFAST_DTYPE, "
-                    "BARKFAST_ENGINE; with engine='torch' the module is its attribute `model`"
-                )
-            raise AttributeError(f"{kind!r} object has no attribute {name!r}{hint}")
+            of_modules = hasattr(nn.Module, name) and not name.startswith("__")
+            if of_modules and "model" in vars(self):
+                return getattr(vars(self)["model"], name)
+            hint = f"; {_NOT_TORCH}" if of_modules else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
+
+
+def _call_fine(network: FineGPT, pred_idx: int, idx: Tensor) -> Tensor:
+    return network(idx, pred_idx)
 
 
 class CodecFace(NetworkFace):
@@ -61,8 +88,20 @@ class CodecFace(NetworkFace):
 
     @property
     def quantizer(self) -> SimpleNamespace:
-        """`n_q` codebooks of `bins` entries; those that Bark speaks, of the 32 that EnCodec has."""
-        return SimpleNamespace(n_q=self.config.n_codebooks, bins=self.config.codebook_size)
+        """`n_q` codebooks of `bins` entries: those that Bark speaks, of the 32 that EnCodec has.
+
+        On the torch engine it has `decode`: (codebooks, batch, frames) codes to (batch, dimension, frames).
+        """
+
+        def decode(codes: Tensor) -> Tensor:
+            return self._module().quantizer(codes.transpose(0, 1))
+
+        return SimpleNamespace(n_q=self.config.n_codebooks, bins=self.config.codebook_size, decode=decode)
+
+    @property
+    def decoder(self) -> Any:
+        """On the torch engine, the module from (batch, dimension, frames) to (batch, 1, samples)."""
+        return self._module().decoder
 
     @torch.no_grad()
     def encode(self, wav: Tensor) -> list[tuple[Tensor, None]]:
