@@ -7,7 +7,7 @@ import torch
 
 import barkfast
 import barkfast.generation as generation
-from barkfast.errors import EngineError, MissingFileError
+from barkfast.errors import EngineError, InputError, MissingFileError
 from golden.tiny import write_vocabulary
 from weights.build import CONFIGS, make_tensors, write_suno
 
@@ -141,3 +141,26 @@ def test_a_seeded_first_call_is_a_seeded_later_call(nano: None) -> None:
         semantic = generation.generate_text_semantic("Hello", max_gen_duration_s=0.2, silent=True)
         clips.append(barkfast.semantic_to_waveform(semantic, silent=True))
     assert torch.equal(*map(torch.from_numpy, clips))
+
+
+def test_what_has_no_effect(nano: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Functions that a program replaces are not called, and the dict that counts is the first."""
+
+    def never(*args: object, **options: object) -> None:
+        raise AssertionError("it was called")
+
+    live = generation.models
+    monkeypatch.setattr(generation, "_load_codec_model", never)
+    monkeypatch.setattr(generation, "_get_ckpt_path", never)
+    generation.models = {}
+    codec = generation.load_codec_model()
+    assert live["codec"] is codec and generation.models == {}
+
+
+def test_the_tokenizer_takes_the_argument_of_transformers(nano: None) -> None:
+    tokenizer = generation.load_model(model_type="text")["tokenizer"]
+    ids = tokenizer.encode("Hello there", add_special_tokens=False)
+    assert ids == generation._tokenize(tokenizer, "Hello there") == tokenizer.encode("Hello there")
+    with pytest.raises(InputError, match="add_special_tokens is True"):
+        tokenizer.encode("Hello there", add_special_tokens=True)
+    assert generation._detokenize(tokenizer, ids)
