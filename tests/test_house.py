@@ -57,7 +57,7 @@ ROOMS["as_bark"] = GROUND | {""}
 ROOMS["__init__"] = {*ROOMS}
 # "" is `barkfast` itself, its public face.
 ROOMS["bench"] = {*ROOMS, ""}
-ROOMS["cli"] = {*ROOMS, "", "__main__"}
+ROOMS["cli"] = {*ROOMS, ""}
 ROOMS["__main__"] = ROOMS["cli"] | {"cli"}
 
 # Room -> the packages it may use besides the standard library; a room without a line may use none.

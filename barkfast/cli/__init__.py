@@ -21,11 +21,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def cli() -> None:
     """The entry point of `bark.cli`: the flags of `python -m bark`."""
-    import sys
+    import runpy
 
-    from barkfast.__main__ import main as speak
-
-    sys.exit(speak())
+    runpy.run_module("barkfast", run_name="__main__")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -45,7 +45,7 @@ def open_model(
     small = truthy(os.environ.get("SUNO_USE_SMALL_MODELS")) if small is None else small
     chosen = model if model is not None else os.environ.get("BARKFAST_MODEL") or None
     checkpoint = (
-        _open_default(small, Path(cache or suno.cache_folder()))
+        _open_default(small, Path(cache or suno.cache_folder()).expanduser())
         if chosen is None
         else _open_named(os.fspath(chosen), small)
     )
