@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from barkfast.api import generate_audio, preload_models, save_as_prompt, semantic_to_waveform, text_to_semantic
+from barkfast.api import generate_audio, save_as_prompt, semantic_to_waveform, text_to_semantic
 from barkfast.bark import Bark, Generation
 from barkfast.config import Sampling
 from barkfast.errors import (
@@ -13,7 +13,7 @@ from barkfast.errors import (
     MissingFileError,
     VoiceError,
 )
-from barkfast.generation import SAMPLE_RATE
+from barkfast.generation import SAMPLE_RATE, preload_models
 
 if TYPE_CHECKING:
     from barkfast.engine.engine import Engine
@@ -34,11 +34,23 @@ __all__ = [
     "VoiceError",
     "__version__",
     "generate_audio",
+    "install_as_bark",
     "preload_models",
     "save_as_prompt",
     "semantic_to_waveform",
     "text_to_semantic",
 ]
+
+
+def install_as_bark() -> None:
+    """Have `import bark` give barkfast in this process, with every module once; call it before bark is imported.
+
+    Raises:
+        InputError: `bark` itself has been imported already.
+    """
+    from barkfast.as_bark import install_as_bark as install
+
+    install()
 
 
 def __getattr__(name: str) -> Any:

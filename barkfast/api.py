@@ -2,44 +2,35 @@
 
 import os
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from barkfast.bark import Bark, Overflow, Voice
+from barkfast.bark import Overflow, Voice
 from barkfast.config import Sampling
 from barkfast.errors import InputError
+from barkfast.generation import (
+    codec_decode,
+    current_bark,
+    default_bark,  # noqa: F401
+    generate_coarse,
+    generate_fine,
+    generate_text_semantic,
+)
 from barkfast.runtime.sampling import Randomness, Seed
 from barkfast.voices import save_voice
 
-
-@lru_cache(maxsize=1)
-def default_bark() -> Bark:
-    """The model behind the functions below: $BARKFAST_MODEL, else Suno's models as `bark` finds them."""
-    return Bark()
-
-
-def preload_models(
-    text_use_gpu: bool = True,
-    text_use_small: bool = False,
-    coarse_use_gpu: bool = True,
-    coarse_use_small: bool = False,
-    fine_use_gpu: bool = True,
-    fine_use_small: bool = False,
-    codec_use_gpu: bool = True,
-    force_reload: bool = False,
-) -> None:
-    """Load all networks now rather than when they are first needed."""
-    parts = default_bark().parts
-    choices = {
-        "text": (text_use_gpu, text_use_small),
-        "coarse": (coarse_use_gpu, coarse_use_small),
-        "fine": (fine_use_gpu, fine_use_small),
-        "codec": (codec_use_gpu, False),
-    }
-    for part, (use_gpu, use_small) in choices.items():
-        parts.load(part, device=None if use_gpu else "cpu", small=use_small or None, force=force_reload)
+__all__ = [
+    "codec_decode",
+    "generate_audio",
+    "generate_coarse",
+    "generate_fine",
+    "generate_text_semantic",
+    "np",
+    "save_as_prompt",
+    "semantic_to_waveform",
+    "text_to_semantic",
+]
 
 
 def text_to_semantic(
@@ -61,7 +52,7 @@ def text_to_semantic(
         seed: for repeatable results; None draws from torch's global generator.
         overflow: "cut" a text that is too long, with a warning, or raise an "error".
     """
-    return default_bark().generate_semantic(
+    return current_bark().generate_semantic(
         text, history_prompt, Sampling(temp), overflow=overflow, seed=seed, silent=silent
     )
 
@@ -90,7 +81,7 @@ def semantic_to_waveform(
     Returns:
         (samples,) float32 audio, or (full_generation, audio) with `output_full`.
     """
-    bark, random = default_bark(), Randomness.of(seed)
+    bark, random = current_bark(), Randomness.of(seed)
     coarse = bark.generate_coarse(
         semantic_tokens, history_prompt, Sampling(temp), max_duration_s=max_gen_duration_s, seed=random, silent=silent
     )
@@ -128,7 +119,7 @@ def generate_audio(
         (samples,) float32 audio at 24 kHz, or (full_generation, audio) with `output_full`.
     """
     random = Randomness.of(seed)
-    voice = default_bark().load_voice(history_prompt, ("semantic", "coarse", "fine"))
+    voice = current_bark().load_voice(history_prompt, ("semantic", "coarse", "fine"))
     semantic = text_to_semantic(text, voice, text_temp, silent, seed=random, overflow=overflow)
     return semantic_to_waveform(semantic, voice, waveform_temp, silent, output_full, seed=random)
 

@@ -35,6 +35,11 @@ class GPTConfig:
     def head_dim(self) -> int:
         return self.n_embd // self.n_head
 
+    @property
+    def dropout(self) -> float:
+        """Always 0: networks here only speak. Suno's configurations have the name."""
+        return 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class FineConfig(GPTConfig):

@@ -1,51 +1,40 @@
 """The names that people import from `bark.generation`: the stages one by one, the loaders, Suno's constants."""
 
+import contextlib  # noqa: F401
+import gc  # noqa: F401
+import importlib
+import logging
 import os
+import re  # noqa: F401
+import threading
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: F401
 
-from barkfast.api import default_bark, preload_models
-from barkfast.bark import Overflow, Voice
+from barkfast.bark import Bark, Overflow, Voice
 from barkfast.config import Layout, Sampling, truthy
 from barkfast.errors import InputError
+from barkfast.foreign import adopt, load_codec, load_network
+from barkfast.helpers import cast_bool_env_var as _cast_bool_env_var  # noqa: F401
+from barkfast.helpers import clear_cuda_cache as _clear_cuda_cache  # noqa: F401
+from barkfast.helpers import detokenize as _detokenize  # noqa: F401
+from barkfast.helpers import flatten_codebooks as _flatten_codebooks  # noqa: F401
+from barkfast.helpers import inference_mode as _inference_mode  # noqa: F401
+from barkfast.helpers import softmax  # noqa: F401
+from barkfast.helpers import tokenize as _tokenize  # noqa: F401
+from barkfast.model import GPT, GPTConfig  # noqa: F401
+from barkfast.model_fine import FineGPT, FineGPTConfig  # noqa: F401
 from barkfast.runtime.sampling import Seed
 from barkfast.runtime.select import resolve_device
-from barkfast.text import normalize_whitespace as _normalize_whitespace
-from barkfast.voices import SUPPORTED_LANGS, VOICE_NAMES
+from barkfast.text import normalize_whitespace as _normalize_whitespace  # noqa: F401
+from barkfast.voices import SUPPORTED_LANGS, VOICE_NAMES, bark_folder  # noqa: F401
 from barkfast.weights.suno import cache_folder
 
-__all__ = [
-    "ALLOWED_PROMPTS",
-    "CACHE_DIR",
-    "CODEBOOK_SIZE",
-    "COARSE_INFER_TOKEN",
-    "COARSE_RATE_HZ",
-    "COARSE_SEMANTIC_PAD_TOKEN",
-    "CONTEXT_WINDOW_SIZE",
-    "GLOBAL_ENABLE_MPS",
-    "N_COARSE_CODEBOOKS",
-    "N_FINE_CODEBOOKS",
-    "OFFLOAD_CPU",
-    "SAMPLE_RATE",
-    "SEMANTIC_INFER_TOKEN",
-    "SEMANTIC_PAD_TOKEN",
-    "SEMANTIC_RATE_HZ",
-    "SEMANTIC_VOCAB_SIZE",
-    "SUPPORTED_LANGS",
-    "TEXT_ENCODING_OFFSET",
-    "TEXT_PAD_TOKEN",
-    "USE_SMALL_MODELS",
-    "_normalize_whitespace",
-    "clean_models",
-    "codec_decode",
-    "generate_coarse",
-    "generate_fine",
-    "generate_text_semantic",
-    "load_codec_model",
-    "load_model",
-    "preload_models",
-]
+logger = logging.getLogger(__name__)
 
 _SUNO = Layout()
 
@@ -65,19 +54,116 @@ COARSE_INFER_TOKEN = _SUNO.coarse.infer_token
 SAMPLE_RATE = _SUNO.sample_rate
 
 ALLOWED_PROMPTS = {name.replace("/", os.path.sep) for name in VOICE_NAMES}
-CACHE_DIR = os.fspath(cache_folder())
-USE_SMALL_MODELS = truthy(os.environ.get("SUNO_USE_SMALL_MODELS"))
-GLOBAL_ENABLE_MPS = truthy(os.environ.get("SUNO_ENABLE_MPS"))
-OFFLOAD_CPU = truthy(os.environ.get("SUNO_OFFLOAD_CPU"))
+REMOTE_MODEL_PATHS = {
+    stage + size: {"repo_id": "suno/bark", "file_name": f"{stage}{number}.pt"}
+    for size, number in (("_small", ""), ("", "_2"))
+    for stage in ("text", "coarse", "fine")
+}
+
+
+_MAKING = threading.Lock()
+
+
+def default_bark() -> Bark:
+    """The model behind the functions of `bark`: $BARKFAST_MODEL, else Suno's models as `bark` finds them."""
+    # Of two threads that come first, one makes it.
+    with _MAKING:
+        return _make_default()
+
+
+@lru_cache(maxsize=1)
+def _make_default() -> Bark:
+    return Bark()
+
+
+def forget_default_bark() -> None:
+    """Have the next call make the default model anew."""
+    _make_default.cache_clear()
+
+
+# Made when asked for, so that a name is in this module's globals only once a program has assigned it.
+_MADE: dict[str, Callable[[], Any]] = {
+    "CACHE_DIR": lambda: os.fspath(cache_folder()),
+    "USE_SMALL_MODELS": lambda: truthy(os.environ.get("SUNO_USE_SMALL_MODELS")),
+    "GLOBAL_ENABLE_MPS": lambda: truthy(os.environ.get("SUNO_ENABLE_MPS")),
+    "OFFLOAD_CPU": lambda: truthy(os.environ.get("SUNO_OFFLOAD_CPU")),
+    "tqdm": lambda: importlib.import_module("tqdm"),
+    "default_cache_dir": lambda: os.path.join(os.path.expanduser("~"), ".cache"),
+    "CUR_PATH": lambda: os.fspath(bark_folder() or os.path.dirname(os.path.abspath(__file__))),
+    "models": lambda: default_bark().parts.models,
+    "models_devices": lambda: default_bark().parts.devices,
+}
+# What `from bark.generation import *` brings, with the modules that it takes along.
+__all__ = [
+    *_MADE,
+    *["ALLOWED_PROMPTS", "CODEBOOK_SIZE", "COARSE_INFER_TOKEN", "COARSE_RATE_HZ", "COARSE_SEMANTIC_PAD_TOKEN"],
+    *["CONTEXT_WINDOW_SIZE", "N_COARSE_CODEBOOKS", "N_FINE_CODEBOOKS", "REMOTE_MODEL_PATHS", "SAMPLE_RATE"],
+    *["SEMANTIC_INFER_TOKEN", "SEMANTIC_PAD_TOKEN", "SEMANTIC_RATE_HZ", "SEMANTIC_VOCAB_SIZE", "SUPPORTED_LANGS"],
+    *["TEXT_ENCODING_OFFSET", "TEXT_PAD_TOKEN", "GPT", "GPTConfig", "FineGPT", "FineGPTConfig"],
+    *["clean_models", "codec_decode", "generate_coarse", "generate_fine", "generate_text_semantic"],
+    *[
+        "F",
+        "load_codec_model",
+        "load_model",
+        "preload_models",
+        "logger",
+        "contextlib",
+        "gc",
+        "logging",
+        "np",
+        "os",
+        "re",
+        "softmax",
+        "torch",
+    ],
+]
+
+_CHOSEN_ELSEWHERE = "precision and speed are chosen by Bark(device=, dtype=, engine=) or BARKFAST_DTYPE"
+_REFUSED = {
+    "autocast": _CHOSEN_ELSEWHERE,
+    "InferenceContext": _CHOSEN_ELSEWHERE,
+    "_download": "load_model() fetches what is missing; `hf download suno/bark` fetches it all",
+    "EncodecModel": "load_codec_model() gives a codec with encode(); the class itself is in the package encodec",
+    "BertTokenizer": "load_model()['tokenizer'] is the tokenizer; the class itself is in the package transformers",
+    "funcy": "import it from its own package",
+    "hf_hub_download": "import it from its own package, huggingface_hub",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """`models` and `models_devices`: the default model's loaded networks and their devices, when asked for."""
-    if name == "models":
-        return default_bark().parts.models
-    if name == "models_devices":
-        return default_bark().parts.devices
+    """The settings and live objects above, as they are now.
+
+    Raises:
+        ImportError: `bark` has the name and barkfast does not; an AttributeError would lose its sentence on the way
+            through `from barkfast.generation import name`.
+    """
+    if name in _MADE:
+        return _MADE[name]()
+    if name in _REFUSED:
+        raise ImportError(f"barkfast.generation has no {name!r}, which bark.generation has: {_REFUSED[name]}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def current_bark() -> Bark:
+    """The default model under the settings that the program has assigned to this module, with what it put in `models`.
+
+    Every function of `bark` gets its model here.
+    """
+    bark, assigned = default_bark(), globals()
+    if "CACHE_DIR" in assigned:
+        bark.parts.cache = assigned["CACHE_DIR"]
+    if "USE_SMALL_MODELS" in assigned:
+        bark.parts.small = bool(assigned["USE_SMALL_MODELS"])
+    if "OFFLOAD_CPU" in assigned:
+        bark.parts.offload = bool(assigned["OFFLOAD_CPU"])
+    if "GLOBAL_ENABLE_MPS" in assigned:
+        bark.parts.device = _grab_best_device()
+    adopt(bark.parts)
+    return bark
+
+
+def _setting(name: str) -> Any:
+    return globals()[name] if name in globals() else _MADE[name]()
 
 
 def generate_text_semantic(
@@ -96,7 +182,7 @@ def generate_text_semantic(
     overflow: Overflow = "cut",
 ) -> np.ndarray:
     """Generate (n,) int64 semantic tokens from text; `use_kv_caching` is accepted, the cache is always used."""
-    return default_bark().generate_semantic(
+    return current_bark().generate_semantic(
         text,
         history_prompt,
         Sampling(temp, top_k, top_p),
@@ -124,7 +210,7 @@ def generate_coarse(
     seed: Seed = None,
 ) -> np.ndarray:
     """Generate (2, frames) int32 coarse codes; `max_coarse_history` is 60 (faster) to 630 (more context)."""
-    return default_bark().generate_coarse(
+    return current_bark().generate_coarse(
         x_semantic,
         history_prompt,
         Sampling(temp, top_k, top_p),
@@ -145,27 +231,43 @@ def generate_fine(
     seed: Seed = None,
 ) -> np.ndarray:
     """Generate (8, frames) int32 codes from the first codebooks; `temp=None` is greedy."""
-    return default_bark().generate_fine(x_coarse_gen, history_prompt, Sampling(temp), seed=seed, silent=silent)
+    return current_bark().generate_fine(x_coarse_gen, history_prompt, Sampling(temp), seed=seed, silent=silent)
 
 
 def codec_decode(fine_tokens: np.ndarray) -> np.ndarray:
     """Turn (8, frames) codes into (samples,) float32 audio at 24 kHz."""
-    return default_bark().decode(fine_tokens)
+    return current_bark().decode(fine_tokens)
+
+
+def preload_models(
+    text_use_gpu: bool = True,
+    text_use_small: bool = False,
+    coarse_use_gpu: bool = True,
+    coarse_use_small: bool = False,
+    fine_use_gpu: bool = True,
+    fine_use_small: bool = False,
+    codec_use_gpu: bool = True,
+    force_reload: bool = False,
+) -> None:
+    """Load all networks now rather than when they are first needed."""
+    load_model(text_use_gpu, text_use_small, force_reload, "text")
+    load_model(coarse_use_gpu, coarse_use_small, force_reload, "coarse")
+    load_model(fine_use_gpu, fine_use_small, force_reload, "fine")
+    load_codec_model(codec_use_gpu, force_reload)
 
 
 def load_model(
     use_gpu: bool = True, use_small: bool = False, force_reload: bool = False, model_type: str = "text"
 ) -> Any:
     """Load the "text", "coarse" or "fine" network and return its entry in `models`."""
-    if model_type not in ("text", "coarse", "fine"):
-        raise InputError(f"model_type is {model_type!r}; expected 'text', 'coarse' or 'fine'")
+    _check_model_type(model_type)
     device = None if use_gpu else "cpu"
-    return default_bark().parts.load(model_type, device=device, small=use_small or None, force=force_reload)
+    return current_bark().parts.load(model_type, device=device, small=use_small or None, force=force_reload)
 
 
 def load_codec_model(use_gpu: bool = True, force_reload: bool = False) -> Any:
-    """Load the codec and return it."""
-    return default_bark().parts.load("codec", device=None if use_gpu else "cpu", force=force_reload)
+    """Load the codec and return it; it has `encode`, `sample_rate`, `channels` and `quantizer.n_q`."""
+    return current_bark().parts.load("codec", device=None if use_gpu else "cpu", force=force_reload)
 
 
 def clean_models(model_key: str | None = None) -> None:
@@ -173,17 +275,35 @@ def clean_models(model_key: str | None = None) -> None:
     default_bark().parts.drop(model_key)
 
 
-def _tokenize(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer.encode(text)
+def _check_model_type(model_type: str) -> None:
+    if model_type not in ("text", "coarse", "fine"):
+        raise InputError(f"model_type is {model_type!r}; expected 'text', 'coarse' or 'fine'")
 
 
-def _detokenize(tokenizer: Any, enc_text: list[int]) -> str:
-    return tokenizer.decode(enc_text)
+def _get_ckpt_path(model_type: str, use_small: bool = False) -> str:
+    """Where `bark` keeps a network's checkpoint; it need not be there."""
+    _check_model_type(model_type)
+    key = f"{model_type}_small" if use_small or _setting("USE_SMALL_MODELS") else model_type
+    return os.path.join(_setting("CACHE_DIR"), REMOTE_MODEL_PATHS[key]["file_name"])
+
+
+def _load_model(ckpt_path: str, device: str, use_small: bool = False, model_type: str = "text") -> Any:
+    """A network from Suno's checkpoint at `ckpt_path`, fetched if it is not there; it is not put into `models`."""
+    _check_model_type(model_type)
+    return load_network(current_bark().parts, ckpt_path, str(device), model_type, use_small or None)
+
+
+def _load_codec_model(device: str) -> Any:
+    """A codec; it is not put into `models`."""
+    return load_codec(current_bark().parts, str(device))
 
 
 def _load_history_prompt(history_prompt_input: Voice) -> Any:
-    return default_bark().load_voice(history_prompt_input, ())
+    return current_bark().load_voice(history_prompt_input, ())
 
 
 def _grab_best_device(use_gpu: bool = True) -> str:
-    return resolve_device("auto" if use_gpu else "cpu")
+    device = resolve_device("auto" if use_gpu else "cpu")
+    if not use_gpu or device.startswith("cuda") or os.environ.get("BARKFAST_DEVICE"):
+        return device
+    return "mps" if torch.backends.mps.is_available() and _setting("GLOBAL_ENABLE_MPS") else "cpu"

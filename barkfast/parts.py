@@ -77,7 +77,10 @@ class Parts:
     ) -> None:
         self.device = select.resolve_device(device)
         check_slots(n_slots)
-        self.engine, self.dtype, self.small = engine, dtype, small
+        self.engine, self.dtype = engine, dtype
+        # None for what the environment says; `bark`'s settings, which a program may change, decide both.
+        self.small: bool | None = small or None
+        self.cache: str | os.PathLike[str] | None = None
         # Slots that were asked for, and those that the decoders have now.
         self._n_slots_asked = self.n_slots = n_slots
         self._place(self.device, self.device)
@@ -85,8 +88,9 @@ class Parts:
         self.offload = truthy(os.environ.get("SUNO_OFFLOAD_CPU"))
         self.models: dict[str, Any] = {}
         self.devices: dict[str, str] = {}
-        self._checkpoints: dict[bool, Checkpoint] = {}
-        self._lock = threading.RLock()
+        self._checkpoints: dict[tuple[bool | None, Any], Checkpoint] = {}
+        # For `models` and all that goes with it.
+        self.lock = threading.RLock()
         self._forked = False
         self._claimed_by: str | None = None
 
@@ -105,17 +109,18 @@ class Parts:
         """The checkpoint of the given size, or of the size this object was made for."""
         prepare_forked_process()
         small = self.small if small is None else small
-        with self._lock:
-            if small not in self._checkpoints:
-                self._checkpoints[small] = open_model(self._model, small=small, codec=self._codec)
-            return self._checkpoints[small]
+        with self.lock:
+            key = (small, self.cache)
+            if key not in self._checkpoints:
+                self._checkpoints[key] = open_model(self._model, small=small, codec=self._codec, cache=self.cache)
+            return self._checkpoints[key]
 
     def load(self, part: str, *, device: str | None = None, small: bool | None = None, force: bool = False) -> Any:
         """Load one part if it is not there yet, on `device`, and return its entry in `models`."""
         if part not in PARTS:
             raise InputError(f"unknown part {part!r}; expected one of {', '.join(PARTS)}")
         prepare_forked_process()
-        with self._lock:
+        with self.lock:
             return self._load(part, device, small, force)
 
     def _load(self, part: str, device: str | None, small: bool | None, force: bool) -> Any:
@@ -150,7 +155,9 @@ class Parts:
         place = self._place(target, home)
         if part == "codec":
             codec = checkpoint.codec()
-            return select.build_codec(codec.config, codec.tensors, place)
+            network = select.build_codec(codec.config, codec.tensors, place)
+            network.read_encoder = codec.read_encoder
+            return network
         weights = checkpoint.stage(part)
         if isinstance(weights.config, FineConfig):
             return select.build_refiner(weights.config, weights.tensors, place, weights.content)
@@ -162,7 +169,7 @@ class Parts:
 
     def bind(self, part: str) -> tuple[Any, str]:
         """The network of a part, loaded, and the device that it is to work on."""
-        with self._lock:
+        with self.lock:
             self.load(part)
             return self.network(part), self.devices.get(part, self.device)
 
@@ -176,13 +183,13 @@ class Parts:
         Errors: InputError for an impossible number; EngineError while one has jobs, and without memory.
         """
         check_slots(n_slots)
-        with self._lock:
+        with self.lock:
             if n_slots > self.n_slots:
                 self._resize(n_slots)
 
     def shrink(self) -> None:
         """Give back slots beyond those asked for, where a decoder with so many draws other tokens, and spare caches."""
-        with self._lock:
+        with self.lock:
             decoders = [self.network(part) for part in DECODERS if part in self.models]
             most = min((decoder.same_tokens_slots for decoder in decoders), default=self.n_slots)
             n_slots = max(self._n_slots_asked, min(self.n_slots, most))
@@ -204,7 +211,7 @@ class Parts:
         Args:
             owner: who, e.g. "an Engine".
         """
-        with self._lock:
+        with self.lock:
             if self._claimed_by is not None:
                 raise EngineError(
                     f"this model is at work already, for {self._claimed_by}; close that first, ask that engine, "
@@ -214,7 +221,7 @@ class Parts:
 
     def release(self) -> None:
         """End a claim."""
-        with self._lock:
+        with self.lock:
             self._claimed_by = None
 
     def after_fork(self, in_use: bool) -> None:
@@ -223,8 +230,8 @@ class Parts:
         Args:
             in_use: whether a thread of the parent, which is not there any more, may have been at them.
         """
-        in_use |= self._claimed_by is not None or not self._lock.acquire(blocking=False)
-        self._lock, self._claimed_by = threading.RLock(), None
+        in_use |= self._claimed_by is not None or not self.lock.acquire(blocking=False)
+        self.lock, self._claimed_by = threading.RLock(), None
         self._forked = True
         if in_use:
             # Not freed: that may wait for threads that are not there.
@@ -246,7 +253,7 @@ class Parts:
 
     def drop(self, part: str | None = None) -> None:
         """Forget one part, or all, and return their memory."""
-        with self._lock:
+        with self.lock:
             for name in list(self.models) if part is None else [part]:
                 self.models.pop(name, None)
                 self.devices.pop(name, None)

@@ -122,8 +122,10 @@ class Tokenizer:
         except (UnicodeDecodeError, CheckpointError) as error:
             raise CheckpointError(f"{file} is not a BERT vocabulary: {error}") from error
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without [CLS] and [SEP] around them."""
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        """Token ids of a text, without [CLS] and [SEP] around them; transformers' tokenizers must be told so."""
+        if add_special_tokens:
+            raise InputError("add_special_tokens is True; Bark reads text without [CLS] and [SEP], so leave it out")
         if self._spells_out:
             from barkfast.spoken import spell_out
 

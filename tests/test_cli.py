@@ -37,9 +37,9 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to stand in, with the demo model as the default one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BARKFAST_MODEL", "random:demo")
-    barkfast.api.default_bark.cache_clear()
+    barkfast.generation.forget_default_bark()
     yield tmp_path
-    barkfast.api.default_bark.cache_clear()
+    barkfast.generation.forget_default_bark()
 
 
 @pytest.fixture

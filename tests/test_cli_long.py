@@ -30,11 +30,11 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to stand in, with the demo model as the default one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BARKFAST_MODEL", "random:demo")
-    barkfast.api.default_bark.cache_clear()
+    barkfast.generation.forget_default_bark()
     (tmp_path / "book.txt").write_text(BOOK, encoding="utf-8")
     (tmp_path / "play.txt").write_text(PLAY, encoding="utf-8")
     yield tmp_path
-    barkfast.api.default_bark.cache_clear()
+    barkfast.generation.forget_default_bark()
 
 
 @pytest.fixture

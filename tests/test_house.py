@@ -21,7 +21,7 @@ PACKAGE = ROOT / "barkfast"
 
 # Room -> the rooms of barkfast it may import. A room is a sub-package or a module at the top; every one has its line,
 # and reading downwards nothing imports what stands below it:
-#   face (api, generation, bench, cli) -> bark -> pipeline -> engine -> {parts, longform}
+#   face (api -> generation; bench, cli) -> bark -> pipeline -> engine -> {parts, longform}
 #   -> {stages, runtime, weights, voices, text, audio} -> models -> config
 GROUND = {"errors", "config"}
 ROOMS = {
@@ -34,8 +34,10 @@ ROOMS = {
     "cache": GROUND | {"files"},
     "native": GROUND,
     "models": GROUND,
+    "model": {"models", "config"},
+    "model_fine": {"model", "models", "config"},
     "stages": GROUND | {"jobs"},
-    "runtime": GROUND | {"checks", "jobs", "files", "cache", "models", "native"},
+    "runtime": GROUND | {"checks", "jobs", "files", "cache", "models", "model", "native"},
     "weights": GROUND | {"files", "cache"},
     "audio": GROUND | {"files"},
     "normalize": GROUND,
@@ -49,9 +51,13 @@ ROOMS["longform"] = GROUND | {"voices", "normalize"}
 ROOMS["engine"] = PIPELINE | {"parts", "longform"}
 ROOMS["pipeline"] = ROOMS["engine"] | {"engine"}
 ROOMS["bark"] = ROOMS["pipeline"] | {"pipeline"}
-ROOMS["api"] = ROOMS["bark"] | {"bark"}
-ROOMS["generation"] = ROOMS["api"] | {"api"}
-ROOMS["__init__"] = ROOMS["generation"] | {"generation"}
+# The modules of `bark`, by its names, and what they are made of.
+ROOMS["helpers"] = GROUND
+ROOMS["foreign"] = ROOMS["parts"] | {"parts"}
+ROOMS["generation"] = ROOMS["bark"] | {"bark", "model", "model_fine", "helpers", "foreign"}
+ROOMS["api"] = ROOMS["generation"] | {"generation"}
+ROOMS["as_bark"] = GROUND | {""}
+ROOMS["__init__"] = {*ROOMS}
 # "" is `barkfast` itself, its public face.
 ROOMS["bench"] = {*ROOMS, ""}
 ROOMS["cli"] = {*ROOMS, ""}
@@ -74,8 +80,12 @@ THIRD_PARTY = {
     "longform": {"numpy", "sentencex"},
     "pipeline": {"numpy", "tqdm"},
     "bark": {"numpy"},
+    "model": {"torch"},
+    "model_fine": {"torch"},
+    "helpers": {"torch", "numpy"},
+    "foreign": {"torch"},
     "api": {"numpy"},
-    "generation": {"torch", "numpy"},
+    "generation": {"torch", "numpy", "tqdm"},
     "bench": {"torch", "numpy", "rich", "matplotlib", "transformers", "bark", "encodec"},
     "cli": {"torch", "numpy", "huggingface_hub", "rich"},
 }

@@ -57,8 +57,7 @@ class FakeCheckpoint:
 @pytest.fixture(autouse=True)
 def no_bark(monkeypatch: pytest.MonkeyPatch) -> None:
     """No installed `bark`, unless a test brings one."""
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "bark" else find_spec(name))
+    monkeypatch.setattr("barkfast.voices.places.bark_folder", lambda: None)
 
 
 @pytest.fixture

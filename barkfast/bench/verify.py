@@ -54,7 +54,7 @@ def run_verify(
     prompts = choose_prompts(languages)
     device = select.resolve_device(device)
     candidates = find_candidates(device, engines, dtypes)
-    checkpoint = open_model(model, small=small)
+    checkpoint = open_model(model, small=small or None)
     require_room(checkpoint, device)
     passages = read_passages(checkpoint, prompts)
     say(f"{checkpoint.name}: {len(passages)} sentences through the judge, torch float32 on {device}")

@@ -19,6 +19,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def cli() -> None:
+    """The entry point of `bark.cli`: the flags of `python -m bark`."""
+    import runpy
+
+    runpy.run_module("barkfast", run_name="__main__")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status: 0, 1 for an error (one line on stderr), 2 for usage, 130 for Ctrl-C."""
     args = parse(build_parser(), argv)

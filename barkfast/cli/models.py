@@ -13,7 +13,7 @@ def choose_model(named: str | None, small: bool) -> str | None:
     from barkfast.weights import open_model
 
     try:
-        open_model(small=small)
+        open_model(small=small or None)
     except MissingFileError as error:
         print(
             f"barkfast: speaking with the built-in demo voice (--model demo): {error.__cause__ or error}. Get the "

@@ -13,6 +13,7 @@ from barkfast.config import FineConfig, GPTConfig
 from barkfast.errors import BarkfastError, EngineError, InputError
 from barkfast.jobs import FineJob, Job
 from barkfast.runtime.codec_stream import CodecStream
+from barkfast.runtime.face import CodecFace, NetworkFace
 
 # Sequences that a decoder runs at a time, at most.
 MAX_SLOTS = 64
@@ -136,7 +137,7 @@ class KeptSlots(OrderedDict[int, Job]):
         return self.popitem(last=False)[0]
 
 
-class Network(ABC):  # noqa: B024
+class Network(NetworkFace, ABC):
     """What the three kinds below have in common.
 
     Attributes:
@@ -146,6 +147,10 @@ class Network(ABC):  # noqa: B024
 
     engine = "torch"
     fallback: str | None = None
+
+    @abstractmethod
+    def to(self, device: str) -> Any:
+        """Move the weights, e.g. to the CPU between uses; returns this object, as torch modules do."""
 
 
 class Decoder(Network):
@@ -179,10 +184,6 @@ class Decoder(Network):
         They are there right after `step`, for the slots that drew a token in it or stopped, and until another prompt
         is admitted. Errors: EngineError for a slot without.
         """
-
-    @abstractmethod
-    def to(self, device: str) -> None:
-        """Move the weights, e.g. to the CPU between uses."""
 
     def resize(self, n_slots: int) -> None:
         """Have `n_slots` slots from now on, on the weights that are there; caches that could be extended are lost.
@@ -253,12 +254,8 @@ class Refiner(Network):
         Errors: InputError for a window or a codebook that the network cannot take.
         """
 
-    @abstractmethod
-    def to(self, device: str) -> None:
-        """Move the weights."""
 
-
-class Codec(Network):
+class Codec(CodecFace, Network):
     """Runs the codec's decoder."""
 
     @abstractmethod
@@ -268,7 +265,3 @@ class Codec(Network):
     @abstractmethod
     def stream(self) -> CodecStream:
         """Begin a clip whose codes come piece by piece; any number may be under way."""
-
-    @abstractmethod
-    def to(self, device: str) -> None:
-        """Move the weights."""

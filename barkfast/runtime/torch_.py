@@ -4,6 +4,7 @@ In float32 on the CPU it is the reference, token for token. It asks the device f
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ class TorchDecoder(Decoder):
     def __init__(
         self, model: GPT, *, stage: str = "semantic", reuse_prefix: bool | None = None, n_slots: int = 1
     ) -> None:
-        self.model, self.stage = model, stage
+        self.model, self.config, self.stage = model, model.config, stage
         self.reuse_prefix = self.dtype != torch.float32 if reuse_prefix is None else reuse_prefix
         self._sequences: dict[int, Sequence] = {}
         # Those released, the latest last: their caches may be extended, until another job takes them.
@@ -74,9 +75,10 @@ class TorchDecoder(Decoder):
     def dtype(self) -> torch.dtype:
         return self.model.lm_head.weight.dtype
 
-    def to(self, device: str) -> None:
+    def to(self, device: str) -> Any:
         self.model.to(device)
         self._released.clear()
+        return self
 
     @torch.inference_mode()
     def admit(self, job: Job) -> int:
@@ -190,14 +192,15 @@ class TorchRefiner(Refiner):
     """The fine network in plain torch."""
 
     def __init__(self, model: FineGPT) -> None:
-        self.model = model
+        self.model, self.config = model, model.config
 
     @property
     def device(self) -> torch.device:
         return self.model.transformer.wpe.weight.device
 
-    def to(self, device: str) -> None:
+    def to(self, device: str) -> Any:
         self.model.to(device)
+        return self
 
     @torch.inference_mode()
     def refine(self, job: FineJob) -> np.ndarray:
@@ -227,14 +230,15 @@ class TorchCodec(Codec):
     """The codec's decoder in plain torch."""
 
     def __init__(self, model: EncodecDecoder) -> None:
-        self.model = model
+        self.model, self.config = model, model.config
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def to(self, device: str) -> None:
+    def to(self, device: str) -> Any:
         self.model.to(device)
+        return self
 
     @torch.inference_mode()
     def decode(self, codes: np.ndarray) -> np.ndarray:

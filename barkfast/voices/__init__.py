@@ -8,6 +8,7 @@ from barkfast.voices.check import check_voice
 from barkfast.voices.files import KEYS, PARTS, LoadedVoice, Voice, check_voice_output, save_voice
 from barkfast.voices.load import find_voices, load_voice
 from barkfast.voices.names import SUPPORTED_LANGS, VOICE_NAMES
+from barkfast.voices.places import bark_folder
 
 __all__ = [
     "KEYS",
@@ -16,6 +17,7 @@ __all__ = [
     "VOICE_NAMES",
     "LoadedVoice",
     "Voice",
+    "bark_folder",
     "check_voice",
     "check_voice_output",
     "find_voices",

@@ -12,6 +12,7 @@ import numpy as np
 from barkfast.errors import VoiceError
 from barkfast.files import check_writable, replacing
 from barkfast.voices.names import VOICE_NAMES
+from barkfast.weights import arrays
 
 Voice = Mapping[str, np.ndarray]
 
@@ -27,19 +28,16 @@ _UNREADABLE = (
 class LoadedVoice(dict[str, np.ndarray]):
     """A voice that knows where it came from, for messages."""
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], origin: str) -> None:
-        super().__init__(arrays)
+    def __init__(self, prompts: Mapping[str, np.ndarray], origin: str) -> None:
+        super().__init__(prompts)
         self.origin = origin
 
 
 def read_npy(path: Path, key: str) -> np.ndarray:
     try:
-        array = np.load(path, allow_pickle=False)
+        return arrays.read_npy(path)
     except _UNREADABLE as error:
         raise VoiceError(f"voice file {path}: {key} cannot be read: {error}; expected an integer .npy array") from error
-    if not isinstance(array, np.ndarray):
-        raise VoiceError(f"voice file {path}: {key} is an archive; expected an integer .npy array")
-    return array
 
 
 def read_npz(path: Path) -> LoadedVoice:
@@ -49,27 +47,23 @@ def read_npz(path: Path) -> LoadedVoice:
         hint = f"; the voice of that name is {name!r}, without .npz" if name in VOICE_NAMES else ""
         raise VoiceError(f"voice file {path} does not exist{hint}")
     try:
-        archive = np.load(path, allow_pickle=False)
+        names = arrays.list_npz(path)
     except _UNREADABLE as error:
-        raise VoiceError(f"voice file {path} is not an .npz archive of arrays ({error}); save it again") from error
-    if isinstance(archive, np.ndarray):
-        raise VoiceError(f"voice file {path} is a single array; expected an .npz archive with {', '.join(KEYS)}")
-    arrays = {}
-    with archive:
-        for key in KEYS:
-            if key not in archive.files:
-                continue
-            try:
-                arrays[key] = archive[key]
-            except _UNREADABLE as error:
-                raise VoiceError(f"voice file {path}: {key} cannot be read: {error}; save it again") from error
-            # numpy hands out the bytes of a member that is no array.
-            if not isinstance(arrays[key], np.ndarray):
-                raise VoiceError(f"voice file {path}: {key} is not a numpy array; save it again")
-    if not arrays:
-        held = ", ".join(archive.files) or "nothing"
-        raise VoiceError(f"voice file {path} holds {held}; expected {', '.join(KEYS)}")
-    return LoadedVoice(arrays, f"voice file {path}")
+        raise VoiceError(
+            f"voice file {path} is not an .npz archive ({error}); a single array or a damaged file? Expected "
+            f"{', '.join(KEYS)} in one .npz"
+        ) from error
+    found = {}
+    for key in KEYS:
+        if key not in names:
+            continue
+        try:
+            found[key] = arrays.read_npz(path, key)
+        except _UNREADABLE as error:
+            raise VoiceError(f"voice file {path}: {key} cannot be read: {error}; save it again") from error
+    if not found:
+        raise VoiceError(f"voice file {path} holds {', '.join(names) or 'nothing'}; expected {', '.join(KEYS)}")
+    return LoadedVoice(found, f"voice file {path}")
 
 
 def check_voice_output(path: str | os.PathLike[str]) -> None:
@@ -92,9 +86,9 @@ def save_voice(path: str | os.PathLike[str], voice: Mapping[str, Any]) -> None:
     missing = [key for key in KEYS if key not in voice]
     if missing:
         raise VoiceError(f"cannot save {path}: the voice has no {', '.join(missing)}")
-    arrays: dict[str, Any] = {key: np.asarray(value) for key, value in voice.items()}
-    for key, array in arrays.items():
+    plain: dict[str, Any] = {key: np.asarray(value) for key, value in voice.items()}
+    for key, array in plain.items():
         if array.dtype.hasobject:
             raise VoiceError(f"cannot save {path}: {key} is not a plain array, and would have to be pickled")
     with replacing(path) as file:
-        np.savez(file, **arrays)
+        np.savez(file, **plain)

@@ -1,10 +1,10 @@
 """The places where voices lie: folders, a model's own files, an installed `bark`, the hub."""
 
-import importlib.util
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
@@ -111,14 +111,22 @@ def _named_folder(folder: str | os.PathLike[str], said_by: str) -> list[Place]:
     return [_npz_place(path, f"{said_by} {path}")]
 
 
-def _bark_place() -> Place | None:
-    """The presets of an installed `bark`, found without importing it."""
-    spec = importlib.util.find_spec("bark")
+def bark_folder() -> Path | None:
+    """The folder of an installed `bark` with its presets in assets/prompts, found without importing it."""
+    # Not importlib.util.find_spec: barkfast itself may stand in sys.modules under the name `bark`.
+    spec = PathFinder.find_spec("bark")
     for location in (spec.submodule_search_locations or []) if spec else []:
-        prompts = Path(location) / "assets" / "prompts"
-        if prompts.is_dir():
-            return _npz_place(prompts, f"the installed bark package ({prompts})")
+        if (Path(location) / "assets" / "prompts").is_dir():
+            return Path(location)
     return None
+
+
+def _bark_place() -> Place | None:
+    folder = bark_folder()
+    if folder is None:
+        return None
+    prompts = folder / "assets" / "prompts"
+    return _npz_place(prompts, f"the installed bark package ({prompts})")
 
 
 def local_places(checkpoint: "Checkpoint | None", folder: str | os.PathLike[str] | None) -> list[Place]:

@@ -4,11 +4,14 @@ import json
 import logging
 import os
 import shutil
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from barkfast.errors import InputError, MissingFileError
+from barkfast.weights.arrays import read_npz
 from barkfast.weights.checkpoint import Checkpoint
 from barkfast.weights.demo import NAME as DEMO
 from barkfast.weights.files import read_json
@@ -131,9 +134,8 @@ def _find_archives(folder: Path) -> dict[str, Path]:
 def _unpack(file: Path, name: str, target: Path) -> dict[str, str]:
     names = _target_names(name)
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in KEYS}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        arrays = {key: read_npz(file, key) for key in KEYS}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{file} is not a voice: {error}; expected an .npz with {', '.join(KEYS)}") from error
     for key, array in arrays.items():
         _make_room(target / names[key])

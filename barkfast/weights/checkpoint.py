@@ -1,14 +1,15 @@
 """What a found model looks like: a checkpoint, and the weights it hands out."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from barkfast.config import CodecConfig, FineConfig, GPTConfig, Layout
 from barkfast.errors import CheckpointError, InputError
-from barkfast.weights.shapes import Shapes, check_tensors, codec_shapes, gpt_shapes
+from barkfast.weights.shapes import Shapes, check_tensors, codec_shapes, encoder_shapes, gpt_shapes
 
 STAGES = ("text", "coarse", "fine")
 
@@ -54,10 +55,13 @@ class CodecWeights:
     Keys: `decoder.layers.N.conv.{weight,bias}` (transposed convolutions too),
     `decoder.layers.1.lstm.{weight,bias}_{ih,hh}_l{0,1}`, `decoder.layers.N.block.{1,3}.conv.{weight,bias}`,
     `decoder.layers.N.shortcut.conv.{weight,bias}`, `quantizer.layers.N.codebook.embed`.
+    `read_encoder` reads the encoder, `encoder.layers.N...`, and the codebooks once more when it is asked for: speaking
+    needs no encoder. It raises CheckpointError where there is none.
     """
 
     config: CodecConfig
     tensors: dict[str, torch.Tensor]
+    read_encoder: Callable[[], dict[str, torch.Tensor]] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,16 @@ class Checkpoint:
                 f"the codec has codebooks of {weights.config.codebook_size} entries, but {self.name} speaks codes of "
                 f"{self.layout.codebook_size}; give the codec that belongs to the model (BARKFAST_CODEC or codec=)"
             )
-        return weights
+        # Nothing here may hold `weights`, or a codec that can encode would keep its decoder's tensors twice.
+        return replace(weights, read_encoder=partial(_checked_encoder, weights.read_encoder, weights.config, self.name))
+
+
+def _checked_encoder(
+    read: Callable[[], dict[str, torch.Tensor]], config: CodecConfig, name: str
+) -> dict[str, torch.Tensor]:
+    tensors = read()
+    check_tensors(tensors, encoder_shapes(config), f"encoder of the codec for {name}")
+    return tensors
 
 
 def _check_vocabulary(name: str, config: GPTConfig | FineConfig, layout: Layout, where: str) -> None:

@@ -1,8 +1,8 @@
-"""EnCodec's decoder weights: from a Bark file, from EnCodec's own `.th` file, or from its Hugging Face twin."""
+"""EnCodec's weights: from a Bark file, from EnCodec's own `.th` file, or from its Hugging Face twin."""
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ _CONFIG_NAMES = {
 _FIXED = {"norm_type": "weight_norm", "use_causal_conv": True, "pad_mode": "reflect", "audio_channels": 1}
 
 _FROM_ENCODEC = (
-    (re.compile(r"^decoder\.model\."), "decoder.layers."),
+    (re.compile(r"^(decoder|encoder)\.model\."), r"\1.layers."),
     (re.compile(r"\.(?:convtr\.convtr|conv\.conv)\."), ".conv."),
     (re.compile(r"^quantizer\.vq\.layers\.(\d+)\._codebook\."), r"quantizer.layers.\1.codebook."),
 )
@@ -91,7 +91,7 @@ def read_source(source: Source, n_codebooks: int, prefix: str = "") -> CodecWeig
     content = read_json(path)
     if section := content.get("codec_config"):
         content, prefix = section, BARK_PREFIX
-    return _build(read_weights(source, prefix), read_config(content, n_codebooks, str(source)), str(source))
+    return _build(lambda: read_weights(source, prefix), read_config(content, n_codebooks, str(source)), str(source))
 
 
 def read_th(path: Path, n_codebooks: int) -> CodecWeights:
@@ -103,7 +103,7 @@ def read_th(path: Path, n_codebooks: int) -> CodecWeights:
                 f"{path} is damaged: its SHA-256 should begin with {match[1]}, found {found}. Delete it and get it "
                 f"again"
             )
-    return _build(read_tensors(path), CodecConfig(n_codebooks=n_codebooks), str(path))
+    return _build(lambda: read_tensors(path), CodecConfig(n_codebooks=n_codebooks), str(path))
 
 
 def read_config(section: Mapping[str, Any], n_codebooks: int, where: str) -> CodecConfig:
@@ -169,24 +169,51 @@ def _read_file(path: Path, n_codebooks: int) -> CodecWeights:
     beside = path.parent / "config.json"
     content = read_json(beside) if beside.is_file() else {}
     prefix = BARK_PREFIX if has_keys(path, BARK_PREFIX) else ""
-    tensors = read_tensors(path, lambda key: key.startswith(prefix))
-    tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+
+    def read() -> Tensors:
+        tensors = read_tensors(path, lambda key: key.startswith(prefix))
+        return {key.removeprefix(prefix): value for key, value in tensors.items()}
+
     section = content.get("codec_config") or (content if content.get("model_type") == "encodec" else {})
-    return _build(tensors, read_config(section, n_codebooks, str(path)), str(path))
+    return _build(read, read_config(section, n_codebooks, str(path)), str(path))
 
 
-def _build(tensors: Tensors, config: CodecConfig, where: str) -> CodecWeights:
-    """Canonical names, the decoder and the used codebooks only, weight norm folded."""
-    named: Tensors = {}
-    for key, value in tensors.items():
-        for pattern, replacement in _FROM_ENCODEC:
-            key = pattern.sub(replacement, key)
-        named[key] = value
+def _build(read: Callable[[], Tensors], config: CodecConfig, where: str) -> CodecWeights:
+    """The decoder and the used codebooks, by canonical names, weight norm folded; the encoder likewise, later.
+
+    `read` reads all tensors; it is called again for the encoder, so that nothing of it is kept until then.
+    """
+    tensors = read()
+    named = _rename(tensors)
     available = sum(re.fullmatch(r"quantizer\.layers\.\d+\.codebook\.embed", key) is not None for key in named)
     if not available or not any(key.startswith("decoder.layers.") for key in named):
         raise CheckpointError(f"{where} does not hold EnCodec's decoder and codebooks; it has {list_some(tensors)}")
     if available < config.n_codebooks:
         raise CheckpointError(f"{where} has {available} codebooks; the model speaks {config.n_codebooks}")
     used = {f"quantizer.layers.{i}.codebook.embed" for i in range(config.n_codebooks)}
+
+    def read_encoder() -> Tensors:
+        named = _rename(read())
+        encoder = {key: value for key, value in named.items() if key.startswith("encoder.layers.")}
+        if not encoder:
+            raise CheckpointError(
+                f"{where} does not hold EnCodec's encoder, which making a voice from a recording needs; get a whole "
+                f"codec with `hf download {ENCODEC_REPO} config.json model.safetensors` and set BARKFAST_CODEC to it"
+            )
+        return _finish(encoder | {key: named[key] for key in used})
+
     kept = {key: value for key, value in named.items() if key.startswith("decoder.layers.") or key in used}
-    return CodecWeights(config, {key: value.float() for key, value in fold_weight_norm(kept).items()})
+    return CodecWeights(config, _finish(kept), read_encoder)
+
+
+def _rename(tensors: Tensors) -> Tensors:
+    named: Tensors = {}
+    for key, value in tensors.items():
+        for pattern, replacement in _FROM_ENCODEC:
+            key = pattern.sub(replacement, key)
+        named[key] = value
+    return named
+
+
+def _finish(tensors: Tensors) -> Tensors:
+    return {key: value.float() for key, value in fold_weight_norm(tensors).items()}

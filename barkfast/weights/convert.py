@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from barkfast.config import DTYPE_ALIASES
-from barkfast.errors import InputError
+from barkfast.errors import CheckpointError, InputError
 from barkfast.weights import huggingface
 from barkfast.weights.attachments import copy_notices, copy_tokenizer, copy_voices
 from barkfast.weights.checkpoint import STAGES, Checkpoint, CodecWeights, StageWeights
@@ -45,7 +45,7 @@ def convert(
     """Write the model `src` as the folder `dst`, which barkfast and transformers' BarkModel both open.
 
     The GPTs are stored in `dtype`; the codec stays fp32, for it runs in fp32 whatever the GPTs do, rounding it is
-    audible, and it is 1 % of the size. EnCodec's encoder, which only making new voices would need, is left out.
+    audible, and it is 1 % of the size. EnCodec's encoder, which making new voices needs, is kept where there is one.
     Tokenizer and voices come along where they can be found; a warning is logged where not. The folder appears whole
     at the end, or not at all.
 
@@ -69,7 +69,7 @@ def convert(
     target = Path(dst).expanduser().resolve()
     _check_target(target, force)
     with _building(target) as folder:
-        checkpoint = open_model(src, small=small, codec=codec)
+        checkpoint = open_model(src, small=small or None, codec=codec)
         _write_model(checkpoint, folder, stored)
         copy_notices(checkpoint, folder)
         if tokenizer and not copy_tokenizer(checkpoint, folder):
@@ -111,7 +111,13 @@ def _rename(weights: StageWeights, prefix: str, dtype: torch.dtype) -> Tensors:
 
 
 def _rename_codec(weights: CodecWeights) -> Tensors:
-    return {BARK_PREFIX + key: value.contiguous() for key, value in split_weight_norm(weights.tensors).items()}
+    try:
+        encoder = weights.read_encoder()
+    except CheckpointError as error:
+        logger.warning("the codec's encoder is left out: %s", error)
+        encoder = {}
+    tensors = split_weight_norm(weights.tensors | encoder)
+    return {BARK_PREFIX + key: value.contiguous() for key, value in tensors.items()}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ import torch
 from barkfast.errors import CheckpointError, MissingFileError
 
 Tensors = dict[str, torch.Tensor]
+
+# torch's list of safe globals belongs to the process, so files are opened one at a time.
+_OPENING = threading.Lock()
 
 
 def read_tensors(path: Path, wanted: Callable[[str], bool] = lambda key: True) -> Tensors:
@@ -35,18 +40,19 @@ def list_keys(path: Path) -> list[str]:
 
 
 def load_pickle(path: Path) -> Any:
-    """Load a torch file with the restricted unpickler: tensors, containers and numpy scalars, nothing else.
+    """Load a torch file with torch's restricted unpickler: tensors, containers and numpy scalars, nothing else.
 
     Memory-mapped, so what is not used (optimizer state: two thirds of Suno's files) is never read; files in torch's
     old format, which is not a zip archive, cannot be mapped and are read whole.
-    Errors: MissingFileError; CheckpointError if it is damaged or wants to run code.
+
+    Raises:
+        MissingFileError: there is no such file.
+        CheckpointError: it is damaged, or wants to run code.
     """
     _check_readable(path)
-    with path.open("rb") as file:
-        mmap = file.read(4) == b"PK\x03\x04"
     try:
-        with torch.serialization.safe_globals(_safe_globals()):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        with _OPENING, _allowing_numpy_scalars():
+            return _unpickle(path)
     except Exception as error:
         # torch's own wording is all there is to tell a forbidden global from a damaged file.
         if match := re.search(r"\bGLOBAL ([\w.]+)", str(error)):
@@ -55,6 +61,34 @@ def load_pickle(path: Path) -> Any:
                 f"in it was run. Get the weights from a source you trust, as safetensors where there is a choice"
             ) from error
         raise _damaged(path, error) from error
+
+
+def _unpickle(path: Path) -> Any:
+    """What `torch.load(path, weights_only=True)` does, without going through `torch.load`.
+
+    Many programs replace `torch.load` by a function that forces `weights_only=False`. What is called here takes no such
+    option: the unpickler is an argument.
+    """
+    restricted: Any = torch._weights_only_unpickler
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            file.seek(0)
+            return torch.serialization._legacy_load(file, "cpu", restricted, encoding="utf-8")
+    storage = torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
+    with torch.serialization._open_zipfile_reader(str(path)) as archive:
+        return torch.serialization._load(archive, "cpu", restricted, overall_storage=storage, encoding="utf-8")
+
+
+@contextmanager
+def _allowing_numpy_scalars() -> Iterator[None]:
+    """Within the block torch's restricted unpickler knows numpy's scalars; what the program allowed itself stays."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals(_safe_globals())
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from barkfast.errors import InputError
 from barkfast.weights import codec, demo, huggingface
 from barkfast.weights.checkpoint import STAGES, Checkpoint, CodecWeights, MadeTensors, StageWeights
 from barkfast.weights.files import Tensors, read_json
-from barkfast.weights.shapes import codec_shapes, gpt_shapes
+from barkfast.weights.shapes import Shapes, codec_shapes, encoder_shapes, gpt_shapes
 from barkfast.weights.sources import Folder
 
 # n_layer, n_head, n_embd of each size, and the codec's filters; small and large are Suno's.
@@ -48,7 +48,13 @@ def open_random(name: str) -> Checkpoint:
         return StageWeights(config, tensors, lambda: content)
 
     def read_codec() -> CodecWeights:
-        return CodecWeights(decoder, make_codec(decoder, _generator(seed, "codec")))
+        return CodecWeights(decoder, make_codec(decoder, _generator(seed, "codec")), read_encoder)
+
+    def read_encoder() -> Tensors:
+        made = make_codec(decoder, _generator(seed, "codec"))
+        codebooks = {key: value for key, value in made.items() if key.startswith("quantizer.")}
+        shapes = {key: shape for key, shape in encoder_shapes(decoder).items() if key not in codebooks}
+        return codebooks | _make(shapes, torch.Generator().manual_seed(-1 - seed), gain=1.0)
 
     folder = demo.FOLDER if own else None
     return Checkpoint(name, f"made from seed {seed}", layout, folder, None, read_stage, read_codec)
@@ -102,19 +108,23 @@ def make_gpt(config: GPTConfig | FineConfig, generator: torch.Generator) -> Tens
 def make_codec(config: CodecConfig, generator: torch.Generator) -> Tensors:
     """Random weights, fp32, that keep the signal's size from layer to layer and end at an audible level."""
     shapes = codec_shapes(config)
-    last = max((key for key in shapes if key.startswith("decoder")), key=lambda key: int(key.split(".")[2]))
-    last_layer = last.rsplit(".conv.", 1)[0]
+    codebooks = {key: shape for key, shape in shapes.items() if key.endswith("codebook.embed")}
+    tensors = _make({key: shapes[key] for key in shapes if key not in codebooks}, generator, gain=_LAST_CONV_GAIN)
+    std = 1 / math.sqrt(config.n_codebooks)
+    return tensors | {key: torch.empty(shape).normal_(0, std, generator=generator) for key, shape in codebooks.items()}
+
+
+def _make(shapes: Shapes, generator: torch.Generator, gain: float) -> Tensors:
+    """One side of the codec; `gain` is that of its last convolution."""
+    last = max(shapes, key=lambda key: int(key.split(".")[2])).rsplit(".conv.", 1)[0]
     tensors: Tensors = {}
     for key, shape in shapes.items():
         if ".bias" in key:
             tensors[key] = torch.zeros(shape)
-        elif key.endswith("codebook.embed"):
-            std = 1 / math.sqrt(config.n_codebooks)
-            tensors[key] = torch.empty(shape).normal_(0, std, generator=generator)
         else:
             # A transposed convolution's weight is (in, out, 2 * stride), and two of its taps reach each sample.
-            transposed = len(shape) == 3 and shape[0] == 2 * shape[1]
+            transposed = key.startswith("decoder.") and len(shape) == 3 and shape[0] == 2 * shape[1]
             fan_in = 2 * shape[0] if transposed else math.prod(shape[1:])
-            gain = _LAST_CONV_GAIN if key.startswith(f"{last_layer}.") else 1.0
-            tensors[key] = torch.empty(shape).normal_(0, gain / math.sqrt(fan_in), generator=generator)
+            scale = gain if key.startswith(f"{last}.") else 1.0
+            tensors[key] = torch.empty(shape).normal_(0, scale / math.sqrt(fan_in), generator=generator)
     return tensors

@@ -24,7 +24,11 @@ LAYOUTS = f"""a Bark model folder holds either
 
 
 def open_model(
-    model: str | os.PathLike | None = None, *, small: bool = False, codec: str | os.PathLike | None = None
+    model: str | os.PathLike | None = None,
+    *,
+    small: bool | None = None,
+    codec: str | os.PathLike | None = None,
+    cache: str | os.PathLike | None = None,
 ) -> Checkpoint:
     """Find a model; its networks are read when they are asked for.
 
@@ -32,14 +36,19 @@ def open_model(
         model: "demo", "random:nano|small|large|demo[:seed]", a folder, or a hub repository such as "suno/bark". None is
             $BARKFAST_MODEL, or else Suno's released model: from the cache of `bark` itself, the Hugging Face cache,
             or the hub.
-        small: Suno's small networks; $SUNO_USE_SMALL_MODELS asks for them too. In a folder that holds both sizes it
+        small: Suno's small networks, or not; None for $SUNO_USE_SMALL_MODELS. In a folder that holds both sizes it
             chooses; a model named by repository, and one with a single size, stay what they are.
         codec: EnCodec's weights, if not the model's own: file, folder or hub repository; None is $BARKFAST_CODEC.
+        cache: the folder into which `bark` downloads; None for the one in the user's cache.
     Errors: InputError (unknown name), MissingFileError (looked for and not found), CheckpointError (unusable).
     """
-    small = small or truthy(os.environ.get("SUNO_USE_SMALL_MODELS"))
+    small = truthy(os.environ.get("SUNO_USE_SMALL_MODELS")) if small is None else small
     chosen = model if model is not None else os.environ.get("BARKFAST_MODEL") or None
-    checkpoint = _open_default(small) if chosen is None else _open_named(os.fspath(chosen), small)
+    checkpoint = (
+        _open_default(small, Path(cache or suno.cache_folder()).expanduser())
+        if chosen is None
+        else _open_named(os.fspath(chosen), small)
+    )
     # The demo voice has codes of its own, so what is set for other models is not meant for it.
     named = None if checkpoint.name == demo.NAME else os.environ.get("BARKFAST_CODEC") or None
     place = codec if codec is not None else named
@@ -71,10 +80,9 @@ def _open_named(name: str, small: bool) -> Checkpoint:
     )
 
 
-def _open_default(small: bool) -> Checkpoint:
+def _open_default(small: bool, cache: Path) -> Checkpoint:
     """Suno's released model: what `bark` has downloaded already, and for the rest Hugging Face."""
-    name, cache = (SMALL if small else LARGE), suno.cache_folder()
-    folder = Folder(cache)
+    name, folder = (SMALL if small else LARGE), Folder(cache)
     found = {stage: suno.find_stage(folder, stage, small=small, strict=True) for stage in STAGES}
 
     def open_hub() -> Checkpoint:

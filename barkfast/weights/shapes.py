@@ -54,35 +54,62 @@ def codec_shapes(config: CodecConfig) -> Shapes:
     Layer numbers count the activations too: 0 convolution, 1 LSTM, then for each ratio ELU, transposed
     convolution, residual blocks; last ELU and convolution.
     """
-    shapes: Shapes = {}
-
-    def add(name: str, shape: tuple[int, int, int], n_out: int) -> None:
-        shapes[f"{name}.conv.weight"] = shape
-        shapes[f"{name}.conv.bias"] = (n_out,)
-
     channels = config.n_filters * 2 ** len(config.ratios)
-    add("decoder.layers.0", (channels, config.dimension, config.kernel_size), channels)
-    for i in range(config.n_lstm_layers):
-        for side in ("ih", "hh"):
-            shapes[f"decoder.layers.1.lstm.weight_{side}_l{i}"] = (4 * channels, channels)
-            shapes[f"decoder.layers.1.lstm.bias_{side}_l{i}"] = (4 * channels,)
+    shapes = _convolution("decoder.layers.0", channels, config.dimension, config.kernel_size)
+    shapes |= _lstm("decoder.layers.1", config, channels)
     layer = 2
     for ratio in config.ratios:
-        add(f"decoder.layers.{layer + 1}", (channels, channels // 2, 2 * ratio), channels // 2)
         channels //= 2
-        hidden = channels // config.compress
+        # Transposed: (in, out, kernel).
+        name = f"decoder.layers.{layer + 1}.conv"
+        shapes |= {f"{name}.weight": (2 * channels, channels, 2 * ratio), f"{name}.bias": (channels,)}
         layer += 2
         for _ in range(config.n_residual_layers):
-            block = f"decoder.layers.{layer}"
-            add(f"{block}.block.1", (hidden, channels, config.residual_kernel_size), hidden)
-            add(f"{block}.block.3", (channels, hidden, 1), channels)
-            if config.conv_shortcut:
-                add(f"{block}.shortcut", (channels, channels, 1), channels)
+            shapes |= _residual_block(f"decoder.layers.{layer}", config, channels)
             layer += 1
-    add(f"decoder.layers.{layer + 1}", (1, channels, config.last_kernel_size), 1)
-    for i in range(config.n_codebooks):
-        shapes[f"quantizer.layers.{i}.codebook.embed"] = (config.codebook_size, config.dimension)
+    shapes |= _convolution(f"decoder.layers.{layer + 1}", 1, channels, config.last_kernel_size)
+    return shapes | _codebooks(config)
+
+
+def encoder_shapes(config: CodecConfig) -> Shapes:
+    """Key -> shape of EnCodec's encoder and codebooks, weight norm folded; layers are numbered as above."""
+    channels, layer = config.n_filters, 1
+    shapes = _convolution("encoder.layers.0", channels, 1, config.kernel_size)
+    for ratio in reversed(config.ratios):
+        for _ in range(config.n_residual_layers):
+            shapes |= _residual_block(f"encoder.layers.{layer}", config, channels)
+            layer += 1
+        shapes |= _convolution(f"encoder.layers.{layer + 1}", 2 * channels, channels, 2 * ratio)
+        channels *= 2
+        layer += 2
+    shapes |= _lstm(f"encoder.layers.{layer}", config, channels)
+    shapes |= _convolution(f"encoder.layers.{layer + 2}", config.dimension, channels, config.last_kernel_size)
+    return shapes | _codebooks(config)
+
+
+def _codebooks(config: CodecConfig) -> Shapes:
+    shape = (config.codebook_size, config.dimension)
+    return {f"quantizer.layers.{i}.codebook.embed": shape for i in range(config.n_codebooks)}
+
+
+def _convolution(name: str, n_out: int, n_in: int, kernel_size: int) -> Shapes:
+    return {f"{name}.conv.weight": (n_out, n_in, kernel_size), f"{name}.conv.bias": (n_out,)}
+
+
+def _lstm(name: str, config: CodecConfig, channels: int) -> Shapes:
+    shapes: Shapes = {}
+    for i in range(config.n_lstm_layers):
+        for side in ("ih", "hh"):
+            shapes[f"{name}.lstm.weight_{side}_l{i}"] = (4 * channels, channels)
+            shapes[f"{name}.lstm.bias_{side}_l{i}"] = (4 * channels,)
     return shapes
+
+
+def _residual_block(name: str, config: CodecConfig, channels: int) -> Shapes:
+    hidden = channels // config.compress
+    shapes = _convolution(f"{name}.block.1", hidden, channels, config.residual_kernel_size)
+    shapes |= _convolution(f"{name}.block.3", channels, hidden, 1)
+    return shapes | (_convolution(f"{name}.shortcut", channels, channels, 1) if config.conv_shortcut else {})
 
 
 def check_tensors(tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]], where: str) -> None:

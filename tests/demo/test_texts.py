@@ -7,11 +7,11 @@ import pytest
 
 import barkfast
 from barkfast import Bark
-from barkfast.api import default_bark
 from barkfast.cli import main
 from barkfast.config import Sampling
 from barkfast.engine.engine import Engine
 from barkfast.errors import InputError
+from barkfast.generation import forget_default_bark
 
 WRITTEN, SPELLED = "Mr. Smith paid $5.", "mister smith paid five dollars."
 RUSSIAN = "Привет, мир"
@@ -30,12 +30,12 @@ def test_digits_are_words_on_every_way_in(bark: Bark, monkeypatch: pytest.Monkey
     sound = bark.generate(SPELLED, **SHORT).audio
     np.testing.assert_array_equal(np.concatenate(list(bark.stream(WRITTEN, **SHORT))), sound)
     monkeypatch.setenv("BARKFAST_MODEL", "demo")
-    default_bark.cache_clear()
+    forget_default_bark()
     try:
         greedy = bark.generate_semantic(SPELLED, sampling=Sampling(0.0))
         np.testing.assert_array_equal(barkfast.text_to_semantic(WRITTEN, temp=0.0, silent=True), greedy)
     finally:
-        default_bark.cache_clear()
+        forget_default_bark()
 
 
 def test_an_engine_spells_out_too() -> None:

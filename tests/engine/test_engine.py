@@ -224,7 +224,7 @@ def test_deadlines_that_are_none_are_refused(scripted: ScriptedBark, deadline: A
 
 
 @pytest.mark.parametrize(
-    "options", [{"n_slots": 0}, {"n_slots": 2.0}, {"queue_size": -1}, {"stream_buffer": 0}, {"n_slots": True}]
+    "options", [{"n_slots": 0}, {"n_slots": 2.5}, {"queue_size": -1}, {"stream_buffer": 0}, {"n_slots": True}]
 )
 def test_an_impossible_engine_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(options))} is .*; expected a whole number"):
@@ -483,7 +483,7 @@ def test_bad_input_to_a_model(bark: Bark) -> None:
             for text, options, error, message in (
                 ("", {}, InputError, "nothing to say"),
                 (TEXT, {"voice": "v2/en_speaker_66"}, VoiceError, "v2/en_speaker_6"),
-                (TEXT, {"text_temp": -1}, InputError, "temperature is -1"),
+                (TEXT, {"text_temp": -1}, InputError, "text_temp is -1"),
                 (TEXT, {"seed": "lucky"}, InputError, "seed is 'lucky'"),
                 ("abcd " * 200_000, {"overflow": "error"}, InputError, "tokens"),
                 (TEXT, {"priority": "high"}, InputError, "priority is 'high'"),

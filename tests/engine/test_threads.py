@@ -166,8 +166,8 @@ def test_the_functions_of_bark_share_one_model(monkeypatch: pytest.MonkeyPatch) 
             time.sleep(0.01)
             super().__init__("random:demo", device="cpu", engine="torch")
 
-    monkeypatch.setattr(api, "Bark", Counted)
-    api.default_bark.cache_clear()
+    monkeypatch.setattr(generation, "Bark", Counted)
+    generation.forget_default_bark()
     try:
         calls = [
             lambda: api.text_to_semantic("Hello.", temp=0, silent=True),
@@ -178,7 +178,7 @@ def test_the_functions_of_bark_share_one_model(monkeypatch: pytest.MonkeyPatch) 
         np.testing.assert_array_equal(tokens[0], tokens[1])
         assert len(made) == 1
     finally:
-        api.default_bark.cache_clear()
+        generation.forget_default_bark()
 
 
 def test_models_may_be_dropped_and_loaded_while_others_speak() -> None:

@@ -188,7 +188,7 @@ def load_barkfast(files: Files, patch: pytest.MonkeyPatch) -> ModuleType:
     import barkfast.generation
 
     # the model behind the functions keeps the place where it found its weights; these lie elsewhere
-    barkfast.api.default_bark.cache_clear()
+    barkfast.generation.forget_default_bark()
     barkfast.generation.preload_models()
     return barkfast.generation
 
@@ -198,4 +198,4 @@ def unload_barkfast() -> None:
     import barkfast.api
 
     barkfast.api.default_bark().parts.drop()
-    barkfast.api.default_bark.cache_clear()
+    barkfast.generation.forget_default_bark()

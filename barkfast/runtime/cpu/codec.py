@@ -1,6 +1,7 @@
 """EnCodec's decoder on the CPU: native code in float32, at once or as the codes come."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -43,8 +44,9 @@ class CpuCodec(Codec):
         weights = {name: tensor.detach().float().cpu().numpy() for name, tensor in tensors.items()}
         self._native = require_native().Codec(config, weights, pool, isa)
 
-    def to(self, device: str) -> None:
+    def to(self, device: str) -> Any:
         """Do nothing: the CPU is the only place."""
+        return self
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         codes = check_codes(codes, self.config)

@@ -139,12 +139,13 @@ class CpuDecoder(Decoder):
             if n_slots != self.n_slots:
                 self._allocate(n_slots)
 
-    def to(self, device: str) -> None:
+    def to(self, device: str) -> Any:
         if torch.device(device).type != "cpu":
             raise EngineError(
                 f"the {self.stage} network is on the cpu engine and cannot move to {device}; "
                 "build it with engine='cuda' or engine='torch' to use another device"
             )
+        return self
 
     def admit(self, job: Job) -> int:
         with self._take_turn():

@@ -42,12 +42,13 @@ class CpuRefiner(Refiner):
             )
             self._native = native.Refiner(network, pool, isa=isa)
 
-    def to(self, device: str) -> None:
+    def to(self, device: str) -> Any:
         if torch.device(device).type != "cpu":
             raise EngineError(
                 f"the fine network is on the cpu engine and cannot move to {device}; "
                 "build it with engine='cuda' or engine='torch' to use another device"
             )
+        return self
 
     def refine(self, job: FineJob) -> np.ndarray:
         check_window(job.window, self.config)

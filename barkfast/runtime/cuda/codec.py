@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -131,14 +132,15 @@ class CudaCodec(Codec):
         self._graphs.clear()
         self._buffers.clear()
 
-    def to(self, device: str) -> None:
+    def to(self, device: str) -> Any:
         target = torch.device(device)
         if target.type == next(self._model.parameters()).device.type:
-            return
+            return self
         self._graphs.clear()
         self._buffers.clear()
         for model in filter(None, (self._model, self._plain)):
             model.to(self.device if target.type == self.device.type else target)
+        return self
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         with on_device(self.device):

@@ -104,19 +104,20 @@ class CudaDecoder(Decoder):
         self._vocabularies.clear()
         self.vocabulary = None
 
-    def to(self, device: str) -> None:
+    def to(self, device: str) -> Any:
         target = torch.device(device)
         if target.type == self._network.wpe.device.type:
-            return
+            return self
         if self.seats:
             raise EngineError(f"the {self.stage} network cannot move to {device} while it has jobs; release them first")
         if target.type == self.device.type:
             self._network = self._network.to(self.device)
             self._set_up()
-            return
+            return self
         self._tear_down()
         self._network = self._network.to(target)
         torch.cuda.empty_cache()
+        return self
 
     def resize(self, n_slots: int) -> None:
         check_slots(n_slots)

@@ -1,6 +1,7 @@
 """The fine network on the GPU: all codebooks of a window in one graph, the codes never leaving the device."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,18 +94,19 @@ class CudaRefiner(Refiner):
         self.refine(FineJob(window, 0, self.config.n_codes_given, 1, Sampling(0)))
         self._graphs.clear()
 
-    def to(self, device: str) -> None:
+    def to(self, device: str) -> Any:
         target = torch.device(device)
         if target.type == self._network.wpe.device.type:
-            return
+            return self
         if target.type == self.device.type:
             self._network = self._network.to(self.device)
             self._set_up()
-            return
+            return self
         self._graphs.clear()
         del self._pass
         self._network = self._network.to(target)
         torch.cuda.empty_cache()
+        return self
 
     def refine(self, job: FineJob) -> np.ndarray:
         check_window(job.window, self.config)
