@@ -6,12 +6,12 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from barkfast.errors import InputError
-from barkfast.files import check_writable, replacing
+from barkfast.errors import InputError, OutputError
+from barkfast.files import AnyPath, check_writable, expand, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +22,12 @@ WAV_BYTES = (1 << 32) - 4096
 SAMPLE_BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 
 
-def _format_of(path: str | os.PathLike[str]) -> str:
-    suffix = Path(path).suffix.lower().lstrip(".")
+def _format_of(path: AnyPath) -> str:
+    name = expand(path)
+    suffix = name.suffix.lower().lstrip(".")
     if suffix not in FORMATS:
         known = ", ".join(f".{name}" for name in FORMATS)
-        raise InputError(f"cannot tell the audio format of {str(path)!r}; its name must end in one of {known}")
+        raise InputError(f"cannot tell the audio format of {str(name)!r}; its name must end in one of {known}")
     return suffix
 
 
@@ -106,16 +107,14 @@ def encode_audio(samples: np.ndarray, sample_rate: int, format: str = "wav", sub
     return buffer.getvalue()
 
 
-def write_audio(
-    path: str | os.PathLike[str], samples: np.ndarray, sample_rate: int, *, subtype: str | None = None
-) -> None:
+def write_audio(path: AnyPath, samples: np.ndarray, sample_rate: int, *, subtype: str | None = None) -> None:
     """Write a waveform to a .wav, .flac, .ogg or .mp3 file, whole or not at all; see `encode_audio`."""
     data = encode_audio(samples, sample_rate, _format_of(path), subtype)
     with replacing(path) as file:
         file.write(data)
 
 
-def check_output(path: str | os.PathLike[str], subtype: str | None = None) -> None:
+def check_output(path: AnyPath, subtype: str | None = None) -> None:
     """Raise InputError, before the work, unless `write_audio` can write to `path`."""
     _subtype_of(_format_of(path), subtype)
     check_writable(path)
@@ -134,8 +133,23 @@ def stream_header(sample_rate: int) -> bytes:
 
 
 @contextmanager
+def _encoding(raw: BinaryIO, path: AnyPath, sample_rate: int, subtype: str, format: str) -> Iterator[Any]:
+    """A libsndfile file that writes to the open file `raw`; its errors name `path`."""
+    import soundfile
+
+    try:
+        # By its descriptor: an error in a Python file would be printed by the library, and lost.
+        with soundfile.SoundFile(
+            raw.fileno(), "w", sample_rate, 1, subtype, format=format.upper(), closefd=False
+        ) as file:
+            yield file
+    except soundfile.LibsndfileError as error:
+        raise OutputError(f"cannot write {os.fsdecode(path)}: {error} Is the disk full?") from error
+
+
+@contextmanager
 def writing_audio(
-    path: str | os.PathLike[str], sample_rate: int, *, subtype: str | None = None
+    path: AnyPath, sample_rate: int, *, subtype: str | None = None
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Write a waveform piece by piece, in constant memory; the file appears whole at the end or not at all.
 
@@ -145,21 +159,19 @@ def writing_audio(
     Raises:
         InputError: as `write_audio`, and for more than a wav can hold.
     """
-    import soundfile
-
     format = _format_of(path)
     subtype = _subtype_of(format, subtype)
     limit = WAV_BYTES // SAMPLE_BYTES.get(subtype, 8) if format == "wav" else None
     peak, n_samples = 1.0, 0
 
-    with replacing(path) as raw, soundfile.SoundFile(raw, "w", sample_rate, 1, subtype, format=format.upper()) as file:
+    with replacing(path) as raw, _encoding(raw, path, sample_rate, subtype, format) as file:
 
         def write(samples: np.ndarray) -> None:
             nonlocal peak, n_samples
             _check_finite(samples)
             n_samples += len(samples)
             if limit is not None and n_samples > limit:
-                raise InputError(f"{path}: a wav holds no more than 4 GiB; write flac, ogg or mp3")
+                raise InputError(f"{os.fsdecode(path)}: a wav holds no more than 4 GiB; write flac, ogg or mp3")
             loudest = float(np.abs(samples).max(initial=0))
             if loudest > peak and subtype not in FLOAT_SUBTYPES:
                 logger.warning("the samples peak at %.3f, beyond +-1: from here on scaled down by it to fit", loudest)

@@ -7,22 +7,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from barkfast.files import hash_file, replacing
+from barkfast.files import expand, hash_file, replacing, user_cache
 
 # A file that changed within this time may change again without a new time stamp: some file systems count in seconds.
 _SETTLED_NS = 2_000_000_000
 
 
 def cache_folder() -> Path | None:
-    """$BARKFAST_CACHE, else `barkfast` in $XDG_CACHE_HOME or ~/.cache; None if it is switched off. It may not exist."""
+    """$BARKFAST_CACHE, else `barkfast` in $XDG_CACHE_HOME or ~/.cache; it may not exist.
+
+    None if it is switched off, and in a process without a home folder: nothing is kept then.
+    """
     given = os.environ.get("BARKFAST_CACHE")
     if given:
-        return None if given.lower() in ("off", "0") else Path(given).expanduser()
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "barkfast"
-    except RuntimeError:
-        # There are processes without a home.
-        return None
+        return None if given.lower() in ("off", "0") else expand(given)
+    folder = user_cache()
+    return None if folder is None else folder / "barkfast"
 
 
 def cache_bytes(folder: Path) -> int:

@@ -156,6 +156,6 @@ def test_a_folder_that_takes_no_files_is_noticed(tmp_path: Path, monkeypatch: py
     def refuse(*args: object, **kwargs: object):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("os.open", refuse)
     with pytest.raises(InputError, match="Read-only file system"):
         check_output(tmp_path / "out.wav")

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Print it all; nothing is downloaded."""
     facts = collect(args.model)
     if args.json:
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        print(json.dumps(facts, indent=2))
         return 0
     for title, lines in facts.items():
         print(f"{title}:")
