@@ -70,6 +70,6 @@ def _read_hashes(folder: Path | None) -> dict[str, Any]:
         return {}
     try:
         content = json.loads((folder / "hashes.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

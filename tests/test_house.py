@@ -26,7 +26,8 @@ PACKAGE = ROOT / "barkfast"
 GROUND = {"errors", "config"}
 ROOMS = {
     "errors": set(),
-    "config": {"errors"},
+    "fields": {"errors"},
+    "config": {"errors", "fields"},
     "jobs": GROUND,
     "files": GROUND,
     "cache": GROUND | {"files"},
@@ -34,7 +35,7 @@ ROOMS = {
     "models": GROUND,
     "stages": GROUND | {"jobs"},
     "runtime": GROUND | {"jobs", "files", "cache", "models", "native"},
-    "weights": GROUND | {"files", "cache"},
+    "weights": GROUND | {"fields", "files", "cache"},
     "audio": GROUND | {"files"},
     "spoken": GROUND,
     "text": GROUND | {"files", "weights", "spoken"},
@@ -56,6 +57,7 @@ ROOMS["__main__"] = ROOMS["cli"] | {"cli"}
 
 # Room -> the packages it may use besides the standard library; a room without a line may use none.
 THIRD_PARTY = {
+    "fields": set(),
     "config": set(),
     "jobs": {"numpy"},
     "models": {"torch", "numpy"},

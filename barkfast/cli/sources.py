@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from barkfast.errors import InputError
+from barkfast.files import expand
 from barkfast.longform import Line, parse_script
 from barkfast.longform.script import find_speaker
 from barkfast.voices import load_voice
@@ -37,13 +38,13 @@ def read_file(path: str) -> tuple[Iterator[str], int | None]:
     """
     if path == "-":
         return _reading(sys.stdin, "standard input"), None
-    with open(path, encoding="utf-8-sig") as file:
+    with open(expand(path), encoding="utf-8-sig") as file:
         total = sum(count_characters(block) for block in _reading(_blocks(file), path))
     if not total:
         raise InputError(f"{path} is empty: nothing to say; expected at least one visible character")
 
     def parts() -> Iterator[str]:
-        with open(path, encoding="utf-8-sig") as file:
+        with open(expand(path), encoding="utf-8-sig") as file:
             yield from _blocks(file)
 
     return _reading(parts(), path), total
@@ -54,7 +55,7 @@ def read_script(path: str, voices: dict[str, Any]) -> list[Line]:
     if path == "-":
         text = "".join(_reading(sys.stdin, "standard input"))
     else:
-        with open(path, encoding="utf-8-sig") as file:
+        with open(expand(path), encoding="utf-8-sig") as file:
             text = "".join(_reading(_blocks(file), path))
     lines = list(parse_script(text))
     for line in lines:

@@ -1,5 +1,6 @@
 """What came of a request: the sound, and all that led to it."""
 
+import math
 import os
 from dataclasses import dataclass, field
 
@@ -36,8 +37,14 @@ class Generation:
 
     @property
     def real_time_factor(self) -> float:
-        """Seconds of work per second of audio; below 1 is faster than speech."""
-        return sum(self.timings.values()) / self.duration
+        """Seconds of work per second of audio; below 1 is faster than speech.
+
+        Of an empty clip: infinity where there was work, NaN where nothing is known of any.
+        """
+        work = sum(self.timings.values())
+        if not self.duration:
+            return math.inf if work else math.nan
+        return work / self.duration
 
     @property
     def prompt(self) -> dict[str, np.ndarray]:

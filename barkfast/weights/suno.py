@@ -9,6 +9,7 @@ import torch
 from barkfast.cache import hash_content
 from barkfast.config import FineConfig, GPTConfig
 from barkfast.errors import CheckpointError, InputError, MissingFileError
+from barkfast.fields import read_fields
 from barkfast.files import user_cache
 from barkfast.weights.checkpoint import StageWeights
 from barkfast.weights.files import Tensors, load_pickle, read_json, read_tensors
@@ -85,7 +86,8 @@ def read_model_args(model_args: Any, stage: str, where: str) -> GPTConfig | Fine
         raise CheckpointError(f"{where} is not a {stage} network of Bark: unknown model_args {', '.join(unknown)}")
     if missing := [name for name in _REQUIRED if name not in args]:
         raise CheckpointError(f"{where}: model_args lack {', '.join(missing)}")
+    kind = FineConfig if stage == "fine" else GPTConfig
     try:
-        return FineConfig(**args) if stage == "fine" else GPTConfig(**args)
-    except (InputError, TypeError) as error:
+        return kind(**read_fields(kind, args, {name: name for name in names}, f"{where}: model_args"))
+    except InputError as error:
         raise CheckpointError(f"{where}: model_args {args}: {error}") from error
