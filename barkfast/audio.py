@@ -6,11 +6,11 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
-from barkfast.errors import InputError, OutputError
+from barkfast.errors import InputError
 from barkfast.files import AnyPath, check_writable, expand, replacing
 
 logger = logging.getLogger(__name__)
@@ -132,19 +132,55 @@ def stream_header(sample_rate: int) -> bytes:
     return struct.pack("<4sI4s", b"RIFF", unknown, b"WAVE") + fmt + struct.pack("<4sI", b"data", unknown)
 
 
+class _Sink:
+    """A file for libsndfile, which ignores or prints what a file raises: the first error is kept, the rest thrown away.
+
+    `check` raises the error.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file: BinaryIO = file
+        self._error: OSError | None = None
+
+    def _try(self, work: Callable[[BinaryIO], int]) -> int:
+        try:
+            return work(self._file)
+        except OSError as error:
+            self._error, self._file = error, io.BytesIO()
+            return work(self._file)
+
+    def write(self, data: bytes) -> int:
+        return self._try(lambda file: file.write(data))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._try(lambda file: file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return self._try(lambda file: file.tell())
+
+    def check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+
 @contextmanager
-def _encoding(raw: BinaryIO, path: AnyPath, sample_rate: int, subtype: str, format: str) -> Iterator[Any]:
-    """A libsndfile file that writes to the open file `raw`; its errors name `path`."""
+def _encoding(raw: BinaryIO, sample_rate: int, subtype: str, format: str) -> Iterator[Callable[[np.ndarray], None]]:
+    """The function that writes (n,) samples to the open file `raw`; OSError where the file takes no more."""
     import soundfile
 
+    sink = _Sink(raw)
     try:
-        # By its descriptor: an error in a Python file would be printed by the library, and lost.
-        with soundfile.SoundFile(
-            raw.fileno(), "w", sample_rate, 1, subtype, format=format.upper(), closefd=False
-        ) as file:
-            yield file
+        with soundfile.SoundFile(sink, "w", sample_rate, 1, subtype, format=format.upper()) as file:
+
+            def write(samples: np.ndarray) -> None:
+                file.write(samples)
+                sink.check()
+
+            yield write
     except soundfile.LibsndfileError as error:
-        raise OutputError(f"cannot write {os.fsdecode(path)}: {error} Is the disk full?") from error
+        sink.check()
+        raise InputError(f"cannot encode {sample_rate} Hz audio as {format} ({subtype}): {error}") from error
+    sink.check()
 
 
 @contextmanager
@@ -164,7 +200,7 @@ def writing_audio(
     limit = WAV_BYTES // SAMPLE_BYTES.get(subtype, 8) if format == "wav" else None
     peak, n_samples = 1.0, 0
 
-    with replacing(path) as raw, _encoding(raw, path, sample_rate, subtype, format) as file:
+    with replacing(path) as raw, _encoding(raw, sample_rate, subtype, format) as encode:
 
         def write(samples: np.ndarray) -> None:
             nonlocal peak, n_samples
@@ -179,6 +215,6 @@ def writing_audio(
             fitted = (samples / peak if peak > 1 else samples).astype(np.float32)
             # In blocks, as in `encode_audio`.
             for start in range(0, len(fitted), 1 << 16):
-                file.write(fitted[start : start + (1 << 16)])
+                encode(fitted[start : start + (1 << 16)])
 
         yield write

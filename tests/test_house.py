@@ -26,6 +26,7 @@ PACKAGE = ROOT / "barkfast"
 GROUND = {"errors", "config"}
 ROOMS = {
     "errors": set(),
+    "anywhere": set(),
     "fields": {"errors"},
     "config": {"errors", "fields"},
     "jobs": GROUND,
@@ -49,7 +50,7 @@ ROOMS["pipeline"] = ROOMS["engine"] | {"engine"}
 ROOMS["bark"] = ROOMS["pipeline"] | {"pipeline"}
 ROOMS["api"] = ROOMS["bark"] | {"bark"}
 ROOMS["generation"] = ROOMS["api"] | {"api"}
-ROOMS["__init__"] = ROOMS["generation"] | {"generation"}
+ROOMS["__init__"] = ROOMS["generation"] | {"generation", "anywhere"}
 # "" is `barkfast` itself, its public face.
 ROOMS["bench"] = {*ROOMS, ""}
 ROOMS["cli"] = {*ROOMS, ""}
@@ -57,6 +58,7 @@ ROOMS["__main__"] = ROOMS["cli"] | {"cli"}
 
 # Room -> the packages it may use besides the standard library; a room without a line may use none.
 THIRD_PARTY = {
+    "anywhere": {"torch"},
     "fields": set(),
     "config": set(),
     "jobs": {"numpy"},

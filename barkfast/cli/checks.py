@@ -9,6 +9,9 @@ from barkfast.config import Sampling
 from barkfast.errors import InputError
 from barkfast.text import check_text
 
+# A text for one utterance that is longer than this was not meant for one, and may have no end.
+MAX_CHARACTERS = 1_000_000
+
 
 @contextmanager
 def naming(option: str) -> Iterator[None]:
@@ -23,11 +26,16 @@ def read_text(text: str) -> str:
     """The text to speak, checked; "-" reads it from standard input."""
     if text == "-":
         try:
-            text = sys.stdin.read()
+            text = sys.stdin.read(MAX_CHARACTERS + 1)
         except UnicodeDecodeError as error:
             raise InputError(
                 f"standard input is not valid {error.encoding}: {error.reason}; convert it first"
             ) from error
+        if len(text) > MAX_CHARACTERS:
+            raise InputError(
+                f"standard input holds more than {MAX_CHARACTERS} characters, and one utterance has room for 256 "
+                "tokens; --file - takes a text of any length"
+            )
     return check_text(text)
 
 

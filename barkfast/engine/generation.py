@@ -9,6 +9,13 @@ import numpy as np
 from barkfast.audio import write_audio
 
 
+def real_time_factor(work_s: float, audio_s: float) -> float:
+    """Seconds of work per second of audio; of an empty clip infinity, or NaN where nothing is known of any work."""
+    if audio_s:
+        return work_s / audio_s
+    return math.inf if work_s else math.nan
+
+
 @dataclass(frozen=True)
 class Generation:
     """One utterance, with all that led to it.
@@ -37,14 +44,8 @@ class Generation:
 
     @property
     def real_time_factor(self) -> float:
-        """Seconds of work per second of audio; below 1 is faster than speech.
-
-        Of an empty clip: infinity where there was work, NaN where nothing is known of any.
-        """
-        work = sum(self.timings.values())
-        if not self.duration:
-            return math.inf if work else math.nan
-        return work / self.duration
+        """Seconds of work per second of audio; below 1 is faster than speech. See `real_time_factor`."""
+        return real_time_factor(sum(self.timings.values()), self.duration)
 
     @property
     def prompt(self) -> dict[str, np.ndarray]:
