@@ -17,6 +17,8 @@ from zygote import BROKEN_PIPE, ROOT, Zygote
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 SAY = ("say", "Hello.", "-o", "out.wav", "--model", "demo", "--seed", "1", "--engine", "torch", "--max-duration", "0.3")
+# With a model that has something to say on standard error: it has no tokenizer.
+TALKATIVE = tuple(word if word != "demo" else "random:nano" for word in SAY)
 BOOK = "This is a sentence of a book. " * 50
 
 
@@ -90,29 +92,25 @@ def test_a_full_disk_behind_the_streams(zygote: Zygote, tmp_path: Path):
     assert line.startswith("barkfast: error:") and "No space left" in line
     (tmp_path / "out.wav").unlink()
     # What cannot be said on standard error stops nothing, and is no reason to fail.
-    assert zygote.run(*SAY, cwd=tmp_path, fds={2: "/dev/full"}, prepare="import sys; print('x', file=sys.stderr)") == 0
+    assert zygote.run(*TALKATIVE, cwd=tmp_path, fds={2: "/dev/full"}) == 0
     assert zygote.run(*SAY, cwd=tmp_path, fds={1: "/dev/full", 2: "/dev/full"}) == 1
     assert soundfile.info(tmp_path / "out.wav").frames
 
 
 @pytest.mark.parametrize(("descriptor", "status"), [(1, 1), (2, 0)])
 def test_a_reader_that_is_gone(zygote: Zygote, tmp_path: Path, descriptor: int, status: int):
-    # With a model that has to say something on standard error.
-    argv = [word if word != "demo" else "random:nano" for word in SAY]
-    assert zygote.run(*argv, cwd=tmp_path, fds={descriptor: BROKEN_PIPE}) == status
+    assert zygote.run(*TALKATIVE, cwd=tmp_path, fds={descriptor: BROKEN_PIPE}) == status
     assert soundfile.info(tmp_path / "out.wav").frames
     assert all("Traceback" not in text for text in written(tmp_path).values())
 
 
-@pytest.mark.parametrize("form", ["wav", "flac", "ogg", "mp3"])
 @pytest.mark.parametrize("source", [("Hello.",), ("--file", "book.txt")], ids=["whole", "piece by piece"])
-def test_a_full_disk_is_an_error_that_names_the_path(zygote: Zygote, tmp_path: Path, form: str, source: tuple):
-    (tmp_path / "book.txt").write_text("Hello. " * 3)
+def test_a_full_disk_is_an_error_that_names_the_path(zygote: Zygote, tmp_path: Path, source: tuple):
+    (tmp_path / "book.txt").write_text("Hello.")
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))"
-    argv = ["say", *source, "-o", f"out.{form}", "--model", "demo", "--engine", "torch", "--max-duration", "0.3"]
-    assert zygote.run(*argv, cwd=tmp_path, prepare=limit) == 1
+    assert zygote.run("say", *source, *SAY[2:], cwd=tmp_path, prepare=limit) == 1
     (line,) = written(tmp_path)["2"].splitlines()
-    assert line.startswith(f"barkfast: error: cannot write out.{form}: ")
+    assert line.startswith("barkfast: error: cannot write out.wav: File too large")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "book.txt"]
 
 
@@ -142,12 +140,12 @@ NAMED = "import barkfast.files as files; files.os.path.exists = lambda path, exi
 NAMED += "path != '/proc/self/fd' and exists(path)\n"
 
 
-@pytest.mark.parametrize("named", [False, True], ids=["unnamed", "named"])
 @pytest.mark.parametrize(
-    ("writer", "number"),
+    ("writer", "number", "named"),
     [
-        *(("long sound", number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL)),
-        *((writer, signal.SIGTERM) for writer in WRITERS if writer != "long sound"),
+        *(("sound", number, False) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGKILL)),
+        *((writer, signal.SIGTERM, False) for writer in WRITERS),
+        *((writer, signal.SIGTERM, True) for writer in ("sound", "long sound")),
     ],
 )
 def test_a_signal_leaves_nothing_half_written(

@@ -91,6 +91,8 @@ def _become(command: dict[str, Any]) -> None:
 
 
 def _serve() -> None:
+    import safetensors.torch  # noqa: F401
+    import sentencex  # noqa: F401
     import soundfile  # noqa: F401
     import tokenizers  # noqa: F401
     import torch

@@ -31,6 +31,8 @@ from .build import model_args
 st = pytest.importorskip("hypothesis.strategies")
 from hypothesis import example, given, settings  # noqa: E402
 
+# A damaged pickle may claim any protocol.
+pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 few = settings(max_examples=40)
 
 VALUES = st.one_of(
