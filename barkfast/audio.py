@@ -133,19 +133,20 @@ def stream_header(sample_rate: int) -> bytes:
 
 
 class _Sink:
-    """A file for libsndfile, which ignores or prints what a file raises: the first error is kept, the rest thrown away.
+    """A file for libsndfile, which ignores or prints what a file raises: the first exception is kept, the rest thrown away.
 
     `check` raises the error.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file: BinaryIO = file
-        self._error: OSError | None = None
+        self._error: BaseException | None = None
 
     def _try(self, work: Callable[[BinaryIO], int]) -> int:
         try:
             return work(self._file)
-        except OSError as error:
+        except BaseException as error:
+            # Ctrl-C among them: it would be lost too.
             self._error, self._file = error, io.BytesIO()
             return work(self._file)
 
@@ -165,7 +166,7 @@ class _Sink:
 
 @contextmanager
 def _encoding(raw: BinaryIO, sample_rate: int, subtype: str, format: str) -> Iterator[Callable[[np.ndarray], None]]:
-    """The function that writes (n,) samples to the open file `raw`; OSError where the file takes no more."""
+    """The function that writes (n,) samples to the open file `raw`; what the file raises comes from it."""
     import soundfile
 
     sink = _Sink(raw)

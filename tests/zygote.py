@@ -1,8 +1,9 @@
 """A process that has loaded barkfast and runs each command in a child of its own, as a fresh process would.
 
-Run as a program it reads a line of json for each command: {"argv", "env", "cwd", "fds", "prepare"}. `fds` is what the
-child's streams are: 0, 1 or 2 -> a path, or null for closed. `prepare` is code that is run before the command. It
-answers with the child's process id, and later with its exit status. `Zygote` is the other side.
+Run as a program it reads a line of json for each command: {"argv", "env", "cwd", "fds", "prepare", "real"}. `fds` is
+what the child's streams are: 0, 1 or 2 -> a path, or null for closed. `prepare` is code that is run before the command.
+Unless `real` the model is a stand-in. It answers with the child's process id, and later with its exit status. `Zygote`
+is the other side.
 """
 
 import json
@@ -39,10 +40,12 @@ class Zygote:
         env: Mapping[str, str] | None = None,
         fds: Mapping[int, str | None] | None = None,
         prepare: str = "",
+        real: bool = False,
     ) -> int:
         """Begin a command; what it prints goes to the files 1 and 2 in `cwd`. Returns its process id."""
         streams = {0: os.devnull, 1: str(cwd / "1"), 2: str(cwd / "2")} | dict(fds or {})
         command = {"argv": argv, "cwd": str(cwd), "env": dict(env or {}), "fds": streams, "prepare": prepare}
+        command["real"] = real
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
@@ -87,7 +90,24 @@ def _become(command: dict[str, Any]) -> None:
                 os.close(opened)
             stream = open(number, mode, encoding=os.environ.get("PYTHONIOENCODING"), closefd=False)  # noqa: SIM115
         setattr(sys, ("stdin", "stdout", "stderr")[number], stream)
+    if not command["real"]:
+        _speak_noise()
     exec(command["prepare"], {})
+
+
+def _speak_noise() -> None:
+    """Stand-ins for the model, which takes seconds: what is under test is what is around it."""
+    import numpy as np
+
+    from barkfast import Bark, Generation
+    from barkfast.cli import long
+
+    codes = np.ones((8, 10), np.int32)
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 3200).astype(np.float32)
+    generation = Generation(noise, 24_000, np.ones(7, np.int64), codes[:2], codes, {"codec": 0.1})
+    Bark.load = lambda self: None
+    Bark.generate = lambda self, text, voice=None, **options: generation
+    long.speak_long = lambda bark, text, voice, **options: (noise for _ in text)
 
 
 def _serve() -> None:
@@ -101,7 +121,7 @@ def _serve() -> None:
     from barkfast.weights import open_model
 
     torch.set_num_threads(1)
-    open_model("demo").stage("text")
+    open_model("demo")
     for line in sys.stdin:
         command = json.loads(line)
         child = os.fork()
