@@ -204,8 +204,8 @@ def wait_for(path: Path) -> None:
 
 def test_signals_in_quick_succession_do_not_interrupt_the_cleaning_up(zygote: Zygote, tmp_path: Path):
     """As from a terminal that closes; and what was told to ignore hang-ups does."""
-    slow = "import shutil, time; true = shutil.rmtree\ndef slow(*args, **options):\n    time.sleep(0.3)\n"
-    slow += "    true(*args, **options)\nshutil.rmtree = slow\n"
+    slow = "import shutil, time; remove = shutil.rmtree\ndef slow(*args, **options):\n    time.sleep(0.3)\n"
+    slow += "    remove(*args, **options)\nshutil.rmtree = slow\n"
     argv, held = WRITERS["model"]
     child = zygote.start(*argv, cwd=tmp_path, prepare=slow + STALL.format(held))
     wait_for(tmp_path / "ready")
