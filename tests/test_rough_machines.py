@@ -299,7 +299,7 @@ def test_names_of_any_bytes(zygote: Zygote, tmp_path: Path):
     for name in ("new\nline.wav", os.fsdecode(b"\xff\xfe.wav")):
         argv = [name if word == "out.wav" else word for word in SAY]
         assert zygote.run(*argv, cwd=tmp_path) == 0
-        assert soundfile.info(os.fsencode(tmp_path / name).decode(errors="surrogateescape")).frames
+        assert (tmp_path / name).read_bytes().startswith(b"RIFF")
         argv = [f"no/{name}" if word == "out.wav" else word for word in SAY]
         assert zygote.run(*argv, cwd=tmp_path) == 1
         (line,) = (tmp_path / "2").read_bytes().decode().splitlines()
