@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+# Before whatever else imports torch.
+from barkfast import anywhere as _anywhere  # noqa: F401
 from barkfast.api import generate_audio, save_as_prompt, semantic_to_waveform, text_to_semantic
 from barkfast.bark import Bark, Generation
 from barkfast.config import Sampling

@@ -10,6 +10,7 @@ from barkfast.audio import check_output, write_audio
 from barkfast.cli.checks import check_sampling
 from barkfast.cli.exits import parse, report
 from barkfast.errors import InputError
+from barkfast.files import expand
 from barkfast.text import check_text
 from barkfast.voices import check_voice_output, load_voice, save_voice
 
@@ -53,8 +54,9 @@ def run(args: argparse.Namespace) -> int:
     text = check_text(args.text)
     check_sampling("--text_temp", args.text_temp)
     check_sampling("--waveform_temp", args.waveform_temp)
-    os.makedirs(args.output_dir, exist_ok=True)
-    path = os.path.join(args.output_dir, args.output_filename)
+    folder = expand(args.output_dir)
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, args.output_filename)
     check_output(path)
     prompt_path = os.path.splitext(path)[0] + ".npz"
     if args.output_full:
@@ -73,9 +75,10 @@ def run(args: argparse.Namespace) -> int:
 
     prompt, audio = generate_audio(text, voice, args.text_temp, args.waveform_temp, args.silent, output_full=True)
     write_audio(path, audio, default_bark().sample_rate, subtype="FLOAT" if path.lower().endswith(".wav") else None)
-    print(f"Done! Output audio file is saved at: '{path}'")
     if args.output_full:
         save_voice(prompt_path, prompt)
+    print(f"Done! Output audio file is saved at: '{path}'")
+    if args.output_full:
         print(f"The full generation is saved at: '{prompt_path}'")
     return 0
 

@@ -6,12 +6,12 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from barkfast.errors import InputError
-from barkfast.files import check_writable, replacing
+from barkfast.files import AnyPath, check_writable, expand, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +22,12 @@ WAV_BYTES = (1 << 32) - 4096
 SAMPLE_BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 
 
-def _format_of(path: str | os.PathLike[str]) -> str:
-    suffix = Path(path).suffix.lower().lstrip(".")
+def _format_of(path: AnyPath) -> str:
+    name = expand(path)
+    suffix = name.suffix.lower().lstrip(".")
     if suffix not in FORMATS:
         known = ", ".join(f".{name}" for name in FORMATS)
-        raise InputError(f"cannot tell the audio format of {str(path)!r}; its name must end in one of {known}")
+        raise InputError(f"cannot tell the audio format of {str(name)!r}; its name must end in one of {known}")
     return suffix
 
 
@@ -106,16 +107,14 @@ def encode_audio(samples: np.ndarray, sample_rate: int, format: str = "wav", sub
     return buffer.getvalue()
 
 
-def write_audio(
-    path: str | os.PathLike[str], samples: np.ndarray, sample_rate: int, *, subtype: str | None = None
-) -> None:
+def write_audio(path: AnyPath, samples: np.ndarray, sample_rate: int, *, subtype: str | None = None) -> None:
     """Write a waveform to a .wav, .flac, .ogg or .mp3 file, whole or not at all; see `encode_audio`."""
     data = encode_audio(samples, sample_rate, _format_of(path), subtype)
     with replacing(path) as file:
         file.write(data)
 
 
-def check_output(path: str | os.PathLike[str], subtype: str | None = None) -> None:
+def check_output(path: AnyPath, subtype: str | None = None) -> None:
     """Raise InputError, before the work, unless `write_audio` can write to `path`."""
     _subtype_of(_format_of(path), subtype)
     check_writable(path)
@@ -133,9 +132,61 @@ def stream_header(sample_rate: int) -> bytes:
     return struct.pack("<4sI4s", b"RIFF", unknown, b"WAVE") + fmt + struct.pack("<4sI", b"data", unknown)
 
 
+class _Sink:
+    """A file for libsndfile, which ignores or prints what a file raises: the first exception is kept, and no other.
+
+    `check` raises the error.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file: BinaryIO = file
+        self._error: BaseException | None = None
+
+    def _try(self, work: Callable[[BinaryIO], int]) -> int:
+        try:
+            return work(self._file)
+        except BaseException as error:
+            # Ctrl-C among them: it would be lost too.
+            self._error, self._file = error, io.BytesIO()
+            return work(self._file)
+
+    def write(self, data: bytes) -> int:
+        return self._try(lambda file: file.write(data))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._try(lambda file: file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return self._try(lambda file: file.tell())
+
+    def check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+
+@contextmanager
+def _encoding(raw: BinaryIO, sample_rate: int, subtype: str, format: str) -> Iterator[Callable[[np.ndarray], None]]:
+    """The function that writes (n,) samples to the open file `raw`; what the file raises comes from it."""
+    import soundfile
+
+    sink = _Sink(raw)
+    try:
+        with soundfile.SoundFile(sink, "w", sample_rate, 1, subtype, format=format.upper()) as file:
+
+            def write(samples: np.ndarray) -> None:
+                file.write(samples)
+                sink.check()
+
+            yield write
+    except soundfile.LibsndfileError as error:
+        sink.check()
+        raise InputError(f"cannot encode {sample_rate} Hz audio as {format} ({subtype}): {error}") from error
+    sink.check()
+
+
 @contextmanager
 def writing_audio(
-    path: str | os.PathLike[str], sample_rate: int, *, subtype: str | None = None
+    path: AnyPath, sample_rate: int, *, subtype: str | None = None
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Write a waveform piece by piece, in constant memory; the file appears whole at the end or not at all.
 
@@ -145,21 +196,19 @@ def writing_audio(
     Raises:
         InputError: as `write_audio`, and for more than a wav can hold.
     """
-    import soundfile
-
     format = _format_of(path)
     subtype = _subtype_of(format, subtype)
     limit = WAV_BYTES // SAMPLE_BYTES.get(subtype, 8) if format == "wav" else None
     peak, n_samples = 1.0, 0
 
-    with replacing(path) as raw, soundfile.SoundFile(raw, "w", sample_rate, 1, subtype, format=format.upper()) as file:
+    with replacing(path) as raw, _encoding(raw, sample_rate, subtype, format) as encode:
 
         def write(samples: np.ndarray) -> None:
             nonlocal peak, n_samples
             _check_finite(samples)
             n_samples += len(samples)
             if limit is not None and n_samples > limit:
-                raise InputError(f"{path}: a wav holds no more than 4 GiB; write flac, ogg or mp3")
+                raise InputError(f"{os.fsdecode(path)}: a wav holds no more than 4 GiB; write flac, ogg or mp3")
             loudest = float(np.abs(samples).max(initial=0))
             if loudest > peak and subtype not in FLOAT_SUBTYPES:
                 logger.warning("the samples peak at %.3f, beyond +-1: from here on scaled down by it to fit", loudest)
@@ -167,6 +216,6 @@ def writing_audio(
             fitted = (samples / peak if peak > 1 else samples).astype(np.float32)
             # In blocks, as in `encode_audio`.
             for start in range(0, len(fitted), 1 << 16):
-                file.write(fitted[start : start + (1 << 16)])
+                encode(fitted[start : start + (1 << 16)])
 
         yield write

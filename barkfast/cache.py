@@ -1,28 +1,47 @@
 """The folder of what barkfast can make again at any time: packed weights, and what files were found to hold."""
 
 import json
+import logging
 import os
+import tempfile
 import time
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from barkfast.files import hash_file, replacing
+from barkfast.files import expand, find_home, hash_file, replacing, user_cache
+
+logger = logging.getLogger(__name__)
 
 # A file that changed within this time may change again without a new time stamp: some file systems count in seconds.
 _SETTLED_NS = 2_000_000_000
 
 
 def cache_folder() -> Path | None:
-    """$BARKFAST_CACHE, else `barkfast` in $XDG_CACHE_HOME or ~/.cache; None if it is switched off. It may not exist."""
+    """$BARKFAST_CACHE, else `barkfast` in $XDG_CACHE_HOME or ~/.cache; it may not exist.
+
+    None if it is switched off, and in a process without a home folder: nothing is kept then.
+    """
     given = os.environ.get("BARKFAST_CACHE")
     if given:
-        return None if given.lower() in ("off", "0") else Path(given).expanduser()
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "barkfast"
-    except RuntimeError:
-        # There are processes without a home.
+        return None if given.lower() in ("off", "0") else expand(given)
+    folder = user_cache()
+    return None if folder is None else folder / "barkfast"
+
+
+@lru_cache(maxsize=1)
+def lend_compilers_a_folder() -> tempfile.TemporaryDirectory[str] | None:
+    """In a process without a home give Triton a folder for what it compiles; it would make one named `~` here.
+
+    It goes with the process: a folder of a fixed name that others may write to is no place for code.
+    """
+    if find_home() is not None or "TRITON_HOME" in os.environ or "TRITON_CACHE_DIR" in os.environ:
         return None
+    folder = tempfile.TemporaryDirectory(prefix="barkfast-triton-")
+    os.environ["TRITON_HOME"] = folder.name
+    logger.warning("no home folder: compiled kernels are not kept; set TRITON_CACHE_DIR to a folder to keep them")
+    return folder
 
 
 def cache_bytes(folder: Path) -> int:
@@ -70,6 +89,6 @@ def _read_hashes(folder: Path | None) -> dict[str, Any]:
         return {}
     try:
         content = json.loads((folder / "hashes.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -6,22 +6,23 @@ they come from the model's own configuration. The defaults are those of Suno's r
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from barkfast.errors import InputError
+from barkfast.errors import CheckpointError, InputError
+from barkfast.fields import Count, Rate, Share, Size, TokenId, read_fields, read_section
 
 
 @dataclass(frozen=True, slots=True)
 class GPTConfig:
     """Size of one GPT (the semantic or the coarse network)."""
 
-    n_layer: int = 12
-    n_head: int = 12
-    n_embd: int = 768
-    input_vocab_size: int = 10_048
-    output_vocab_size: int = 10_048
-    block_size: int = 1024
+    n_layer: Count = 12
+    n_head: Count = 12
+    n_embd: Size = 768
+    input_vocab_size: Size = 10_048
+    output_vocab_size: Size = 10_048
+    block_size: Size = 1024
     bias: bool = True
 
     def __post_init__(self) -> None:
@@ -45,31 +46,39 @@ class GPTConfig:
 class FineConfig(GPTConfig):
     """Size of the fine network; it reads `n_codes_total` codebooks and predicts all but the first `n_codes_given`."""
 
-    input_vocab_size: int = 1056
-    output_vocab_size: int = 1056
-    n_codes_total: int = 8
-    n_codes_given: int = 1
+    input_vocab_size: Size = 1056
+    output_vocab_size: Size = 1056
+    n_codes_total: Count = 8
+    n_codes_given: Count = 1
+
+    def __post_init__(self) -> None:
+        GPTConfig.__post_init__(self)
+        if not 1 <= self.n_codes_given < self.n_codes_total:
+            raise InputError(
+                f"impossible network: n_codes_given={self.n_codes_given} of n_codes_total={self.n_codes_total}; "
+                "at least one codebook must be given, and one be left to predict"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class CodecConfig:
     """EnCodec's decoder and residual quantizer (defaults: the 24 kHz model at 6 kbit/s)."""
 
-    sample_rate: int = 24_000
-    n_codebooks: int = 8
-    codebook_size: int = 1024
-    dimension: int = 128
-    n_filters: int = 32
-    ratios: tuple[int, ...] = (8, 5, 4, 2)
-    kernel_size: int = 7
-    last_kernel_size: int = 7
-    residual_kernel_size: int = 3
-    n_residual_layers: int = 1
-    dilation_base: int = 2
-    compress: int = 2
-    n_lstm_layers: int = 2
+    sample_rate: Size = 24_000
+    n_codebooks: Count = 8
+    codebook_size: Size = 1024
+    dimension: Size = 128
+    n_filters: Size = 32
+    ratios: tuple[Count, ...] = (8, 5, 4, 2)
+    kernel_size: Size = 7
+    last_kernel_size: Size = 7
+    residual_kernel_size: Size = 3
+    n_residual_layers: Count = 1
+    dilation_base: Size = 2
+    compress: Size = 2
+    n_lstm_layers: Count = 2
     conv_shortcut: bool = True
-    trim_right_ratio: float = 1.0
+    trim_right_ratio: Share = 1.0
 
     @property
     def hop_length(self) -> int:
@@ -81,38 +90,73 @@ class CodecConfig:
 class SemanticLayout:
     """Token ids and lengths of the semantic stage (BERT ids + history -> semantic tokens)."""
 
-    vocab_size: int = 10_000
-    pad_token: int = 10_000  # also the end-of-speech token
-    text_offset: int = 10_048
-    text_pad_token: int = 129_595
-    infer_token: int = 129_599
-    n_slots: int = 256  # text slots, and as many history slots that are summed onto them
-    max_steps: int = 768
-    rate_hz: float = 49.9
-    min_eos_p: float = 0.2
+    vocab_size: Size = 10_000
+    pad_token: TokenId = 10_000  # also the end-of-speech token
+    text_offset: TokenId = 10_048
+    text_pad_token: TokenId = 129_595
+    infer_token: TokenId = 129_599
+    n_slots: Size = 256  # text slots, and as many history slots that are summed onto them
+    max_steps: Size = 768
+    rate_hz: Rate = 49.9
+    min_eos_p: Share = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class CoarseLayout:
     """Token ids and lengths of the coarse stage (semantic tokens -> interleaved codebooks 0 and 1)."""
 
-    semantic_pad_token: int = 12_048
-    infer_token: int = 12_050
-    n_codebooks: int = 2
-    rate_hz: float = 75
-    n_slots: int = 256  # semantic slots in front of the infer token
-    max_history: int = 630  # coarse tokens of context; the user's knob, 60 (fast) to 630 (faithful)
-    sliding_window: int = 60  # tokens generated before the context slides
-    n_positions: int = 1024  # slots, context and new tokens must fit in these
+    semantic_pad_token: TokenId = 12_048
+    infer_token: TokenId = 12_050
+    n_codebooks: Count = 2
+    rate_hz: Rate = 75
+    n_slots: Size = 256  # semantic slots in front of the infer token
+    max_history: Size = 630  # coarse tokens of context; the user's knob, 60 (fast) to 630 (faithful)
+    sliding_window: Size = 60  # tokens generated before the context slides
+    n_positions: Size = 1024  # slots, context and new tokens must fit in these
 
 
 @dataclass(frozen=True, slots=True)
 class FineLayout:
     """Lengths of the fine stage (codebooks 0..n -> all codebooks)."""
 
-    n_codebooks: int = 8
-    window: int = 1024  # frames per forward pass
-    max_history: int = 512  # frames of voice in front; windows advance by window - max_history
+    n_codebooks: Count = 8
+    window: Size = 1024  # frames per forward pass
+    max_history: Size = 512  # frames of voice in front; windows advance by window - max_history
+
+
+# generation_config.json: section -> field -> key.
+_GENERATION_NAMES = {
+    "semantic_config": {
+        "vocab_size": "semantic_vocab_size",
+        "pad_token": "eos_token_id",
+        "text_offset": "text_encoding_offset",
+        "text_pad_token": "text_pad_token",
+        "infer_token": "semantic_infer_token",
+        "n_slots": "max_input_semantic_length",
+        "max_steps": "max_new_tokens",
+        "rate_hz": "semantic_rate_hz",
+        "min_eos_p": "min_eos_p",
+    },
+    "coarse_acoustics_config": {
+        "semantic_pad_token": "coarse_semantic_pad_token",
+        "infer_token": "coarse_infer_token",
+        "n_codebooks": "n_coarse_codebooks",
+        "rate_hz": "coarse_rate_hz",
+        "n_slots": "max_coarse_input_length",
+        "max_history": "max_coarse_history",
+        "sliding_window": "sliding_window_len",
+    },
+    "fine_acoustics_config": {
+        "n_codebooks": "n_fine_codebooks",
+        "window": "max_fine_input_length",
+        "max_history": "max_fine_history_length",
+    },
+}
+_LAYOUTS = (
+    ("semantic", SemanticLayout, "semantic_config"),
+    ("coarse", CoarseLayout, "coarse_acoustics_config"),
+    ("fine", FineLayout, "fine_acoustics_config"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +166,8 @@ class Layout:
     semantic: SemanticLayout = field(default_factory=SemanticLayout)
     coarse: CoarseLayout = field(default_factory=CoarseLayout)
     fine: FineLayout = field(default_factory=FineLayout)
-    codebook_size: int = 1024
-    sample_rate: int = 24_000
+    codebook_size: Size = 1024
+    sample_rate: Size = 24_000
 
     @property
     def coarse_per_semantic(self) -> float:
@@ -131,97 +175,59 @@ class Layout:
         return self.coarse.rate_hz / self.semantic.rate_hz * self.coarse.n_codebooks
 
     @classmethod
-    def from_generation_config(cls, config: Mapping[str, Any]) -> "Layout":
+    def from_generation_config(cls, config: Mapping[str, Any], where: str = "generation_config.json") -> "Layout":
         """Read a Hugging Face `generation_config.json` of a Bark model; what it leaves out keeps Suno's value.
 
         Sampling options in it (do_sample, temperature, top_k) are not part of the layout and are ignored:
         barkfast samples as `bark` does unless the call says otherwise.
+
+        Raises:
+            CheckpointError: a value that is no such number; names `where`, key and value.
         """
 
-        def pick(layout: Any, section: str, names: dict[str, str]) -> Any:
-            given = config.get(section) or {}
-            return replace(layout, **{ours: given[hf] for ours, hf in names.items() if given.get(hf) is not None})
+        def read(kind: Any, section: str, names: dict[str, str]) -> Any:
+            return kind(**read_fields(kind, read_section(config, section, where), names, f"{where}: {section}"))
 
-        return cls(
-            semantic=pick(
-                SemanticLayout(),
-                "semantic_config",
-                {
-                    "vocab_size": "semantic_vocab_size",
-                    "pad_token": "eos_token_id",
-                    "text_offset": "text_encoding_offset",
-                    "text_pad_token": "text_pad_token",
-                    "infer_token": "semantic_infer_token",
-                    "n_slots": "max_input_semantic_length",
-                    "max_steps": "max_new_tokens",
-                    "rate_hz": "semantic_rate_hz",
-                    "min_eos_p": "min_eos_p",
-                },
-            ),
-            coarse=pick(
-                CoarseLayout(),
-                "coarse_acoustics_config",
-                {
-                    "semantic_pad_token": "coarse_semantic_pad_token",
-                    "infer_token": "coarse_infer_token",
-                    "n_codebooks": "n_coarse_codebooks",
-                    "rate_hz": "coarse_rate_hz",
-                    "n_slots": "max_coarse_input_length",
-                    "max_history": "max_coarse_history",
-                    "sliding_window": "sliding_window_len",
-                },
-            ),
-            fine=pick(
-                FineLayout(),
-                "fine_acoustics_config",
-                {
-                    "n_codebooks": "n_fine_codebooks",
-                    "window": "max_fine_input_length",
-                    "max_history": "max_fine_history_length",
-                },
-            ),
-            codebook_size=config.get("codebook_size") or 1024,
-            sample_rate=config.get("sample_rate") or 24_000,
+        layout = cls(
+            **{field: read(kind, section, _GENERATION_NAMES[section]) for field, kind, section in _LAYOUTS},
+            **read_fields(cls, config, {"codebook_size": "codebook_size", "sample_rate": "sample_rate"}, where),
         )
+        layout.check(where)
+        return layout
+
+    def check(self, where: str) -> None:
+        """Raise CheckpointError for lengths that do not fit together."""
+        coarse, fine = self.coarse, self.fine
+        if not coarse.n_codebooks < fine.n_codebooks:
+            raise CheckpointError(
+                f"{where}: n_coarse_codebooks is {coarse.n_codebooks}; expected fewer than n_fine_codebooks, "
+                f"which is {fine.n_codebooks}"
+            )
+        if 2 * fine.max_history > fine.window:
+            raise CheckpointError(
+                f"{where}: max_fine_history_length is {fine.max_history}; expected at most half of "
+                f"max_fine_input_length, which is {fine.window}"
+            )
+        if coarse.n_slots + coarse.max_history + coarse.sliding_window > coarse.n_positions:
+            raise CheckpointError(
+                f"{where}: max_coarse_input_length, max_coarse_history and sliding_window_len are {coarse.n_slots}, "
+                f"{coarse.max_history} and {coarse.sliding_window}; expected at most {coarse.n_positions} together"
+            )
 
     def to_generation_config(self) -> dict[str, Any]:
         """The same layout as a `generation_config.json` that transformers reads."""
-        semantic, coarse, fine = self.semantic, self.coarse, self.fine
-        return {
+        config: dict[str, Any] = {
             "model_type": "bark",
             "codebook_size": self.codebook_size,
             "sample_rate": self.sample_rate,
-            "semantic_config": {
-                "semantic_vocab_size": semantic.vocab_size,
-                "eos_token_id": semantic.pad_token,
-                "text_encoding_offset": semantic.text_offset,
-                "text_pad_token": semantic.text_pad_token,
-                "semantic_infer_token": semantic.infer_token,
-                "max_input_semantic_length": semantic.n_slots,
-                "max_new_tokens": semantic.max_steps,
-                "semantic_rate_hz": semantic.rate_hz,
-                "min_eos_p": semantic.min_eos_p,
-                "do_sample": True,
-                "temperature": 0.7,
-            },
-            "coarse_acoustics_config": {
-                "coarse_semantic_pad_token": coarse.semantic_pad_token,
-                "coarse_infer_token": coarse.infer_token,
-                "n_coarse_codebooks": coarse.n_codebooks,
-                "coarse_rate_hz": coarse.rate_hz,
-                "max_coarse_input_length": coarse.n_slots,
-                "max_coarse_history": coarse.max_history,
-                "sliding_window_len": coarse.sliding_window,
-                "do_sample": True,
-                "temperature": 0.7,
-            },
-            "fine_acoustics_config": {
-                "n_fine_codebooks": fine.n_codebooks,
-                "max_fine_input_length": fine.window,
-                "max_fine_history_length": fine.max_history,
-                "temperature": 0.5,
-            },
         }
+        for field_name, _, section in _LAYOUTS:
+            layout = getattr(self, field_name)
+            config[section] = {key: getattr(layout, ours) for ours, key in _GENERATION_NAMES[section].items()}
+        config["semantic_config"] |= {"do_sample": True, "temperature": 0.7}
+        config["coarse_acoustics_config"] |= {"do_sample": True, "temperature": 0.7}
+        config["fine_acoustics_config"] |= {"temperature": 0.5}
+        return config
 
 
 # What weights may be stored as. int8 and int4 are integers with scales, in the matrices alone.

@@ -9,6 +9,10 @@ class InputError(BarkfastError, ValueError):
     """A value the caller passed cannot be used: text, tokens, sampling options, a device or dtype name."""
 
 
+class OutputError(InputError, OSError):
+    """A file cannot be written where the caller wants it; names the path that was given."""
+
+
 class VoiceError(InputError):
     """A voice (history prompt) is unknown, or its file or arrays cannot be used."""
 

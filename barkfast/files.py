@@ -1,14 +1,84 @@
-"""Files that appear whole or not at all, and the digest that tells them apart."""
+"""Files that appear whole or not at all, the paths that people give, and the digest that tells files apart."""
 
 import hashlib
+import io
 import os
 import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from barkfast.errors import InputError
+from barkfast.errors import InputError, OutputError
+
+AnyPath = str | bytes | os.PathLike[str]
+
+
+def expand(path: AnyPath) -> Path:
+    """The path with `~` and `~user` replaced; as it is where the system knows no such home."""
+    try:
+        text = os.fsdecode(path)
+    except TypeError as error:
+        raise InputError(f"path is {path!r} ({type(path).__name__}); expected a str or a pathlib.Path") from error
+    if "\0" in text:
+        raise InputError(f"path is {text!r}; no file name can hold a NUL character")
+    return Path(os.path.expanduser(text))
+
+
+def find_home() -> Path | None:
+    """The user's home folder; None where neither $HOME nor the user database names one."""
+    home = os.path.expanduser("~")
+    return None if home == "~" else Path(home)
+
+
+def user_cache() -> Path | None:
+    """$XDG_CACHE_HOME, else ~/.cache; None without a home folder. It may not exist."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    if given:
+        return expand(given)
+    home = find_home()
+    return None if home is None else home / ".cache"
+
+
+class _NewFile(io.FileIO):
+    """A file whose errors name the path it is going to have; it has another name, or none, while it is written."""
+
+    def __init__(self, descriptor: int, path: AnyPath) -> None:
+        super().__init__(descriptor, "wb")
+        self._path = path
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise _cannot_write(self._path, error) from error
+
+
+def _cannot_write(path: AnyPath, error: OSError) -> OutputError:
+    return OutputError(f"cannot write {os.fsdecode(path)}: {error.strerror or error}; choose another place")
+
+
+def _find_target(path: AnyPath) -> Path:
+    """The file that a path means, links followed: a link stays a link, and what it points to is replaced.
+
+    Raises:
+        OutputError: there is something that is not a file, or no folder to hold it.
+    """
+    expanded, name = expand(path), os.fsdecode(path)
+    try:
+        target = Path(os.path.realpath(expanded))
+        mode = target.stat().st_mode if target.exists() else None
+    except OSError as error:
+        # A relative path in a current folder that was deleted, or a loop of links.
+        raise OutputError(f"cannot write {name}: {error.strerror or error}; give an absolute path") from error
+    if mode is not None and stat.S_ISDIR(mode):
+        raise OutputError(f"cannot write {name}: it is a folder; give a file name")
+    if mode is not None and not stat.S_ISREG(mode):
+        raise OutputError(f"cannot write {name}: it is a device or a pipe, not a file; give a file name")
+    if not target.parent.is_dir():
+        raise OutputError(f"cannot write {name}: {target.parent} is not an existing folder; make it first")
+    return target
 
 
 def _temporary_name(path: Path) -> Path:
@@ -16,41 +86,75 @@ def _temporary_name(path: Path) -> Path:
     return path.with_name(f".{secrets.token_hex(6)}.part")
 
 
+def _open_new(temporary: Path) -> tuple[int, bool]:
+    """A new file to write: its descriptor, and whether it has a name yet.
+
+    Linux has files without a name. They vanish with the process that writes them, however it ends.
+    """
+    if hasattr(os, "O_TMPFILE") and os.path.exists("/proc/self/fd"):
+        # Not every file system has them.
+        with suppress(OSError):
+            return os.open(temporary.parent, os.O_TMPFILE | os.O_WRONLY, 0o666), False
+    return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), True
+
+
+def _give_name(descriptor: int, temporary: Path) -> None:
+    # With a folder's descriptor Python calls linkat(), which alone follows the link in /proc.
+    folder = os.open(temporary.parent, os.O_RDONLY)
+    try:
+        os.link(f"/proc/self/fd/{descriptor}", temporary.name, dst_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
+
+
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def replacing(path: AnyPath) -> Iterator[BinaryIO]:
     """Open a new file that takes the place of `path` when the block ends without an exception.
 
-    Until then what was at `path` stays as it is; on any exception, Ctrl-C included, the new file is removed.
+    Until then what was at `path` stays as it is. On any exception, Ctrl-C included, the new file is removed; on most
+    file systems of Linux also when the process is killed.
+
+    Raises:
+        OutputError: it cannot be written; names `path`.
     """
-    # A link stays a link: what it points to is replaced.
-    target = Path(os.path.realpath(path))
+    target = _find_target(path)
     temporary = _temporary_name(target)
     try:
-        with open(temporary, "xb") as file:
+        try:
+            descriptor, named = _open_new(temporary)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        with io.BufferedWriter(_NewFile(descriptor, path)) as file:
             yield file
-        os.replace(temporary, target)
+            file.flush()
+            try:
+                if not named:
+                    _give_name(descriptor, temporary)
+                os.replace(temporary, target)
+            except OSError as error:
+                raise _cannot_write(path, error) from error
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
 
 
-def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise InputError unless a file can be written to `path`; tries it, and leaves nothing behind."""
-    target = Path(os.path.realpath(path))
+def check_writable(path: AnyPath) -> None:
+    """Raise OutputError unless a file can be written to `path`; tries it, and leaves nothing behind."""
+    target = _find_target(path)
+    if target.exists() and not os.access(target, os.W_OK):
+        raise OutputError(
+            f"cannot write {os.fsdecode(path)}: the file is there and write-protected; choose another name"
+        )
     temporary = _temporary_name(target)
     try:
-        if target.is_dir():
-            raise InputError(f"cannot write {path}: it is a folder; give a file name")
-        if not target.parent.is_dir():
-            raise InputError(f"cannot write {path}: {target.parent} is not an existing folder; make it first")
-        if target.exists() and not os.access(target, os.W_OK):
-            raise InputError(f"cannot write {path}: the file is there and write-protected; choose another name")
-        # Trying is the only test that also holds for full disks, read-only mounts and access lists.
-        with open(temporary, "xb"):
-            pass
-        temporary.unlink()
+        # Trying is the only test that also holds for read-only mounts and access lists.
+        descriptor, named = _open_new(temporary)
+        os.close(descriptor)
+        if named:
+            temporary.unlink()
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+        raise _cannot_write(path, error) from error
 
 
 def hash_file(path: Path) -> str:

@@ -1,6 +1,7 @@
 """One utterance, stage after stage: text -> semantic tokens -> coarse codes -> fine codes -> waveform."""
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -166,7 +167,8 @@ class _Bars:
     """A progress bar for each stage of a task that says how far it has come."""
 
     def __init__(self, silent: bool) -> None:
-        self._silent = silent
+        # A process without a terminal may have no standard error.
+        self._silent = silent or sys.stderr is None
         self._bars: dict[str, Any] = {}
 
     def __enter__(self) -> "_Bars":

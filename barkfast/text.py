@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from barkfast.checks import show
 from barkfast.errors import CheckpointError, InputError, MissingFileError
+from barkfast.files import expand
 
 if TYPE_CHECKING:
     import tokenizers
@@ -106,7 +107,7 @@ class Tokenizer:
             MissingFileError: nothing there.
             CheckpointError: the file is not a tokenizer.
         """
-        path = Path(path)
+        path = expand(path)
         file = find_tokenizer_file(path)
         if file is None:
             raise MissingFileError(f"no tokenizer at {path}; expected a tokenizer.json, a vocab.txt, or a folder of it")
@@ -130,7 +131,11 @@ class Tokenizer:
             from barkfast.spoken import spell_out
 
             text = spell_out(text)
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
+        except Exception as error:
+            # The tokenizers library raises plain Exception, for a vocabulary without its unknown token, say.
+            raise CheckpointError(f"the tokenizer {self.origin} cannot read {text[:80]!r}: {error}") from error
 
     def check(self, text: str) -> None:
         """Raise InputError for a text that the model cannot say at all, and warn of letters that it does not know."""
@@ -170,14 +175,17 @@ def fit_text(text: str, tokenizer: Tokenizer, n_slots: int, overflow: Overflow =
 
 def _read_settings(path: Path) -> dict[str, Any]:
     """The settings of a tokenizer_config.json that change ids; empty where there is none."""
+    from barkfast.weights.files import read_json
+
     if not path.is_file():
         return {}
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        names = ("do_lower_case", "tokenize_chinese_chars", "strip_accents", "spell_out")
-        return {name: config[name] for name in names if config.get(name) is not None}
-    except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not a tokenizer configuration: {error}") from error
+    config = read_json(path)
+    names = ("do_lower_case", "tokenize_chinese_chars", "strip_accents", "spell_out")
+    settings = {name: config[name] for name in names if config.get(name) is not None}
+    for name, value in settings.items():
+        if name != "spell_out" and not isinstance(value, bool):
+            raise CheckpointError(f"{path}: {name} is {value!r}; expected true or false")
+    return settings
 
 
 def _read_tokenizer_json(path: Path, settings: dict[str, Any]) -> "tokenizers.Tokenizer":
@@ -200,7 +208,7 @@ def _read_tokenizer_json(path: Path, settings: dict[str, Any]) -> "tokenizers.To
 
 def find_tokenizer_file(path: str | os.PathLike[str]) -> Path | None:
     """The tokenizer.json or vocab.txt that a path (either file, or their folder) means; None where there is none."""
-    path = Path(path)
+    path = expand(path)
     if path.is_dir():
         return next((path / name for name in ("tokenizer.json", "vocab.txt") if (path / name).is_file()), None)
     return path if path.is_file() else None
@@ -221,9 +229,13 @@ def _fetch(repo: str) -> Path:
 def load_tokenizer(checkpoint: "Checkpoint", path: str | os.PathLike[str] | None = None) -> Tokenizer:
     """The tokenizer of a model: `path`, else $BARKFAST_TOKENIZER, else the model's own, else mBERT's from the hub.
 
+    Where none is found random weights get a stand-in, with a warning.
+
     Raises:
         MissingFileError: found nowhere; names every place.
     """
+    from barkfast.weights.random import STAND_IN, is_random
+
     if path is not None:
         return Tokenizer.from_path(path)
     # The demo voice has an alphabet of its own, so what is set for other models is not meant for it.
@@ -243,8 +255,13 @@ def load_tokenizer(checkpoint: "Checkpoint", path: str | os.PathLike[str] | None
             return Tokenizer.from_path(_fetch(repo))
         except MissingFileError as error:
             places.append(f"{repo} ({error})")
-    if checkpoint.name.startswith("random:"):
-        places.append(f"{checkpoint.name} itself (random weights bring no tokenizer)")
+    if is_random(checkpoint.name):
+        logger.warning(
+            "no tokenizer was found for %s: a stand-in spells its texts letter by letter; to have the tokens of a real "
+            "one set BARKFAST_TOKENIZER",
+            checkpoint.name,
+        )
+        return Tokenizer.from_vocabulary(STAND_IN, "a stand-in that spells letters, for random weights")
     raise MissingFileError(
         f"no tokenizer for {checkpoint.name}; looked in: {'; '.join(places)}. Set BARKFAST_TOKENIZER to the vocab.txt "
         f"or tokenizer.json of {BERT_REPOS[0]}, or to a folder that holds it"

@@ -1,5 +1,6 @@
 """Waveforms to files: every format reads back, nothing clips in silence, nothing is left half-written."""
 
+import errno
 import io
 import logging
 from pathlib import Path
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from barkfast.audio import FORMATS, check_output, encode_audio, write_audio
-from barkfast.errors import InputError
+from barkfast import files
+from barkfast.audio import FORMATS, check_output, encode_audio, write_audio, writing_audio
+from barkfast.errors import InputError, OutputError
 from barkfast.files import replacing
 
 RATE = 24_000
@@ -156,6 +158,34 @@ def test_a_folder_that_takes_no_files_is_noticed(tmp_path: Path, monkeypatch: py
     def refuse(*args: object, **kwargs: object):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("os.open", refuse)
     with pytest.raises(InputError, match="Read-only file system"):
         check_output(tmp_path / "out.wav")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("room", [0, 100, 1000])
+def test_a_full_disk_is_noticed_however_the_sound_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, room: int
+):
+    """libsndfile itself says nothing where only the end of a file is lost."""
+    left = room
+
+    def write(self: files._NewFile, data: bytes) -> int:
+        nonlocal left
+        if len(data) > left:
+            raise files._cannot_write(self._path, OSError(errno.ENOSPC, "No space left on device"))
+        left -= len(data)
+        return true(self, data)
+
+    true = files._NewFile.write
+    monkeypatch.setattr(files._NewFile, "write", write)
+    path = tmp_path / f"out.{form}"
+    said = rf"cannot write .*out\.{form}: No space left"
+    with pytest.raises(OutputError, match=said):
+        write_audio(path, tone(), RATE)
+    left = room
+    with pytest.raises(OutputError, match=said), writing_audio(path, RATE) as put:
+        for start in range(0, len(tone()), 1000):
+            put(tone()[start : start + 1000])
+    assert not list(tmp_path.iterdir())

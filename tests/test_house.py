@@ -26,7 +26,9 @@ PACKAGE = ROOT / "barkfast"
 GROUND = {"errors", "config"}
 ROOMS = {
     "errors": set(),
-    "config": {"errors"},
+    "anywhere": set(),
+    "fields": {"errors"},
+    "config": {"errors", "fields"},
     "checks": {"errors"},
     "locks": set(),
     "jobs": GROUND,
@@ -38,7 +40,7 @@ ROOMS = {
     "model_fine": {"model", "models", "config"},
     "stages": GROUND | {"jobs"},
     "runtime": GROUND | {"checks", "jobs", "files", "cache", "models", "model", "native"},
-    "weights": GROUND | {"files", "cache"},
+    "weights": GROUND | {"fields", "files", "cache"},
     "audio": GROUND | {"files"},
     "normalize": GROUND,
     "spoken": GROUND | {"normalize"},
@@ -65,6 +67,8 @@ ROOMS["__main__"] = ROOMS["cli"] | {"cli"}
 
 # Room -> the packages it may use besides the standard library; a room without a line may use none.
 THIRD_PARTY = {
+    "anywhere": {"torch"},
+    "fields": set(),
     "config": set(),
     "jobs": {"numpy"},
     "models": {"torch", "numpy"},

@@ -86,6 +86,10 @@ class Clip:
     audio_s: float
     first_audio_s: float
 
+    def __post_init__(self) -> None:
+        if not self.audio_s > 0:
+            raise EngineError("the clip is empty: nothing was spoken that could be timed")
+
     @property
     def real_time_factor(self) -> float:
         """Seconds of work per second of audio."""

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from barkfast.bark import Bark
-from barkfast.errors import InputError
 from barkfast.files import replacing
 
 # The process ids that the file has for the ranges and for what torch's profiler saw: two groups of lines.
@@ -141,7 +140,7 @@ class Tracer(NullTracer):
         return merge(self._marks, [event for event in found if event.get("ph") == "X"], self.on_gpu)
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the file, and end the profiler. Errors: InputError where it cannot be written."""
+        """Write the file, and end the profiler. Raises: OutputError."""
         kernels = self._profiled()
         shown = sorted([*self.events, *kernels], key=lambda event: event["ts"])
         first = shown[0]["ts"] if shown else 0
@@ -151,12 +150,8 @@ class Tracer(NullTracer):
             {"name": "process_name", "ph": "M", "pid": pid, "args": {"name": name}} for pid, name in names.items()
         ]
         content = json.dumps({"displayTimeUnit": "ms", "traceEvents": [*titles, *shown]})
-        try:
-            with replacing(path) as file:
-                file.write(content.encode())
-        except OSError as error:
-            reason = error.strerror or error
-            raise InputError(f"cannot write the trace to {path}: {reason}; choose another place") from error
+        with replacing(path) as file:
+            file.write(content.encode())
 
 
 def merge(marks: list[float], profiled: list[dict[str, Any]], on_gpu: bool) -> list[dict[str, Any]]:

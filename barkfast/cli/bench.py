@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from barkfast.cli.checks import naming
+from barkfast.cli.exits import CLOSED, note
 from barkfast.cli.options import add_model_options
 from barkfast.errors import InputError
+from barkfast.files import check_writable, expand
 
 
 def add_parser(commands: Any) -> None:
@@ -70,15 +72,17 @@ def run(args: argparse.Namespace) -> int:
     with naming("--compare"):
         find_peers(peers)
     case = case.resolve()
-    trace = None if args.trace is None else Path(args.trace)
+    trace = None if args.trace is None else expand(args.trace)
     plain = args.json == "-"
-    out = None if args.json is None or plain else _result_path(Path(args.json), case)
+    if plain and "stdout" in CLOSED:
+        raise InputError("--json -: standard output is closed; expected a file, or give one in place of -")
+    out = None if args.json is None or plain else _result_path(expand(args.json), case)
     for option, path in (("--json", out), ("--trace", trace)):
         with naming(option):
             check_arguments((), 1, path, None)
     if args.plot is not None:
         with naming("--plot"):
-            _check_folder(Path(args.plot))
+            _check_folder(expand(args.plot))
     # With the result on standard output, everything for people goes beside it.
     people = sys.stderr if plain else sys.stdout
     interrupt = None
@@ -88,18 +92,21 @@ def run(args: argparse.Namespace) -> int:
         )
     except Interrupted as error:
         result, interrupt = error.result, error
+    # What goes into files comes first: whoever reads the output may be gone.
+    plots = []
+    if interrupt is None and args.plot is not None and result["status"] != RED:
+        from barkfast.bench.plots import plot_all
+
+        plots = plot_all(result, expand(args.plot))
     print_result(result, people)
     if plain:
         print(json.dumps(result, indent=1, allow_nan=False))
     if out is not None:
         print(f"{out}: the result, {result['status']}", file=people)
+    for path in plots:
+        print(path, file=people)
     if interrupt is not None:
         raise interrupt
-    if args.plot is not None and result["status"] != RED:
-        from barkfast.bench.plots import plot_all
-
-        for path in plot_all(result, Path(args.plot)):
-            print(path, file=people)
     whole = result["status"] == COMPLETE and all(row["status"] == OK for row in result["contenders"])
     return 0 if whole else 1
 
@@ -117,7 +124,7 @@ def _clock() -> Callable[[str], None]:
     begin = time.monotonic()
 
     def say(line: str) -> None:
-        print(f"barkfast: {time.monotonic() - begin:4.0f} s: {line}", file=sys.stderr, flush=True)
+        note(f"barkfast: {time.monotonic() - begin:4.0f} s: {line}")
 
     return say
 
@@ -125,7 +132,6 @@ def _clock() -> Callable[[str], None]:
 def _check_folder(folder: Path) -> None:
     """Raise InputError unless pictures can be drawn and written there; makes the folder."""
     from barkfast.bench.page import require_matplotlib
-    from barkfast.files import check_writable
 
     require_matplotlib()
     try:

@@ -10,6 +10,9 @@ from barkfast.errors import InputError
 from barkfast.normalize import Markup, normalize
 from barkfast.text import check_text
 
+# A text for one utterance that is longer than this was not meant for one, and may have no end.
+MAX_CHARACTERS = 1_000_000
+
 
 @contextmanager
 def naming(option: str) -> Iterator[None]:
@@ -24,11 +27,16 @@ def read_text(text: str, markup: Markup | None = None) -> str:
     """The text to speak, checked; "-" reads it from standard input. Without `markup` it stays as it is."""
     if text == "-":
         try:
-            text = sys.stdin.read()
+            text = sys.stdin.read(MAX_CHARACTERS + 1)
         except UnicodeDecodeError as error:
             raise InputError(
                 f"standard input is not valid {error.encoding}: {error.reason}; convert it first"
             ) from error
+        if len(text) > MAX_CHARACTERS:
+            raise InputError(
+                f"standard input holds more than {MAX_CHARACTERS} characters, and one utterance has room for 256 "
+                "tokens; --file - takes a text of any length"
+            )
     return check_text(text if markup is None else normalize(text, markup))
 
 

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Print it all; nothing is downloaded."""
     facts = collect(args.model)
     if args.json:
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        print(json.dumps(facts, indent=2))
         return 0
     for title, lines in facts.items():
         print(f"{title}:")
@@ -250,5 +250,6 @@ def _describe_cache() -> str:
 
     folder = cache_folder()
     if folder is None:
-        return "not kept: BARKFAST_CACHE is off"
+        off = "BARKFAST_CACHE is off" if os.environ.get("BARKFAST_CACHE") else "no home folder; set BARKFAST_CACHE"
+        return f"not kept: {off}"
     return f"{folder} ({cache_bytes(folder) / 1e6:.1f} MB)" if folder.is_dir() else _describe_folder(folder)

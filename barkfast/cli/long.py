@@ -13,6 +13,7 @@ from barkfast.audio import check_output
 from barkfast.cli import outputs
 from barkfast.cli.options import read_sampling
 from barkfast.cli.sources import count_characters, read_cast, read_file, read_script
+from barkfast.engine.generation import real_time_factor
 from barkfast.engine.live import speak_live
 from barkfast.engine.long import speak_long, speak_script
 from barkfast.engine.turns import Piece
@@ -170,4 +171,4 @@ def _print_summary(
     print(f"  loading      {loading:8.2f} s", file=out)
     print(f"  first sound  {first:8.2f} s", file=out)
     print(f"  speaking     {speaking:8.2f} s", file=out)
-    print(f"  real-time factor {speaking / max(seconds, 1e-9):.2f} (work without loading / audio)", file=out)
+    print(f"  real-time factor {real_time_factor(speaking, seconds):.2f} (work without loading / audio)", file=out)

@@ -1,8 +1,8 @@
 """Which model a command speaks with where none is named."""
 
 import os
-import sys
 
+from barkfast.cli.exits import note
 from barkfast.errors import MissingFileError
 
 
@@ -15,10 +15,9 @@ def choose_model(named: str | None, small: bool) -> str | None:
     try:
         open_model(small=small or None)
     except MissingFileError as error:
-        print(
+        note(
             f"barkfast: speaking with the built-in demo voice (--model demo): {error.__cause__ or error}. Get the "
-            "real model with a network by `hf download suno/bark --exclude '*.pt'`, or name one with --model",
-            file=sys.stderr,
+            "real model with a network by `hf download suno/bark --exclude '*.pt'`, or name one with --model"
         )
         return "demo"
     return None

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 
 from barkfast.audio import stream_header, to_pcm16, writing_audio
+from barkfast.cli.exits import CLOSED
 from barkfast.errors import InputError
 
 Write = Callable[[np.ndarray], None]
@@ -41,6 +42,8 @@ def find_player(command: str | None) -> list[str]:
 
 def check_pipe() -> None:
     """Raise InputError unless standard output can take sound."""
+    if "stdout" in CLOSED:
+        raise InputError("--stream writes sound to standard output, which is closed; write a file with -o FILE.wav")
     if sys.stdout.isatty():
         raise InputError("--stream writes sound, and standard output is a terminal; pipe it somewhere, or use --play")
 

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     profile = profile_step(bark, args.stage, context=args.context, device=case.device)
     profile = {"model": bark.checkpoint.name, **profile}
     if args.json:
-        print(json.dumps({**profile, "environment": machine}, indent=2, ensure_ascii=False))
+        print(json.dumps({**profile, "environment": machine}, indent=2))
         return 0
     threads = f", {machine['threads']} thread{'s' * (machine['threads'] != 1)}" if case.device == "cpu" else ""
     print(f"{machine['device']['name']}{threads}")

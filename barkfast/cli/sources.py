@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, TextIO
 
 from barkfast.errors import InputError
+from barkfast.files import expand
 from barkfast.longform import Line, parse_script
 from barkfast.longform.script import find_speaker
 from barkfast.normalize import Markup, normalize, normalize_stream
@@ -49,13 +50,13 @@ def read_file(path: str, markup: Markup | None = None) -> tuple[Iterator[str], i
     markup = markup or markup_of(path)
     if path == "-":
         return normalize_stream(_reading(sys.stdin, "standard input"), markup), None
-    with open(path, encoding="utf-8-sig") as file:
+    with open(expand(path), encoding="utf-8-sig") as file:
         total = sum(count_characters(block) for block in _reading(_blocks(file), path))
     if not total:
         raise InputError(f"{path} is empty: nothing to say; expected at least one visible character")
 
     def parts() -> Iterator[str]:
-        with open(path, encoding="utf-8-sig") as file:
+        with open(expand(path), encoding="utf-8-sig") as file:
             yield from _blocks(file)
 
     if markup == "plain":
@@ -75,7 +76,7 @@ def read_script(path: str, voices: dict[str, Any], markup: Markup | None = None)
     if path == "-":
         text = "".join(_reading(sys.stdin, "standard input"))
     else:
-        with open(path, encoding="utf-8-sig") as file:
+        with open(expand(path), encoding="utf-8-sig") as file:
             text = "".join(_reading(_blocks(file), path))
     lines = list(parse_script(text))
     for line in lines:

@@ -2,9 +2,9 @@
 
 import argparse
 import json
-import sys
 from typing import Any
 
+from barkfast.cli.exits import note
 from barkfast.cli.options import add_model_options
 
 # The last: of what the codec makes of the codes that the engine filled in itself, which rounding may change.
@@ -39,10 +39,10 @@ def run(args: argparse.Namespace) -> int:
         engines=args.engine,
         dtypes=args.dtype,
         languages=args.languages,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
+        say=note,
     )
     if args.json:
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+        print(json.dumps(result, indent=2))
     else:
         _print_result(result)
     return 0 if is_right(result) else 1
@@ -63,8 +63,8 @@ def _print_result(result: dict[str, Any]) -> None:
     for row in result["rows"]:
         if row["reason"]:
             console.print(f"{_name(row)}: {row['reason']}")
-    for note in result["notes"]:
-        console.print(note)
+    for remark in result["notes"]:
+        console.print(remark)
     wrong = wrong_rows(result)
     if wrong:
         console.print(f"WRONG: {', '.join(map(_name, wrong))}", style="bold red")

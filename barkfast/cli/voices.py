@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     if not named:
         voices = dict.fromkeys(find_voices(open_model("demo")), "the built-in demo model (--model demo)") | voices
     if args.json:
-        print(json.dumps(voices, indent=2, ensure_ascii=False))
+        print(json.dumps(voices, indent=2))
         return 0
     width = max(map(len, voices), default=0)
     for name, where in voices.items():

@@ -1,11 +1,19 @@
 """What came of a request: the sound, and all that led to it."""
 
+import math
 import os
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from barkfast.audio import write_audio
+
+
+def real_time_factor(work_s: float, audio_s: float) -> float:
+    """Seconds of work per second of audio; of an empty clip infinity, or NaN where nothing is known of any work."""
+    if audio_s:
+        return work_s / audio_s
+    return math.inf if work_s else math.nan
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,8 @@ class Generation:
 
     @property
     def real_time_factor(self) -> float:
-        """Seconds of work per second of audio; below 1 is faster than speech."""
-        return sum(self.timings.values()) / self.duration
+        """Seconds of work per second of audio; below 1 is faster than speech. See `real_time_factor`."""
+        return real_time_factor(sum(self.timings.values()), self.duration)
 
     @property
     def prompt(self) -> dict[str, np.ndarray]:

@@ -3,12 +3,12 @@
 import difflib
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from barkfast.errors import MissingFileError, VoiceError
+from barkfast.files import expand
 from barkfast.voices.files import KEYS, LoadedVoice, read_npz
 from barkfast.voices.names import UNNAMED_IN_BARK, VOICE_NAMES
 from barkfast.voices.places import SUNO_REPO, hub_place, local_places, speaks_suno
@@ -24,12 +24,44 @@ def _find_nearest(name: str, names: Iterable[str]) -> str | None:
     return known[near[0]] if near else None
 
 
+# What programs send for "no voice" where None cannot be sent.
+_NO_VOICE = ("", "none", "null", "nil", "undefined", "unconditional", "no voice")
+_MAKE_ONE = "Bark.save_voice, or `barkfast say --save-voice FILE.npz`, makes a voice of what was spoken"
+# Kinds of files that are taken for voices -> what they are.
+_NOT_VOICES = {
+    (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".opus"): f"a recording, and voices are tokens; {_MAKE_ONE}",
+    (".pt", ".pth", ".th", ".ckpt", ".pkl", ".bin", ".safetensors"): (
+        f"a file of tensors, and a voice is an .npz file with {', '.join(KEYS)}; write those arrays with numpy.savez"
+    ),
+    (".npy",): f"a single array, and a voice is an .npz file with {', '.join(KEYS)}; write all three with numpy.savez",
+    (".json", ".txt", ".yaml", ".csv", ".zip"): f"no .npz file with {', '.join(KEYS)}; {_MAKE_ONE}",
+}
+
+
+def _refuse(asked: str) -> None:
+    """Raise VoiceError for what cannot be the name of a voice: a word for none, another kind of file, a folder."""
+    if asked.strip().lower() in _NO_VOICE:
+        raise VoiceError(
+            f"voice is {asked!r}, which names no voice; expected a name such as 'v2/en_speaker_6' or the path of an "
+            ".npz file. To speak without a voice pass None, or leave the option out on the command line"
+        )
+    path = expand(asked)
+    for suffixes, what in _NOT_VOICES.items():
+        if path.suffix.lower() in suffixes:
+            raise VoiceError(f"voice {asked!r} is {what}")
+    if path.is_dir():
+        raise VoiceError(f"voice {asked!r} is a folder; give it as voices= or BARKFAST_VOICES, and here a name in it")
+    if path.is_file():
+        raise VoiceError(f"voice {asked!r} is a file that does not end in .npz; {_MAKE_ONE}")
+
+
 def _load_by_name(asked: str, checkpoint: "Checkpoint | None", folder: str | os.PathLike[str] | None) -> LoadedVoice:
     name = asked.replace(os.sep, "/")
     places = local_places(checkpoint, folder)
     for place in places:
         if name in place.names:
             return place.load(name)
+    _refuse(asked)
     looked = [place.description for place in places]
     known = VOICE_NAMES | UNNAMED_IN_BARK
     try:
@@ -82,16 +114,17 @@ def load_voice(
     if isinstance(voice, Mapping):
         return LoadedVoice(voice, "the voice given as a dict")
     if isinstance(voice, os.PathLike):
-        voice = os.fspath(voice)
-        if not str(voice).endswith(".npz"):
+        voice = os.fsdecode(voice)
+        if not voice.endswith(".npz"):
+            _refuse(voice)
             raise VoiceError(f"voice file {voice!r} does not end in .npz; names are given as a str")
-    if not isinstance(voice, str) or not voice.strip():
+    if not isinstance(voice, str):
         raise VoiceError(
             f"voice is {voice!r} ({type(voice).__name__}); expected a name such as 'v2/en_speaker_6', "
             f"the path of an .npz file, or a dict with {', '.join(KEYS)}"
         )
     if voice.endswith(".npz"):
-        return read_npz(Path(voice))
+        return read_npz(expand(voice))
     return _load_by_name(voice, checkpoint, folder)
 
 

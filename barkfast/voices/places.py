@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from barkfast.config import Layout
 from barkfast.errors import MissingFileError, VoiceError
+from barkfast.files import expand
 from barkfast.voices.files import KEYS, LoadedVoice, read_npy, read_npz
 from barkfast.voices.names import UNNAMED_IN_BARK, VOICE_NAMES
 
@@ -51,7 +52,7 @@ def _read_index(path: Path) -> dict[str, dict[str, str]]:
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         voices = {name: entry for name, entry in index.items() if isinstance(entry, dict)}
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise VoiceError(f"{path} is not an index of voices: {error}") from error
     return voices
 
@@ -103,7 +104,7 @@ def _model_places(folder: Path, description: str) -> list[Place]:
 
 def _named_folder(folder: str | os.PathLike[str], said_by: str) -> list[Place]:
     """A folder the user named: .npz files, or the Hugging Face layout."""
-    path = Path(folder)
+    path = expand(folder)
     if not path.is_dir():
         raise VoiceError(f"{said_by} is {str(folder)!r}, which is not a folder; expected one with voices (.npz)")
     if (path / INDEX).is_file() or (path / "speaker_embeddings").is_dir():

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from barkfast.errors import InputError, MissingFileError
+from barkfast.files import expand
 from barkfast.weights.arrays import read_npz
 from barkfast.weights.checkpoint import Checkpoint
 from barkfast.weights.demo import NAME as DEMO
 from barkfast.weights.files import read_json
 from barkfast.weights.hub import fetch_from_hub, fetch_many_from_hub
+from barkfast.weights.random import STAND_IN, is_random
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +32,17 @@ _TAIL = f"_{KEYS[0]}.npy"
 
 
 def copy_tokenizer(checkpoint: Checkpoint, target: Path) -> bool:
-    """Copy tokenizer files: $BARKFAST_TOKENIZER's, the model's own, or mBERT's; whether any were found."""
+    """Copy tokenizer files: $BARKFAST_TOKENIZER's, the model's own, or mBERT's; whether any were found.
+
+    A model of random weights gets the stand-in where there is none.
+    """
     for path in _find_tokenizer(checkpoint):
         shutil.copyfile(path, target / _canonical_name(path))
-    if not any((target / name).is_file() for name in TOKENIZER_FILES[:2]):
+    found = any((target / name).is_file() for name in TOKENIZER_FILES[:2])
+    if not found and is_random(checkpoint.name):
+        logger.warning("no tokenizer was found for %s: it gets a stand-in, which spells letters", checkpoint.name)
+        (target / "vocab.txt").write_text("".join(f"{entry}\n" for entry in STAND_IN), encoding="utf-8")
+    elif not found:
         return False
     settings = target / "tokenizer_config.json"
     if not settings.is_file():
@@ -74,9 +83,10 @@ def copy_voices(checkpoint: Checkpoint, target: Path, folder: Path | None = None
 
 def _find_tokenizer(checkpoint: Checkpoint) -> list[Path]:
     named = None if checkpoint.name == DEMO else os.environ.get("BARKFAST_TOKENIZER")
-    if named and Path(named).is_file():
-        return [Path(named)]
-    for folder in filter(None, (Path(named) if named else None, checkpoint.folder)):
+    place = expand(named) if named else None
+    if place is not None and place.is_file():
+        return [place]
+    for folder in filter(None, (place, checkpoint.folder)):
         files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
         if any(path.name in TOKENIZER_FILES[:2] for path in files):
             return files

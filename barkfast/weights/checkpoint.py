@@ -99,7 +99,7 @@ class Checkpoint:
         # What is made to these shapes need not be made now to be checked.
         if not isinstance(weights.tensors, MadeTensors):
             check_tensors(weights.tensors, gpt_shapes(weights.config), where)
-        _check_vocabulary(name, weights.config, self.layout, where)
+        _check_layout(name, weights.config, self.layout, where)
         return weights
 
     def codec(self) -> CodecWeights:
@@ -123,8 +123,8 @@ def _checked_encoder(
     return tensors
 
 
-def _check_vocabulary(name: str, config: GPTConfig | FineConfig, layout: Layout, where: str) -> None:
-    """Every id the layout uses must exist in the network, or generation would index out of its tables."""
+def _check_layout(name: str, config: GPTConfig | FineConfig, layout: Layout, where: str) -> None:
+    """Every id and position the layout uses must exist in the network: generation indexes its tables by them."""
     semantic, coarse = layout.semantic, layout.coarse
     if name == "text":
         largest_in = max(semantic.text_pad_token, semantic.infer_token, semantic.pad_token)
@@ -139,6 +139,17 @@ def _check_vocabulary(name: str, config: GPTConfig | FineConfig, layout: Layout,
                 f"{where}: it has {config.n_codes_total} codebooks, but its generation_config.json says "
                 f"{layout.fine.n_codebooks}"
             )
+    positions = {
+        "text": ("max_input_semantic_length and max_new_tokens are together", semantic.n_slots + semantic.max_steps),
+        "coarse": ("max_coarse_input_length is", coarse.n_slots),
+        "fine": ("max_fine_input_length is", layout.fine.window),
+    }
+    what, needed = positions[name]
+    if needed > config.block_size:
+        raise CheckpointError(
+            f"{where}: {what} {needed} in its generation_config.json; expected at most {config.block_size}, the "
+            f"block_size of its config.json"
+        )
     limits: Mapping[str, tuple[int, int]] = {
         "input_vocab_size": (largest_in, config.input_vocab_size),
         "output_vocab_size": (largest_out, config.output_vocab_size),

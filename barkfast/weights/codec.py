@@ -10,7 +10,8 @@ import torch
 
 from barkfast.config import CodecConfig
 from barkfast.errors import CheckpointError, MissingFileError
-from barkfast.files import hash_file
+from barkfast.fields import read_fields, read_section
+from barkfast.files import expand, hash_file
 from barkfast.weights.checkpoint import CodecWeights
 from barkfast.weights.files import Tensors, read_json, read_tensors
 from barkfast.weights.hub import hub_cache, is_repo_id
@@ -53,7 +54,7 @@ _NORM_PAIRS = (
 
 def open_codec(where: str | os.PathLike, n_codebooks: int) -> CodecWeights:
     """The codec at a place the user named: a `.th`, `.safetensors` or `.bin` file, a folder, or a hub repository."""
-    path = Path(where).expanduser()
+    path = expand(where)
     if path.is_file():
         return _read_file(path, n_codebooks)
     if path.is_dir():
@@ -88,10 +89,10 @@ def read_source(source: Source, n_codebooks: int, prefix: str = "") -> CodecWeig
     path = source.find("config.json")
     if path is None:
         raise MissingFileError(f"{source} has no config.json")
-    content = read_json(path)
-    if section := content.get("codec_config"):
-        content, prefix = section, BARK_PREFIX
-    return _build(lambda: read_weights(source, prefix), read_config(content, n_codebooks, str(source)), str(source))
+    content, where = read_json(path), str(path)
+    if section := read_section(content, "codec_config", where):
+        content, prefix, where = dict(section), BARK_PREFIX, f"{where}: codec_config"
+    return _build(lambda: read_weights(source, prefix), read_config(content, n_codebooks, where), str(source))
 
 
 def read_th(path: Path, n_codebooks: int) -> CodecWeights:
@@ -111,10 +112,7 @@ def read_config(section: Mapping[str, Any], n_codebooks: int, where: str) -> Cod
     for key, expected in _FIXED.items():
         if section.get(key, expected) != expected:
             raise CheckpointError(f"{where}: {key} is {section[key]!r}; barkfast decodes only {expected!r}")
-    values = {ours: section[hf] for ours, hf in _CONFIG_NAMES.items() if section.get(hf) is not None}
-    if "ratios" in values:
-        values["ratios"] = tuple(values["ratios"])
-    return CodecConfig(n_codebooks=n_codebooks, **values)
+    return CodecConfig(n_codebooks=n_codebooks, **read_fields(CodecConfig, section, _CONFIG_NAMES, where))
 
 
 def write_config(config: CodecConfig) -> dict[str, Any]:
@@ -174,8 +172,10 @@ def _read_file(path: Path, n_codebooks: int) -> CodecWeights:
         tensors = read_tensors(path, lambda key: key.startswith(prefix))
         return {key.removeprefix(prefix): value for key, value in tensors.items()}
 
-    section = content.get("codec_config") or (content if content.get("model_type") == "encodec" else {})
-    return _build(read, read_config(section, n_codebooks, str(path)), str(path))
+    section = read_section(content, "codec_config", str(beside))
+    if not section and content.get("model_type") == "encodec":
+        section = content
+    return _build(read, read_config(section, n_codebooks, str(beside)), str(path))
 
 
 def _build(read: Callable[[], Tensors], config: CodecConfig, where: str) -> CodecWeights:

@@ -14,6 +14,7 @@ import torch
 
 from barkfast.config import DTYPE_ALIASES
 from barkfast.errors import CheckpointError, InputError
+from barkfast.files import expand
 from barkfast.weights import huggingface
 from barkfast.weights.attachments import copy_notices, copy_tokenizer, copy_voices
 from barkfast.weights.checkpoint import STAGES, Checkpoint, CodecWeights, StageWeights
@@ -64,9 +65,10 @@ def convert(
     stored = DTYPES.get(DTYPE_ALIASES.get(dtype, dtype))
     if stored is None:
         raise InputError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
-    if not isinstance(voices, bool) and not Path(voices).is_dir():
-        raise InputError(f"voices is {os.fspath(voices)!r}, which is not a folder")
-    target = Path(dst).expanduser().resolve()
+    place = None if isinstance(voices, bool) else expand(voices)
+    if place is not None and not place.is_dir():
+        raise InputError(f"voices is {os.fspath(place)!r}, which is not a folder")
+    target = Path(os.path.realpath(expand(dst)))
     _check_target(target, force)
     with _building(target) as folder:
         checkpoint = open_model(src, small=small or None, codec=codec)
@@ -75,7 +77,7 @@ def convert(
         if tokenizer and not copy_tokenizer(checkpoint, folder):
             logger.warning("no tokenizer found for %s: to read text, set BARKFAST_TOKENIZER", checkpoint.name)
         if voices is not False:
-            copy_voices(checkpoint, folder, None if voices is True else Path(voices))
+            copy_voices(checkpoint, folder, place)
     return target
 
 

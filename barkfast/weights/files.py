@@ -96,7 +96,7 @@ def read_json(path: Path) -> dict[str, Any]:
     _check_readable(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a json {type(content).__name__}; expected an object")

@@ -100,6 +100,7 @@ def fetch_many_from_hub(repo: str, patterns: list[str]) -> Path:
     from huggingface_hub import constants, snapshot_download
 
     offline = constants.HF_HUB_OFFLINE or _is_resting()
+    _check_home(repo, " and ".join(patterns))
     try:
         found = snapshot_download(repo, allow_patterns=patterns, cache_dir=hub_cache(), local_files_only=offline)
         return Path(found)
@@ -122,6 +123,7 @@ def _download(repo: str, filename: str) -> Path:
     global _unreachable
     from huggingface_hub import constants, errors, hf_hub_download
 
+    _check_home(repo, filename)
     offline = constants.HF_HUB_OFFLINE
     if not offline and _unreachable and _is_resting():
         raise _not_reachable(repo, filename, _unreachable[1])
@@ -145,6 +147,12 @@ def _download(repo: str, filename: str) -> Path:
     except Exception as error:
         # Broken connections and full disks surface as errors of whichever transport huggingface_hub uses.
         raise _not_reachable(repo, filename, _first_line(error)) from error
+
+
+def _check_home(repo: str, filename: str) -> None:
+    """Raise MissingFileError where nothing says in which folder huggingface_hub keeps files."""
+    if hub_cache().parts[:1] == ("~",):
+        raise _not_reachable(repo, filename, "this process has no home folder; set HF_HOME to a folder to keep it in")
 
 
 def _ask_once(repo: str, filename: str) -> None:

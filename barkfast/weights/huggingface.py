@@ -10,6 +10,7 @@ import torch
 from barkfast.cache import hash_content
 from barkfast.config import FineConfig, GPTConfig, Layout
 from barkfast.errors import CheckpointError, InputError, MissingFileError
+from barkfast.fields import read_fields, read_section
 from barkfast.weights.checkpoint import StageWeights
 from barkfast.weights.files import Tensors, read_json
 from barkfast.weights.sources import Source, find_weights, read_weights
@@ -58,17 +59,17 @@ def read_layout(source: Source) -> Layout:
         # Whoever fetched just the weights, for a machine with no network, has most likely one of Suno's models.
         logger.warning("taking Suno's token layout: %s", error)
         return Layout()
-    return Layout() if path is None else Layout.from_generation_config(read_json(path))
+    return Layout() if path is None else Layout.from_generation_config(read_json(path), str(path))
 
 
 def read_stage(source: Source, config: Mapping[str, Any], name: str) -> StageWeights:
     """One network of a Hugging Face Bark checkpoint, with Suno's keys; `config` is its config.json."""
-    section = config.get(SECTIONS[name])
-    if not isinstance(section, Mapping):
-        raise CheckpointError(f"config.json of {source} has no {SECTIONS[name]}; it is not that of a Bark model")
+    where = f"config.json of {source}"
+    if config.get(SECTIONS[name]) is None:
+        raise CheckpointError(f"{where} has no {SECTIONS[name]}; it is not that of a Bark model")
+    size = read_config(name, read_section(config, SECTIONS[name], where), where)
     tensors = read_weights(source, PREFIXES[name])
     tensors = {to_suno_key(key): value for key, value in tensors.items() if not key.endswith(".attn.bias")}
-    size = read_config(name, section)
 
     def content() -> str:
         # The files hold the other networks too, under other prefixes.
@@ -77,15 +78,15 @@ def read_stage(source: Source, config: Mapping[str, Any], name: str) -> StageWei
     return StageWeights(size, tie_heads(tensors) if name == "fine" else tensors, content)
 
 
-def read_config(name: str, section: Mapping[str, Any]) -> GPTConfig | FineConfig:
-    """Sizes of one network from its section of config.json."""
+def read_config(name: str, section: Mapping[str, Any], where: str) -> GPTConfig | FineConfig:
+    """Sizes of one network from its section of config.json, the file that `where` names."""
     names = _CONFIG_NAMES | (_FINE_NAMES if name == "fine" else {})
-    values = {ours: section.get(hf, _DEFAULTS.get(ours)) for ours, hf in names.items()}
-    given = {key: value for key, value in values.items() if value is not None}
+    kind = FineConfig if name == "fine" else GPTConfig
+    where = f"{where}: {SECTIONS[name]}"
     try:
-        return FineConfig(**given) if name == "fine" else GPTConfig(**given)
-    except (InputError, TypeError) as error:
-        raise CheckpointError(f"{SECTIONS[name]} of config.json: {error}") from error
+        return kind(**_DEFAULTS | read_fields(kind, section, names, where))
+    except InputError as error:
+        raise CheckpointError(f"{where}: {error}") from error
 
 
 def write_config(config: GPTConfig | FineConfig) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Models made from a seed, in Suno's layout or the demo voice's: for benchmarks and tests."""
 
 import math
+import string
 from dataclasses import replace
 
 import torch
@@ -23,10 +24,20 @@ _DEMO_STEPS = 200
 RECIPE = 1
 VOCABULARIES = {"text": (129_600, 10_048), "coarse": (12_096, 12_096), "fine": (1056, 1056)}
 
+# The entries of the tokenizer that stands in where none is found: random weights need some ids, whichever they are.
+# It spells words letter by letter.
+_LETTERS = string.digits + string.ascii_letters + string.punctuation
+STAND_IN = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_LETTERS, *(f"##{letter}" for letter in _LETTERS))
+
 # Measured: with it random codes decode to noise of an rms of about 0.1.
 _LAST_CONV_GAIN = 0.2
 
 Sizes = tuple[Layout, dict[str, GPTConfig], CodecConfig]
+
+
+def is_random(name: str) -> bool:
+    """Whether a model's name is that of one made from a seed."""
+    return name.split(":")[0] == "random"
 
 
 def open_random(name: str) -> Checkpoint:
@@ -72,8 +83,9 @@ def _suno_sizes(size: str) -> Sizes:
 def _demo_sizes() -> Sizes:
     source = Folder(demo.FOLDER)
     layout, config = huggingface.read_layout(source), read_json(demo.FOLDER / "config.json")
+    where = f"config.json of {source}"
     layout = replace(layout, semantic=replace(layout.semantic, max_steps=_DEMO_STEPS))
-    networks = {stage: huggingface.read_config(stage, config[huggingface.SECTIONS[stage]]) for stage in STAGES}
+    networks = {stage: huggingface.read_config(stage, config[huggingface.SECTIONS[stage]], where) for stage in STAGES}
     return layout, networks, codec.read_config(config["codec_config"], layout.fine.n_codebooks, str(source))
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from barkfast.config import Layout, truthy
 from barkfast.errors import CheckpointError, InputError, MissingFileError
+from barkfast.files import expand
 from barkfast.weights import demo, huggingface, suno
 from barkfast.weights.checkpoint import STAGES, Checkpoint, CodecWeights, StageWeights
 from barkfast.weights.codec import BARK_PREFIX, find_codec, open_codec, read_source
 from barkfast.weights.files import read_json
 from barkfast.weights.hub import hub_cache, is_repo_id
-from barkfast.weights.random import NAMES, open_random
+from barkfast.weights.random import NAMES, is_random, open_random
 from barkfast.weights.shapes import list_some
 from barkfast.weights.sources import WEIGHT_FILES, Folder, Repo, Source
 
@@ -45,9 +46,9 @@ def open_model(
     small = truthy(os.environ.get("SUNO_USE_SMALL_MODELS")) if small is None else small
     chosen = model if model is not None else os.environ.get("BARKFAST_MODEL") or None
     checkpoint = (
-        _open_default(small, Path(cache or suno.cache_folder()).expanduser())
+        _open_default(small, expand(cache or suno.cache_folder()))
         if chosen is None
-        else _open_named(os.fspath(chosen), small)
+        else _open_named(os.fsdecode(chosen), small)
     )
     # The demo voice has codes of its own, so what is set for other models is not meant for it.
     named = None if checkpoint.name == demo.NAME else os.environ.get("BARKFAST_CODEC") or None
@@ -60,9 +61,9 @@ def open_model(
 def _open_named(name: str, small: bool) -> Checkpoint:
     if name == demo.NAME:
         return _open_source(name, Folder(demo.FOLDER), demo.FOLDER, None, small)
-    if name.split(":")[0] == "random":
+    if is_random(name):
         return open_random(name)
-    path = Path(name).expanduser()
+    path = expand(name)
     if path.is_dir():
         return _open_source(name, Folder(path), path, None, small)
     if path.is_file():

@@ -1,6 +1,5 @@
 """Suno's own checkpoints, and their safetensors twins: one file per network, `text.pt` small, `text_2.pt` large."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ import torch
 from barkfast.cache import hash_content
 from barkfast.config import FineConfig, GPTConfig
 from barkfast.errors import CheckpointError, InputError, MissingFileError
+from barkfast.fields import read_fields
+from barkfast.files import user_cache
 from barkfast.weights.checkpoint import StageWeights
 from barkfast.weights.files import Tensors, load_pickle, read_json, read_tensors
 from barkfast.weights.huggingface import tie_heads
@@ -23,8 +24,8 @@ _FINE_SIZES = ("n_codes_total", "n_codes_given")
 
 
 def cache_folder() -> Path:
-    """The folder into which `bark` itself downloads."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "suno" / "bark_v0"
+    """The folder into which `bark` itself downloads; as in `bark` it begins with `~` in a process without a home."""
+    return (user_cache() or Path("~", ".cache")) / "suno" / "bark_v0"
 
 
 def list_names(stage: str, small: bool) -> tuple[str, str]:
@@ -85,7 +86,8 @@ def read_model_args(model_args: Any, stage: str, where: str) -> GPTConfig | Fine
         raise CheckpointError(f"{where} is not a {stage} network of Bark: unknown model_args {', '.join(unknown)}")
     if missing := [name for name in _REQUIRED if name not in args]:
         raise CheckpointError(f"{where}: model_args lack {', '.join(missing)}")
+    kind = FineConfig if stage == "fine" else GPTConfig
     try:
-        return FineConfig(**args) if stage == "fine" else GPTConfig(**args)
-    except (InputError, TypeError) as error:
+        return kind(**read_fields(kind, args, {name: name for name in names}, f"{where}: model_args"))
+    except InputError as error:
         raise CheckpointError(f"{where}: model_args {args}: {error}") from error

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from barkfast.errors import CheckpointError, InputError
+from barkfast.text import load_tokenizer
 from barkfast.weights import STAGES, demo, open_model
 from barkfast.weights import convert as module
 from barkfast.weights.convert import convert
@@ -147,8 +148,18 @@ def test_voice_index_that_leads_outside(source: Path, tmp_path: Path) -> None:
 
 
 def test_missing_tokenizer_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    convert("random:nano", tmp_path / "out")
+    bare = tmp_path / "bare"
+    convert("random:nano", bare, tokenizer=False)
+    convert(bare, tmp_path / "out")
     assert "set BARKFAST_TOKENIZER" in caplog.text
+
+
+def test_random_weights_take_their_stand_in_along(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = convert("random:nano", tmp_path / "out")
+    assert "stand-in" in caplog.text
+    text = "Any text, äöü 語!"
+    ids = load_tokenizer(open_model(folder)).encode(text)
+    assert ids == load_tokenizer(open_model("random:nano")).encode(text)
 
 
 def test_refuses_what_is_not_its_own(tmp_path: Path) -> None:
