@@ -134,8 +134,17 @@ def fold_weight_norm(tensors: Mapping[str, torch.Tensor]) -> Tensors:
             if stem + v_end not in folded:
                 raise CheckpointError(f"weight norm is incomplete: {key} without {stem + v_end}")
             g, v = folded.pop(key).float(), folded.pop(stem + v_end).float()
-            folded[f"{stem}.weight"] = v * (g / torch.norm_except_dim(v, 2, 0))
+            folded[f"{stem}.weight"] = _fold_exactly(g, v) if stem.startswith("encoder.") else _fold(g, v)
     return folded
+
+
+def _fold(g: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return v * (g / torch.norm_except_dim(v, 2, 0))
+
+
+def _fold_exactly(g: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """With the bits of encodec and transformers: near ties between codes are decided by the last of them."""
+    return torch._weight_norm(v, g, 0)
 
 
 def split_weight_norm(tensors: Mapping[str, torch.Tensor]) -> Tensors:
