@@ -103,7 +103,12 @@ class Parts:
                 raise
             # It was asked for on another device, whose engine has it.
             dtype = select.default_dtype(device, engine)
-        return select.Placement(engine, device, home, dtype, self.n_slots, not select.is_chosen(self.engine))
+        fallback = select.why_torch(self.engine, device)
+        if fallback is not None:
+            select.warn_of_fallback(fallback)
+        return select.Placement(
+            engine, device, home, dtype, self.n_slots, not select.is_chosen(self.engine), fallback=fallback
+        )
 
     def checkpoint(self, small: bool | None = None) -> Checkpoint:
         """The checkpoint of the given size, or of the size this object was made for."""

@@ -160,7 +160,7 @@ def test_a_part_on_another_device_gets_a_dtype_that_exists_there(
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     parts = Bark("random:demo", device="mps", dtype="float16").parts
     assert parts._place("mps", "mps").dtype == "float16"
-    assert parts._place("cpu", "cpu") == select.Placement("cpu", "cpu", "cpu", "bfloat16")
+    assert parts._place("cpu", "cpu") == select.Placement("cpu", "cpu", "cpu", "bfloat16", may_fall_back=True)
 
 
 def test_a_level_that_cannot_run_is_an_error_and_no_reason_to_fall_back(native: SimpleNamespace) -> None:
@@ -189,6 +189,25 @@ def test_without_the_native_module_the_torch_engine_serves_and_says_why(monkeypa
     assert select.resolve_engine("auto", "cpu") == "torch"
     with pytest.raises(EngineError, match="engine 'cpu' is not available: not built: run `pip install` again"):
         select.resolve_engine("cpu", "cpu")
+
+
+def test_the_result_says_which_engine_was_not_there(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from barkfast.cli import main
+
+    for user in (engines, select):
+        monkeypatch.setattr(user, "native_status", lambda: (False, "not built: no compiler"))
+    select.warn_of_fallback.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        generation = [Bark("random:demo", device="cpu") for _ in range(2)][0].generate("Hello.", **SPEAK)
+    said = [r.message for r in caplog.records if "engine" in r.message]
+    assert said == ["the cpu engine is not available: not built: no compiler; the torch engine serves instead"]
+    assert generation.engines == dict.fromkeys(("semantic", "coarse", "fine", "codec"), "torch")
+    assert generation.fallbacks == dict.fromkeys(generation.engines, said[0])
+    assert not Bark("random:demo", device="cpu", engine="torch").generate("Hello.", **SPEAK).fallbacks
+    assert main(["info", "--model", "random:demo"]) == 0
+    assert "fallback  the cpu engine is not available: not built: no compiler" in capsys.readouterr().out
 
 
 def test_a_network_that_does_not_fit_gets_the_torch_engine_with_one_warning(

@@ -153,7 +153,10 @@ def _list_choices() -> dict[str, str]:
             chosen[name] = choose()
         except BarkfastError as error:
             return chosen | {name: f"none: {error}"}
-    return chosen
+    fallback = select.why_torch("auto", chosen["device"])
+    return chosen | {
+        "fallback": fallback or "none; of a network that the engine cannot run, Generation.fallbacks says so"
+    }
 
 
 def _list_kernels() -> dict[str, str]:

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -39,6 +40,7 @@ class Placement:
         dtype: what the weights are stored as, one of barkfast.config.DTYPES; int8 and int4 are for the matrices.
         n_slots: sequences at a time, of engines that run several.
         may_fall_back: whether the torch engine may serve where this engine cannot: nobody asked for it by name.
+        fallback: why this is the torch engine and not the device's own; None if it is the one that was to be.
     """
 
     engine: str
@@ -47,6 +49,7 @@ class Placement:
     dtype: str
     n_slots: int = 1
     may_fall_back: bool = False
+    fallback: str | None = None
 
     @property
     def storage(self) -> torch.dtype:
@@ -140,6 +143,20 @@ def resolve_engine(engine: str = "auto", device: str = "cpu") -> str:
     return engine
 
 
+def why_torch(engine: str, device: str) -> str | None:
+    """Why "auto" is the torch engine although the device has one of its own; None where it is not, or has none."""
+    if is_chosen(engine):
+        return None
+    own = {e.name: e for e in describe_engines(device)}.get(device.partition(":")[0])
+    return None if own is None or own.available else f"the {own.name} engine is not available: {own.reason}"
+
+
+@cache
+def warn_of_fallback(reason: str) -> None:
+    """Say once why the torch engine serves."""
+    logger.warning("%s", reason)
+
+
 def is_chosen(engine: str) -> bool:
     """Whether an engine was asked for by name, by the argument or $BARKFAST_ENGINE."""
     return engine != "auto" or (os.environ.get("BARKFAST_ENGINE") or "auto") != "auto"
@@ -169,7 +186,9 @@ def _build(what: str, place: Placement, builders: Builders[Network], plain: Call
     Errors: EngineError where the engine cannot make it, and may not fall back or has none of the reasons.
     """
     if place.engine not in builders:
-        return plain()
+        network = plain()
+        network.fallback = place.fallback
+        return network
     try:
         return builders[place.engine]()
     except BarkfastError:
