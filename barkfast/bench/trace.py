@@ -4,7 +4,6 @@ A `Tracer` goes where the work is (`with tracer.range("coarse"): ...`) and write
 https://ui.perfetto.dev; a `NullTracer` takes its place where nobody asked for a trace.
 """
 
-import functools
 import json
 import os
 import tempfile
@@ -16,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from barkfast.bark import Bark
+from barkfast.engine.task import StageTask
 from barkfast.files import replacing
 
 # The process ids that the file has for the ranges and for what torch's profiler saw: two groups of lines.
 RANGES, KERNELS = 1, 2
 # What of the profiler's events is taken over: on a GPU what ran there, on other devices torch's operations.
 ON_GPU, ON_HOST = ("kernel", "gpu_memcpy", "gpu_memset"), ("cpu_op",)
-# Network, its method that works on one window, and the range's name.
-WINDOWS = (("coarse", "run", "coarse window"), ("fine", "refine", "fine window"))
+# Stage -> the name of a range for each of its windows.
+WINDOWS = {"coarse": "coarse window", "fine": "fine window"}
 # Moments that both clocks see, when the profiler starts: the first ones take it longer.
 MARK, MARKS = "barkfast's clock", 5
 
@@ -89,24 +89,28 @@ class Tracer(NullTracer):
 
     @contextmanager
     def watch(self, bark: Bark) -> Iterator[None]:
-        """In the block, a range for each window. The networks must be loaded."""
-        networks = [(bark.parts.network(part), method, name) for part, method, name in WINDOWS]
-        for network, method, name in networks:
-            # On the object itself, in front of its class's.
-            setattr(network, method, self._ranged(getattr(network, method), name))
-        try:
+        """In the block, a range for each window of a coarse or fine stage."""
+        begin, take = StageTask.begin, StageTask.take
+        with ExitStack() as rest:
+            running: dict[Any, ExitStack] = {}
+
+            def begin_range(task: StageTask, work: Any) -> None:
+                begin(task, work)
+                if task.stage in WINDOWS:
+                    running[task] = rest.enter_context(ExitStack())
+                    running[task].enter_context(self.range(WINDOWS[task.stage]))
+
+            def end_range(task: StageTask, work: Any, result: Any = None) -> None:
+                if task in running:
+                    running.pop(task).close()
+                take(task, work, result)
+
+            # On the class, in front of its own.
+            rest.callback(setattr, StageTask, "begin", begin)
+            rest.callback(setattr, StageTask, "take", take)
+            setattr(StageTask, "begin", begin_range)  # noqa: B010
+            setattr(StageTask, "take", end_range)  # noqa: B010
             yield
-        finally:
-            for network, method, _ in networks:
-                delattr(network, method)
-
-    def _ranged(self, work: Any, name: str) -> Any:
-        @functools.wraps(work)
-        def ranged(*args: Any, **kwargs: Any) -> Any:
-            with self.range(name):
-                return work(*args, **kwargs)
-
-        return ranged
 
     def _start_profile(self) -> None:
         import torch
