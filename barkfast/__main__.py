@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from barkfast.audio import check_output, write_audio
-from barkfast.cli.checks import check_sampling
+from barkfast.cli.checks import check_option
 from barkfast.cli.exits import parse, report
 from barkfast.errors import InputError
 from barkfast.files import expand
@@ -52,8 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Speak, and write float32 wav as the reference does (or whatever the suffix says)."""
     text = check_text(args.text)
-    check_sampling("--text_temp", args.text_temp)
-    check_sampling("--waveform_temp", args.waveform_temp)
+    check_option("--text_temp", "text_temp", args.text_temp)
+    check_option("--waveform_temp", "waveform_temp", args.waveform_temp)
     folder = expand(args.output_dir)
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, args.output_filename)

@@ -265,7 +265,7 @@ BAD = {
     "half a player": (["Hi.", "--play", "--player", "'"], "--player is"),
     "short and chained": (["Hi.", "-o", "new.wav", "--chained"], "--chained goes with --file"),
     "short and at once": (["Hi.", "-o", "new.wav", "--at-once", "2"], "--at-once goes with --file"),
-    "negative temperature": (["--file", "book.txt", "-o", "new.wav", "--text-temp", "-1"], "temperature is -1.0"),
+    "negative temperature": (["--file", "book.txt", "-o", "new.wav", "--text-temp", "-1"], "text_temp is -1.0"),
     "unknown model": (["--file", "book.txt", "-o", "new.wav", "--model", "nonsense"], "unknown model 'nonsense'"),
 }
 

@@ -1,11 +1,9 @@
 """Checks of command line values that cost nothing and so come before any model is loaded."""
 
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from barkfast.config import Sampling
 from barkfast.errors import InputError
 from barkfast.normalize import Markup, normalize
 from barkfast.text import check_text
@@ -40,19 +38,9 @@ def read_text(text: str, markup: Markup | None = None) -> str:
     return check_text(text if markup is None else normalize(text, markup))
 
 
-def check_sampling(option: str, temperature: float, top_k: int | None = None, top_p: float | None = None) -> None:
-    """Raise InputError for sampling options that no stage would take."""
+def check_option(option: str, name: str, value: object) -> None:
+    """Raise InputError, with the option's name, for a value that no request takes as `name`."""
+    from barkfast.engine.request import Request
+
     with naming(option):
-        Sampling(temperature, top_k, top_p)
-
-
-def check_seed(seed: int) -> None:
-    """Raise InputError unless torch's generators take the seed."""
-    if not 0 <= seed < 2**63:
-        raise InputError(f"--seed is {seed}; expected 0 to {2**63 - 1}")
-
-
-def check_duration(seconds: float) -> None:
-    """Raise InputError unless it is a length of time that can be spoken for."""
-    if not 0 < seconds < math.inf:
-        raise InputError(f"--max-duration is {seconds}; expected a positive number of seconds")
+        Request("a", **{name: value})  # type: ignore[arg-type]

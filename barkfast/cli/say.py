@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from barkfast.audio import check_output
-from barkfast.cli.checks import check_duration, check_sampling, check_seed, naming, read_text
+from barkfast.cli.checks import check_option, naming, read_text
 from barkfast.cli.long import is_long, run_long
 from barkfast.cli.models import choose_model
 from barkfast.cli.options import add_model_options, read_sampling
@@ -89,15 +89,11 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check what can be checked, then load the model, speak and save."""
-    check_sampling("--text-temp", args.text_temp)
-    check_sampling("--waveform-temp", args.waveform_temp)
-    check_sampling("--fine-temp", args.fine_temp)
-    check_sampling("--top-k", 1.0, top_k=args.top_k)
-    check_sampling("--top-p", 1.0, top_p=args.top_p)
-    if args.max_duration is not None:
-        check_duration(args.max_duration)
     seed = secrets.randbits(31) if args.seed is None else args.seed
-    check_seed(seed)
+    for name in ("text_temp", "waveform_temp", "fine_temp", "top_k", "top_p"):
+        check_option(f"--{name.replace('_', '-')}", name, getattr(args, name))
+    check_option("--max-duration", "max_duration_s", args.max_duration)
+    check_option("--seed", "seed", seed)
     # A file can be read before a model is even looked for; a name may stand for a voice of the model.
     if args.voice == "":
         raise InputError("--voice is empty; expected a name or the path of an .npz file")
