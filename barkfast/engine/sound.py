@@ -6,6 +6,8 @@ from collections.abc import Generator, Iterator
 
 import numpy as np
 
+DROPPED = "a stream of sound was dropped half-read; read it to its end, close it, or use it in a with block"
+
 
 class Sound(Iterator[np.ndarray]):
     """(n,) float32 samples as they are ready; several threads may take them, each chunk goes to one.
@@ -43,10 +45,5 @@ class Sound(Iterator[np.ndarray]):
 
     def __del__(self) -> None:
         if self._begun and not self._ended:
-            warnings.warn(
-                "a stream of sound was dropped half-read; read it to its end, close() it, or use it in a with block",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
-            )
+            warnings.warn(DROPPED, ResourceWarning, stacklevel=2, source=self)
         self._chunks.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import warnings
 from functools import partial
 
 import numpy as np
@@ -13,6 +14,7 @@ from barkfast.engine.lines import Lines
 from barkfast.engine.live import RETRIES
 from barkfast.engine.places import Stay
 from barkfast.engine.sinks import Inlet
+from barkfast.engine.sound import DROPPED
 from barkfast.engine.turns import Turn
 from barkfast.errors import BarkfastError
 from barkfast.longform.joining import LiveJoiner
@@ -165,6 +167,7 @@ class Stream:
 
     def __del__(self) -> None:
         if self._stay is not None and not self._closed and self._loop is not None:
+            warnings.warn(DROPPED, ResourceWarning, stacklevel=2, source=self)
             # Not here: this may run anywhere. What its feeds still have they give up themselves.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._stay.close)
