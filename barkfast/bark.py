@@ -36,7 +36,8 @@ class Bark(Pipeline):
         voices: a folder of further voices.
         n_slots: utterances at a time, 1 to 64; each takes memory for its cache. Batches make more where they need it.
 
-    Networks are loaded when first needed, or all at once by `load()`.
+    Networks are loaded when first needed, or all at once by `load()`. Any thread may call any method: calls share the
+    networks, and each gives what it gives alone. Errors: EngineError while an `Engine` has this model.
     """
 
     def __init__(
