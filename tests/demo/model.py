@@ -30,7 +30,7 @@ def read_back(semantic: np.ndarray) -> list[str]:
 
 
 def all_said(semantic: np.ndarray, sentences: list[str]) -> bool:
-    """Whether semantic tokens spell at least half of the phones of every sentence of a text."""
+    """Whether semantic tokens spell something for at least half of the phones of every sentence of a text."""
     units = pytest.importorskip("tools.demo_voice.units", reason="needs scipy (the extra `reference`)")
     return all(units.sentences_said(read_back(semantic), [phones.split() for phones in sentences]))
 
