@@ -17,11 +17,22 @@ def read_sentences() -> list[dict[str, Any]]:
     return json.loads(HELD_OUT.read_text(encoding="utf-8"))["sentences"]
 
 
+def read_short_texts() -> list[dict[str, Any]]:
+    """Texts of several short sentences, of words that no short sentence of the training has, with their phones."""
+    return json.loads(HELD_OUT.read_text(encoding="utf-8"))["short_texts"]
+
+
 def read_back(semantic: np.ndarray) -> list[str]:
     """The phones that semantic tokens spell."""
     units = pytest.importorskip("tools.demo_voice.units", reason="needs scipy (the extra `reference`)")
     table = [tuple(unit) for unit in json.loads((FOLDER / "units.json").read_text(encoding="utf-8"))["units"]]
     return units.read_phones(semantic, table)
+
+
+def all_said(semantic: np.ndarray, sentences: list[str]) -> bool:
+    """Whether semantic tokens spell something for at least half of the phones of every sentence of a text."""
+    units = pytest.importorskip("tools.demo_voice.units", reason="needs scipy (the extra `reference`)")
+    return all(units.sentences_said(read_back(semantic), [phones.split() for phones in sentences]))
 
 
 def phone_error_rate(said: list[list[str]], right: list[list[str]]) -> float:

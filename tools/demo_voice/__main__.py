@@ -79,11 +79,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/demo_voice"), help="folder (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="stages side by side (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="threads of each job (default: %(default)s)")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="FOLDER",
+        help="an exported model: t2s_full trains it on, export takes from it what is not trained here",
+    )
     args = parser.parse_args()
     if unknown := set(args.stages) - set(STAGES):
         parser.error(f"no stage {', '.join(sorted(unknown))}; expected {', '.join(STAGES)}")
+    if args.start and not args.stages:
+        parser.error("--start is for stages that are named, such as: t2s_full export evaluate")
     torch.set_num_threads(args.threads)
-    work = Work(args.work, "cuda" if torch.cuda.is_available() else "cpu")
+    work = Work(args.work, "cuda" if torch.cuda.is_available() else "cpu", args.start)
     if not args.stages:
         run_all(work, args.jobs, args.threads)
     for stage in args.stages:

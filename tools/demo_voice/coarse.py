@@ -17,7 +17,7 @@ from barkfast.stages.coarse import flatten_codes, max_semantic_history, trim_his
 
 from .dataset import Utterances
 from .layout import COARSE, CODEBOOK_SIZE, LAYOUT
-from .nets import causal_trunk, embed_positions, to_device
+from .nets import autocast, causal_trunk, embed_positions, to_device
 from .train import Plan, Run, batches, initialize, load_trained, make_optimizers
 from .work import Work
 
@@ -158,7 +158,7 @@ def run(work: Work, plan: Plan = SHORT) -> dict[str, float]:
     def measure(examples: list[Example], n_pads: int) -> tuple[Tensor, Tensor]:
         n_slots = N_SLOTS if full else min(N_SLOTS, max(len(units) for units, _, _ in examples) + n_pads)
         batch = to_device(lay_out(examples, n_slots), work.device)
-        with torch.autocast(work.device, dtype=torch.bfloat16):
+        with autocast(work.device):
             return losses(model, batch)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:

@@ -7,10 +7,11 @@ import hashlib
 import json
 import random
 import re
+import string
 from pathlib import Path
 
 from .templates import draw_sentence
-from .work import Work
+from .work import Work, words
 
 SEED = 2023
 WORDNET = Path("/usr/share/wordnet")  # Debian's wordnet-base 1:3.0-37
@@ -26,6 +27,10 @@ N_TEMPLATES = 11_000
 N_WORD_LISTS = 6_000
 N_HELD_OUT = {"wordnet": 200, "template": 60}
 MAX_CHARACTERS = 110
+N_SHORT, MAX_SHORT_WORDS = 6_000, 4
+N_HELD_OUT_SHORT, N_HELD_OUT_WORDS = 400, 400
+# Words that the tests say in short sentences: no short sentence of the training has them.
+TEST_WORDS = words("apples pears plums")
 
 
 def check_sources() -> None:
@@ -76,19 +81,57 @@ def make_corpus() -> dict[str, list[dict[str, str]]]:
     # Most people end a sentence with a mark, and most examples have none.
     quotes = [quote if quote[-1] in ".?!" or rng.random() < 0.4 else f"{quote}." for quote in quotes]
     templates = list(dict.fromkeys(draw_sentence(rng) for _ in range(N_TEMPLATES)))
-    words = read_words()
-    rng.shuffle(words)
+    known = read_words()
+    rng.shuffle(known)
     word_lists, at = [], 0
-    while len(word_lists) < N_WORD_LISTS and at < len(words):
+    while len(word_lists) < N_WORD_LISTS and at < len(known):
         n = rng.choice((1, 2, 3, 4, 5))
-        word_lists.append(" ".join(words[at : at + n]) + ".")
+        word_lists.append(" ".join(known[at : at + n]) + ".")
         at += n
     kinds = {"wordnet": quotes, "template": templates, "words": word_lists}
     held_out = [{"text": t, "kind": kind} for kind, n in N_HELD_OUT.items() for t in _pick_held_out(kinds[kind], n)]
     taken = {_bare(item["text"]) for item in held_out}
     train = [{"text": t, "kind": k} for k, texts in kinds.items() for t in texts if _bare(t) not in taken]
     rng.shuffle(train)
-    return {"train": train, "held_out": held_out}
+    quotes = [item["text"] for item in train if item["kind"] == "wordnet"]
+    return {"held_out": held_out} | make_short(quotes, known) | {"train": train}
+
+
+def make_short(quotes: list[str], known: list[str]) -> dict[str, list[dict[str, str]]]:
+    """`short` and `held_out_short`: sentences of one to four words, of which texts of several are made.
+
+    No word of `held_out_short` is in `short`. They have a seed of their own, so that the other lists stay as they are.
+    """
+    rng = random.Random(SEED + 1)
+    # Nouns in the plural and verbs in the past are no lemmas: half of the words come from running text.
+    running = sorted({word for quote in quotes for word in _bare(quote).split() if len(word) > 2})
+    away = TEST_WORDS + rng.sample(sorted(set(known) & set(running)), N_HELD_OUT_WORDS)
+    kept = set(away)
+    short: list[str] = []
+    while len(short) < N_SHORT:
+        text = _draw_short(rng, quotes, rng.choice((known, running)))
+        if 0 < len(text.split()) <= MAX_SHORT_WORDS and not kept & set(_bare(text).split()):
+            short.append(text)
+    held_out = [_mark(rng, " ".join(rng.sample(away, rng.randint(1, 3)))) for _ in range(N_HELD_OUT_SHORT)]
+    lists = {"held_out_short": held_out, "short": short}
+    return {split: [{"text": text, "kind": "short"} for text in texts] for split, texts in lists.items()}
+
+
+def _draw_short(rng: random.Random, quotes: list[str], vocabulary: list[str]) -> str:
+    """A few words by themselves, or in a row out of a quote, or a letter, or a pattern (too long for many a time)."""
+    kind = rng.randrange(20)
+    if kind < 6:
+        return _mark(rng, " ".join(rng.sample(vocabulary, rng.choice((1, 1, 2, 3)))))
+    if kind < 11:
+        quote = rng.choice(quotes).split()
+        at = rng.randrange(len(quote))
+        return _mark(rng, " ".join(quote[at : at + rng.randint(1, MAX_SHORT_WORDS)]).strip(",.?!"))
+    return _mark(rng, rng.choice(string.ascii_lowercase)) if kind == 11 else draw_sentence(rng)
+
+
+def _mark(rng: random.Random, text: str) -> str:
+    """With a closing mark; one in ten has none, which is for the end of a text."""
+    return text + rng.choices((".", "!", "?", ""), (0.6, 0.15, 0.15, 0.1))[0]
 
 
 def _bare(text: str) -> str:
@@ -108,6 +151,6 @@ def run(work: Work) -> dict[str, int | str]:
     counts = {
         f"{split}_{kind}": sum(item["kind"] == kind for item in items)
         for split, items in corpus.items()
-        for kind in ("wordnet", "template", "words")
+        for kind in sorted({item["kind"] for item in items})
     }
     return counts | {"sha256": hashlib.sha256(content.encode()).hexdigest()}

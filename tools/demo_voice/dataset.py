@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .features import UNIT_RATE
+from .features import HOP, UNIT_RATE
 from .layout import PUNCTUATION, TOKEN_IDS, tokenize
 from .units import Segment, encode_units, read_phones, unit_times
 from .work import Work, replacing
@@ -62,6 +62,12 @@ def split_array(arrays: dict, name: str, counts: str, scale: int = 1) -> list[np
     return np.split(arrays[name], np.cumsum(arrays[f"n_{counts}"] * scale)[:-1])
 
 
+def read_audio(work: Work, split: str, n_parts: int | None = None) -> list[np.ndarray]:
+    """Samples of each utterance, int16; of the first `n_parts` parts alone, where that is given."""
+    opened = (np.load(path) for _, path in parts(work, split)[:n_parts])
+    return [audio for arrays in opened for audio in split_array(arrays, "audio", "mel", HOP)]
+
+
 def align(text: str, phones: list[Segment], words: list[Segment], n_units: int) -> np.ndarray:
     """For each unit the position of the text token that is being spoken, float32; NO_GUIDE where words do not match.
 
@@ -96,7 +102,7 @@ def run(work: Work) -> dict[str, float]:
     pitch = np.concatenate([np.load(arrays)["pitch"] for _, arrays in parts(work, "train")[:40]])
     borders = tuple(float(np.log2(border)) for border in np.nanpercentile(pitch, [33, 67]))
     facts: dict[str, float] = {"pitch_low_hz": 2 ** borders[0], "pitch_high_hz": 2 ** borders[1]}
-    for split in ("held_out", "train"):
+    for split in ("held_out", "held_out_short", "short", "train"):
         text, units, guides, kept = [], [], [], []
         for labels, arrays in parts(work, split):
             pitches = split_array(np.load(arrays), "pitch", "pitch")
@@ -107,8 +113,8 @@ def run(work: Work) -> dict[str, float]:
                 kept.append({"text": label["text"], "phones": read_phones(units[-1])})
         for name, items in (("text", text), ("units", units), ("guide", guides)):
             save_utterances(work, split, name, items)
-        if split == "held_out":
-            work.write_text("data/held_out.json", json.dumps(kept, indent=0))
+        if split.startswith("held_out"):
+            work.write_text(f"data/{split}.json", json.dumps(kept, indent=0))
         facts[f"{split}_utterances"] = len(text)
         facts[f"{split}_hours"] = round(sum(map(len, units)) / UNIT_RATE / 3600, 3)
         facts[f"{split}_aligned"] = round(float(np.mean([guide[0] != NO_GUIDE for guide in guides])), 4)

@@ -13,6 +13,7 @@ from barkfast.models.encodec import Decoder
 from .dataset import Utterances
 from .features import HOP
 from .layout import CODEC, N_CODEBOOKS
+from .nets import autocast
 from .rvq import decode
 from .train import Plan, Run, load_trained
 from .work import Work
@@ -82,7 +83,7 @@ def run(work: Work, plan: Plan = FIRST) -> dict[str, float]:
     def distance(clips: Clips, rng: np.random.Generator, n_codebooks: int, n: int, begin: bool = False) -> Tensor:
         codes, audio = clips.draw(rng, n, N_FRAMES, begin)
         latent = decode(codes[..., :n_codebooks].to(device), books).transpose(1, 2)
-        with torch.autocast(device, dtype=torch.bfloat16):
+        with autocast(device):
             made = decoder(latent)
         first = 0 if begin else N_BEFORE * HOP
         return spectra(made[:, 0, first:].float(), audio[:, first:].to(device))

@@ -14,6 +14,7 @@ from barkfast.models.encodec import CausalConv1d, ResidualBlock, SkipLSTM
 
 from .decoder import Clips
 from .layout import CODEC
+from .nets import autocast
 from .rvq import decode
 from .train import Plan, Run
 from .work import Work
@@ -65,7 +66,7 @@ def run(work: Work) -> dict[str, float]:
 
     def distance(clips: Clips, rng: np.random.Generator, n: int) -> Tensor:
         codes, audio = clips.draw(rng, n, N_FRAMES)
-        with torch.autocast(device, dtype=torch.bfloat16):
+        with autocast(device):
             latent = encoder(audio[:, None].to(device))
         true = decode(codes.to(device), books).transpose(1, 2)
         return ((latent.float() - true)[..., 2:] ** 2).sum(1).mean()

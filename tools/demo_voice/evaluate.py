@@ -13,16 +13,19 @@ import torch
 from scipy.signal import resample_poly
 
 from barkfast import Bark
+from barkfast.config import Sampling
 from barkfast.runtime import select
 
-from .dataset import Utterances
+from .dataset import Utterances, read_audio
 from .export import FOLDER
 from .features import SAMPLE_RATE, measure_pitch
-from .units import IDS, TABLE, edit_distance, read_phones, unit_times
+from .sentences import make_texts
+from .units import IDS, TABLE, edit_distance, read_phones, sentences_said, unit_times
 from .voices import MANNERS
 from .work import Work
 
 N_WORDNET, N_TEMPLATES, N_PITCH = 150, 50, 50
+N_SEEDS = 3  # for each text of short sentences
 # What the recognizer writes for words that the text list spells out.
 WRITTEN = {"dr": "doctor", "mr": "mister", "mrs": "missus"}
 
@@ -99,6 +102,26 @@ def speak(bark: Bark, texts: list[dict], voice: str | None, listen: Callable | N
     return figures
 
 
+def speak_texts(bark: Bark, texts: list[dict], voice: str | None) -> dict:
+    """Figures of texts of several short sentences under one voice, each with N_SEEDS seeds."""
+    phones, whole, early, said_sentences, n_sentences = Tally(), 0, 0, 0, 0
+    tries = [(text, seed) for text in texts for seed in range(N_SEEDS)]
+    for text, seed in tries:
+        units = bark.generate_semantic(text["text"], voice, sampling=Sampling(0.7), seed=seed)
+        found = sentences_said(said := read_phones(units), text["phones"])
+        phones.add(said, [phone for sentence in text["phones"] for phone in sentence])
+        whole, early = whole + all(found), early + (not found[-1])
+        said_sentences, n_sentences = said_sentences + sum(found), n_sentences + len(found)
+    return {
+        "texts": len(texts),
+        "seeds": N_SEEDS,
+        "all_sentences_said": round(whole / len(tries), 4),
+        "ended_early": round(early / len(tries), 4),
+        "sentences_said": round(said_sentences / n_sentences, 4),
+        "phone_error_rate": phones.rate,
+    }
+
+
 def flatten_pitch(units: np.ndarray) -> np.ndarray:
     """The same units, every one on the middle level."""
     return np.array([IDS[TABLE[unit]._replace(level=1)] for unit in units])
@@ -122,12 +145,18 @@ def pitch_correlation(bark: Bark, spoken: list[tuple[np.ndarray, np.ndarray]], f
     return round(float(np.corrcoef(pair[:, ~np.isnan(pair).any(0)])[0, 1]), 3)
 
 
+def voices(work: Work, kind: str) -> dict[str, str | None]:
+    """What figures of one kind of text are called, and the voice they are under: none, or a preset's file."""
+    folder = work.folder / FOLDER / "voices"
+    return {kind: None} | {f"{kind}, voice {name}": str(folder / f"{name}.npz") for name in MANNERS}
+
+
 def run(work: Work) -> dict[str, object]:
     torch.set_num_threads(1)
     bark = Bark(work.folder / FOLDER, device="cpu")
     items = work.read_json("data/held_out.json")
     kinds = [item["kind"] for item in work.read_json("corpus.json")["held_out"]]
-    data = Utterances(work.folder / "data/held_out", "audio", "units")
+    data, audio = Utterances(work.folder / "data/held_out", "units"), read_audio(work, "held_out")
     listen = make_listener()
     engine = select.resolve_engine("auto", "cpu")
     found: dict[str, object] = {"engine": engine, "dtype": select.default_dtype("cpu", engine)}
@@ -135,14 +164,16 @@ def run(work: Work) -> dict[str, object]:
     start = time.time()
     for kind, n in (("wordnet", N_WORDNET), ("template", N_TEMPLATES)):
         picked = [i for i, k in enumerate(kinds) if k == kind][:n]
-        for voice in (None, *MANNERS):
-            path = None if voice is None else work.folder / FOLDER / "voices" / f"{voice}.npz"
-            some = picked if voice is None else picked[:40]
-            original = [data.get("audio", i) for i in some]
-            name = kind if voice is None else f"{kind}, voice {voice}"
-            found[name] = speak(bark, [items[i] for i in some], path and str(path), listen, original)
+        for name, path in voices(work, kind).items():
+            some = picked if path is None else picked[:40]
+            original = [audio[i] for i in some]
+            found[name] = speak(bark, [items[i] for i in some], path, listen, original)
             print(name, found[name], flush=True)
-    spoken = [(data.get("units", i), data.get("audio", i)) for i in range(N_PITCH)]
+    texts = make_texts(work.read_json("data/held_out_short.json"))
+    for name, path in voices(work, "short sentences").items():
+        found[name] = speak_texts(bark, texts, path)
+        print(name, found[name], flush=True)
+    spoken = [(data.get("units", i), audio[i]) for i in range(N_PITCH)]
     found["pitch_correlation"] = {
         "sentences": N_PITCH,
         "with_levels": pitch_correlation(bark, spoken, flat=False),

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from barkfast.models.encodec import Decoder
@@ -27,13 +27,17 @@ from .units import TABLE
 from .work import Work
 
 FOLDER = "export"
+START = "start"
+WEIGHTS = "model.safetensors"
 
 
 def last_run(work: Work, *names: str) -> str:
-    """The first of `names` that has a checkpoint."""
+    """The first of `names` that has a checkpoint; START where there is none, but a model that the work starts from."""
     for name in names:
         if work.path(f"{name}.pt").is_file():
             return name
+    if work.start:
+        return START
     raise SystemExit(f"nothing is trained of {names[-1]} yet")
 
 
@@ -46,9 +50,18 @@ def rename(model: nn.Module, prefix: str) -> dict[str, Tensor]:
     }
 
 
+def started_tensors(work: Work, prefix: str) -> dict[str, Tensor]:
+    """A part of the model that the work starts from, as it is."""
+    tensors = load_file(work.start / WEIGHTS)
+    return {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def codec_tensors(work: Work) -> dict[str, Tensor]:
     """Decoder, codebooks and, where it is trained, the encoder."""
-    decoder = load_trained(work, last_run(work, TUNE.name, FIRST.name), Decoder(CODEC))
+    run = last_run(work, TUNE.name, FIRST.name)
+    if run == START:
+        return started_tensors(work, BARK_PREFIX)
+    decoder = load_trained(work, run, Decoder(CODEC))
     tensors = {f"decoder.{key}": value for key, value in decoder.state_dict().items()}
     books = torch.load(work.path("rvq.pt"))["books"]
     tensors |= {f"quantizer.layers.{k}.codebook.embed": book for k, book in enumerate(books)}
@@ -75,17 +88,22 @@ def run(work: Work) -> dict[str, object]:
     config["torch_dtype"] = "float16"
     tensors: dict[str, Tensor] = {}
     for stage, model in models.items():
-        load_trained(work, runs[stage], model)
         section = huggingface.SECTIONS[stage]
         sizes = huggingface.write_config(model.config)
         config[section] = {"model_type": section.removesuffix("_config"), **sizes}
-        tensors |= rename(model, huggingface.PREFIXES[stage])
+        prefix = huggingface.PREFIXES[stage]
+        if runs[stage] == START:
+            tensors |= started_tensors(work, prefix)
+        elif stage == "text":
+            tensors |= rename(t2s.finished(work, runs[stage]), prefix)
+        else:
+            tensors |= rename(load_trained(work, runs[stage], model), prefix)
     config["codec_config"] = write_codec_config(CODEC) | {"dtype": "float16"}
     tensors |= codec_tensors(work)
     folder = work.path(f"{FOLDER}/config.json").parent
     shutil.rmtree(folder)
     folder.mkdir()
-    weights = folder / "model.safetensors"
+    weights = folder / WEIGHTS
     save_file(tensors, weights, metadata={"format": "pt"})
     # Readable by the owner alone otherwise, and so in every package.
     weights.chmod(0o644)
@@ -96,6 +114,9 @@ def run(work: Work) -> dict[str, object]:
     tokenizer = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "spell_out": "english"}
     write_json(folder / "tokenizer_config.json", tokenizer)
     (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in VOCABULARY), encoding="utf-8")
+    if runs["coarse"] == START:
+        # Their codes are those of the model that is carried on.
+        shutil.copytree(work.start / "voices", folder / "voices")
     work.device = torch_device
     size = sum(path.stat().st_size for path in folder.iterdir())
     return {"bytes": size, "parameters": sum(tensor.numel() for tensor in tensors.values()), "runs": runs}

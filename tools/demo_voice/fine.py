@@ -11,6 +11,7 @@ from barkfast.models.fine import FineGPT
 
 from .dataset import Utterances
 from .layout import CODEBOOK_SIZE, FINE, LAYOUT, N_CODEBOOKS
+from .nets import autocast
 from .train import Plan, Run, initialize, load_trained, make_optimizers
 from .work import Work
 
@@ -109,7 +110,7 @@ def run(work: Work, plan: Plan = SHORT) -> dict[str, float]:
     def measure(frames: Frames, rng: np.random.Generator, codebook: int, n: int) -> Tensor:
         seen, targets = (np.stack(rows) for rows in zip(*[draw(frames, rng, codebook) for _ in range(n)], strict=True))
         known = torch.from_numpy(targets).to(work.device)
-        with torch.autocast(work.device, dtype=torch.bfloat16):
+        with autocast(work.device):
             logits = model(torch.from_numpy(seen).to(work.device), codebook)
         return F.cross_entropy(logits[..., :CODEBOOK_SIZE][known >= 0].float(), known[known >= 0])
 

@@ -13,6 +13,7 @@ from .export import last_run
 from .features import HOP
 from .fine import FULL, N_GIVEN, PAD, SHORT, WINDOW
 from .layout import CODEBOOK_SIZE, FINE, N_CODEBOOKS
+from .nets import autocast
 from .train import load_trained
 from .work import Work, replacing
 
@@ -46,7 +47,7 @@ def run(work: Work) -> dict[str, int]:
         padded = np.full((-(-n // (WINDOW * BATCH)) * WINDOW * BATCH, N_GIVEN), PAD, np.int64)
         padded[:n] = true[:, :N_GIVEN]
         blocks = torch.from_numpy(padded).view(-1, BATCH, WINDOW, N_GIVEN).to(work.device)
-        with torch.autocast(work.device, dtype=torch.bfloat16):
+        with autocast(work.device):
             filled = torch.cat([fill(model, block, generator).flatten(0, 1).cpu() for block in blocks])
         with replacing(work.path(f"data/{split}/predicted.npy")) as partial, open(partial, "wb") as file:
             np.save(file, filled[:n].to(torch.int16).numpy())

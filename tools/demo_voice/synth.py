@@ -132,7 +132,7 @@ def _worker(work: Work, jobs: list[tuple[str, int, list[str]]]) -> None:
 
 def run(work: Work, n_workers: int = 2) -> dict[str, int]:
     corpus = work.read_json("corpus.json")
-    splits = {"held_out": corpus["held_out"], "train": corpus["train"][:N_TRAIN]}
+    splits = corpus | {"train": corpus["train"][:N_TRAIN]}
     texts = {split: [item["text"] for item in items] for split, items in splits.items()}
     jobs = [(split, at // PART, t[at : at + PART]) for split, t in texts.items() for at in range(0, len(t), PART)]
     workers = [Process(target=_worker, args=(work, jobs[i::n_workers])) for i in range(n_workers)]

@@ -1,5 +1,6 @@
 """Stages `t2s` and `t2s_full`: text to semantic units, first with few text slots, then in the layout of generation."""
 
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -11,67 +12,37 @@ from barkfast.models.gpt import GPT
 
 from .dataset import NO_GUIDE, Utterances
 from .generate import phone_errors, sample_units
-from .layout import LAYOUT, T2S, TOKEN_IDS
-from .nets import causal_trunk, embed_positions, guide_loss, to_device
-from .train import Plan, Run, batches, initialize, load_trained, make_optimizers
+from .items import Item, draw_history, draw_items, draw_short_texts, join, read_item
+from .layout import LAYOUT, T2S
+from .nets import autocast, causal_trunk, embed_positions, guide_loss, to_device
+from .sentences import make_texts
+from .train import Plan, Run, batches, initialize, load_exported, load_trained, make_optimizers
+from .units import read_phones, sentences_said
 from .work import Work
 
+
+@dataclass(frozen=True)
+class TextPlan(Plan):
+    """What the batches of a run are, and what steps its matrices."""
+
+    p_short: float = 0.3  # share of batches whose items are texts of several short sentences
+    p_full: float = 0.0  # share of batches that have all text slots
+    budget: int = 24 * 110  # semantic units in a batch
+    muon: bool = True
+    keep: float = 0.0  # share of the weights that the run began with in those that are exported
+
+
 # The short layout leaves out text slots that hold only padding: the same positions, a third of the work.
-SHORT = Plan("t2s", steps=6000, rate=2e-3)
-FULL = Plan("t2s_full", steps=4500, rate=6e-4, fall=0.8)
-BUDGET = 24 * 110  # semantic units in a batch
+SHORT = TextPlan("t2s", steps=6000, rate=2e-3)
+FULL = TextPlan("t2s_full", steps=4500, rate=6e-4, fall=0.8, p_full=1.0, budget=12 * 110)
+# Training an exported model on, which has learned both layouts already. It forgets a little of what it does not hear
+# again; mixed with the weights it began with it says other sentences nearly as well as before.
+TUNE = replace(FULL, steps=700, rate=4e-4, p_short=0.6, p_full=0.15, budget=8 * 110, muon=False, keep=0.2)
 GUIDED_LAYER = 1
 GUIDE_WEIGHT = 0.3
 P_HISTORY = 0.4  # share of items that speak on from another utterance
-P_JOINED = 0.12  # share of batches whose items are two to four utterances in a row
 SEMANTIC = LAYOUT.semantic
 N_SLOTS = SEMANTIC.n_slots
-_FULL_STOP = TOKEN_IDS["."]
-_ENDS = {TOKEN_IDS[mark] for mark in ".?!"}
-
-Item = tuple[np.ndarray, np.ndarray, np.ndarray]  # text ids, units, and the text position each unit speaks
-
-
-def join(data: Utterances, items: list[int]) -> Item:
-    """Text ids, units and guide of utterances in a row; what lacks a closing mark before the next gets a full stop."""
-    text, units, guide, n_text = [], [], [], 0
-    for number, i in enumerate(items):
-        ids = data.get("text", i).astype(np.int64)
-        positions = data.get("guide", i)
-        if number + 1 < len(items) and ids[-1] not in _ENDS:
-            ids = np.append(ids, _FULL_STOP)
-        guide.append(np.where(positions == NO_GUIDE, NO_GUIDE, positions + n_text))
-        text.append(ids)
-        units.append(data.get("units", i).astype(np.int64))
-        n_text += len(ids)
-    return np.concatenate(text), np.concatenate(units), np.concatenate(guide)
-
-
-def draw_items(data: Utterances, picked: np.ndarray, rng: np.random.Generator) -> list[Item]:
-    """The picked utterances, now and then by twos to fours in a row, as far as slots and positions allow.
-
-    All of a batch alike: one long item among short ones would be mostly padding.
-    """
-    n = int(rng.integers(2, 5)) if rng.random() < P_JOINED else 1
-    picked = rng.permutation(picked)
-    groups = [[int(i) for i in picked[at : at + n]] for at in range(0, len(picked), n)]
-    items = []
-    for group in groups:
-        while len(group) > 1 and (
-            sum(len(data.get("text", i)) + 1 for i in group) > N_SLOTS
-            or sum(len(data.get("units", i)) for i in group) >= SEMANTIC.max_steps
-        ):
-            group.pop()
-        items.append(join(data, group))
-    return items
-
-
-def draw_history(data: Utterances, rng: np.random.Generator) -> np.ndarray:
-    """What a voice said before: units of one to four utterances, now and then cut short."""
-    past = np.concatenate([data.get("units", int(j)) for j in rng.integers(len(data), size=rng.integers(1, 5))])
-    if rng.random() < 0.2:
-        past = past[: rng.integers(len(past) // 2, len(past)) + 1]
-    return past
 
 
 def lay_out(items: list[Item], histories: list[np.ndarray | None], n_slots: int) -> dict[str, Tensor]:
@@ -121,7 +92,7 @@ def test_loss(model: GPT, data: Utterances, device: str, full: bool) -> dict[str
     """Mean cross entropy and share of right units on the first 200 held-out sentences, without history."""
     total = right = count = 0.0
     for at in range(0, 200, 25):
-        items = [join(data, [i]) for i in range(at, at + 25)]
+        items = [read_item(data, i) for i in range(at, at + 25)]
         batch = to_device(lay_out(items, [None] * len(items), slots_needed(items, 3, full)), device)
         logits, _ = forward(model, batch, False)
         known = batch["targets"] >= 0
@@ -131,13 +102,17 @@ def test_loss(model: GPT, data: Utterances, device: str, full: bool) -> dict[str
     return {"ce": total / count, "right": right / count}
 
 
-def test_speech(model: GPT, data: Utterances, phones: list[list[str]], device: str, full: bool) -> dict[str, float]:
-    """Phone error rate at temperature 0.7, share of clips that end, and length over the true one's, on 64 sentences."""
-    picked = [int(i) for i in np.linspace(0, len(data) - 1, 64)]
-    items = [join(data, [i]) for i in picked]
+def sample(model: GPT, items: list[Item], device: str, full: bool) -> list[tuple[np.ndarray, bool]]:
+    """Units for each text at temperature 0.7, and whether each came to its end."""
     batch = to_device(lay_out(items, [None] * len(items), slots_needed(items, 3, full)), device)
-    generator = torch.Generator(device).manual_seed(0)
-    said = sample_units(model, batch, SEMANTIC.pad_token, 400, 0.7, generator)
+    return sample_units(model, batch, SEMANTIC.pad_token, 400, 0.7, torch.Generator(device).manual_seed(0))
+
+
+def test_speech(model: GPT, data: Utterances, phones: list[list[str]], device: str, full: bool) -> dict[str, float]:
+    """Phone error rate, share of clips that end, and length over the true one's, on 64 sentences."""
+    picked = [int(i) for i in np.linspace(0, len(data) - 1, 64)]
+    items = [read_item(data, i) for i in picked]
+    said = sample(model, items, device, full)
     return {
         "per": phone_errors([units for units, _ in said], [phones[i] for i in picked]),
         "ended": sum(ended for _, ended in said) / len(said),
@@ -145,33 +120,73 @@ def test_speech(model: GPT, data: Utterances, phones: list[list[str]], device: s
     }
 
 
-def run(work: Work, plan: Plan = SHORT) -> dict[str, float]:
-    full = plan is FULL
+def test_texts(model: GPT, data: Utterances, sentences: list[dict], device: str, full: bool) -> dict[str, float]:
+    """Share of 30 texts of held-out short sentences in which all of the sentences were said."""
+    texts = make_texts(sentences)[:30]
+    ends = np.cumsum([len(text["phones"]) for text in texts])
+    items = [
+        join([read_item(data, i) for i in range(end - len(text["phones"]), end)])
+        for text, end in zip(texts, ends, strict=True)
+    ]
+    said = sample(model, items, device, full)
+    whole = [
+        all(sentences_said(read_phones(units), text["phones"])) for (units, _), text in zip(said, texts, strict=True)
+    ]
+    return {"whole": sum(whole) / len(whole)}
+
+
+def build(work: Work, plan: TextPlan) -> GPT:
+    """The network that a run begins with: new, or what the short run or an exported model has come to."""
     torch.manual_seed(plan.seed)
     model = GPT(T2S).to(work.device)
     initialize(model, T2S.n_layer)
-    if full:
-        load_trained(work, SHORT.name, model)
-    data = Utterances(work.folder / "data/train", "text", "units", "guide")
-    held_out = Utterances(work.folder / "data/held_out", "text", "units", "guide")
+    if plan.name != FULL.name:
+        return model
+    return load_exported(work, "text", model) if work.start else load_trained(work, SHORT.name, model)
+
+
+def finished(work: Work, name: str) -> GPT:
+    """The network that is exported: what the run `name` has come to; trained on from a model, mixed with that one."""
+    model = load_trained(work, name, GPT(T2S))
+    if name == FULL.name and work.start:
+        began = load_exported(work, "text", GPT(T2S)).state_dict()
+        mixed = {key: torch.lerp(tensor, began[key], TUNE.keep) for key, tensor in model.state_dict().items()}
+        model.load_state_dict(mixed)
+    return model
+
+
+def run(work: Work, plan: TextPlan = SHORT) -> dict[str, float]:
+    if plan is FULL and work.start:
+        plan = TUNE
+    model = build(work, plan)
+    data, short, held_out, held_out_short = (
+        Utterances(work.folder / f"data/{split}", "text", "units", "guide")
+        for split in ("train", "short", "held_out", "held_out_short")
+    )
     phones = [item["phones"] for item in work.read_json("data/held_out.json")]
-    pick = batches(data.lengths("units"), BUDGET // 2 if full else BUDGET, plan.seed)
+    texts = work.read_json("data/held_out_short.json")
+    pick = batches(data.lengths("units"), plan.budget, plan.seed)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([plan.seed, step])
-        items = draw_items(data, pick(step), rng)
+        several, full = rng.random() < plan.p_short, rng.random() < plan.p_full
+        items = draw_short_texts(short, data, plan.budget, rng) if several else draw_items(data, pick(step), rng)
         n_slots = slots_needed(items, int(rng.integers(1, 6)), full)
-        pasts = [draw_history(data, rng) if rng.random() < P_HISTORY else None for _ in items]
+        before = short if several and rng.random() < 0.5 else data
+        pasts = [draw_history(before, rng) if rng.random() < P_HISTORY else None for _ in items]
         batch = to_device(lay_out(items, pasts, n_slots), work.device)
-        with torch.autocast(work.device, dtype=torch.bfloat16):
+        with autocast(work.device):
             logits, guide = forward(model, batch, True)
         ce = F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten(), ignore_index=-100)
-        return ce + GUIDE_WEIGHT * guide, {"ce": ce.item(), "guide": guide.item(), "items": float(len(items))}
+        parts = {"short_ce" if several else "ce": ce.item(), "guide": guide.item(), "items": float(len(items))}
+        return ce + GUIDE_WEIGHT * guide, parts
 
-    training = Run(work, plan, model, make_optimizers(model, plan.rate, work.device))
+    training = Run(work, plan, model, make_optimizers(model, plan.rate, work.device, plan.muon))
 
     def test() -> dict[str, float]:
+        full = plan.p_full > 0
         heard = test_speech(model, held_out, phones, work.device, full)
+        heard |= test_texts(model, held_out_short, texts, work.device, full)
         return test_loss(model, held_out, work.device, full) | heard
 
     return training.train(loss, test)

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from barkfast.weights import open_model
+
 from .work import Work, replacing
 
 SAVE_EVERY_S = 120
@@ -40,11 +42,14 @@ class Plan:
         return self.rate * min(1.0, (step + 1) / self.warmup, max(self.floor, left))
 
 
-def make_optimizers(model: nn.Module, rate: float, device: str) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, which learn far faster by it, and AdamW for everything else."""
+def make_optimizers(model: nn.Module, rate: float, device: str, muon: bool = True) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, which learn far faster by it, and AdamW for everything else.
+
+    Without `muon` AdamW for all. Muon computes in bfloat16, which is slow where the CPU has no instructions for it.
+    """
     inner, outer, vectors = [], [], []
     for name, parameter in model.named_parameters():
-        if parameter.ndim == 2 and ".h." in name:
+        if muon and parameter.ndim == 2 and ".h." in name:
             inner.append(parameter)
         else:
             (outer if parameter.ndim > 1 else vectors).append(parameter)
@@ -146,6 +151,13 @@ class Run:
 def load_trained(work: Work, name: str, model: nn.Module) -> nn.Module:
     """The weights that the run `name` has come to."""
     model.load_state_dict(torch.load(work.path(f"{name}.pt"), map_location=work.device)["model"])
+    return model
+
+
+def load_exported(work: Work, stage: str, model: nn.Module) -> nn.Module:
+    """The weights of the exported model that the work starts from; `stage` is text, coarse or fine."""
+    weights = open_model(work.start).stage(stage)
+    model.load_state_dict({key: tensor.float() for key, tensor in weights.tensors.items()})
     return model
 
 

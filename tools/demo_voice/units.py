@@ -109,3 +109,46 @@ def edit_distance(a: Sequence[str], b: Sequence[str]) -> int:
         for j, y in enumerate(b, 1):
             previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (x != y))
     return row[-1]
+
+
+def answered(said: Sequence[str], right: Sequence[str]) -> list[bool]:
+    """Of each of `right`, whether something was said for it, right or wrong.
+
+    In the alignment with the fewest errors; of these, the one with the most matches.
+    """
+    rows = [[(j, 0) for j in range(len(right) + 1)]]
+    for i, x in enumerate(said, 1):
+        row, above = [(i, 0)], rows[-1]
+        for j, y in enumerate(right, 1):
+            row.append(min(_worse(above[j]), _worse(row[-1]), _paired(above[j - 1], x == y)))
+        rows.append(row)
+    found, i, j = [False] * len(right), len(said), len(right)
+    while i and j:
+        same = said[i - 1] == right[j - 1]
+        if rows[i][j] == _paired(rows[i - 1][j - 1], same):
+            i, j = i - 1, j - 1
+            found[j] = True
+        elif rows[i][j] == _worse(rows[i - 1][j]):
+            i -= 1
+        else:
+            j -= 1
+    return found
+
+
+def _worse(cost: tuple[int, int]) -> tuple[int, int]:
+    """Errors and matches (negative) with one phone more that has no partner."""
+    return cost[0] + 1, cost[1]
+
+
+def _paired(cost: tuple[int, int], same: bool) -> tuple[int, int]:
+    """Errors and matches (negative) with one pair of phones more."""
+    return (cost[0], cost[1] - 1) if same else _worse(cost)
+
+
+def sentences_said(said: Sequence[str], sentences: Sequence[Sequence[str]]) -> list[bool]:
+    """Of each sentence of a text, whether it was said: something for at least half of its phones, where they belong.
+
+    A word that was left out counts, and not one that was said wrong: the phone error rate says that.
+    """
+    found = iter(answered(said, [phone for sentence in sentences for phone in sentence]))
+    return [2 * sum(next(found) for _ in sentence) >= len(sentence) for sentence in sentences]

@@ -13,11 +13,15 @@ import numpy as np
 
 
 class Work:
-    """A folder with one subfolder or file per stage, and `times/STAGE.json` beside them."""
+    """A folder with one subfolder or file per stage, and `times/STAGE.json` beside them.
 
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
+    `start` is the folder of an exported model, whose networks stand in for those that are not trained here.
+    """
+
+    def __init__(self, folder: Path, device: str = "cpu", start: Path | None = None) -> None:
         self.folder = folder
         self.device = device
+        self.start = start
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, name: str) -> Path:
