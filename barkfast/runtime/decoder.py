@@ -96,7 +96,9 @@ def loses_device(error: BaseException) -> bool:
     """Whether an error means that the device can do no more work, for anybody, until the process is started anew."""
     if isinstance(error, torch.OutOfMemoryError) or not isinstance(error, RuntimeError):
         return False
-    return isinstance(error, torch.AcceleratorError) or any(sign in str(error) for sign in _LOST_DEVICE)
+    # torch has the class since 2.8.
+    kind = getattr(torch, "AcceleratorError", ())
+    return isinstance(error, kind) or any(sign in str(error) for sign in _LOST_DEVICE)
 
 
 def job_failed(stage: str, error: Exception) -> EngineError:

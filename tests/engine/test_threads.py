@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import os
+import signal
 import threading
 import time
 import warnings
@@ -340,46 +341,72 @@ def test_an_error_is_the_callers_own(bark: Bark, alone: dict[str, Any]) -> None:
     np.testing.assert_array_equal(results[3], alone["coarse"])
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def in_a_child(work: Callable[[], bool]) -> int:
+    """The exit status of a forked child that does some work: 0 where it returns True; fails if the child hangs."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            code = 0 if work() else 2
+        finally:
+            os._exit(code)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    pytest.fail("the child hangs")
+
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+@forks
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_works_or_is_told(bark: Bark, alone: dict[str, Any]) -> None:
+def test_a_child_of_a_busy_process_speaks(bark: Bark, alone: dict[str, Any]) -> None:
     """Whatever other threads were doing: their locks stay held in the child, and their streams have no reader."""
     stream = bark.stream("Hello. There.", seed=3, **SHORT)
     next(stream)
     stop = threading.Event()
     speaking = threading.Thread(target=lambda: [CALLS["coarse"](bark, 3) for _ in iter(stop.is_set, True)])
     speaking.start()
+
+    def speak() -> bool:
+        with pytest.raises(EngineError, match="before the process was forked"):
+            list(stream)
+        return np.array_equal(CALLS["semantic"](bark, 3), alone["semantic"])
+
     try:
-        for _ in range(3):
+        for _ in range(2):
             time.sleep(0.02)
-            child = os.fork()
-            if not child:
-                code = 1
-                try:
-                    same = np.array_equal(CALLS["semantic"](bark, 3), alone["semantic"])
-                    with pytest.raises(EngineError, match="before the process was forked"):
-                        list(stream)
-                    code = 0 if same else 2
-                except EngineError:
-                    code = 0
-                finally:
-                    os._exit(code)
-            deadline = time.monotonic() + 60
-            status = 0
-            while time.monotonic() < deadline:
-                done, status = os.waitpid(child, os.WNOHANG)
-                if done:
-                    break
-                time.sleep(0.01)
-            else:
-                os.kill(child, 9)
-                os.waitpid(child, 0)
-                pytest.fail("the child hangs")
-            assert os.waitstatus_to_exitcode(status) == 0
+            assert in_a_child(speak) == 0
     finally:
         stop.set()
         speaking.join()
         stream.close()
+
+
+@forks
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_of_an_idle_process_has_its_networks(bark: Bark, alone: dict[str, Any]) -> None:
+    networks = dict(bark.parts.models)
+
+    def speak() -> bool:
+        same = np.array_equal(CALLS["generate"](bark, 3), alone["generate"])
+        return same and all(bark.parts.models[part] is networks[part] for part in networks)
+
+    assert in_a_child(speak) == 0
+
+
+def test_a_child_is_told_that_a_gpu_cannot_be_used() -> None:
+    model = Bark("random:demo", device="cpu")
+    model.parts.device = "cuda"
+    model.parts.after_fork(in_use=False)
+    with pytest.raises(EngineError, match="forked from one that had a model on a GPU.*spawn"):
+        model.parts.load("text")
 
 
 def test_stage_functions_draw_as_they_did(bark: Bark) -> None:
