@@ -83,7 +83,13 @@ def semantic_to_waveform(
     """
     bark, random = current_bark(), Randomness.of(seed)
     coarse = bark.generate_coarse(
-        semantic_tokens, history_prompt, Sampling(temp), max_duration_s=max_gen_duration_s, seed=random, silent=silent
+        semantic_tokens,
+        history_prompt,
+        Sampling(temp),
+        max_duration_s=max_gen_duration_s,
+        seed=random,
+        silent=silent,
+        strict=False,
     )
     fine = bark.generate_fine(coarse, history_prompt, Sampling(0.5), seed=random)
     audio = bark.decode(fine)

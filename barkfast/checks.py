@@ -41,6 +41,12 @@ def check_whole(name: str, value: Any, expected: str, *, least: int | None = Non
     return whole
 
 
+def check_kind(name: str, value: Any) -> None:
+    """Raise InputError unless a value is None or a number, whichever."""
+    if value is not None and not _is_number(value):
+        raise _refusal(name, value, "a number, or None")
+
+
 def check_seed(value: Any) -> int | None:
     """A seed. Errors: InputError unless it is None, or a whole number that torch's generators take."""
     expected = "a whole number from -2**63 to 2**64 - 1, or None"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from barkfast.checks import check_number, check_whole
 from barkfast.errors import CheckpointError, InputError
 from barkfast.fields import Count, Rate, Share, Size, TokenId, read_fields, read_section
 
@@ -252,12 +253,16 @@ class Sampling:
     top_p: float | None = None
 
     def __post_init__(self) -> None:
-        if self.temperature is not None and not 0 <= self.temperature < math.inf:
-            raise InputError(f"temperature is {self.temperature!r}; expected 0 (greedy) or a positive number, e.g. 0.7")
-        if self.top_k is not None and (int(self.top_k) != self.top_k or self.top_k < 1):
-            raise InputError(f"top_k is {self.top_k!r}; expected a whole number of at least 1, or None")
-        if self.top_p is not None and not 0 <= self.top_p <= 1:
-            raise InputError(f"top_p is {self.top_p!r}; expected a number from 0 to 1, or None")
+        # The dataclass is frozen for everyone else.
+        if self.temperature is not None:
+            expected = "0 (greedy) or a positive number, e.g. 0.7"
+            object.__setattr__(self, "temperature", check_number("temperature", self.temperature, expected, least=0))
+        if self.top_k is not None:
+            expected = "a whole number of at least 1, or None"
+            object.__setattr__(self, "top_k", check_whole("top_k", self.top_k, expected, least=1))
+        if self.top_p is not None:
+            expected = "a number from 0 to 1, or None"
+            object.__setattr__(self, "top_p", check_number("top_p", self.top_p, expected, least=0, most=1))
 
     @property
     def greedy(self) -> bool:

@@ -192,6 +192,7 @@ def generate_text_semantic(
         overflow=overflow,
         seed=seed,
         silent=silent,
+        strict=False,
     )
 
 
@@ -219,6 +220,7 @@ def generate_coarse(
         max_duration_s=max_gen_duration_s,
         seed=seed,
         silent=silent,
+        strict=False,
     )
 
 

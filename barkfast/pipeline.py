@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from barkfast.checks import check_kind
 from barkfast.config import Layout, Sampling
 from barkfast.engine.generation import Generation
 from barkfast.engine.request import Request
@@ -93,10 +94,16 @@ class Pipeline:
         overflow: Overflow = "cut",
         seed: Seed = None,
         silent: bool = True,
+        strict: bool = True,
     ) -> np.ndarray:
-        """Text to (n,) int64 semantic tokens."""
+        """Text to (n,) int64 semantic tokens.
+
+        Args:
+            strict: refuse what `generate` refuses; False takes every number that `bark` does.
+        """
         text = check_text(text)
         check_overflow(overflow)
+        _check(sampling, strict, min_eos_p=min_eos_p, max_duration_s=max_duration_s)
         prompt = self.load_voice(voice, ("semantic",))
         tokenizer = self.parts.load("text")["tokenizer"]
         job = semantic_job(
@@ -122,8 +129,10 @@ class Pipeline:
         max_duration_s: float | None = None,
         seed: Seed = None,
         silent: bool = True,
+        strict: bool = True,
     ) -> np.ndarray:
-        """Semantic tokens (n,) to (2, frames) int32 codes."""
+        """Semantic tokens (n,) to (2, frames) int32 codes. Args: `strict` as of `generate_semantic`."""
+        _check(sampling, strict, max_duration_s=max_duration_s)
         check_tokens("semantic tokens", semantic, 1, self.layout.semantic.vocab_size)
         prompt = self.load_voice(voice, ("semantic", "coarse"))
         windows = CoarseWindows(
@@ -161,6 +170,16 @@ class Pipeline:
         """Codes (up to 8 codebooks, frames) to (samples,) float32 audio."""
         check_tokens("codes", codes, 2, self.layout.codebook_size)
         return self._run(CodecTask(codes))
+
+
+def _check(sampling: Sampling, strict: bool, **options: Any) -> None:
+    """Refuse what no request takes, or, if not `strict`, what is no number. Errors: InputError."""
+    if strict:
+        Request("a", text_temp=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p, **options)
+        return
+    for name, value in options.items():
+        if not (isinstance(value, str) and value == "auto"):
+            check_kind(name, value)
 
 
 class _Bars:

@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from barkfast import Bark, Generation
+from barkfast import Bark, Generation, Sampling, generation
 from barkfast.engine.engine import Engine
 from barkfast.engine.request import Request
 from barkfast.engine.shared import SharedScheduler
@@ -170,6 +170,24 @@ def test_what_is_refused_is_refused_by_every_call(bark: Bark, name: str, value: 
                     pass
 
     asyncio.run(serve())
+
+
+def test_stages_refuse_what_generate_refuses_and_suno_s_functions_do_not(
+    bark: Bark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    semantic = np.arange(20, dtype=np.int64)
+    for options in ({"min_eos_p": 1.5}, {"max_duration_s": 0}, {"sampling": Sampling(0.7, top_p=0)}):
+        with pytest.raises(InputError, match="expected"):
+            bark.generate_semantic("Hello.", seed=1, **options)
+        if "min_eos_p" not in options:
+            with pytest.raises(InputError, match="expected"):
+                bark.generate_coarse(semantic, seed=1, **options)
+    monkeypatch.setattr(generation, "current_bark", lambda: bark)
+    quiet = {"seed": 1, "silent": True}
+    assert len(generation.generate_text_semantic("Hello.", min_eos_p=1.5, max_gen_duration_s=0, top_p=0, **quiet)) == 1
+    for odd in ({"temp": "0.7"}, {"top_k": "5"}, {"top_p": np.zeros(1)}, {"seed": 2**64}, {"min_eos_p": "0.2"}):
+        with pytest.raises(InputError, match="expected"):
+            generation.generate_text_semantic("Hello.", **{**quiet, **odd})
 
 
 def test_numbers_of_every_kind_are_taken() -> None:
