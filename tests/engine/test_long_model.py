@@ -57,7 +57,7 @@ def test_chained_pieces_go_on_from_the_one_before(bark: Bark):
 
 
 def test_options_that_no_request_takes_are_refused_at_once(bark: Bark):
-    with pytest.raises(InputError, match="temperature is -1"):
+    with pytest.raises(InputError, match="text_temp is -1"):
         speak_long(bark, TEXT, text_temp=-1)
     with pytest.raises(TypeError, match="volume"):
         speak_script(bark, [("A", "Hi.")], {"A": None}, volume=11)
