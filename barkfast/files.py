@@ -21,6 +21,8 @@ def expand(path: AnyPath) -> Path:
         text = os.fsdecode(path)
     except TypeError as error:
         raise InputError(f"path is {path!r} ({type(path).__name__}); expected a str or a pathlib.Path") from error
+    if not text:
+        raise InputError("path is ''; expected the name of a file or a folder")
     if "\0" in text:
         raise InputError(f"path is {text!r}; no file name can hold a NUL character")
     return Path(os.path.expanduser(text))

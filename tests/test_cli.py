@@ -288,7 +288,7 @@ def test_info_holds_what_a_bug_report_needs(monkeypatch, capsys: pytest.CaptureF
         assert fact in cpu
     assert facts["engines"].keys() == {"torch", "cpu", "cuda", "native module"}
     assert all(line.startswith(("yes: ", "no: ")) for line in facts["engines"].values())
-    assert facts["chosen"].keys() == {"device", "engine", "dtype"}
+    assert facts["chosen"].keys() == {"device", "engine", "dtype", "fallback"}
     assert facts["chosen"]["engine"] in facts["engines"] and facts["chosen"]["dtype"] != "auto"
 
 

@@ -229,7 +229,7 @@ def test_players_are_looked_for(calls, monkeypatch: pytest.MonkeyPatch, capsys: 
 
 BAD = {
     "no file": (["--file", "gone.txt", "-o", "new.wav"], "gone.txt"),
-    "empty name": (["--file", "", "-o", "new.wav"], "No such file"),
+    "empty name": (["--file", "", "-o", "new.wav"], "path is ''"),
     "empty file": (["--file", "empty.txt", "-o", "new.wav"], "empty.txt is empty"),
     "no text": (["--file", "latin.txt", "-o", "new.wav"], "latin.txt is not valid utf-8"),
     "folder": (["--file", ".", "-o", "new.wav"], "directory"),

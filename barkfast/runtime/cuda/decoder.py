@@ -303,7 +303,6 @@ class CudaDecoder(Decoder):
         steps = (
             [Step(slot, token, False) for token in snapshot.tokens(slot, first, end).tolist()] if end > first else []
         )
-        seat.reported += len(steps)
         seat.done = status != RUNNING.value
         seat.finished = status == FINISHED.value
         if status == FINISHED.value:
@@ -312,6 +311,7 @@ class CudaDecoder(Decoder):
             steps.append(Step(slot, None, True, not_finite(self.stage, drawn - seat.forced + 1, self.dtype)))
         elif status == STOPPED.value:
             steps.append(Step(slot, None, True))
+        seat.reported += len(steps)
         return steps
 
     def release(self, slot: int) -> None:
