@@ -31,13 +31,16 @@ class CausalDownConv1d(nn.Module):
 class Encoder(nn.Module):
     """Samples to latent frames: a convolution, one downsampling stage per ratio, an LSTM, a convolution."""
 
+    # (n_in, n_out, stride) -> the layer that takes fewer samples; training uses a simpler one.
+    down: type[nn.Module] = CausalDownConv1d
+
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         width = config.n_filters
         layers: list[nn.Module] = [CausalConv1d(1, width, config.kernel_size)]
         for ratio in reversed(config.ratios):
             layers += [ResidualBlock(config, width, config.dilation_base**j) for j in range(config.n_residual_layers)]
-            layers += [nn.ELU(), CausalDownConv1d(width, 2 * width, ratio)]
+            layers += [nn.ELU(), self.down(width, 2 * width, ratio)]
             width *= 2
         layers += [SkipLSTM(width, config.n_lstm_layers), nn.ELU()]
         layers += [CausalConv1d(width, config.dimension, config.last_kernel_size)]

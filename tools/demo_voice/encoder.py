@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from barkfast.config import CodecConfig
-from barkfast.models.encodec import CausalConv1d, ResidualBlock, SkipLSTM
+from barkfast.models import encodec_encoder
 
 from .decoder import Clips
 from .layout import CODEC
@@ -35,26 +34,10 @@ class StridedConv1d(nn.Module):
         return self.conv(F.pad(x, (self.conv.stride[0], 0), mode="reflect"))
 
 
-class Encoder(nn.Module):
-    """Samples to latent frames; layers are numbered as in transformers' EncodecModel."""
+class Encoder(encodec_encoder.Encoder):
+    """EnCodec's layers, numbered as in transformers' EncodecModel, for whole frames."""
 
-    def __init__(self, config: CodecConfig) -> None:
-        super().__init__()
-        width = config.n_filters
-        layers: list[nn.Module] = [CausalConv1d(1, width, config.kernel_size)]
-        for ratio in reversed(config.ratios):
-            layers += [ResidualBlock(config, width, config.dilation_base**j) for j in range(config.n_residual_layers)]
-            layers += [nn.ELU(), StridedConv1d(width, 2 * width, ratio)]
-            width *= 2
-        layers += [SkipLSTM(width, config.n_lstm_layers), nn.ELU()]
-        layers += [CausalConv1d(width, config.dimension, config.last_kernel_size)]
-        self.layers = nn.ModuleList(layers)
-
-    def forward(self, samples: Tensor) -> Tensor:
-        """(batch, 1, frames * hop_length) -> (batch, dimension, frames)."""
-        for layer in self.layers:
-            samples = layer(samples)
-        return samples
+    down = StridedConv1d
 
 
 def run(work: Work) -> dict[str, float]:
