@@ -43,30 +43,6 @@ class GPTConfig:
     bias: bool = True
 
 
-class GPT(gpt.GPT):
-    """The semantic or coarse network, with the parameters, calls and results of Suno's class."""
-
-    def __init__(self, config: GPTConfig) -> None:
-        sizes = {name: value for name, value in vars(config).items() if name != "dropout"}
-        super().__init__(ours.GPTConfig(**sizes))
-        self.config: Any = config
-
-    def get_num_params(self, non_embedding: bool = True) -> int:
-        """Number of parameters; without the token and position tables if `non_embedding`."""
-        return count_parameters(self, [self.transformer.wte, self.transformer.wpe] if non_embedding else [])
-
-    def forward(  # type: ignore[override]
-        self,
-        idx: Tensor,
-        merge_context: bool = False,
-        past_kv: Past | None = None,
-        position_ids: Tensor | None = None,
-        use_cache: bool = False,
-    ) -> tuple[Tensor, Past | None]:
-        """As `forward` below."""
-        return forward(self, idx, merge_context, past_kv, position_ids, use_cache)
-
-
 def forward(
     network: gpt.GPT,
     idx: Tensor,
@@ -108,3 +84,18 @@ def count_parameters(network: torch.nn.Module, without: list[Any]) -> int:
     """Parameters of a network, but for those of some tables."""
     left_out = sum(table.weight.numel() for table in without)
     return sum(parameter.numel() for parameter in network.parameters()) - left_out
+
+
+class GPT(gpt.GPT):
+    """The semantic or coarse network, with the parameters, calls and results of Suno's class."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        sizes = {name: value for name, value in vars(config).items() if name != "dropout"}
+        super().__init__(ours.GPTConfig(**sizes))
+        self.config: Any = config
+
+    def get_num_params(self, non_embedding: bool = True) -> int:
+        """Number of parameters; without the token and position tables if `non_embedding`."""
+        return count_parameters(self, [self.transformer.wte, self.transformer.wpe] if non_embedding else [])
+
+    forward = forward  # type: ignore[assignment]

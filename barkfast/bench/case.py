@@ -14,7 +14,6 @@ import numpy as np
 from barkfast.bark import Bark
 from barkfast.config import Layout, Sampling
 from barkfast.errors import EngineError, InputError
-from barkfast.parts import PARTS
 from barkfast.runtime import select
 from barkfast.runtime.sampling import Randomness
 from barkfast.text import find_tokenizer_file
@@ -30,8 +29,6 @@ TEXT = "Every step of speaking this sentence runs on the device, and somebody me
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyzE", "##e", ",", "."]
 # Voices besides those that have a name or a file.
 NO_VOICE, FULL_VOICE = "none", "full"
-# How the classes of each engine's networks begin.
-KINDS = {"torch": "Torch", "cpu": "Cpu", "cuda": "Cuda"}
 
 
 @dataclass(frozen=True)
@@ -144,18 +141,6 @@ def open_bark(case: Case, tokenizer: str | Path | None = None) -> Bark:
         small=case.small,
         tokenizer=tokenizer or tokenizer_of(case.open()),
     )
-
-
-def load_all(bark: Bark, engine: str) -> None:
-    """Load all four networks; EngineError if another engine serves in the place of the one that is to be measured."""
-    bark.load()
-    for part in PARTS:
-        kind = type(bark.parts.network(part)).__name__
-        if not kind.startswith(KINDS[engine]):
-            raise EngineError(
-                f"the {engine} engine cannot run the {part} network of {bark.checkpoint.name}: {kind} serves in its "
-                f"place, as the log says; choose engine='torch'"
-            )
 
 
 def full_voice(layout: Layout, seed: int = 1) -> dict[str, np.ndarray]:

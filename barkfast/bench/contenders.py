@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from barkfast.bark import Bark
-from barkfast.bench.case import Case, Clip, load_all, open_bark, speak
+from barkfast.bench.case import Case, Clip, open_bark, speak
 from barkfast.bench.memory import read_peaks, restart_peaks
 from barkfast.bench.trace import Tracer
 from barkfast.bench.work import Work, count_work
@@ -110,7 +110,7 @@ class Ours(Contender):
 
     def load_networks(self) -> None:
         self.bark = open_bark(self.case)
-        load_all(self.bark, self.case.engine)
+        self.bark.load()
         self.dtype = self.case.dtype
 
     def settle(self) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from barkfast.bark import Bark
-from barkfast.bench.case import KINDS
 from barkfast.bench.floors import config_of, dtype_of
 from barkfast.bench.limits import best_of, measure_reading
 from barkfast.bench.processor import count_threads
@@ -62,21 +61,20 @@ def profile_decoder(
     if context is None:
         context = usual_context(decoder, layout, stage)
     job = centred_job(decoder, layout, stage, context, quick=quick)
-    engine = next((name for name, kind in KINDS.items() if type(decoder).__name__.startswith(kind)), "torch")
-    if engine == "cuda":
+    if decoder.engine == "cuda":
         from barkfast.bench.profile_cuda import profile_cuda
 
         rate = measure_rate(device, quick=quick)
         return profile_cuda(cast("CudaDecoder", decoder), [job], context=context, read_gb_per_s=rate, quick=quick)
     times = step_times(decoder, [job])
-    if engine == "cpu":
+    if decoder.engine == "cpu":
         parts, rate = time_parts(decoder, candidates(job), context, quick=quick)
         # Before the parts and after them: on a shared machine speed comes and goes.
         whole = summarize(times + step_times(decoder, [job]))["median"] * 1e3
     else:
         whole = summarize(times)["median"] * 1e3
         parts, rate = time_operators(decoder, job, torch.device(device), whole), measure_rate(device, quick=quick)
-    return make_profile(decoder, stage, engine, [job], context, whole, parts, rate)
+    return make_profile(decoder, stage, decoder.engine, [job], context, whole, parts, rate)
 
 
 def measure_rate(device: str, *, quick: bool = False) -> float:

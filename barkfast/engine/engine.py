@@ -41,7 +41,7 @@ class Engine:
         check_count("queue_size", queue_size, 0, "requests that may wait for a slot")
         check_count("stream_buffer", stream_buffer, 1, "chunks of a stream that may lie unread")
         self._bark = bark
-        self._worker = Worker(self._build, self._give_back, self._post)
+        self._worker = Worker(self._build, self._post)
         self._intake = Intake(self._worker, n_slots + queue_size, stream_buffer)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready: asyncio.Future[None] | None = None
@@ -177,22 +177,14 @@ class Engine:
     def _build(self) -> Scheduler:
         """The scheduler and all networks, in the thread that is going to use them."""
         parts = self._bark.parts
-        parts.claim("an Engine")
+        scheduler = Scheduler(parts, self._bark.layout, n_slots=self.n_slots, owner="an Engine")
         try:
             for part in PARTS:
                 parts.load(part)
-            return Scheduler(parts, self._bark.layout, n_slots=self.n_slots)
         except BaseException:
-            parts.release()
-            raise
-
-    def _give_back(self, scheduler: Scheduler) -> None:
-        """The end of it, in the same thread."""
-        try:
             scheduler.close()
-            self._bark.parts.shrink()
-        finally:
-            self._bark.parts.release()
+            raise
+        return scheduler
 
     def _post(self, call: Callable[..., None], *args: Any) -> None:
         """Hand a call from the worker's thread to the event loop."""

@@ -35,7 +35,7 @@ class Scheduler:
     The order is: streams whose listeners hear nothing yet; then whoever is due earliest (a deadline, or the end of what
     a stream has handed out so far); then by priority; then by arrival.
 
-    Whoever makes it has claimed the networks; close it, or use it in a `with` block. Networks are loaded, and moved to
+    The networks are its own until it is closed; do that, or use it in a `with` block. They are loaded, and moved to
     their device, when a task first needs them.
 
     Args:
@@ -44,7 +44,8 @@ class Scheduler:
         early: whether streams may voice their first tokens before the last are drawn; it happens only where that
             changes none.
         clock: seconds that only grow, the same as of the requests' deadlines.
-    Errors: InputError for an impossible n_slots; EngineError without memory.
+        owner: who has the networks meanwhile, for the message that others get who ask for them.
+    Errors: InputError for an impossible n_slots; EngineError while another scheduler has them, and without memory.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Scheduler:
         n_slots: int = 1,
         early: bool = True,
         clock: Callable[[], float] = time.monotonic,
+        owner: str = "a scheduler",
     ) -> None:
         self.layout, self.n_slots = layout, n_slots
         self._parts, self._clock, self._early = parts, clock, early
@@ -69,7 +71,13 @@ class Scheduler:
         # Those seated who had no seat, by stage.
         self._n_admitted = {"coarse": 0, "semantic": 0}
         self._stepped, self._steps_since_aside = True, 1
-        parts.grow(n_slots)
+        self._open = True
+        parts.claim(owner)
+        try:
+            parts.grow(n_slots)
+        except BaseException:
+            parts.release()
+            raise
 
     def __enter__(self) -> "Scheduler":
         return self
@@ -80,12 +88,17 @@ class Scheduler:
         self.close()
 
     def close(self) -> None:
-        """Cancel whatever is under way, and free the slots."""
+        """Cancel whatever is under way, free the slots, and give the networks back. Once or more often."""
+        if not self._open:
+            return
+        self._open = False
         try:
             for task in list(self._live):
                 self.cancel(task)
-        finally:
             self._networks.close()
+            self._parts.shrink()
+        finally:
+            self._parts.release()
 
     def __len__(self) -> int:
         """Tasks under way."""

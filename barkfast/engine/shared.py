@@ -50,19 +50,15 @@ class SharedScheduler:
         """
         with self.exclusive():
             if self.scheduler is None:
-                self.scheduler = self._make(n_slots)
+                self.scheduler = Scheduler(
+                    self.parts,
+                    self.parts.checkpoint().layout,
+                    n_slots=max(n_slots, self.parts.n_slots),
+                    owner="calls in other threads, or a stream that was not read to its end",
+                )
             session = Session(self, self.scheduler)
             self.sessions.append(session)
             return session
-
-    def _make(self, n_slots: int) -> Scheduler:
-        self.parts.claim("calls in other threads, or a stream that was not read to its end")
-        try:
-            layout = self.parts.checkpoint().layout
-            return Scheduler(self.parts, layout, n_slots=max(n_slots, self.parts.n_slots))
-        except BaseException:
-            self.parts.release()
-            raise
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -107,13 +103,8 @@ class SharedScheduler:
     def _shut(self) -> None:
         """Close the scheduler, behind its last session, or because it failed."""
         scheduler, self.scheduler = self.scheduler, None
-        if scheduler is None:
-            return
-        try:
+        if scheduler is not None:
             scheduler.close()
-            self.parts.shrink()
-        finally:
-            self.parts.release()
 
     def round(self) -> None:
         """One round of the scheduler for everybody: each event goes to the session of its task. With the lock.
@@ -155,10 +146,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-def _lost() -> EngineError:
-    return EngineError("this stream or batch was begun before the process was forked; begin it anew in the child")
 
 
 class Session:
@@ -214,21 +201,21 @@ class Session:
     @contextmanager
     def _open_scheduler(self) -> Iterator[Scheduler]:
         """The scheduler, for oneself. Errors: EngineError if it is not there any more."""
-        if self.lost:
-            raise EngineError(
-                "this stream or batch was begun before the process was forked; begin it anew in the child"
-            )
+        self._check_process()
         with self._shared.exclusive():
             if self._shared.scheduler is not self._scheduler:
                 raise EngineError("the networks failed, and what was under way with them; begin anew")
             yield self._scheduler
 
-    def round(self) -> list[Event]:
-        """What came of one's tasks since it was asked last; if nothing did, do a round of work first."""
+    def _check_process(self) -> None:
         if self.lost:
             raise EngineError(
                 "this stream or batch was begun before the process was forked; begin it anew in the child"
             )
+
+    def round(self) -> list[Event]:
+        """What came of one's tasks since it was asked last; if nothing did, do a round of work first."""
+        self._check_process()
         with self._shared.exclusive():
             if not self._events and self.tasks:
                 self._shared.round()

@@ -21,21 +21,18 @@ class Worker:
     """Takes tickets from any thread, advances them round by round, and tells those who wait.
 
     Args:
-        build: makes the scheduler, in the thread that is going to use it.
-        give_back: closes it, in the same thread.
+        build: makes the scheduler, in the thread that is going to use it and to close it.
         post: hands a call to the thread of those who wait, in order, and never waits itself.
 
     Whatever is asked of it takes effect between two rounds. An error that `build` or a round raises ends the worker and
     every ticket with EngineDead: a round raises nothing but what makes the device useless for all.
     """
 
-    def __init__(
-        self, build: Callable[[], Scheduler], give_back: Callable[[Scheduler], None], post: Callable[..., None]
-    ) -> None:
+    def __init__(self, build: Callable[[], Scheduler], post: Callable[..., None]) -> None:
         self.tally = Tally()
         # Why it takes no more tickets, once it does not.
         self.end: EngineClosed | EngineDead | None = None
-        self._build, self._give_back, self._post = build, give_back, post
+        self._build, self._post = build, post
         self._tickets: dict[Any, Ticket] = {}
         self._inbox: deque[tuple[Callable[..., None], Ticket | None]] = deque()
         self._scheduler: Scheduler
@@ -103,7 +100,7 @@ class Worker:
             self._post(self._on_state, None)
             while self.end is None:
                 self._turn(self._scheduler)
-            self._give_back(self._scheduler)
+            self._scheduler.close()
         except BaseException as error:
             if ready:
                 logger.exception("the serving engine failed")
@@ -114,7 +111,7 @@ class Worker:
             if ready:
                 # What can still be given back is; the error that counts has been told.
                 with contextlib.suppress(Exception):
-                    self._give_back(self._scheduler)
+                    self._scheduler.close()
 
     def _turn(self, scheduler: Scheduler) -> None:
         """Do what was asked, then one round of work; sleep where there is none."""

@@ -56,7 +56,6 @@ def decoder_logits(weights: StageWeights, stage: str, dtype: str, engine: str) -
     first, end = job.slices[0]
     job = replace(job, slices=((first + 5, first + 6), (first, end)), sampling=GREEDY, stop=None)
     decoder = select.build_decoder(stage, weights.config, weights.tensors, networks.place(dtype, engine))
-    networks.require_engine(decoder, engine)
     slot = decoder.admit(job)
     decoder.step()
     decoder.step()
@@ -68,4 +67,4 @@ def fine_logits(weights: StageWeights, stage: str, dtype: str, engine: str) -> n
     codes = np.random.default_rng(0).integers(0, 1024, (256, 8)).astype(np.int32)
     codes[:, 5:] = 1024
     refiner = select.build_refiner(weights.config, weights.tensors, networks.place(dtype, engine))
-    return networks.require_engine(refiner, engine).logits(codes, 5)
+    return refiner.logits(codes, 5)

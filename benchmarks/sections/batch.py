@@ -47,8 +47,7 @@ def rest(plan: Plan, dtype: str) -> tuple[Any, Any]:
     model = inputs.checkpoint(plan, plan.largest)
     fine, codec, place = model.stage("fine"), model.codec(), models.placement(plan, dtype)
     refiner = select.build_refiner(fine.config, fine.tensors, place)
-    codec_network = select.build_codec(codec.config, codec.tensors, place)
-    return models.require_engine(refiner), models.require_engine(codec_network)
+    return refiner, select.build_codec(codec.config, codec.tensors, place)
 
 
 def time_step(plan: Plan, dtype: str, stage: str, batch: int) -> dict[str, Any]:

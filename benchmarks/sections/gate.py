@@ -75,7 +75,6 @@ def check_fine(plan: Plan) -> dict[str, Any]:
         select.build_refiner(weights.config, weights.tensors, models.placement(plan, "float32", engine))
         for engine in ("torch", "cuda")
     ]
-    models.require_engine(networks[1])
     filled = [network.refine(job) for network in networks]
     share = float((filled[0] == filled[1]).mean())
     return {"ok": share >= FINE_SHARES["cuda"], "equal_share": round(share, 5), "frames": frames}
@@ -89,7 +88,6 @@ def check_codec(plan: Plan) -> dict[str, Any]:
         select.build_codec(weights.config, weights.tensors, models.placement(plan, dtype, engine))
         for engine, dtype in (("torch", "float32"), ("cuda", "float32" if plan.smoke else "float16"))
     ]
-    models.require_engine(networks[1])
     samples = [network.decode(codes) for network in networks]
     error = rms_ratio(*samples)
     return {"ok": error < CODEC_LIMITS["cuda"], "rms_ratio": error}

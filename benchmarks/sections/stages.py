@@ -72,9 +72,7 @@ def time_fine(plan: Plan, size: str, dtype: str) -> dict[str, Any]:
     model = inputs.checkpoint(plan, size)
     weights = model.stage("fine")
     assert isinstance(weights.config, FineConfig)
-    refiner = models.require_engine(
-        select.build_refiner(weights.config, weights.tensors, models.placement(plan, dtype))
-    )
+    refiner = select.build_refiner(weights.config, weights.tensors, models.placement(plan, dtype))
     frames = 16 if plan.smoke else model.layout.fine.window
     window = np.full((frames, 8), model.layout.codebook_size, np.int32)
     window[:, :2] = np.random.default_rng(0).integers(0, model.layout.codebook_size, (frames, 2))
@@ -91,7 +89,7 @@ def time_codec(plan: Plan, dtype: str) -> dict[str, Any]:
     """10 s of codes, from host array to host array."""
     model = inputs.checkpoint(plan, plan.largest)
     weights = model.codec()
-    codec = models.require_engine(select.build_codec(weights.config, weights.tensors, models.placement(plan, dtype)))
+    codec = select.build_codec(weights.config, weights.tensors, models.placement(plan, dtype))
     frames = round(plan.clip_s * model.layout.coarse.rate_hz)
     codes = np.random.default_rng(0).integers(0, model.layout.codebook_size, (8, frames)).astype(np.int32)
     for _ in range(0 if plan.smoke else 3):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from barkfast.bench.case import FULL_VOICE, Case, load_all, open_bark, speak
+from barkfast.bench.case import FULL_VOICE, Case, open_bark, speak
 from barkfast.bench.floors import decoder_step_bytes
 from barkfast.bench.steps import candidates, step_job, step_times
 from barkfast.native import load_native
@@ -92,5 +92,5 @@ def test_clip(measure: Measure, setting: Setting, engine: str, dtype: str, secon
         seconds = 0.05
     case = Case(setting.model, setting.device, dtype, engine, voice, seconds)
     bark = open_bark(case)
-    load_all(bark, engine)
+    bark.load()
     measure.time(lambda: speak(bark, case, 1), rounds=2, seconds=seconds, voice=voice)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from barkfast.bench import memory
-from barkfast.bench.case import FULL_VOICE, Case, full_voice, is_random, load_all, open_bark, speak
+from barkfast.bench.case import FULL_VOICE, Case, full_voice, is_random, open_bark, speak
 from barkfast.bench.floors import decoder_step_bytes, pass_flop
 from barkfast.bench.work import count_work
 from barkfast.config import Layout
@@ -21,7 +21,7 @@ NANO = Case("random:nano", "cpu", "float32", "torch", seconds=0.5)
 
 def loaded(case: Case):
     bark = open_bark(case)
-    load_all(bark, case.engine)
+    bark.load()
     return bark
 
 
@@ -77,11 +77,6 @@ def test_a_clip_that_is_not_finite_is_no_clip(bark, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(bark, "decode", lambda codes: np.full(10, np.nan))
     with pytest.raises(EngineError, match="not finite"):
         speak(bark, NANO, 0)
-
-
-def test_an_engine_that_serves_in_anothers_place_is_not_measured(bark):
-    with pytest.raises(EngineError, match="TorchDecoder serves in its place"):
-        load_all(bark, "cpu")
 
 
 def test_what_a_clip_must_read_is_the_sum_of_its_steps(bark):

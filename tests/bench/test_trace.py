@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from barkfast.bench import trace
-from barkfast.bench.case import Case, load_all, open_bark, speak
+from barkfast.bench.case import Case, open_bark, speak
 from barkfast.bench.trace import NullTracer, Tracer, merge
 from barkfast.engine.task import StageTask
 from barkfast.errors import InputError
@@ -49,7 +49,7 @@ def test_a_range_that_fails_is_in_the_trace(tmp_path: Path):
 def test_a_clip_has_its_stages_and_windows(tmp_path: Path):
     case = Case(model="random:nano", device="cpu", engine="torch", seconds=0.5)
     bark = open_bark(case)
-    load_all(bark, "torch")
+    bark.load()
     tracer = Tracer(case.device)
     begin, take = StageTask.begin, StageTask.take
     with tracer.watch(bark):

@@ -31,7 +31,7 @@ class ScriptedScheduler:
     "refused" fails when it is added, "NaN" in its first round, and "boom" takes everybody with it.
     """
 
-    def __init__(self, parts: Any, layout: Any, *, n_slots: int) -> None:
+    def __init__(self, parts: Any, layout: Any, *, n_slots: int, owner: str) -> None:
         self.n_slots, self.script = n_slots, parts
         self.live: list[ScriptedUtterance] = []
         self.closed = False
@@ -119,15 +119,6 @@ class ScriptedBark:
             raise InputError("voice 'nobody' is unknown")
         self.asked.append(SimpleNamespace(text=text, voice=voice, chunks=chunks, **asked))
         return self.asked[-1]
-
-    def claim(self, owner: str) -> None:
-        """Nobody else wants it."""
-
-    def release(self) -> None:
-        """As `claim`."""
-
-    def shrink(self) -> None:
-        """There are no slots."""
 
     def load(self, part: str) -> Any:
         return {"tokenizer": SimpleNamespace(encode=str.split, leaves_out=lambda text: False)}

@@ -112,7 +112,7 @@ def plain_model(plan: Plan, size: str) -> tuple[GPT, dict[str, Tensor], Tensor]:
     # Not the converted model, whose weights are bfloat16 already.
     stage = open_model(f"random:{size}").stage("coarse")
     decoder = select.build_decoder("coarse", stage.config, stage.tensors, networks.place("float32", "torch"))
-    model = networks.require_engine(decoder, "torch").model
+    model = decoder.model
     weights = {name: layer.weight for name, layer in matrices(model).items()}
     return model, weights, logits(plan, model, size)
 
