@@ -49,6 +49,8 @@ def plan_steps(threads: tuple[int, ...]) -> list[Step]:
         if (dtype, n) != ("int8", most)
     ]
     steps.append(Step(f"clips large int8 {most}", 240, timed=True, threads=most))
+    steps += [Step(f"busy cpu {n}", 150, timed=True, threads=n) for n in each]
+    steps.append(Step(f"busy torch {most}", 150, timed=True, threads=most))
     steps.append(Step("batch", 60, timed=True, threads=most))
     steps.append(Step("serving", 300, timed=True, threads=most))
     steps.append(Step("streaming", 180, timed=True, threads=most))

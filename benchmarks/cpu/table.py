@@ -229,6 +229,19 @@ def page_book(rows: Rows) -> list[str]:
     )
 
 
+def page_busy(rows: Rows) -> list[str]:
+    return make_table(
+        ["beside busy loops", "engine", "threads", "loops", "idle ms", "busy ms", "p95", "n", "times idle"],
+        [
+            (
+                *(r["what"], engine(r), r["threads"], r["loops"], r["idle_ms_median"]),
+                *(r["busy_ms_median"], r["busy_ms_p95"], r["busy_ms_n"], r["ratio"]),
+            )
+            for r in rows
+        ],
+    )
+
+
 def page_history(rows: Rows) -> list[str]:
     return make_table(
         ["coarse stage of 10 s", "max_coarse_history", "s", "windows", "tokens"],
@@ -275,6 +288,7 @@ PAGES: Pages = (
     ("Decode step", "decode", page_decode),
     ("Where a step's time goes", "profile", page_profile),
     ("Prompts, fine pass, codec", "stages", page_stages),
+    ("Beside other processes", "busy", page_busy),
     ("Several sentences together", "batch", page_batch),
     ("Requests side by side, streams", "serving", page_serving),
     ("Streaming within a sentence", "streaming", page_streaming),

@@ -87,6 +87,21 @@ def start(results: Results) -> Found:
     return one(results, "load", "load_s_median", "warm", size="small", dtype="int8", kind="warm")
 
 
+def busy(results: Results) -> Found:
+    """The worst of clip, prompt and steps on the cpu engine, with a thread per core."""
+    rows = pick(results, "busy", engine="cpu", threads=most_threads(results))
+    found = [row["ratio"] for row in rows if not row["what"].startswith("codec")]
+    return (max(found), "") if found else (None, why_not(results, "busy", "cpu"))
+
+
+def busy_against_one_thread(results: Results) -> Found:
+    """The same, beside busy loops, with a thread per core against one."""
+    all_rows, ones = (pick(results, "busy", engine="cpu", threads=n) for n in (most_threads(results), 1))
+    alone = {row["what"]: row["busy_ms_median"] for row in ones}
+    found = [row["busy_ms_median"] / alone[row["what"]] for row in all_rows if row["what"] in alone]
+    return (round(max(found), 3), "") if found else (None, why_not(results, "busy", "cpu"))
+
+
 TARGETS = (
     Target("vector products of a layer, bfloat16, share of read bandwidth", 0.8, "", vector_share("bfloat16"), True),
     Target("vector products of a layer, int8, share of read bandwidth", 0.8, "", vector_share("int8"), True),
@@ -94,6 +109,8 @@ TARGETS = (
     Target("small int8, times the speed of bark, with a voice", 6, "x", speed_up("small", "bark"), True),
     Target("large int8, times the speed of bark, with a voice", 6, "x", speed_up("large", "bark"), True),
     Target("codec, times the speed of torch", 2, "x", codec, True),
+    Target("beside a busy loop on each core, times the idle time", 2.5, "x", busy),
+    Target("beside a busy loop on each core, a thread per core against one thread", 1.2, "x", busy_against_one_thread),
     Target("small int8, seconds from the end of imports to ready, packed weights on disk", 2, "s", start),
     Target("float32 against the torch engine, checks that failed", 0, "", failed_checks),
     Target("float32 logits, rms ratio to torch", 1e-5, "", logits("float32")),

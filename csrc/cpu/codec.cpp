@@ -47,7 +47,7 @@ void check(const CodecConfig& config) {
 
 Codec::Layers::Layers(const CodecConfig& config, const std::map<std::string, Tensor>& tensors, const Kernels& kernels,
                       Pool& pool)
-    : kernels_(kernels), pool_(pool), team_(pool) {
+    : kernels_(kernels), pool_(pool) {
     check(config);
     const CodecWeights weights(tensors);
     n_codebooks = config.n_codebooks;

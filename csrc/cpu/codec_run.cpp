@@ -9,24 +9,19 @@ namespace barkfast {
 
 namespace {
 
-// Weights per thread of an LSTM's step. Fewer are read sooner than threads have waited for each other.
+// Weights of an LSTM's step that a thread takes. Fewer are read sooner than handed over.
 constexpr int64_t kStepFloats = 64 * 1024;
 
 }  // namespace
 
 void Codec::Layers::run(const Block& block) {
     const std::lock_guard<FairMutex> lock(mutex_);
-    team_.run([&](int thread) { run_thread(thread, block); });
-}
-
-void Codec::Layers::run_thread(int thread, const Block& block) {
-    team_.share(thread, 1, [&](int64_t) {
-        load(block.state);
-        sum_codes(block);
-    });
-    run_first(thread, block);
-    run_lstm(thread, block);
-    add_skip(thread, block);
+    Pool::Turn turn(pool_);
+    load(block.state);
+    sum_codes(block);
+    run_first(turn, block);
+    run_lstm(turn, block);
+    add_skip(turn, block);
     int64_t rows = block.frames;
     for (size_t i = 0; i < stages_.size(); ++i) {
         const Stage& stage = stages_[i];
@@ -34,13 +29,14 @@ void Codec::Layers::run_thread(int thread, const Block& block) {
         const auto input = [&](size_t j) -> const LayerInput& {
             return j < stage.blocks.size() ? stage.blocks[j].first.input : end;
         };
-        run_upsampling(thread, block, stage.upsampling, rows, input(0));
+        run_upsampling(turn, block, stage.upsampling, rows, input(0));
         rows *= stage.upsampling.stride;
         for (size_t j = 0; j < stage.blocks.size(); ++j)
-            run_residual(thread, block, stage.blocks[j], rows, raw_[j % 2].data(), raw_[(j + 1) % 2].data(),
+            run_residual(turn, block, stage.blocks[j], rows, raw_[j % 2].data(), raw_[(j + 1) % 2].data(),
                          input(j + 1));
     }
-    run_last(thread, block);
+    run_last(turn, block);
+    save(block.state, block);
 }
 
 void Codec::Layers::load(const State& state) const {
@@ -94,61 +90,60 @@ void Codec::Layers::activate(const Block& block, const float* x, int64_t n, cons
     if (!block.state.begun) next.reflect(start, n);
 }
 
-void Codec::Layers::run_first(int thread, const Block& block) {
+void Codec::Layers::run_first(Pool::Turn& turn, const Block& block) {
     const LayerInput& input = first_.input;
     const Dense& dense = first_.taps[0];
-    multiply(team_, thread, kernels_, dense.matrix(), float_rows(input.row(-input.history), input.channels),
-             block.frames, dense.to(wide_.data(), dense.panels() * kPanelRows), 0, dense.panels());
+    multiply(turn, kernels_, dense.matrix(), float_rows(input.row(-input.history), input.channels), block.frames,
+             dense.to(wide_.data(), dense.panels() * kPanelRows), 0, dense.panels());
 }
 
-void Codec::Layers::run_lstm(int thread, const Block& block) {
+void Codec::Layers::run_lstm(Pool::Turn& turn, const Block& block) {
     const float* x = wide_.data();
     for (const Lstm& lstm : lstm_) {
         const int64_t channels = lstm.hidden.channels;
-        multiply(team_, thread, kernels_, lstm.input.matrix(), float_rows(x, channels), block.frames,
+        multiply(turn, kernels_, lstm.input.matrix(), float_rows(x, channels), block.frames,
                  lstm.input.to(gates_.data(), 4 * channels), 0, lstm.input.panels());
-        run_steps(thread, lstm, block.frames);
+        run_steps(turn, lstm, block.frames);
         x = lstm.hidden.row(0);
     }
 }
 
-void Codec::Layers::run_steps(int thread, const Lstm& lstm, int64_t steps) {
+void Codec::Layers::run_steps(Pool::Turn& turn, const Lstm& lstm, int64_t steps) {
     const int64_t channels = lstm.hidden.channels, groups = channels / kPanelRows;
-    const int64_t threads = std::clamp<int64_t>(4 * channels * channels / kStepFloats, 1, pool_.size());
-    const int64_t first = groups * std::min<int64_t>(thread, threads) / threads;
-    const int64_t last = groups * std::min<int64_t>(thread + 1, threads) / threads;
+    const int64_t pieces = std::clamp<int64_t>(4 * channels * channels / kStepFloats, 1, turn.size());
     const Matrix recurrent = lstm.recurrent.matrix();
     for (int64_t step = 0; step < steps; ++step) {
         float* gates = gates_.data() + step * 4 * channels;
-        for (int64_t i = first; i < last; ++i) {
-            // There and back again: what was read last is still in the cache.
-            const int64_t group = step % 2 ? first + last - 1 - i : i;
-            kernels_.linear(recurrent, float_rows(lstm.hidden.row(step - 1), channels), 1,
-                            lstm.recurrent.to(gates, 4 * channels, Then::add), 4 * group, 4 * group + 4);
-            kernels_.lstm_cell(gates + group * 4 * kPanelRows, kPanelRows, lstm.cell.data() + group * kPanelRows,
-                               lstm.hidden.row(step) + group * kPanelRows);
-        }
-        if (threads > 1) pool_.barrier();
+        turn.share(pieces, [&](int, int64_t piece) {
+            const int64_t first = groups * piece / pieces, last = groups * (piece + 1) / pieces;
+            for (int64_t i = first; i < last; ++i) {
+                // There and back again: what was read last is still in the cache.
+                const int64_t group = step % 2 ? first + last - 1 - i : i;
+                kernels_.linear(recurrent, float_rows(lstm.hidden.row(step - 1), channels), 1,
+                                lstm.recurrent.to(gates, 4 * channels, Then::add), 4 * group, 4 * group + 4);
+                kernels_.lstm_cell(gates + group * 4 * kPanelRows, kPanelRows, lstm.cell.data() + group * kPanelRows,
+                                   lstm.hidden.row(step) + group * kPanelRows);
+            }
+        });
     }
-    if (threads == 1) pool_.barrier();
 }
 
-void Codec::Layers::add_skip(int thread, const Block& block) {
+void Codec::Layers::add_skip(Pool::Turn& turn, const Block& block) {
     const LayerInput& next = stages_.empty() ? last_.input : stages_[0].upsampling.input;
     const int64_t channels = next.channels;
-    team_.share(thread, block.frames, [&](int64_t frame) {
+    turn.share(block.frames, [&](int, int64_t frame) {
         float* y = wide_.data() + frame * channels;
         kernels_.add(lstm_.back().hidden.row(frame), channels, y);
         activate(block, y, channels, next, frame * channels);
     });
 }
 
-void Codec::Layers::run_upsampling(int thread, const Block& block, const Upsampling& layer, int64_t rows,
+void Codec::Layers::run_upsampling(Pool::Turn& turn, const Block& block, const Upsampling& layer, int64_t rows,
                                    const LayerInput& next) {
     const int64_t panels = layer.dense.panels(), width = panels * kPanelRows;
     const int64_t row_tiles = ceil_div(rows, kRowBlock), panel_tiles = ceil_div(panels, kPanelGroup);
     const int64_t channels = layer.input.channels;
-    team_.share(thread, row_tiles * panel_tiles, [&](int64_t i) {
+    turn.share(row_tiles * panel_tiles, [&](int, int64_t i) {
         const int64_t row = i / panel_tiles * kRowBlock, end = std::min(row + kRowBlock, rows);
         const int64_t first = i % panel_tiles * kPanelGroup, last = std::min(first + kPanelGroup, panels);
         float* y = raw_[0].data() + row * width;
@@ -161,11 +156,11 @@ void Codec::Layers::run_upsampling(int thread, const Block& block, const Upsampl
     });
 }
 
-void Codec::Layers::run_residual(int thread, const Block& block, const ResidualBlock& layer, int64_t rows,
+void Codec::Layers::run_residual(Pool::Turn& turn, const Block& block, const ResidualBlock& layer, int64_t rows,
                                  const float* x, float* y, const LayerInput& next) {
     const int64_t channels = layer.first.input.channels;
-    float* hidden = hidden_[size_t(thread)].data();
-    team_.share(thread, ceil_div(rows, kRowBlock), [&](int64_t i) {
+    turn.share(ceil_div(rows, kRowBlock), [&](int thread, int64_t i) {
+        float* hidden = hidden_[size_t(thread)].data();
         const int64_t row = i * kRowBlock, n = std::min(kRowBlock, rows - row), start = row * channels;
         convolve(layer.first, row, n, hidden, layer.hidden);
         kernels_.elu(hidden, n * layer.hidden, hidden);
@@ -181,15 +176,11 @@ void Codec::Layers::run_residual(int thread, const Block& block, const ResidualB
     });
 }
 
-void Codec::Layers::run_last(int thread, const Block& block) {
+void Codec::Layers::run_last(Pool::Turn& turn, const Block& block) {
     const LayerInput& input = last_.input;
     const int64_t samples = block.frames * hop, groups = ceil_div(samples, kLastSamples);
     const int64_t at_once = ceil_div(kRowBlock, 4), tiles = ceil_div(groups, at_once);
-    team_.share(thread, tiles + 1, [&](int64_t i) {
-        if (i == tiles) {
-            save(block.state, block);
-            return;
-        }
+    turn.share(tiles, [&](int, int64_t i) {
         const int64_t first = i * at_once, last = std::min(first + at_once, groups), start = first * kLastSamples;
         const int64_t end = std::min(last * kLastSamples, samples);
         if (end < last * kLastSamples)

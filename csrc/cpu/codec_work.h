@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "barkfast/codec.h"
+#include "barkfast/pool.h"
 #include "codec_layers.h"
-#include "team.h"
 
 namespace barkfast {
 
@@ -39,18 +39,18 @@ struct Codec::Layers {
     int64_t memory_floats = 0;
 
   private:
-    void run_thread(int thread, const Block& block);
     void load(const State& state) const;
     void save(const State& state, const Block& block) const;
     void sum_codes(const Block& block) const;
-    void run_first(int thread, const Block& block);
-    void run_lstm(int thread, const Block& block);
-    void run_steps(int thread, const Lstm& lstm, int64_t steps);
-    void add_skip(int thread, const Block& block);
-    void run_upsampling(int thread, const Block& block, const Upsampling& layer, int64_t rows, const LayerInput& next);
-    void run_residual(int thread, const Block& block, const ResidualBlock& layer, int64_t rows, const float* x,
+    void run_first(Pool::Turn& turn, const Block& block);
+    void run_lstm(Pool::Turn& turn, const Block& block);
+    void run_steps(Pool::Turn& turn, const Lstm& lstm, int64_t steps);
+    void add_skip(Pool::Turn& turn, const Block& block);
+    void run_upsampling(Pool::Turn& turn, const Block& block, const Upsampling& layer, int64_t rows,
+                        const LayerInput& next);
+    void run_residual(Pool::Turn& turn, const Block& block, const ResidualBlock& layer, int64_t rows, const float* x,
                       float* y, const LayerInput& next);
-    void run_last(int thread, const Block& block);
+    void run_last(Pool::Turn& turn, const Block& block);
 
     void convolve(const Convolution& layer, int64_t row, int64_t rows, float* y, int64_t y_stride) const;
     void activate(const Block& block, const float* x, int64_t n, const LayerInput& next, int64_t start) const;
@@ -59,7 +59,6 @@ struct Codec::Layers {
     FairMutex mutex_;
     const Kernels& kernels_;
     Pool& pool_;
-    Team team_;
     int64_t dimension_ = 0;
     std::vector<Buffer<float>> tables_;
     Convolution first_;

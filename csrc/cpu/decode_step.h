@@ -1,4 +1,4 @@
-// One step of several sequences: tokens through the layers, logits, draws; in phases that all threads of a pool share.
+// One step of several sequences: tokens through the layers, logits, draws; in phases that a pool's threads share.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +16,8 @@ class DecodeStep {
     // Room for a row per slot of the cache.
     DecodeStep(const Network& network, const KvCache& cache, const Kernels& kernels, Pool& pool);
 
-    // To be called by every thread of a run of the pool, with the same plan, which is not read any more once one of
-    // them has returned. `hidden`: n_embd floats per slot, which those draw from that read no token.
-    void run(int thread, const StepPlan& plan, const std::vector<Sequence>& sequences, const float* hidden);
+    // `hidden`: n_embd floats per slot, which those draw from that read no token.
+    void run(Pool::Turn& turn, const StepPlan& plan, const std::vector<Sequence>& sequences, const float* hidden);
 
     // Of the last run, by row of its plan's draws.
     const std::vector<Drawn>& drawn() const { return drawn_; }
@@ -26,14 +25,14 @@ class DecodeStep {
     const float* logits(int64_t row) const { return logits_.data() + row * logits_stride_; }
 
   private:
-    void read_tokens(int thread, const StepPlan& plan);
-    void norm(int thread, int64_t rows, const float* weight, const float* bias, Format format);
-    void project(int thread, int64_t rows, const Matrix& w, const float* bias, const Activations& from, Then then,
+    void read_tokens(Pool::Turn& turn, const StepPlan& plan);
+    void norm(Pool::Turn& turn, int64_t rows, const float* weight, const float* bias, Format format);
+    void project(Pool::Turn& turn, int64_t rows, const Matrix& w, const float* bias, const Activations& from, Then then,
                  float* to, int64_t stride);
-    void finish(int thread, int64_t rows, const Activations& activations, Format format);
-    void attend(int thread, const std::vector<Feed>& feeds, int64_t layer);
-    void compute_logits(int thread, const StepPlan& plan, const float* hidden);
-    void draw(int thread, const StepPlan& plan, const std::vector<Sequence>& sequences);
+    void finish(Pool::Turn& turn, int64_t rows, const Activations& activations, Format format);
+    void attend(Pool::Turn& turn, const std::vector<Feed>& feeds, int64_t layer);
+    void compute_logits(Pool::Turn& turn, const StepPlan& plan, const float* hidden);
+    void draw(Pool::Turn& turn, const StepPlan& plan, const std::vector<Sequence>& sequences);
 
     float* x(int64_t row) const { return x_.data() + row * width_; }
     float* logits_row(int64_t row) const { return logits_.data() + row * logits_stride_; }
@@ -41,7 +40,6 @@ class DecodeStep {
     const Network& network_;
     const KvCache cache_;
     const Kernels& kernels_;
-    Pool& pool_;
     const int64_t width_;
     // Rows of the head, with room for the stop token's logit behind any slice.
     const int64_t logits_stride_;

@@ -132,27 +132,19 @@ void Decoder::Work::check_slots(const std::vector<int64_t>& slots) {
     }
 }
 
-// One run of the pool: see Decoder::advance.
+// In one turn of the pool: see Decoder::advance.
 int64_t Decoder::Work::run_steps(const std::vector<int64_t>& slots, int64_t max_steps, double seconds) {
     plan.make(slots, sequences);
     if (max_steps < 1 || (plan.feeds.empty() && plan.draws.empty())) return 0;
     int64_t steps = 0;
-    bool go_on = false;
+    Pool::Turn turn(pool);
     const Clock::time_point start = Clock::now();
-    pool.run([&](int thread) {
-        do {
-            step.run(thread, plan, sequences, hidden.data());
-            // The others wait, so that this one may write what they read.
-            if (thread == 0) {
-                ++steps;
-                const bool ended = settle();
-                go_on = !ended && steps < max_steps && seconds_since(start) < seconds;
-                if (go_on) plan.make(slots, sequences);
-            }
-            pool.barrier();
-        } while (go_on);
-    });
-    return steps;
+    for (;;) {
+        step.run(turn, plan, sequences, hidden.data());
+        ++steps;
+        if (settle() || steps >= max_steps || seconds_since(start) >= seconds) return steps;
+        plan.make(slots, sequences);
+    }
 }
 
 bool Decoder::Work::any_ended(const std::vector<int64_t>& slots) {

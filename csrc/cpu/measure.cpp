@@ -18,7 +18,6 @@
 #include "buffer.h"
 #include "input_rows.h"
 #include "product.h"
-#include "team.h"
 
 namespace barkfast {
 namespace {
@@ -114,10 +113,10 @@ std::vector<double> time_reads(Pool& pool, int64_t bytes, bool large_pages, int 
     if (large_pages) ask_for_large_pages(memory.data(), share * pool.size() * int64_t(sizeof(uint64_t)));
     const auto sum = choose_add_up();
     // Pages that were never written to may all be one and the same.
-    pool.run([&](int thread) { std::fill_n(memory.data() + thread * share, share, uint64_t(1)); });
-    auto seconds = time_passes(repeats, [&] {
-        pool.run([&](int thread) { sums[size_t(thread)] = sum(memory.data() + thread * share, share); });
-    });
+    const auto each_share = [&](auto work) { Pool::Turn(pool).share(pool.size(), work); };
+    each_share([&](int, int64_t i) { std::fill_n(memory.data() + i * share, share, uint64_t(1)); });
+    auto seconds = time_passes(
+        repeats, [&] { each_share([&](int, int64_t i) { sums[size_t(i)] = sum(memory.data() + i * share, share); }); });
     for (const uint64_t got : sums)
         if (got != uint64_t(share)) throw std::runtime_error("the sum of what was read is wrong");
     return seconds;
@@ -154,22 +153,19 @@ Times time_linear(Pool& pool, const Kernels& kernels, const LinearCase& what, in
     matrix.rows = what.rows;
     matrix.cols = what.cols;
     matrix.panel_stride = panel_bytes(what.format, what.cols);
-    Team team(pool);
     const auto multiply_all = [&] {
-        team.run([&](int thread) {
-            Matrix copy = matrix;
-            for (int64_t i = 0; i < times.copies; ++i) {
-                copy.panels = panels.data() + i * bytes;
-                if (what.inputs > 1) {
-                    multiply(team, thread, kernels, copy, x.from(type, 0), what.inputs, y, 0, n_panels);
-                    continue;
-                }
-                // As a decode step does it: a fixed share each, which costs nothing to hand out.
-                const int64_t first = n_panels * thread / team.size(), last = n_panels * (thread + 1) / team.size();
-                if (first < last) kernels.linear(copy, x.from(type, 0), 1, y, first, last);
-                pool.barrier();
-            }
-        });
+        Pool::Turn turn(pool);
+        const Input input = x.from(type, 0);
+        Matrix copy = matrix;
+        for (int64_t i = 0; i < times.copies; ++i) {
+            copy.panels = panels.data() + i * bytes;
+            if (what.inputs > 1)
+                multiply(turn, kernels, copy, input, what.inputs, y, 0, n_panels);
+            else
+                // As a decode step does it.
+                read_panels(turn, copy, n_panels,
+                            [&](int64_t first, int64_t last) { kernels.linear(copy, input, 1, y, first, last); });
+        }
     };
     if (what.inputs > 1) {
         times.seconds = time_passes(repeats, multiply_all);
@@ -178,9 +174,9 @@ Times time_linear(Pool& pool, const Kernels& kernels, const LinearCase& what, in
         const int64_t words = bytes * times.copies / int64_t(sizeof(uint64_t)), threads = pool.size();
         std::vector<uint64_t> sums(static_cast<size_t>(threads));
         const auto read_all = [&] {
-            pool.run([&](int thread) {
-                const int64_t first = words * thread / threads, last = words * (thread + 1) / threads;
-                sums[size_t(thread)] = sum(reinterpret_cast<const uint64_t*>(panels.data()) + first, last - first);
+            Pool::Turn(pool).share(threads, [&](int, int64_t i) {
+                const int64_t first = words * i / threads, last = words * (i + 1) / threads;
+                sums[size_t(i)] = sum(reinterpret_cast<const uint64_t*>(panels.data()) + first, last - first);
             });
         };
         multiply_all();
@@ -229,15 +225,12 @@ Times time_attend(Pool& pool, const Kernels& kernels, const AttendCase& what, in
     const int64_t room = round_up(what.positions, 64);
     const Buffer<float> scores(what.n_head * room), out(what.n_head * what.head_dim);
     times.seconds = time_passes(repeats, [&] {
-        pool.run([&](int thread) {
-            for (int64_t layer = 0; layer < cache.n_layer; ++layer) {
-                for (int64_t head = thread; head < what.n_head; head += pool.size())
-                    kernels.attend(cache.keys(layer, 0, head), cache.values(layer, 0, head), what.positions,
-                                   numbers.data(), 0.125f, out.data() + head * what.head_dim,
-                                   scores.data() + head * room);
-                pool.barrier();
-            }
-        });
+        Pool::Turn turn(pool);
+        for (int64_t layer = 0; layer < cache.n_layer; ++layer)
+            turn.share(what.n_head, [&](int, int64_t head) {
+                kernels.attend(cache.keys(layer, 0, head), cache.values(layer, 0, head), what.positions, numbers.data(),
+                               0.125f, out.data() + head * what.head_dim, scores.data() + head * room);
+            });
     });
     for (double& seconds : times.seconds) seconds /= double(times.copies);
     return times;

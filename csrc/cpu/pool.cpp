@@ -1,15 +1,14 @@
 #include "barkfast/pool.h"
 
-#include <algorithm>
 #include <atomic>
-#include <condition_variable>
-#include <cstdint>
 #include <exception>
-#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
+
+#include "sleep_word.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -18,10 +17,8 @@
 namespace barkfast {
 namespace {
 
-// Pauses before a worker without work goes to sleep, about 50 us: longer than the gap between two runs.
-constexpr int kIdleSpins = 1500;
-// Pauses before a thread that waits for others lets somebody else have the core, who may be the one it waits for.
-constexpr int kWaitSpins = 200;
+// Pauses before a thread that waits goes to sleep, about 50 us: longer than what lies between two phases.
+constexpr int kSpins = 1500;
 
 inline void pause_cpu() {
 #if defined(__x86_64__)
@@ -31,105 +28,118 @@ inline void pause_cpu() {
 #endif
 }
 
-// Thrown by a barrier that some thread will never come to, because it failed.
-struct BrokenBarrier : std::runtime_error {
-    BrokenBarrier() : std::runtime_error("another thread of the pool failed") {}
-};
+// Look again and again for a while; returns whether it came true.
+template <typename Condition>
+bool spin_until(Condition done) {
+    for (int spins = 0; spins < kSpins; ++spins) {
+        if (done()) return true;
+        pause_cpu();
+    }
+    return done();
+}
 
-// Whether this thread is in a run, of whichever pool.
-thread_local bool in_run = false;
+// Whether this thread is in a turn, of whichever pool.
+thread_local bool in_turn = false;
 
 }  // namespace
 
 struct Pool::State {
-    explicit State(int threads) : size(threads) {}
-
-    const int size;
     std::vector<std::thread> workers;
 
-    // The current run: a new number of `round` starts it, and `busy` workers have not finished it.
-    const std::function<void(int)>* work = nullptr;
-    std::atomic<uint64_t> round{0};
-    std::atomic<int> busy{0};
+    // The phase's items that nobody has taken yet: the first in the low half, the end in the high one.
+    alignas(64) std::atomic<uint64_t> items{0};
+    // Written while no item is in anybody's hands, read by those who have one.
+    Turn::Call call{};
+
+    // Items that are not done. The caller sleeps on it, and has said so before.
+    alignas(64) SleepWord left;
+    std::atomic<bool> caller_sleeps{false};
+
+    // Counts the times that workers were woken; they sleep on it, having said so after they read it.
+    alignas(64) SleepWord wakes;
+    std::atomic<bool> some_sleep{false};
     std::atomic<bool> stop{false};
 
-    // Workers that sleep until the next round.
-    std::mutex sleep;
-    std::condition_variable wake;
-    std::atomic<int> asleep{0};
-
-    std::atomic<int> arrived{0};
-    std::atomic<uint32_t> phase{0};
-
-    std::atomic<bool> broken{false};
+    std::atomic<bool> failed{false};
     std::mutex failure;
     std::exception_ptr error;
 
-    // Spin for a while, then let other threads have the core between two looks.
-    template <typename Condition>
-    static void wait_until(Condition done) {
-        for (int spins = 0; !done(); ++spins) {
-            if (spins < kWaitSpins) {
-                pause_cpu();
-            } else {
-                std::this_thread::yield();
+    static bool any(uint64_t items) { return uint32_t(items) < uint32_t(items >> 32); }
+
+    // Take an item of the phase: its first or its last. False if there is none.
+    bool take(bool first, int64_t& item) {
+        uint64_t seen = items.load(std::memory_order_acquire);
+        while (any(seen)) {
+            item = first ? int64_t(uint32_t(seen)) : int64_t(seen >> 32) - 1;
+            const uint64_t rest = first ? seen + 1 : seen - (uint64_t(1) << 32);
+            // That it is still the same phase does not matter: what is taken is an item of the one that goes on now.
+            if (items.compare_exchange_weak(seen, rest, std::memory_order_acq_rel, std::memory_order_acquire))
+                return true;
+        }
+        return false;
+    }
+
+    void do_item(int thread, int64_t item) {
+        if (!failed.load(std::memory_order_acquire)) {
+            try {
+                call.function(call.work, thread, item);
+            } catch (...) {
+                const std::lock_guard<std::mutex> lock(failure);
+                if (!error) error = std::current_exception();
+                failed.store(true, std::memory_order_release);
             }
         }
-    }
-
-    void fail(std::exception_ptr cause) {
-        std::lock_guard<std::mutex> lock(failure);
-        if (!error) error = cause;
-        broken.store(true, std::memory_order_release);
-    }
-
-    void do_work(int thread) {
-        in_run = true;
-        try {
-            (*work)(thread);
-        } catch (const BrokenBarrier&) {
-            // Whoever broke it has said why.
-        } catch (...) {
-            fail(std::current_exception());
-        }
-        in_run = false;
+        // Sequentially consistent on both sides: either this sees the sleeper, or the sleeper sees the last item done.
+        if (left.value.fetch_sub(1) == 1 && caller_sleeps.load()) left.wake();
     }
 
     void serve(int thread) {
-        uint64_t seen = 0;
         for (;;) {
-            for (int spins = 0; round.load(std::memory_order_acquire) == seen && spins < kIdleSpins; ++spins)
-                pause_cpu();
-            if (round.load(std::memory_order_acquire) == seen) {
-                std::unique_lock<std::mutex> lock(sleep);
-                asleep.fetch_add(1);
-                wake.wait(lock, [&] { return round.load() != seen; });
-                asleep.fetch_sub(1);
+            const auto called = [this] { return any(items.load(std::memory_order_acquire)) || stop.load(); };
+            while (!spin_until(called)) {
+                const uint32_t seen = wakes.value.load();
+                some_sleep.store(true);
+                // Sequentially consistent on both sides: this sees the items, or whoever put them there the sleeper.
+                if (!any(items.load()) && !stop.load()) wakes.sleep(seen);
             }
-            ++seen;
-            if (stop.load(std::memory_order_acquire)) return;
-            do_work(thread);
-            busy.fetch_sub(1, std::memory_order_release);
+            if (stop.load()) return;
+            in_turn = true;
+            for (int64_t item; take(false, item);) do_item(thread, item);
+            in_turn = false;
         }
     }
 
-    void start_round() {
-        round.fetch_add(1);
-        // Sequentially consistent on both sides: either this sees the sleeper, or the sleeper sees the new round.
-        if (asleep.load() > 0) {
-            std::lock_guard<std::mutex> lock(sleep);
-            wake.notify_all();
+    void wake_workers() {
+        if (!some_sleep.load() || !some_sleep.exchange(false)) return;
+        wakes.value.fetch_add(1);
+        wakes.wake();
+    }
+
+    void run(const Turn::Call& what, int64_t n) {
+        call = what;
+        left.value.store(uint32_t(n), std::memory_order_relaxed);
+        items.store(uint64_t(n) << 32);
+        wake_workers();
+        for (int64_t item; take(true, item);) do_item(0, item);
+        if (!spin_until([this] { return left.value.load(std::memory_order_acquire) == 0; })) {
+            caller_sleeps.store(true);
+            while (const uint32_t seen = left.value.load()) left.sleep(seen);
+            caller_sleeps.store(false);
+        }
+        if (failed.load(std::memory_order_relaxed)) {
+            failed.store(false, std::memory_order_relaxed);
+            std::rethrow_exception(std::exchange(error, nullptr));
         }
     }
 
     void end() {
-        stop.store(true, std::memory_order_release);
-        start_round();
+        stop.store(true);
+        wake_workers();
         for (std::thread& worker : workers) worker.join();
     }
 
     static State* make(int threads) {
-        State* state = new State(threads);
+        State* state = new State;
         try {
             for (int i = 1; i < threads; ++i) state->workers.emplace_back([state, i] { state->serve(i); });
         } catch (...) {
@@ -154,41 +164,26 @@ Pool::~Pool() {
     delete state_;
 }
 
-void Pool::run(const std::function<void(int)>& work) {
-    if (in_run) throw std::logic_error("a run of a pool within a run; expected one after the other");
-    const std::lock_guard<FairMutex> lock(run_);
-    if (forked_) {
-        // The parent's state, which a worker may have held locked, is left alone.
-        state_ = State::make(size_);
-        forked_ = false;
-    }
-    State& s = *state_;
-    s.work = &work;
-    s.error = nullptr;
-    s.broken.store(false, std::memory_order_relaxed);
-    s.arrived.store(0, std::memory_order_relaxed);
-    if (s.size > 1) {
-        s.busy.store(s.size - 1, std::memory_order_relaxed);
-        s.start_round();
-    }
-    s.do_work(0);
-    State::wait_until([&s] { return s.busy.load(std::memory_order_acquire) == 0; });
-    if (s.error) std::rethrow_exception(s.error);
+namespace {
+
+FairMutex& outside_turns(FairMutex& turn) {
+    if (in_turn) throw std::logic_error("a turn of a pool within a turn; expected one after the other");
+    return turn;
 }
 
-void Pool::barrier() {
-    State& s = *state_;
-    if (s.size == 1) return;
-    const uint32_t phase = s.phase.load(std::memory_order_relaxed);
-    if (s.arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == s.size) {
-        s.arrived.store(0, std::memory_order_relaxed);
-        s.phase.store(phase + 1, std::memory_order_release);
-        return;
+}  // namespace
+
+Pool::Turn::Turn(Pool& pool) : pool_(pool), lock_(outside_turns(pool.turn_)) {
+    if (pool.forked_) {
+        // The parent's state, in which a worker may have been at work, is left alone.
+        pool.state_ = State::make(pool.size_);
+        pool.forked_ = false;
     }
-    State::wait_until([&s, phase] {
-        return s.phase.load(std::memory_order_acquire) != phase || s.broken.load(std::memory_order_acquire);
-    });
-    if (s.phase.load(std::memory_order_acquire) == phase) throw BrokenBarrier();
+    in_turn = true;
 }
+
+Pool::Turn::~Turn() { in_turn = false; }
+
+void Pool::Turn::run(const Call& call, int64_t n) { pool_.state_->run(call, n); }
 
 }  // namespace barkfast

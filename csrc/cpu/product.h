@@ -1,11 +1,11 @@
-// A matrix times many rows, shared out among a team.
+// A matrix times rows, shared out among a pool's threads.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
 #include "barkfast/kernels.h"
-#include "team.h"
+#include "barkfast/pool.h"
 
 namespace barkfast {
 
@@ -34,22 +34,37 @@ inline Matrix skip_panels(Matrix w, int64_t panels) {
     return w;
 }
 
-// One phase: call work(row, rows, first panel, last panel) for the pieces of a product of `rows` rows and panels first
-// .. last - 1, so many rows and `group` panels at a time, each on one thread.
+// One phase: call work(thread, row, rows, first panel, last panel) for the pieces of a product of `rows` rows and
+// panels first .. last - 1, so many rows and `group` panels at a time.
 template <class Work>
-void each_piece(Team& team, int thread, int64_t rows, int64_t first, int64_t last, int64_t group, const Work& work) {
+void each_piece(Pool::Turn& turn, int64_t rows, int64_t first, int64_t last, int64_t group, const Work& work) {
     const int64_t groups = ceil_div(last - first, group);
-    team.share(thread, ceil_div(rows, kRowBlock) * groups, [&](int64_t i) {
+    turn.share(ceil_div(rows, kRowBlock) * groups, [&](int thread, int64_t i) {
         const int64_t row = i / groups * kRowBlock, panel = first + i % groups * group;
-        work(row, std::min(kRowBlock, rows - row), panel, std::min(panel + group, last));
+        work(thread, row, std::min(kRowBlock, rows - row), panel, std::min(panel + group, last));
     });
 }
 
 // One phase: Kernels::linear over `rows` rows and panels first .. last - 1.
-inline void multiply(Team& team, int thread, const Kernels& kernels, const Matrix& w, const Input& x, int64_t rows,
+inline void multiply(Pool::Turn& turn, const Kernels& kernels, const Matrix& w, const Input& x, int64_t rows,
                      const Output& y, int64_t first, int64_t last) {
-    each_piece(team, thread, rows, first, last, kPanelGroup, [&](int64_t row, int64_t n, int64_t from, int64_t to) {
+    each_piece(turn, rows, first, last, kPanelGroup, [&](int, int64_t row, int64_t n, int64_t from, int64_t to) {
         kernels.linear(w, skip_rows(x, row), n, skip_rows(y, row), from, to);
+    });
+}
+
+// What one thread takes of a matrix at a time when it is read for a row or two: long enough to outlast the taking, and
+// short enough that nobody waits long for who is slower, or was put aside.
+constexpr int64_t kReadBytes = 64 * 1024;
+constexpr int64_t kMostReads = 8;
+
+// One phase: call work(first, last) for pieces of panels 0 .. n - 1 of `w`, all of which are read.
+template <class Work>
+void read_panels(Pool::Turn& turn, const Matrix& w, int64_t n, const Work& work) {
+    const int64_t pieces = std::clamp<int64_t>(n * w.panel_stride / kReadBytes, turn.size(), kMostReads * turn.size());
+    turn.share(pieces, [&](int, int64_t i) {
+        const int64_t first = n * i / pieces, last = n * (i + 1) / pieces;
+        if (first < last) work(first, last);
     });
 }
 

@@ -11,7 +11,6 @@
 #include "buffer.h"
 #include "input_rows.h"
 #include "product.h"
-#include "team.h"
 
 namespace barkfast {
 
@@ -39,6 +38,7 @@ void check(const Network& network) {
 struct Refiner::Work {
     const Network& network;
     const Kernels& kernels;
+    Pool& pool;
     Trunk trunk;
     // Keys and values of the layer at work, of all positions.
     KvCache cache;
@@ -55,6 +55,7 @@ struct Refiner::Work {
     Work(const Network& network, const Kernels& kernels, Pool& pool)
         : network(network),
           kernels(kernels),
+          pool(pool),
           trunk(network, kernels, pool),
           hidden(network.block_size, network.n_embd, many_input(network.heads[0].format, kernels)),
           logit_stride(round_up(network.heads[0].rows, kPanelRows) + 16),
@@ -93,10 +94,10 @@ struct Refiner::Work {
 
     // Call work(thread, first, end) for frames first .. end - 1 out of `start` .. `frames` - 1.
     template <class Frames>
-    void each_block(int thread, int64_t start, int64_t frames, const Frames& work) {
-        trunk.team().share(thread, ceil_div(frames - start, kFrameBlock), [&](int64_t i) {
+    void each_block(Pool::Turn& turn, int64_t start, int64_t frames, const Frames& work) {
+        turn.share(ceil_div(frames - start, kFrameBlock), [&](int thread, int64_t i) {
             const int64_t first = start + i * kFrameBlock;
-            work(first, std::min(first + kFrameBlock, frames));
+            work(thread, first, std::min(first + kFrameBlock, frames));
         });
     }
 
@@ -115,22 +116,21 @@ struct Refiner::Work {
         const Pass pass{frames, first_frame, false, &cache, 0};
         const Matrix& head = network.heads[size_t(codebook - n_given())];
         const InputType type = many_input(head.format, kernels);
-        trunk.team().run([&](int thread) {
-            each_block(thread, 0, frames, [&](int64_t first, int64_t end) {
-                for (int64_t t = first; t < end; ++t) embed(t, codes + t * int64_t(network.tokens.size()), codebook);
-            });
-            trunk.run(thread, pass);
+        Pool::Turn turn(pool);
+        each_block(turn, 0, frames, [&](int, int64_t first, int64_t end) {
+            for (int64_t t = first; t < end; ++t) embed(t, codes + t * int64_t(network.tokens.size()), codebook);
+        });
+        trunk.run(turn, pass);
+        each_block(turn, first_frame, frames, [&](int thread, int64_t first, int64_t end) {
             float* out = logits.data() + thread * kFrameBlock * logit_stride;
             float* row = normed.data() + thread * round_up(network.n_embd, 16);
-            each_block(thread, first_frame, frames, [&](int64_t first, int64_t end) {
-                for (int64_t t = first; t < end; ++t) {
-                    kernels.norm(trunk.row(t), network.norm_weight, network.norm_bias, network.n_embd, row);
-                    hidden.set(kernels, type, t, network.n_embd, row);
-                }
-                kernels.linear(head, hidden.from(type, first), end - first, {out, logit_stride, nullptr, Then::store},
-                               0, panel_count(n_ids));
-                for (int64_t t = first; t < end; ++t) use(thread, t, out + (t - first) * logit_stride);
-            });
+            for (int64_t t = first; t < end; ++t) {
+                kernels.norm(trunk.row(t), network.norm_weight, network.norm_bias, network.n_embd, row);
+                hidden.set(kernels, type, t, network.n_embd, row);
+            }
+            kernels.linear(head, hidden.from(type, first), end - first, {out, logit_stride, nullptr, Then::store}, 0,
+                           panel_count(n_ids));
+            for (int64_t t = first; t < end; ++t) use(thread, t, out + (t - first) * logit_stride);
         });
     }
 };

@@ -11,7 +11,6 @@
 #include "buffer.h"
 #include "input_rows.h"
 #include "product.h"
-#include "team.h"
 
 namespace barkfast {
 
@@ -56,7 +55,7 @@ KvCache cache_shape(const Network& network) {
 struct Trunk::Work {
     const Network& network;
     const Kernels& kernels;
-    Team team;
+    Pool& pool;
     Attention attention;
     FloatRows x;
     FloatRows queries;
@@ -74,7 +73,7 @@ struct Trunk::Work {
     Work(const Network& network, const Kernels& kernels, Pool& pool)
         : network(network),
           kernels(kernels),
-          team(pool),
+          pool(pool),
           attention(kernels, cache_shape(network), pool.size()),
           x(network.block_size, network.n_embd),
           queries(network.block_size, network.n_embd),
@@ -84,27 +83,28 @@ struct Trunk::Work {
           normed(pool.size(), network.n_embd),
           piece(pool.size() * kRowBlock, 2 * piece_cols(network)) {}
 
-    // Call work(row) for rows first .. end - 1, a few on a thread at a time.
+    // Call work(thread, row) for rows first .. end - 1, a few on a thread at a time.
     template <class OneRow>
-    void each_row(int thread, int64_t first, int64_t end, const OneRow& work) {
-        team.share(thread, ceil_div(end - first, kFewRows), [&](int64_t i) {
+    void each_row(Pool::Turn& turn, int64_t first, int64_t end, const OneRow& work) {
+        turn.share(ceil_div(end - first, kFewRows), [&](int thread, int64_t i) {
             const int64_t start = first + i * kFewRows;
-            for (int64_t row = start; row < std::min(start + kFewRows, end); ++row) work(row);
+            for (int64_t row = start; row < std::min(start + kFewRows, end); ++row) work(thread, row);
         });
     }
 
     // The norm of rows first .. end - 1, as input of a matrix.
-    Input normalize(int thread, Format format, const float* weight, const float* bias, int64_t first, int64_t end) {
+    Input normalize(Pool::Turn& turn, Format format, const float* weight, const float* bias, int64_t first,
+                    int64_t end) {
         const InputType type = many_input(format, kernels);
-        each_row(thread, first, end, [&](int64_t row) {
+        each_row(turn, first, end, [&](int thread, int64_t row) {
             kernels.norm(x.row(row), weight, bias, network.n_embd, normed.row(thread));
             inputs.set(kernels, type, row, network.n_embd, normed.row(thread));
         });
         return inputs.from(type, first);
     }
 
-    void product(int thread, const Matrix& w, const Input& inputs, int64_t rows, const Output& y) {
-        multiply(team, thread, kernels, w, inputs, rows, y, 0, panel_count(w.rows));
+    void product(Pool::Turn& turn, const Matrix& w, const Input& inputs, int64_t rows, const Output& y) {
+        multiply(turn, kernels, w, inputs, rows, y, 0, panel_count(w.rows));
     }
 
     // linear over panels `from` to `to`, with its first column at `out`.
@@ -115,12 +115,13 @@ struct Trunk::Work {
     }
 
     // Keys and values of all rows, from the product into the cache piece by piece: some rows of some heads.
-    void store_keys(int thread, const LayerWeights& layer, const Input& normal, int64_t cache_layer, const Pass& pass) {
+    void store_keys(Pool::Turn& turn, const LayerWeights& layer, const Input& normal, int64_t cache_layer,
+                    const Pass& pass) {
         const int64_t width = network.n_embd, head_dim = network.head_dim(), panels = panel_count(width);
-        float* const keys = piece.row(thread * kRowBlock);
-        float* const values = keys + piece_cols(network);
-        each_piece(team, thread, pass.rows, 0, panels, piece_cols(network) / kPanelRows,
-                   [&](int64_t row, int64_t n, int64_t from, int64_t to) {
+        each_piece(turn, pass.rows, 0, panels, piece_cols(network) / kPanelRows,
+                   [&](int thread, int64_t row, int64_t n, int64_t from, int64_t to) {
+                       float* const keys = piece.row(thread * kRowBlock);
+                       float* const values = keys + piece_cols(network);
                        const Input x = skip_rows(normal, row);
                        make_piece(layer.qkv, layer.qkv_bias, x, n, panels + from, panels + to, Then::store, keys);
                        make_piece(layer.qkv, layer.qkv_bias, x, n, 2 * panels + from, 2 * panels + to, Then::store,
@@ -133,17 +134,17 @@ struct Trunk::Work {
     }
 
     // x += attention, for rows from `first` on; keys and values of all rows go into the cache.
-    void attend(int thread, const LayerWeights& layer, int64_t cache_layer, const Pass& pass, int64_t first) {
+    void attend(Pool::Turn& turn, const LayerWeights& layer, int64_t cache_layer, const Pass& pass, int64_t first) {
         const int64_t width = network.n_embd, n_head = network.n_head, head_dim = network.head_dim();
         const int64_t n = pass.rows;
         const KvCache& cache = *pass.cache;
-        const Input normal = normalize(thread, layer.format, layer.norm1_weight, layer.norm1_bias, 0, n);
-        store_keys(thread, layer, normal, cache_layer, pass);
-        multiply(team, thread, kernels, layer.qkv, skip_rows(normal, first), n - first,
+        const Input normal = normalize(turn, layer.format, layer.norm1_weight, layer.norm1_bias, 0, n);
+        store_keys(turn, layer, normal, cache_layer, pass);
+        multiply(turn, kernels, layer.qkv, skip_rows(normal, first), n - first,
                  {queries.row(first), queries.stride, layer.qkv_bias, Then::store}, 0, panel_count(width));
 
         const int64_t blocks = ceil_div(n - first, kQueryBlock);
-        team.share(thread, n_head * blocks, [&](int64_t i) {
+        turn.share(n_head * blocks, [&](int thread, int64_t i) {
             const int64_t head = i / blocks, start = first + i % blocks * kQueryBlock;
             attention.run(
                 thread, cache.keys(cache_layer, pass.slot, head), cache.values(cache_layer, pass.slot, head), n,
@@ -151,25 +152,25 @@ struct Trunk::Work {
                 {queries.row(0) + head * head_dim, queries.stride, mixed.row(0) + head * head_dim, mixed.stride});
         });
         const InputType type = many_input(layer.format, kernels);
-        each_row(thread, first, n, [&](int64_t row) { inputs.set(kernels, type, row, width, mixed.row(row)); });
-        product(thread, layer.out, inputs.from(type, first), n - first,
+        each_row(turn, first, n, [&](int, int64_t row) { inputs.set(kernels, type, row, width, mixed.row(row)); });
+        product(turn, layer.out, inputs.from(type, first), n - first,
                 {x.row(first), x.stride, layer.out_bias, Then::add});
     }
 
     // x += MLP, for rows first .. end - 1.
-    void think(int thread, const LayerWeights& layer, int64_t first, int64_t end) {
-        const Input normal = normalize(thread, layer.format, layer.norm2_weight, layer.norm2_bias, first, end);
+    void think(Pool::Turn& turn, const LayerWeights& layer, int64_t first, int64_t end) {
+        const Input normal = normalize(turn, layer.format, layer.norm2_weight, layer.norm2_bias, first, end);
         const InputType type = many_input(layer.format, kernels);
-        float* const out = piece.row(thread * kRowBlock);
         // The inner numbers become inputs piece by piece, while they are in the cache.
-        each_piece(team, thread, end - first, 0, panel_count(layer.fc.rows), kPanelGroup,
-                   [&](int64_t row, int64_t n, int64_t from, int64_t to) {
+        each_piece(turn, end - first, 0, panel_count(layer.fc.rows), kPanelGroup,
+                   [&](int thread, int64_t row, int64_t n, int64_t from, int64_t to) {
+                       float* const out = piece.row(thread * kRowBlock);
                        make_piece(layer.fc, layer.fc_bias, skip_rows(normal, row), n, from, to, Then::gelu, out);
                        for (int64_t i = 0; i < n; ++i)
                            inner.set(kernels, type, first + row + i, (to - from) * kPanelRows, out + i * piece.stride,
                                      from * kPanelRows);
                    });
-        product(thread, layer.proj, inner.from(type, first), end - first,
+        product(turn, layer.proj, inner.from(type, first), end - first,
                 {x.row(first), x.stride, layer.proj_bias, Then::add});
     }
 };
@@ -179,17 +180,15 @@ Trunk::Trunk(const Network& network, const Kernels& kernels, Pool& pool)
 
 Trunk::~Trunk() = default;
 
-Team& Trunk::team() { return work_->team; }
-
 float* Trunk::row(int64_t row) { return work_->x.row(row); }
 
-void Trunk::run(int thread, const Pass& pass) {
+void Trunk::run(Pool::Turn& turn, const Pass& pass) {
     const Network& network = work_->network;
     for (int64_t i = 0; i < network.n_layer; ++i) {
         const int64_t first = i == network.n_layer - 1 ? pass.first_needed : 0;
         const LayerWeights& layer = network.layers[size_t(i)];
-        work_->attend(thread, layer, pass.cache->n_layer == 1 ? 0 : i, pass, first);
-        work_->think(thread, layer, first, pass.rows);
+        work_->attend(turn, layer, pass.cache->n_layer == 1 ? 0 : i, pass, first);
+        work_->think(turn, layer, first, pass.rows);
     }
 }
 
@@ -209,15 +208,14 @@ void Trunk::prefill(const int32_t* tokens, int64_t n_tokens, int64_t merged, con
                                         std::to_string(table.rows));
 
     const Pass pass{n, n - 1, true, &cache, slot};
-    work_->team.run([&](int thread) {
-        work_->each_row(thread, 0, n, [&](int64_t i) {
-            float* x = row(i);
-            table.read(tokens[i < merged ? i : i + merged], x);
-            if (i < merged) table.add(tokens[i + merged], x);
-            network.positions.add(i, x);
-        });
-        run(thread, pass);
+    Pool::Turn turn(work_->pool);
+    work_->each_row(turn, 0, n, [&](int, int64_t i) {
+        float* x = row(i);
+        table.read(tokens[i < merged ? i : i + merged], x);
+        if (i < merged) table.add(tokens[i + merged], x);
+        network.positions.add(i, x);
     });
+    run(turn, pass);
     work_->kernels.norm(row(n - 1), network.norm_weight, network.norm_bias, network.n_embd, hidden);
 }
 

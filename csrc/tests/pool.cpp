@@ -3,12 +3,14 @@
 
 #include <atomic>
 #include <chrono>
-#include <functional>
 #include <stdexcept>
 #include <thread>
 
 #include "check.h"
 
+#ifdef __linux__
+#include <sched.h>
+#endif
 #if defined(__unix__) && !defined(BARKFAST_NO_FORK)
 #include <sys/wait.h>
 #include <unistd.h>
@@ -26,27 +28,27 @@ std::string size_of(int threads) { return std::to_string(threads) + " threads"; 
 
 void sleep_ms(int ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); }
 
-// Each thread writes its own place of plain memory and, after a barrier, reads those of all: a barrier that lets
-// somebody through early is a data race.
+// Each item writes its own place of plain memory, and those of the next phase read those of all: a phase that ends
+// early is a data race.
 bool exchange(Pool& pool, int rounds) {
-    const int n = pool.size();
-    std::vector<int> places(size_t(n), -1), wrong(size_t(n), 0);
-    pool.run([&](int thread) {
-        for (int round = 0; round < rounds; ++round) {
-            places[size_t(thread)] = round * 10 + thread;
-            pool.barrier();
-            for (int i = 0; i < n; ++i) wrong[size_t(thread)] += places[size_t(i)] != round * 10 + i;
-            pool.barrier();
-        }
-    });
-    int total = 0;
-    for (int w : wrong) total += w;
-    return total == 0 && places[0] == (rounds - 1) * 10;
+    const int64_t n = 3 * pool.size() + 1;
+    std::vector<int64_t> places(size_t(n), -1), wrong(size_t(n), 0);
+    Pool::Turn turn(pool);
+    for (int round = 0; round < rounds; ++round) {
+        turn.share(n, [&](int, int64_t i) { places[size_t(i)] = round * 100 + i; });
+        turn.share(n, [&](int, int64_t i) {
+            for (int64_t k = 0; k < n; ++k) wrong[size_t(i)] += places[size_t(k)] != round * 100 + k;
+        });
+    }
+    int64_t total = 0;
+    for (int64_t w : wrong) total += w;
+    return total == 0 && places[0] == (rounds - 1) * 100;
 }
 
-std::string thrown_by(Pool& pool, const std::function<void(int)>& work) {
+template <class Work>
+std::string thrown_by(Pool& pool, int64_t n, const Work& work) {
     try {
-        pool.run(work);
+        Pool::Turn(pool).share(n, work);
     } catch (const std::exception& error) {
         return error.what();
     }
@@ -55,25 +57,31 @@ std::string thrown_by(Pool& pool, const std::function<void(int)>& work) {
 
 }  // namespace
 
-TEST(pool_runs_each_thread_once) {
+TEST(pool_does_each_item_once) {
     for (int threads = 1; threads <= kLargest; ++threads) {
         note = size_of(threads);
         Pool pool(threads);
         CHECK(pool.size() == threads);
-        std::vector<int> counts(size_t(threads), 0);
         const std::thread::id caller = std::this_thread::get_id();
-        bool first_is_caller = true;
-        for (int i = 0; i < 300; ++i)
-            pool.run([&](int thread) {
-                ++counts[size_t(thread)];
-                if (thread == 0 && std::this_thread::get_id() != caller) first_is_caller = false;
-            });
-        for (int count : counts) CHECK(count == 300);
-        CHECK(first_is_caller);
+        for (const int64_t n : {0, 1, 2, 5, 64, 1000}) {
+            std::vector<int> counts(size_t(n), 0);
+            std::vector<std::atomic<int>> inside(static_cast<size_t>(threads));
+            std::atomic<bool> good{true};
+            Pool::Turn turn(pool);
+            for (int round = 0; round < 50; ++round)
+                turn.share(n, [&](int thread, int64_t i) {
+                    if (thread < 0 || thread >= threads || inside[size_t(thread)]++ != 0) good = false;
+                    if ((thread == 0) != (std::this_thread::get_id() == caller)) good = false;
+                    ++counts[size_t(i)];
+                    --inside[size_t(thread)];
+                });
+            for (int count : counts) CHECK(count == 50);
+            CHECK(good);
+        }
     }
 }
 
-TEST(pool_barrier) {
+TEST(pool_phases_follow_one_another) {
     for (int threads = 1; threads <= kLargest; ++threads) {
         note = size_of(threads);
         Pool pool(threads);
@@ -81,25 +89,43 @@ TEST(pool_barrier) {
     }
 }
 
+// Items that wait for one another end only if each is in the hands of a thread of its own.
+TEST(pool_uses_all_threads) {
+    for (int threads = 2; threads <= kLargest; ++threads) {
+        note = size_of(threads);
+        Pool pool(threads);
+        Pool::Turn turn(pool);
+        for (int round = 0; round < 20; ++round) {
+            if (round % 5 == 4) sleep_ms(5);
+            std::atomic<int> arrived{0};
+            turn.share(threads, [&](int, int64_t) {
+                ++arrived;
+                while (arrived != threads) std::this_thread::yield();
+            });
+            CHECK(arrived == threads);
+        }
+    }
+}
+
 TEST(pool_of_several_callers) {
     for (int threads = 1; threads <= kLargest; ++threads) {
         note = size_of(threads);
         Pool pool(threads);
-        // Not atomic: runs must not overlap.
-        int running = 0, runs = 0;
+        // Not atomic: turns must not overlap.
+        int running = 0, turns = 0;
         bool overlapped = false;
         std::vector<std::thread> callers;
         for (int c = 0; c < 3; ++c)
             callers.emplace_back([&] {
-                for (int i = 0; i < 50; ++i)
-                    pool.run([&](int thread) {
-                        if (thread == 0 && running++ != 0) overlapped = true;
-                        pool.barrier();
-                        if (thread == 0) --running, ++runs;
-                    });
+                for (int i = 0; i < 50; ++i) {
+                    Pool::Turn turn(pool);
+                    if (running++ != 0) overlapped = true;
+                    turn.share(threads, [](int, int64_t) {});
+                    --running, ++turns;
+                }
             });
         for (std::thread& caller : callers) caller.join();
-        CHECK(runs == 150);
+        CHECK(turns == 150);
         CHECK(!overlapped);
     }
 }
@@ -109,36 +135,35 @@ TEST(pool_serves_callers_in_order) {
     Pool pool(2);
     std::vector<int> order;
     const auto note_caller = [&](int caller) {
-        pool.run([&](int thread) {
-            if (thread == 0) order.push_back(caller);
-        });
+        Pool::Turn turn(pool);
+        order.push_back(caller);
     };
     std::vector<std::thread> callers;
-    pool.run([&](int thread) {
-        if (thread != 0) return;
+    {
+        Pool::Turn turn(pool);
         for (int i = 1; i <= 3; ++i) {
             callers.emplace_back(note_caller, i);
             sleep_ms(50);
         }
-    });
+    }
     note_caller(4);
     for (std::thread& caller : callers) caller.join();
     CHECK(order == std::vector<int>({1, 2, 3, 4}));
 }
 
-TEST(pool_refuses_a_run_within_a_run) {
+TEST(pool_refuses_a_turn_within_a_turn) {
     Pool pool(2), another(2);
-    for (int culprit : {0, 1})
+    for (const int64_t culprit : {0, 7})
         for (Pool* inner : {&pool, &another}) {
-            const std::string error = thrown_by(pool, [&](int thread) {
-                if (thread == culprit) inner->run([](int) {});
+            const std::string error = thrown_by(pool, 8, [&](int, int64_t i) {
+                if (i == culprit) Pool::Turn turn(*inner);
             });
-            CHECK(error.find("within a run") != std::string::npos);
+            CHECK(error.find("within a turn") != std::string::npos);
             CHECK(exchange(pool, 3));
         }
 }
 
-TEST(pool_parks_and_wakes) {
+TEST(pool_sleeps_and_wakes) {
     for (int threads = 1; threads <= kLargest; ++threads) {
         note = size_of(threads);
         Pool pool(threads);
@@ -146,19 +171,20 @@ TEST(pool_parks_and_wakes) {
             sleep_ms(i * 10);
             CHECK(exchange(pool, 3));
         }
-        // One that arrives late, when the others no longer spin.
-        pool.run([&](int thread) {
-            if (thread == pool.size() - 1) sleep_ms(20);
-            pool.barrier();
-        });
-        CHECK(exchange(pool, 3));
+        // The others are done, and no longer spin, when the last item is.
+        for (const int64_t late : {int64_t(0), int64_t(threads - 1)}) {
+            Pool::Turn(pool).share(threads, [&](int, int64_t i) {
+                if (i == late) sleep_ms(20);
+            });
+            CHECK(exchange(pool, 3));
+        }
     }
 }
 
 TEST(pool_ends_at_any_time) {
     for (int i = 0; i < 30; ++i) {
         Pool pool(1 + i % kLargest);
-        if (i % 3 == 1) pool.run([](int) {});
+        if (i % 3 == 1) Pool::Turn(pool).share(8, [](int, int64_t) {});
         if (i % 3 == 2) sleep_ms(2);
         CHECK(pool.size() == 1 + i % kLargest);
     }
@@ -177,23 +203,52 @@ TEST(pool_throws_what_was_thrown) {
     for (int threads = 1; threads <= kLargest; ++threads) {
         note = size_of(threads);
         Pool pool(threads);
-        for (int culprit = 0; culprit < threads; ++culprit) {
-            // The others are at a barrier, or on their way to one, that will never be full.
-            const std::string error = thrown_by(pool, [&](int thread) {
-                pool.barrier();
-                if (thread == culprit) throw std::runtime_error("thread " + std::to_string(thread));
-                for (int i = 0; i < 3; ++i) pool.barrier();
+        for (const int64_t culprit : {0, 1, 30, 63}) {
+            const std::string error = thrown_by(pool, 64, [&](int, int64_t i) {
+                if (i == culprit) throw std::runtime_error("item " + std::to_string(i));
             });
-            CHECK(error == "thread " + std::to_string(culprit));
+            CHECK(error == "item " + std::to_string(culprit));
             CHECK(exchange(pool, 3));
         }
-        const std::string error = thrown_by(pool, [](int) { throw std::runtime_error("all"); });
+        const std::string error = thrown_by(pool, 64, [](int, int64_t) { throw std::runtime_error("all"); });
         CHECK(error == "all");
         CHECK(exchange(pool, 3));
     }
 }
 
 TEST(pool_counts_cores) { CHECK(barkfast::physical_cores() >= 1); }
+
+#ifdef __linux__
+// Threads that have no core to run on are not waited for: phases that the caller can do alone take its own time, not a
+// slice of the scheduler's each.
+TEST(pool_beside_busy_threads) {
+    cpu_set_t before, one;
+    CHECK(sched_getaffinity(0, sizeof before, &before) == 0);
+    CPU_ZERO(&one);
+    for (int cpu = 0; cpu < CPU_SETSIZE && CPU_COUNT(&one) == 0; ++cpu)
+        if (CPU_ISSET(cpu, &before)) CPU_SET(cpu, &one);
+    // Threads started from here on share one core.
+    CHECK(sched_setaffinity(0, sizeof one, &one) == 0);
+    std::atomic<bool> done{false};
+    std::vector<std::thread> busy;
+    for (int i = 0; i < 3; ++i)
+        busy.emplace_back([&] {
+            while (!done) continue;
+        });
+    {
+        Pool pool(3);
+        const auto start = std::chrono::steady_clock::now();
+        for (int i = 0; i < 10; ++i) CHECK(exchange(pool, 200));
+        // Six threads want the core. Waiting for each other's slices, 4000 phases would take 12 s at the least.
+        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        note = std::to_string(seconds) + " s";
+        CHECK(seconds < 6);
+    }
+    done = true;
+    for (std::thread& thread : busy) thread.join();
+    sched_setaffinity(0, sizeof before, &before);
+}
+#endif
 
 #ifdef CAN_FORK
 TEST(pool_after_fork) {
@@ -211,13 +266,13 @@ TEST(pool_after_fork) {
 }
 
 // Whoever held or awaited a lock at the fork is not in the child.
-TEST(pool_after_fork_in_a_run) {
+TEST(pool_after_fork_in_a_turn) {
     Pool pool(3);
     std::atomic<bool> done{false};
     std::vector<std::thread> callers;
     for (int i = 0; i < 2; ++i)
         callers.emplace_back([&] {
-            while (!done) pool.run([](int) { sleep_ms(1); });
+            while (!done) Pool::Turn(pool).share(3, [](int, int64_t) { sleep_ms(1); });
         });
     for (int i = 0; i < 10; ++i) {
         sleep_ms(3);

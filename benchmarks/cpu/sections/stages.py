@@ -9,7 +9,7 @@ import torch
 
 from barkfast.bench.floors import fine_flop, pass_flop
 from barkfast.bench.timing import in_row, summarize, wall_times
-from barkfast.config import Sampling
+from barkfast.config import Layout, Sampling
 from barkfast.jobs import FineJob, Job
 from barkfast.runtime.decoder import Refiner
 from barkfast.runtime.sampling import Randomness
@@ -55,16 +55,20 @@ def time_prefill(plan: Plan, size: str, dtype: str, stage: str, length: int, eng
     """From the prompt to the first token drawn."""
     decoder = networks.build_decoder(plan, size, dtype, stage, engine)
     layout = inputs.checkpoint(plan, size).layout
-    random = Randomness(0)
-    if stage == "semantic":
-        job = semantic_job(np.arange(40), layout, Sampling(0.7), allow_early_stop=False, random=random)
-        job = Job(job.prompt, 1, job.slices, job.sampling, merged=job.merged, random=random)
-    else:
-        job = inputs.step_job(stage, layout, length, 1, 0)
+    job = prompt_job(layout, stage, length)
     times = time_some(plan, lambda: decoder.run([job]), most=10, seconds=3)
     config = inputs.checkpoint(plan, size).stage(inputs.PARTS[stage]).config
     row = {"size": size, "dtype": dtype, "engine": engine, "stage": stage, "positions": length}
     return row | {"threads": plan.threads} | timed(times, pass_flop(config, length))
+
+
+def prompt_job(layout: Layout, stage: str, length: int) -> Job:
+    """A prompt, and one token."""
+    if stage != "semantic":
+        return inputs.step_job(stage, layout, length, 1, 0)
+    random = Randomness(0)
+    job = semantic_job(np.arange(40), layout, Sampling(0.7), allow_early_stop=False, random=random)
+    return Job(job.prompt, 1, job.slices, job.sampling, merged=job.merged, random=random)
 
 
 def fine_window(plan: Plan, size: str) -> FineJob:

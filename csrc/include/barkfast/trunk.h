@@ -24,8 +24,6 @@ struct Pass {
     int64_t slot = 0;
 };
 
-class Team;
-
 class Trunk {
   public:
     // With room for block_size rows; what it is given must outlive it.
@@ -41,14 +39,11 @@ class Trunk {
     void prefill(const int32_t* tokens, int64_t n_tokens, int64_t merged, const KvCache& cache, int64_t slot,
                  float* hidden);
 
-    // The threads of a run, for callers that do more than a prefill.
-    Team& team();
-
     // Row `row` of the residual stream, n_embd floats: embeddings before `run`, the last layer's output after it.
     float* row(int64_t row);
 
-    // All layers, over the rows as they are. To be called by every thread of a run of the team.
-    void run(int thread, const Pass& pass);
+    // All layers, over the rows as they are.
+    void run(Pool::Turn& turn, const Pass& pass);
 
   private:
     struct Work;
