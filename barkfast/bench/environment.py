@@ -126,7 +126,7 @@ def device_memory(device: str) -> int | None:
 def describe_device(device: str) -> dict[str, Any]:
     """A GPU; its name is "unknown", beside the error, where it does not answer: versions are still worth noting."""
     if not device.startswith("cuda"):
-        return {"name": f"{device}, {processor.read_model() or platform.machine()}"}
+        return {"name": f"{device}, {processor.read_model()}"}
     try:
         return _describe_cuda(device)
     except Exception as error:

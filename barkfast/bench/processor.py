@@ -1,7 +1,6 @@
 """The processor: its name, cores and caches, how busy it is, and what the native module makes of it."""
 
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -14,8 +13,9 @@ from barkfast.errors import BarkfastError
 from barkfast.native import load_native, native_status
 from barkfast.runtime import engines
 from barkfast.runtime.cpu import threads
+from barkfast.runtime.cpu.levels import name_cpu
 
-CPUINFO, MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
+MEMINFO = Path("/proc/meminfo")
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -26,7 +26,7 @@ def describe_cpu() -> dict[str, Any]:
     native = load_native()
     name, cores = read_model(), count_cores()
     return {
-        "name": f"{name or 'unknown CPU'}, {cores} cores",
+        "name": f"{name}, {cores} cores",
         "model": name,
         "cores": cores,
         "logical_cores": os.cpu_count(),
@@ -75,20 +75,10 @@ def read_line(path: Path) -> str | None:
         return None
 
 
-def read_model() -> str | None:
-    """The processor's name; family and model beside it, for virtual machines hide the rest."""
-    text = read_line(CPUINFO) or ""
-
-    def field(name: str) -> str | None:
-        found = re.search(rf"^{name}\s*:\s*(.+)$", text, re.MULTILINE)
-        return found and found.group(1).strip()
-
-    name, family, model = field("model name"), field("cpu family"), field("model")
-    if name and family and model:
-        return f"{name} (family {family}, model {model})"
-    if name is None and sys.platform == "darwin":
-        name = output_of("sysctl", "-n", "machdep.cpu.brand_string")
-    return name or platform.processor() or None
+def read_model() -> str:
+    """The processor's name."""
+    on_mac = output_of("sysctl", "-n", "machdep.cpu.brand_string") if sys.platform == "darwin" else None
+    return on_mac or name_cpu()
 
 
 def output_of(*command: str, cwd: Path | None = None) -> str | None:

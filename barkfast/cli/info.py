@@ -98,6 +98,7 @@ def _describe_cpu() -> str:
 
     from barkfast.bench.environment import memory_available
     from barkfast.bench.processor import describe_cpu
+    from barkfast.runtime.cpu.levels import describe_choices
 
     cpu = describe_cpu()
     memory = "" if cpu["memory_bytes"] is None else f"{cpu['memory_bytes'] / 2**30:.1f} GiB of memory, "
@@ -107,6 +108,7 @@ def _describe_cpu() -> str:
         f"{memory}{min(memory_available(), 2**50) / 2**30:.1f} GiB free",
         f"caches {caches or 'unknown'}",
         f"instructions {cpu['isa'] or 'unknown'} of {', '.join(cpu['isas']) or 'none that are known'}",
+        f"products of many rows: {describe_choices()}",
         f"governor {cpu['governor'] or 'unknown'}",
         f"large pages {cpu['huge_pages'] or 'unknown'}",
         f"load {'unknown' if cpu['load_before'] is None else cpu['load_before']}",

@@ -243,6 +243,7 @@ def build_decoder(
 
     def cpu() -> Decoder:
         from barkfast.runtime.cpu.decoder import CpuDecoder
+        from barkfast.runtime.cpu.levels import choose_level
         from barkfast.runtime.cpu.packing import fits
         from barkfast.runtime.cpu.store import open_packed
         from barkfast.runtime.cpu.threads import shared_pool
@@ -252,7 +253,8 @@ def build_decoder(
         packed = open_packed(
             config, tensors, place.dtype, what=f"the {stage} network", content=content, threads=pool.size
         )
-        return CpuDecoder(config, packed, stage=stage, pool=pool, n_slots=place.n_slots, dtype=place.dtype)
+        isa = choose_level(place.dtype)
+        return CpuDecoder(config, packed, stage=stage, pool=pool, n_slots=place.n_slots, dtype=place.dtype, isa=isa)
 
     def cuda() -> Decoder:
         from barkfast.runtime.cuda.decoder import CudaDecoder
@@ -286,6 +288,7 @@ def build_refiner(
     """A refiner for the fine network. Args: as `build_decoder`."""
 
     def cpu() -> Refiner:
+        from barkfast.runtime.cpu.levels import choose_level
         from barkfast.runtime.cpu.packing import fits
         from barkfast.runtime.cpu.refiner import CpuRefiner
         from barkfast.runtime.cpu.store import open_packed
@@ -294,7 +297,7 @@ def build_refiner(
         _require_fit(fits(config))
         pool = shared_pool()
         packed = open_packed(config, tensors, place.dtype, what="the fine network", content=content, threads=pool.size)
-        return CpuRefiner(config, packed, pool=pool, dtype=place.dtype)
+        return CpuRefiner(config, packed, pool=pool, dtype=place.dtype, isa=choose_level(place.dtype))
 
     def cuda() -> Refiner:
         from barkfast.runtime.cuda.refiner import CudaRefiner

@@ -46,10 +46,10 @@ py::list bind_reads(int64_t bytes, bool large_pages, int threads, int repeats) {
 }
 
 py::dict bind_linear(const std::string& format, int64_t rows, int64_t cols, int64_t inputs, int64_t least_bytes,
-                     bool large_pages, int threads, int repeats) {
+                     bool large_pages, int threads, int repeats, const std::string& isa) {
     check_repeats(repeats);
     const LinearCase what{parse_format(format), rows, cols, inputs, least_bytes, large_pages};
-    const Kernels& functions = kernels(choose_isa());
+    const Kernels& functions = kernels(isa.empty() ? choose_isa() : parse_isa(isa));
     Times times;
     {
         const py::gil_scoped_release unlocked;
@@ -79,7 +79,7 @@ void bind_measure(py::module_& m) {
     m.def("time_reads", &bind_reads, py::arg("bytes"), py::arg("large_pages"), py::arg("threads"), py::arg("repeats"),
           "Seconds of each pass over so many bytes of memory.");
     m.def("time_linear", &bind_linear, py::arg("format"), py::arg("rows"), py::arg("cols"), py::arg("inputs"),
-          py::arg("least_bytes"), py::arg("large_pages"), py::arg("threads"), py::arg("repeats"),
+          py::arg("least_bytes"), py::arg("large_pages"), py::arg("threads"), py::arg("repeats"), py::arg("isa") = "",
           "Products of a matrix in the format f32, bf16, int8 or int4 with rows of inputs, over copies of it that are "
           "at least so large together: {copies, bytes of one, seconds per product of each pass}.");
     m.def("time_attend", &bind_attend, py::arg("format"), py::arg("n_head"), py::arg("head_dim"), py::arg("positions"),

@@ -2,6 +2,11 @@
 
 #include <cstdint>
 
+#if defined(__linux__) && defined(__x86_64__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #if (defined(__x86_64__) || defined(__i386__)) && (defined(__GNUC__) || defined(__clang__))
 #define BARKFAST_X86 1
 #include <cpuid.h>
@@ -80,6 +85,17 @@ CpuFeatures detect() { return {}; }
 const CpuFeatures& cpu_features() {
     static const CpuFeatures features = detect();
     return features;
+}
+
+bool tiles_allowed() {
+#if defined(__linux__) && defined(__x86_64__)
+    // ARCH_REQ_XCOMP_PERM for XFEATURE_XTILEDATA. Kernels before 5.16 do not know it, and save no tiles either.
+    constexpr long kRequest = 0x1023, kTileData = 18;
+    static const bool allowed = cpu_features().amx_tile && syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+    return allowed;
+#else
+    return false;
+#endif
 }
 
 }  // namespace barkfast

@@ -51,12 +51,14 @@ const char* isa_name(Isa isa) {
             return "avx512_vnni";
         case Isa::avx512_bf16:
             return "avx512_bf16";
+        case Isa::amx:
+            return "amx";
     }
     return "unknown";
 }
 
 std::vector<Isa> all_isas() {
-    return {Isa::scalar, Isa::avx2, Isa::avx2_vnni, Isa::avx512, Isa::avx512_vnni, Isa::avx512_bf16};
+    return {Isa::scalar, Isa::avx2, Isa::avx2_vnni, Isa::avx512, Isa::avx512_vnni, Isa::avx512_bf16, Isa::amx};
 }
 
 bool isa_supported(Isa isa) {
@@ -75,6 +77,8 @@ bool isa_supported(Isa isa) {
             return avx512 && f.avx512_vnni;
         case Isa::avx512_bf16:
             return avx512 && f.avx512_vnni && f.avx512_bf16;
+        case Isa::amx:
+            return avx512 && f.avx512_vnni && f.amx_tile && f.amx_bf16 && tiles_allowed();
     }
     return false;
 }
@@ -106,6 +110,8 @@ const Kernels& kernels(Isa isa) {
             return avx512_vnni::table();
         case Isa::avx512_bf16:
             return avx512_bf16::table();
+        case Isa::amx:
+            return amx::table();
 #else
         default:
             break;

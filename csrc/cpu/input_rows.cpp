@@ -4,11 +4,6 @@
 
 namespace barkfast {
 
-InputType many_input(Format format, const Kernels& kernels) {
-    if (is_quantized(format)) return InputType::int8;
-    return format == Format::bf16 && kernels.bf16_inputs ? InputType::bf16 : InputType::f32;
-}
-
 InputRows::InputRows(int64_t rows, int64_t cols, InputType widest)
     // A line more than needed: rows a power of two apart would all fall into the same few places of the cache.
     : stride_(input_bytes(widest, cols) + 64),

@@ -9,9 +9,8 @@
 
 namespace barkfast {
 
-// How many rows at once are stored for a matrix of this format: quantized for quantized weights, else exactly, but
-// for bf16 weights where the CPU multiplies bf16 with bf16.
-InputType many_input(Format format, const Kernels& kernels);
+// How many rows at once are stored for a matrix of this format.
+inline InputType many_input(Format format, const Kernels& kernels) { return kernels.many_inputs[int(format)]; }
 
 class InputRows {
   public:

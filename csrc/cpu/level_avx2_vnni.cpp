@@ -16,6 +16,8 @@ namespace avx2_vnni {
 #include "simd_avx2.h"
 #include "functions.h"
 #include "linear.h"
+#include "words.h"
+#include "pick.h"
 #include "rows.h"
 #include "attend.h"
 #include "sample.h"

@@ -22,6 +22,8 @@ namespace avx512_vnni {
 #include "simd_avx512.h"
 #include "functions.h"
 #include "linear.h"
+#include "words.h"
+#include "pick.h"
 #include "rows.h"
 #include "attend.h"
 #include "sample.h"

@@ -15,6 +15,8 @@ namespace scalar {
 #include "simd_scalar.h"
 #include "functions.h"
 #include "linear.h"
+#include "words.h"
+#include "pick.h"
 #include "rows.h"
 #include "attend.h"
 #include "sample.h"

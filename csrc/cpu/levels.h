@@ -23,5 +23,8 @@ const Kernels& table();
 namespace avx512_bf16 {
 const Kernels& table();
 }
+namespace amx {
+const Kernels& table();
+}
 
 }  // namespace barkfast

@@ -163,19 +163,3 @@ static void product(const Matrix& w, const Input& x, int64_t rows, const Output&
         for (; panel < last; ++panel) tiles_down<KIND, ROWS, 1>(w, x, row, end, y, panel);
     }
 }
-
-static void linear(const Matrix& w, const Input& x, int64_t rows, const Output& y, int64_t first, int64_t last) {
-    switch (w.format) {
-        case Format::f32:
-            return product<Kind::f32>(w, x, rows, y, first, last);
-        case Format::bf16:
-            if constexpr (kDotBf16) {
-                if (x.type == InputType::bf16) return product<Kind::dot_bf16>(w, x, rows, y, first, last);
-            }
-            return product<Kind::bf16>(w, x, rows, y, first, last);
-        case Format::int8:
-            return product<Kind::int8>(w, x, rows, y, first, last);
-        case Format::int4:
-            return product<Kind::int4>(w, x, rows, y, first, last);
-    }
-}

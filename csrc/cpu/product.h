@@ -14,6 +14,15 @@ namespace barkfast {
 constexpr int64_t kRowBlock = 192;
 constexpr int64_t kPanelGroup = 4;
 
+// Quantized panels that are dequantized first serve as many rows as have their inputs in so much of the cache.
+constexpr int64_t kDequantizedBytes = 1024 * 1024;
+constexpr int64_t kMostRows = 4 * kRowBlock;
+
+inline int64_t rows_at_once(const Kernels& kernels, const Matrix& w, const Input& x) {
+    if (!kernels.dequantizes || !is_quantized(w.format)) return kRowBlock;
+    return std::clamp(kDequantizedBytes / x.stride / kRowBlock * kRowBlock, kRowBlock, kMostRows);
+}
+
 // The inputs from row `rows` on.
 inline Input skip_rows(Input x, int64_t rows) {
     x.data = static_cast<const uint8_t*>(x.data) + rows * x.stride;
@@ -35,22 +44,24 @@ inline Matrix skip_panels(Matrix w, int64_t panels) {
 }
 
 // One phase: call work(thread, row, rows, first panel, last panel) for the pieces of a product of `rows` rows and
-// panels first .. last - 1, so many rows and `group` panels at a time.
+// panels first .. last - 1, `block` rows and `group` panels at a time.
 template <class Work>
-void each_piece(Pool::Turn& turn, int64_t rows, int64_t first, int64_t last, int64_t group, const Work& work) {
+void each_piece(Pool::Turn& turn, int64_t rows, int64_t block, int64_t first, int64_t last, int64_t group,
+                const Work& work) {
     const int64_t groups = ceil_div(last - first, group);
-    turn.share(ceil_div(rows, kRowBlock) * groups, [&](int thread, int64_t i) {
-        const int64_t row = i / groups * kRowBlock, panel = first + i % groups * group;
-        work(thread, row, std::min(kRowBlock, rows - row), panel, std::min(panel + group, last));
+    turn.share(ceil_div(rows, block) * groups, [&](int thread, int64_t i) {
+        const int64_t row = i / groups * block, panel = first + i % groups * group;
+        work(thread, row, std::min(block, rows - row), panel, std::min(panel + group, last));
     });
 }
 
 // One phase: Kernels::linear over `rows` rows and panels first .. last - 1.
 inline void multiply(Pool::Turn& turn, const Kernels& kernels, const Matrix& w, const Input& x, int64_t rows,
                      const Output& y, int64_t first, int64_t last) {
-    each_piece(turn, rows, first, last, kPanelGroup, [&](int, int64_t row, int64_t n, int64_t from, int64_t to) {
-        kernels.linear(w, skip_rows(x, row), n, skip_rows(y, row), from, to);
-    });
+    each_piece(turn, rows, rows_at_once(kernels, w, x), first, last, kPanelGroup,
+               [&](int, int64_t row, int64_t n, int64_t from, int64_t to) {
+                   kernels.linear(w, skip_rows(x, row), n, skip_rows(y, row), from, to);
+               });
 }
 
 // What one thread takes of a matrix at a time when it is read for a row or two: long enough to outlast the taking, and

@@ -137,8 +137,21 @@ INLINE __m256i dot_int8(__m256i sum, __m256i w, __m256i x) {
 #endif
 }
 INLINE I16 dot_int8(I16 sum, I16 w, I16 x) { return {dot_int8(sum.lo, w.lo, x.lo), dot_int8(sum.hi, w.hi, x.hi)}; }
+INLINE I16 even_bytes(I16 a) {
+    return {_mm256_srai_epi16(_mm256_slli_epi16(a.lo, 8), 8), _mm256_srai_epi16(_mm256_slli_epi16(a.hi, 8), 8)};
+}
+INLINE I16 odd_bytes(I16 a) { return {_mm256_srai_epi16(a.lo, 8), _mm256_srai_epi16(a.hi, 8)}; }
+INLINE I16 dot_words(I16 sum, I16 w, I16 x) {
+    // Not the intrinsics: GCC 12 does all multiplications first, and keeps their results in memory.
+    __asm__("vpaddd %1, %0, %0" : "+x"(sum.lo) : "x"(_mm256_madd_epi16(w.lo, x.lo)));
+    __asm__("vpaddd %1, %0, %0" : "+x"(sum.hi) : "x"(_mm256_madd_epi16(w.hi, x.hi)));
+    return sum;
+}
+constexpr bool kWords = !HAS_VNNI;
 INLINE I16 low_halves(I16 w) { return iand(w, iall(0x0f0f0f0f)); }
 INLINE I16 high_halves(I16 w) { return iand(shift_right<4>(w), iall(0x0f0f0f0f)); }
 
 // 6 sums of two registers each leave room for weights and inputs among 16.
 constexpr int kTileRows = 3, kTilePanels = 2;
+// 5 sums of two registers, and one step of weights.
+constexpr int kWordTile = 5;

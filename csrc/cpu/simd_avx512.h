@@ -121,8 +121,17 @@ INLINE I16 dot_int8(I16 sum, I16 w, I16 x) {
     return {_mm512_add_epi32(sum.v, _mm512_add_epi32(even, odd))};
 #endif
 }
+INLINE I16 even_bytes(I16 a) { return {_mm512_srai_epi16(_mm512_slli_epi16(a.v, 8), 8)}; }
+INLINE I16 odd_bytes(I16 a) { return {_mm512_srai_epi16(a.v, 8)}; }
+INLINE I16 dot_words(I16 sum, I16 w, I16 x) {
+    // Not the intrinsics: GCC 12 does all multiplications first, and keeps their results in memory.
+    __asm__("vpaddd %1, %0, %0" : "+v"(sum.v) : "v"(_mm512_madd_epi16(w.v, x.v)));
+    return sum;
+}
+constexpr bool kWords = !HAS_VNNI;
 INLINE I16 low_halves(I16 w) { return iand(w, iall(0x0f0f0f0f)); }
 INLINE I16 high_halves(I16 w) { return iand(shift_right<4>(w), iall(0x0f0f0f0f)); }
 
 // 24 sums, 4 steps of weights and one of inputs in 32 registers.
 constexpr int kTileRows = 6, kTilePanels = 4;
+constexpr int kWordTile = 12;

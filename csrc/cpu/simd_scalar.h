@@ -201,11 +201,33 @@ INLINE I16 dot_int8(I16 sum, I16 w, I16 x) {
     }
     return sum;
 }
+// The even and the odd bytes, signed, as words: two in each lane.
+INLINE I16 even_bytes(I16 a) {
+    LANES {
+        const uint32_t u = uint32_t(a.v[i]);
+        a.v[i] = int32_t(uint16_t(int8_t(uint8_t(u))) | uint32_t(uint16_t(int8_t(uint8_t(u >> 16)))) << 16);
+    }
+    return a;
+}
+INLINE I16 odd_bytes(I16 a) { return even_bytes(shift_right<8>(a)); }
+// sum += over both words of w and x, signed, of their products.
+INLINE I16 dot_words(I16 sum, I16 w, I16 x) {
+    LANES {
+        const uint32_t u = uint32_t(w.v[i]), s = uint32_t(x.v[i]);
+        sum.v[i] +=
+            int16_t(uint16_t(u)) * int16_t(uint16_t(s)) + int16_t(uint16_t(u >> 16)) * int16_t(uint16_t(s >> 16));
+    }
+    return sum;
+}
+// Whether many rows are multiplied with quantized weights by words (words.h) rather than by dot_int8.
+constexpr bool kWords = false;
 // The low and the high half of every byte, as bytes.
 INLINE I16 low_halves(I16 w) { return iand(w, iall(0x0f0f0f0f)); }
 INLINE I16 high_halves(I16 w) { return iand(shift_right<4>(w), iall(0x0f0f0f0f)); }
 
 // Rows and panels of one tile (linear.h): as many sums as the registers hold.
 constexpr int kTileRows = 3, kTilePanels = 1;
+// Rows that words.h takes at a time.
+constexpr int kWordTile = 1;
 
 #undef LANES

@@ -66,6 +66,7 @@ struct Trunk::Work {
     InputRows inner;
     // Per thread: one row, and two pieces of products.
     FloatRows normed;
+    int64_t piece_rows;
     FloatRows piece;
     // Held for the length of a prefill.
     FairMutex busy;
@@ -81,7 +82,8 @@ struct Trunk::Work {
           inputs(network.block_size, network.n_embd, widest_input(network, kernels)),
           inner(network.block_size, 4 * network.n_embd, widest_input(network, kernels)),
           normed(pool.size(), network.n_embd),
-          piece(pool.size() * kRowBlock, 2 * piece_cols(network)) {}
+          piece_rows(kernels.dequantizes ? kMostRows : kRowBlock),
+          piece(pool.size() * piece_rows, 2 * piece_cols(network)) {}
 
     // Call work(thread, row) for rows first .. end - 1, a few on a thread at a time.
     template <class OneRow>
@@ -118,9 +120,9 @@ struct Trunk::Work {
     void store_keys(Pool::Turn& turn, const LayerWeights& layer, const Input& normal, int64_t cache_layer,
                     const Pass& pass) {
         const int64_t width = network.n_embd, head_dim = network.head_dim(), panels = panel_count(width);
-        each_piece(turn, pass.rows, 0, panels, piece_cols(network) / kPanelRows,
-                   [&](int thread, int64_t row, int64_t n, int64_t from, int64_t to) {
-                       float* const keys = piece.row(thread * kRowBlock);
+        each_piece(turn, pass.rows, rows_at_once(kernels, layer.qkv, normal), 0, panels,
+                   piece_cols(network) / kPanelRows, [&](int thread, int64_t row, int64_t n, int64_t from, int64_t to) {
+                       float* const keys = piece.row(thread * piece_rows);
                        float* const values = keys + piece_cols(network);
                        const Input x = skip_rows(normal, row);
                        make_piece(layer.qkv, layer.qkv_bias, x, n, panels + from, panels + to, Then::store, keys);
@@ -162,9 +164,9 @@ struct Trunk::Work {
         const Input normal = normalize(turn, layer.format, layer.norm2_weight, layer.norm2_bias, first, end);
         const InputType type = many_input(layer.format, kernels);
         // The inner numbers become inputs piece by piece, while they are in the cache.
-        each_piece(turn, end - first, 0, panel_count(layer.fc.rows), kPanelGroup,
-                   [&](int thread, int64_t row, int64_t n, int64_t from, int64_t to) {
-                       float* const out = piece.row(thread * kRowBlock);
+        each_piece(turn, end - first, rows_at_once(kernels, layer.fc, normal), 0, panel_count(layer.fc.rows),
+                   kPanelGroup, [&](int thread, int64_t row, int64_t n, int64_t from, int64_t to) {
+                       float* const out = piece.row(thread * piece_rows);
                        make_piece(layer.fc, layer.fc_bias, skip_rows(normal, row), n, from, to, Then::gelu, out);
                        for (int64_t i = 0; i < n; ++i)
                            inner.set(kernels, type, first + row + i, (to - from) * kPanelRows, out + i * piece.stride,

@@ -25,6 +25,9 @@ extern std::string note;
 // The levels that can run here, the slowest first.
 std::vector<barkfast::Isa> levels();
 
+// Plain C++ whose products of many rows are those of the level amx, with its tile registers emulated.
+const barkfast::Kernels& emulated_tiles();
+
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 

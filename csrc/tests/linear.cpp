@@ -1,5 +1,6 @@
 // Matrix products against a loop in double precision.
 #include <cstdio>
+#include <functional>
 
 #include "check.h"
 
@@ -141,7 +142,10 @@ void check_case(const Kernels& kernels, const Case& c) {
                   int(c.first), int(c.last), int(c.then), int(c.has_bias));
     note = text;
     Numbers numbers(uint64_t(c.rows * 1000 + c.cols * 10 + c.inputs));
-    const Weights w = random_weights(c.format, c.rows, c.cols, numbers);
+    Weights w = random_weights(c.format, c.rows, c.cols, numbers);
+    if (is_quantized(c.format) && c.input == InputType::bf16)
+        // Dequantized first, to what bfloat16 can hold.
+        for (double& value : w.values) value = from_bf16(to_bf16(float(value)));
     const Inputs x = random_inputs(c.input, c.inputs, c.cols, numbers);
     const int64_t width = panel_count(c.rows) * 16, stride = width + 5;
     const std::vector<float> bias = numbers.floats(width), before = numbers.floats(c.inputs * stride);
@@ -190,16 +194,22 @@ void check_case(const Kernels& kernels, const Case& c) {
 }
 
 std::vector<InputType> input_types(const Kernels& kernels, Format format) {
-    if (is_quantized(format)) return {InputType::int8};
-    if (format == Format::bf16 && kernels.bf16_inputs) return {InputType::f32, InputType::bf16};
-    return {InputType::f32};
+    const InputType few = is_quantized(format) ? InputType::int8 : InputType::f32;
+    const InputType many = kernels.many_inputs[int(format)];
+    return few == many ? std::vector<InputType>{few} : std::vector<InputType>{few, many};
+}
+
+// Those that this machine can run, and, in an emulator, those that take tiles.
+std::vector<std::reference_wrapper<const Kernels>> all_kernels() {
+    std::vector<std::reference_wrapper<const Kernels>> all{emulated_tiles()};
+    for (Isa isa : levels()) all.push_back(kernels(isa));
+    return all;
 }
 
 }  // namespace
 
 TEST(linear) {
-    for (Isa isa : levels()) {
-        const Kernels& k = kernels(isa);
+    for (const Kernels& k : all_kernels()) {
         for (Format format : {Format::f32, Format::bf16, Format::int8, Format::int4})
             for (InputType type : input_types(k, format)) {
                 for (int64_t inputs = 1; inputs <= 13; ++inputs)
@@ -219,6 +229,11 @@ TEST(linear) {
 
 // More inputs than stay in a cache, which are taken in several goes.
 TEST(linear_of_many_rows) {
-    for (Isa isa : levels())
-        check_case(kernels(isa), {Format::f32, InputType::f32, 20, 2048, 61, 0, 2, Then::store, true});
+    for (const Kernels& k : all_kernels())
+        for (Format format : {Format::f32, Format::bf16, Format::int8, Format::int4})
+            for (InputType type : input_types(k, format)) {
+                check_case(k, {format, type, 20, 2048, 61, 0, 2, Then::store, true});
+                check_case(k, {format, type, 90, 96, 141, 1, 6, Then::add, true});
+                check_case(k, {format, type, 90, 130, 37, 0, 5, Then::gelu, false});
+            }
 }

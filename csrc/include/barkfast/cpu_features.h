@@ -13,7 +13,7 @@ struct CpuFeatures {
     bool avx512_vnni = false;
     bool avx512_bf16 = false;
     bool avx512_fp16 = false;
-    // Linux also wants arch_prctl(ARCH_REQ_XCOMP_PERM) before the first tile instruction.
+    // Linux also wants to be asked before the first tile instruction, see tiles_allowed.
     bool amx_tile = false;
     bool amx_bf16 = false;
     bool amx_int8 = false;
@@ -22,5 +22,9 @@ struct CpuFeatures {
 
 // Read once per process; all false on a CPU family that is not known here.
 const CpuFeatures& cpu_features();
+
+// Whether the operating system lets this process's threads use tiles: asked once per process, where the CPU has them.
+// Children of a fork keep the permission.
+bool tiles_allowed();
 
 }  // namespace barkfast

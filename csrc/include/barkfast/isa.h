@@ -6,8 +6,9 @@
 
 namespace barkfast {
 
-// Each level holds all that the one before it has, but for avx2_vnni, which is beside avx512.
-enum class Isa { scalar, avx2, avx2_vnni, avx512, avx512_vnni, avx512_bf16 };
+// Each level holds all that the one before it has, but for avx2_vnni, which is beside avx512, and for amx, which is
+// beside avx512_bf16.
+enum class Isa { scalar, avx2, avx2_vnni, avx512, avx512_vnni, avx512_bf16, amx };
 
 const char* isa_name(Isa isa);
 

@@ -29,12 +29,16 @@ struct Drawn {
 struct Kernels {
     Isa isa;
 
-    // Whether products of many rows with a bf16 matrix take bf16 inputs here (else float inputs, which are exact).
-    bool bf16_inputs;
+    // By a matrix's format: how many rows at once are stored for it. Quantized for quantized weights and exactly for
+    // others, but as bf16 where the level multiplies that best.
+    InputType many_inputs[4];
+
+    // Whether quantized matrices are dequantized for many rows, which pays the better the more rows there are.
+    bool dequantizes;
 
     // y[r][16 first .. 16 last) from w's panels first .. last - 1 and `rows` rows of x. Each output is one sum over
     // the columns in their order, whatever the number of rows and panels, so that no row's result depends on another.
-    //   f32 and bf16 matrices take f32 inputs; bf16 ones also bf16 inputs if bf16_inputs; int8 and int4 take int8.
+    //   f32 and bf16 matrices take f32 inputs; int8 and int4 take int8; each also what many_inputs says.
     // Columns of y beyond w.rows, up to the end of the last panel, are written too.
     void (*linear)(const Matrix& w, const Input& x, int64_t rows, const Output& y, int64_t first, int64_t last);
 
