@@ -11,6 +11,7 @@ import pytest
 import barkfast
 from barkfast.bench import environment, processor
 from barkfast.bench.environment import describe_machine, describe_source, memory_available, query_smi, smi_used_bytes
+from barkfast.runtime.cpu import levels
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,7 +70,7 @@ def test_memory_is_what_the_system_and_the_container_leave(tmp_path: Path, monke
 
 
 def test_the_processor_is_named_as_the_system_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(levels, "CPUINFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text("cpu family\t: 6\nmodel\t\t: 85\nmodel name\t: Some Processor\n")
     assert processor.read_model() == "Some Processor (family 6, model 85)"
     for number, (level, kind, size) in enumerate(
