@@ -11,6 +11,7 @@ import numpy as np
 from barkfast.config import Layout
 from barkfast.engine.events import Chunk, Done, Event, Failed
 from barkfast.engine.networks import DECODED, Bound, Networks
+from barkfast.engine.pace import Pace
 from barkfast.engine.request import Request
 from barkfast.engine.seating import Advance
 from barkfast.engine.task import Task
@@ -67,6 +68,7 @@ class Scheduler:
         self._streams: dict[Task, Any] = {}
         self._events: list[Event] = []
         self._networks = Networks(parts, n_slots)
+        self._pace = Pace(layout.sample_rate)
         self._n_arrived = self._n_asides = 0
         # Those seated who had no seat, by stage.
         self._n_admitted = {"coarse": 0, "semantic": 0}
@@ -179,9 +181,11 @@ class Scheduler:
         Errors: what makes the device useless for all, raised as it came; then only `close` is left.
         """
         self._events = []
+        start = self._clock()
         self._admit()
         if not self._turn_aside():
             self._step(seconds)
+        self._pace.note(self._events, self._clock() - start)
         return self._events
 
     # --- whose turn it is
@@ -360,6 +364,7 @@ class Scheduler:
         """Free all that a task which has ended has here."""
         self._live.pop(task, None)
         self._streams.pop(task, None)
+        self._pace.forget(task)
         self._jobs = [entry for entry in self._jobs if entry[0] is not task]
         self._asides = [entry for entry in self._asides if entry[0] is not task]
         self._networks.release(task)

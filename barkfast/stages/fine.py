@@ -9,9 +9,9 @@ from barkfast.config import Layout, Sampling
 from barkfast.errors import InputError
 from barkfast.jobs import FineJob
 
-# Frames that a live window sees beyond those that it settles, and that it settles first and at most. The first is due
-# with one coarse window of 60 tokens, 30 frames; see docs/streaming.md.
-LOOK_AHEAD, HOP, MAX_HOP = 15, 14, 112
+# Frames that a live window sees beyond those that it settles, that it settles first and at most, and that it sees in
+# front of them. The first is due with one coarse window of 60 tokens, 30 frames; see docs/streaming.md.
+LOOK_AHEAD, HOP, MAX_HOP, PAST = 15, 14, 112, 128
 
 
 class FineWindows:
@@ -90,19 +90,19 @@ class LiveFineWindows:
     """The state of one fine generation whose coarse codes are still coming: for a stream within a sentence.
 
     The fine network looks both ways, so what it fills before all codes are there differs from what FineWindows gives.
-    A window ends `look_ahead` frames behind those that it settles; what it predicts for these is thrown away, and
-    predicted by the next one. Where everything fits one window, which then is the last too, the codes are those of
-    FineWindows.
+    A window holds `past` frames, those that it settles, and `look_ahead` more; what it predicts for these is thrown
+    away, and predicted by the next one. It is as long as that and no longer, where FineWindows fills up what is short:
+    so it costs a fraction of an offline window. Where everything fits the first window, the codes are those of FineWindows.
 
     Where windows begin and end depends on the number of frames alone, never on how many were there when: a request
     gives the same codes alone and in company.
 
     Args:
-        history: (codebooks, m) codes of a voice, or None; its last frames stand in front.
+        history: (codebooks, m) codes of a voice, or None; they stand in front.
         look_ahead: frames that a window sees beyond those that it settles, if there are as many.
         hop: frames that the first window settles; each window after it settles twice as many as the one before.
         max_hop: the most that a window settles; None for `hop`.
-        window: frames that the network sees at once; None for the layout's. Fewer cost less, and know less of the past.
+        past: frames that a window sees in front of those that it fills, if there are as many.
     Errors: InputError for lengths that do not fit together.
     """
 
@@ -115,35 +115,33 @@ class LiveFineWindows:
         look_ahead: int = LOOK_AHEAD,
         hop: int = HOP,
         max_hop: int | None = None,
-        window: int | None = None,
+        past: int = PAST,
         random: Any = None,
     ) -> None:
         self.layout, self.sampling, self.random = layout, sampling, random
         self.look_ahead, self.hop = look_ahead, hop
         self.max_hop = hop if max_hop is None else max_hop
-        self.window = layout.fine.window if window is None else window
+        self.past = past
         self._check()
         self.n_given = layout.coarse.n_codebooks
-        # At most half a window, as offline.
-        room = min(layout.fine.max_history, self.window // 2)
-        past = np.zeros((layout.fine.n_codebooks, 0)) if history is None or not room else history[:, -room:]
-        self.n_history = past.shape[1]
+        voice = np.zeros((layout.fine.n_codebooks, 0)) if history is None else history[:, -layout.fine.max_history :]
+        self.n_history = voice.shape[1]
         # (frames, codebooks), unknown entries hold the pad id.
-        self.frames = np.ascontiguousarray(past.T, dtype=np.int32)
+        self.frames = np.ascontiguousarray(voice.T, dtype=np.int32)
         self.n_final = 0
         self.final = False
 
     def _check(self) -> None:
         """Refuse lengths that do not fit together."""
-        most = self.layout.fine.window
-        if not 1 <= self.window <= most:
-            raise InputError(f"a fine window of {self.window} frames; expected 1 to {most}, what the network can see")
+        window = self.layout.fine.window
+        if self.past < 0:
+            raise InputError(f"past is {self.past}; expected at least 0, in frames")
         if not 1 <= self.hop <= self.max_hop:
             raise InputError(f"hop is {self.hop} and max_hop {self.max_hop}; expected 1 <= hop <= max_hop, in frames")
-        if not 0 <= self.look_ahead <= self.window - self.max_hop:
+        if not 0 <= self.look_ahead <= window - self.max_hop:
             raise InputError(
-                f"look_ahead is {self.look_ahead}; expected 0 to {self.window - self.max_hop}, since it and max_hop "
-                f"({self.max_hop}) share a window of {self.window} frames"
+                f"look_ahead is {self.look_ahead}; expected 0 to {window - self.max_hop}, since it and max_hop "
+                f"({self.max_hop}) share a window of {window} frames"
             )
 
     @property
@@ -182,7 +180,13 @@ class LiveFineWindows:
             settled = end = len(self.frames)
             if not self.final or fill == end:
                 return None
-        return max(0, end - self.window), fill, settled, end
+        past = self.n_history if self._is_whole else self.past
+        return max(0, fill - past, end - self.layout.fine.window), fill, settled, end
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether the next window is the first and the last."""
+        return self.final and not self.n_final and self.n_known <= self.hop + self.look_ahead
 
     def next_job(self) -> FineJob | None:
         """The job for the next window; None while it must wait for more codes, and when it is `done`."""
@@ -190,7 +194,8 @@ class LiveFineWindows:
         if bounds is None:
             return None
         start, fill, _, end = bounds
-        window = np.full((self.window, self.frames.shape[1]), self.layout.codebook_size, dtype=np.int32)
+        length = self.layout.fine.window if self._is_whole else end - start
+        window = np.full((length, self.frames.shape[1]), self.layout.codebook_size, dtype=np.int32)
         window[: end - start] = self.frames[start:end]
         return FineJob(
             window=window,

@@ -11,7 +11,7 @@ from barkfast.config import Layout, Sampling
 from barkfast.errors import InputError
 from barkfast.jobs import FineJob
 from barkfast.runtime.sampling import Randomness
-from barkfast.stages.fine import HOP, LOOK_AHEAD, MAX_HOP, FineWindows, LiveFineWindows
+from barkfast.stages.fine import HOP, LOOK_AHEAD, MAX_HOP, PAST, FineWindows, LiveFineWindows
 from benchmarks.inputs import full_voice
 
 LAYOUT, SAMPLING = Layout(), Sampling(0.5)
@@ -54,7 +54,7 @@ def run(windows: LiveFineWindows, codes: np.ndarray, sizes: list[int]) -> tuple[
     look_ahead=st.integers(0, 60),
     hop=st.integers(1, 80),
     growth=st.integers(0, 100),
-    window=st.none() | st.integers(250, 1024),
+    past=st.integers(0, 1500),
     sizes=st.lists(st.integers(0, 300), max_size=12),
     others=st.lists(st.integers(0, 300), max_size=12),
 )
@@ -64,7 +64,7 @@ def test_every_frame_is_settled_once(
     look_ahead: int,
     hop: int,
     growth: int,
-    window: int | None,
+    past: int,
     sizes: list[int],
     others: list[int],
 ) -> None:
@@ -73,11 +73,12 @@ def test_every_frame_is_settled_once(
 
     def live() -> LiveFineWindows:
         return LiveFineWindows(
-            LAYOUT, SAMPLING, history, look_ahead=look_ahead, hop=hop, max_hop=hop + growth, window=window
+            LAYOUT, SAMPLING, history, look_ahead=look_ahead, hop=hop, max_hop=hop + growth, past=past
         )
 
     windows = live()
     jobs, settled = run(windows, codes, sizes)
+    seen_most = hop + growth + look_ahead
     assert windows.done and windows.n_final == n_frames and windows.next_job() is None
     whole = np.concatenate(settled, axis=1) if settled else np.zeros((8, 0), np.int32)
     assert whole.dtype == np.int32
@@ -85,12 +86,15 @@ def test_every_frame_is_settled_once(
     np.testing.assert_array_equal(whole[:2], codes)
     assert whole.size == 0 or whole.max() < PAD
     for job, own in zip(jobs, settled, strict=True):
-        assert job.window.shape == (window or 1024, 8) and job.window.dtype == np.int32
+        whole_window = len(jobs) == 1 and n_frames <= hop + look_ahead
+        assert job.window.dtype == np.int32 and job.window.shape[1] == 8
+        assert len(job.window) == 1024 if whole_window else len(job.window) <= min(1024, job.first_frame + seen_most)
+        assert job.first_frame <= (512 if whole_window else past)
         assert (job.first_codebook, job.codebook_size) == (2, PAD)
         # What it is to fill is unknown to it, and it sees at least as much as it settles.
         assert (job.window[job.first_frame :, 2:] == PAD).all()
         seen = (job.window[job.first_frame :, 0] != PAD).sum()
-        assert own.shape[1] <= seen <= hop + growth + look_ahead
+        assert own.shape[1] <= seen <= seen_most
     # In whatever pieces the codes come, and whenever, the windows are the same: alone and in company.
     again, same = run(live(), codes, others)
     assert len(jobs) == len(again)
@@ -101,21 +105,28 @@ def test_every_frame_is_settled_once(
 
 
 def test_windows_one_by_one() -> None:
-    windows = LiveFineWindows(LAYOUT, SAMPLING, draw_codes(30, 8), look_ahead=3, hop=5, max_hop=15, window=24)
-    # Half a window of the voice.
-    assert windows.n_history == 12
+    windows = LiveFineWindows(LAYOUT, SAMPLING, draw_codes(30, 8), look_ahead=3, hop=5, max_hop=15, past=20)
+    assert windows.n_history == 30
     settled, begins = [], []
     for _ in range(60):
         windows.grow(draw_codes(60)[:, :1])
         while (job := windows.next_job()) is not None:
-            begins.append((windows.n_known, job.first_frame))
+            begins.append((windows.n_known, job.first_frame, len(job.window)))
             settled.append(windows.append(fill(job)).shape[1])
-    # Due as soon as one frame more is known than the window sees.
-    assert settled == [5, 10, 15, 15] and begins == [(9, 12), (19, 11), (34, 6), (49, 6)]
+    # Due as soon as one frame more is known than the window sees, and as long as what it sees.
+    assert settled == [5, 10, 15, 15]
+    assert begins == [(9, 20, 28), (19, 20, 33), (34, 20, 38), (49, 20, 38)]
     windows.grow(draw_codes(0), final=True)
     job = windows.next_job()
-    assert job is not None and windows.append(fill(job)).shape[1] == 15
+    assert job is not None and len(job.window) == 35 and windows.append(fill(job)).shape[1] == 15
     assert windows.done and windows.next_job() is None
+
+
+def test_a_window_holds_no_more_than_the_network_sees() -> None:
+    windows = LiveFineWindows(LAYOUT, SAMPLING, draw_codes(512, 8), look_ahead=100, hop=500, past=5000)
+    windows.grow(draw_codes(601))
+    job = windows.next_job()
+    assert job is not None and (len(job.window), job.first_frame) == (1024, 424)
 
 
 def test_a_job_is_the_same_until_it_is_answered() -> None:
@@ -167,9 +178,7 @@ def test_final_frames_of_the_offline_stage_never_change(n_frames: int, n_history
         ({"hop": 20, "max_hop": 10}, "max_hop 10"),
         ({"look_ahead": -1}, "look_ahead is -1"),
         ({"hop": 1000, "look_ahead": 25}, "expected 0 to 24"),
-        ({"window": 0}, "window of 0"),
-        ({"window": 1025}, "expected 1 to 1024"),
-        ({"window": 64, "hop": 15, "max_hop": 60, "look_ahead": 5}, "window of 64"),
+        ({"past": -1}, "past is -1"),
     ],
 )
 def test_lengths_that_do_not_fit(options: dict[str, int], words: str) -> None:
@@ -214,7 +223,7 @@ def speak_live(
 
 def test_the_stream_is_the_sound_of_its_codes(bark: Bark) -> None:
     coarse = draw_codes(90)
-    options = {"look_ahead": LOOK_AHEAD, "hop": HOP, "max_hop": MAX_HOP, "window": 256}
+    options = {"look_ahead": LOOK_AHEAD, "hop": HOP, "max_hop": MAX_HOP, "past": PAST}
     codes, audio = speak_live(bark, coarse, [30, 30, 30], **options)
     np.testing.assert_array_equal(audio, bark.decode(codes))
     # As its codes, whatever came when.

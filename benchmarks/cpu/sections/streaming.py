@@ -11,7 +11,7 @@ from barkfast.bench.compare import log_mel_distance
 from barkfast.config import Sampling
 from barkfast.runtime.sampling import Randomness
 from barkfast.stages.coarse import CoarseWindows
-from barkfast.stages.fine import HOP, LOOK_AHEAD, MAX_HOP, FineWindows, LiveFineWindows
+from barkfast.stages.fine import HOP, LOOK_AHEAD, MAX_HOP, PAST, FineWindows, LiveFineWindows
 from barkfast.stages.semantic import count_steps
 from benchmarks import inputs
 from benchmarks.cpu import networks
@@ -21,7 +21,7 @@ from benchmarks.record import Recorder
 
 # Frames; 75 are a second. Those of a stream by default first.
 LOOK_AHEADS = (LOOK_AHEAD, 0, 30, 75)
-WINDOWS = (1024, 256)
+PASTS = (PAST, 0, 512)
 # Greedy, so that what differs is what the network saw, not what was drawn.
 GREEDY, DRAWN = Sampling(0), Sampling(0.5)
 DTYPE = "int8"
@@ -64,10 +64,10 @@ def run(plan: Plan, record: Recorder) -> None:
     size = model_size(plan, "small")
     record.measure(f"{size} {DTYPE}, offline, drawn with two seeds", partial(compare_draws, plan, size), dtype=DTYPE)
     record.measure(f"{size} {DTYPE}, offline", partial(describe, plan, size, GREEDY, None), dtype=DTYPE)
-    for window in WINDOWS:
-        for look_ahead in LOOK_AHEADS:
-            name = f"{size} {DTYPE}, windows of {window}, {look_ahead} frames ahead"
-            record.measure(name, partial(describe, plan, size, GREEDY, (window, look_ahead)), dtype=DTYPE)
+    for past in PASTS:
+        for look_ahead in LOOK_AHEADS if past == PAST else LOOK_AHEADS[:1]:
+            name = f"{size} {DTYPE}, {past} frames of the past, {look_ahead} ahead"
+            record.measure(name, partial(describe, plan, size, GREEDY, (past, look_ahead)), dtype=DTYPE)
 
 
 @lru_cache(maxsize=1)
@@ -110,7 +110,7 @@ def speak_offline(plan: Plan, size: str, sampling: Sampling, seed: int = 0) -> S
     return Speech(windows.codes(), np.concatenate(samples), windows.n_windows, fine_s, first)
 
 
-def speak_live(plan: Plan, size: str, sampling: Sampling, window: int, look_ahead: int) -> Speech:
+def speak_live(plan: Plan, size: str, sampling: Sampling, past: int, look_ahead: int) -> Speech:
     """The fine stage in windows while the coarse codes come; each waits for its codes and for the one before."""
     coarse = speak_coarse(plan, size)
     refiner, stream = networks.build_refiner(plan, size, DTYPE), networks.build_codec(plan, size).stream()
@@ -121,7 +121,7 @@ def speak_live(plan: Plan, size: str, sampling: Sampling, window: int, look_ahea
         look_ahead=look_ahead,
         hop=HOP,
         max_hop=MAX_HOP,
-        window=min(window, layout.fine.window),
+        past=past,
         random=Randomness(0),
     )
     fine_s, busy, count, first, samples = 0.0, 0.0, 0, None, []
@@ -142,11 +142,11 @@ def speak_live(plan: Plan, size: str, sampling: Sampling, window: int, look_ahea
 
 
 def describe(plan: Plan, size: str, sampling: Sampling, live: tuple[int, int] | None) -> dict[str, Any]:
-    """A stream's figures, `live` its window and look-ahead; or those of the offline stage."""
+    """A stream's figures, `live` its past and look-ahead; or those of the offline stage."""
     offline = speak_offline(plan, size, sampling)
     speech = offline if live is None else speak_live(plan, size, sampling, *live)
     row = {"size": size, "dtype": DTYPE, "threads": plan.threads}
-    row |= {} if live is None else {"window": live[0], "look_ahead": live[1], "hop": HOP, "max_hop": MAX_HOP}
+    row |= {} if live is None else {"past": live[0], "look_ahead": live[1], "hop": HOP, "max_hop": MAX_HOP}
     return row | {
         "audio_s": len(speech.audio) / inputs.checkpoint(plan, size).layout.sample_rate,
         "windows": speech.windows,
