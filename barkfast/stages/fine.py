@@ -92,7 +92,7 @@ class LiveFineWindows:
     The fine network looks both ways, so what it fills before all codes are there differs from what FineWindows gives.
     A window holds `past` frames, those that it settles, and `look_ahead` more; what it predicts for these is thrown
     away, and predicted by the next one. It is as long as that and no longer, where FineWindows fills up what is short:
-    so it costs a fraction of an offline window. Where everything fits the first window, the codes are those of FineWindows.
+    so it costs a fraction of an offline window. Where everything fits the first window, the codes are FineWindows'.
 
     Where windows begin and end depends on the number of frames alone, never on how many were there when: a request
     gives the same codes alone and in company.

@@ -187,10 +187,13 @@ def page_batch(rows: Rows) -> list[str]:
 
 def page_streaming(rows: Rows) -> list[str]:
     return make_table(
-        ["stream", "first samples s", "fine s", "fine windows", "equal fine codes", "log-mel distance dB"],
+        [
+            *("stream", "first samples s", "fine s", "fine windows", "computed per frame"),
+            *("equal fine codes", "log-mel distance dB"),
+        ],
         [
             (
-                *(r["row"], r.get("first_audio_s"), r.get("fine_s"), r.get("windows")),
+                *(r["row"], r.get("first_audio_s"), r.get("fine_s"), r.get("windows"), r.get("computed_per_frame")),
                 *(percent(r["equal_share"]), r["log_mel_db"]),
             )
             for r in rows

@@ -1,12 +1,14 @@
 """A stream within a sentence against the same speech offline: when it is first heard, and how far it is off."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
+from barkfast.bark import Bark
 from barkfast.bench.compare import log_mel_distance
 from barkfast.config import Sampling
 from barkfast.runtime.sampling import Randomness
@@ -25,6 +27,24 @@ PASTS = (PAST, 0, 512)
 # Greedy, so that what differs is what the network saw, not what was drawn.
 GREEDY, DRAWN = Sampling(0), Sampling(0.5)
 DTYPE = "int8"
+TEXTS = (
+    "Hello, my name is Bark, the weather is nice today, and the train leaves in ten minutes.",
+    "Every morning it listened to the rain, and every evening it counted from one to ten.",
+    "She opened the door and said good morning to the old man with the little dog.",
+    "We walked along the river until the sun went down behind the hills.",
+    "The machine was very happy, and answered in a clear voice.",
+    "I would like a cup of tea, please, and two pieces of bread with butter.",
+)
+# The default's first.
+DEMO_LENGTHS = (
+    (PAST, LOOK_AHEAD),
+    (0, LOOK_AHEAD),
+    (16, LOOK_AHEAD),
+    (64, LOOK_AHEAD),
+    (512, LOOK_AHEAD),
+    (PAST, 0),
+    (PAST, 75),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +88,48 @@ def run(plan: Plan, record: Recorder) -> None:
         for look_ahead in LOOK_AHEADS if past == PAST else LOOK_AHEADS[:1]:
             name = f"{size} {DTYPE}, {past} frames of the past, {look_ahead} ahead"
             record.measure(name, partial(describe, plan, size, GREEDY, (past, look_ahead)), dtype=DTYPE)
+    run_demo(plan, record)
+
+
+def run_demo(plan: Plan, record: Recorder) -> None:
+    """The same of the demo voice, whose weights are trained: six sentences, drawn as users draw them."""
+    bark = Bark("demo", device="cpu", engine="cpu")
+    clips = [bark.generate(text, seed=3) for text in (TEXTS[:1] if plan.smoke else TEXTS)]
+    layout, refiner = bark.layout, bark.parts.network("fine")
+
+    def describe_demo(speak: Callable[[np.ndarray], tuple[np.ndarray, int, int]]) -> dict[str, Any]:
+        said = [speak(clip.coarse) for clip in clips]
+        pairs = [(clip, codes) for clip, (codes, _, _) in zip(clips, said, strict=True)]
+        distances = [log_mel_distance(clip.audio, bark.decode(codes), bark.sample_rate) for clip, codes in pairs]
+        equal = [(codes[2:] == clip.fine[2:]).mean() for clip, codes in pairs]
+        return {
+            "size": "demo",
+            "threads": plan.threads,
+            "windows": sum(windows for _, _, windows in said),
+            "computed_per_frame": round(sum(n for _, n, _ in said) / sum(clip.coarse.shape[1] for clip in clips), 2),
+            "equal_share": round(float(np.mean(equal)), 4),
+            "log_mel_db": round(float(np.mean(distances)), 3),
+        }
+
+    def another_draw(coarse: np.ndarray) -> tuple[np.ndarray, int, int]:
+        return bark.generate_fine(coarse, seed=4), layout.fine.window, 1
+
+    def live(coarse: np.ndarray, past: int, look_ahead: int) -> tuple[np.ndarray, int, int]:
+        windows = LiveFineWindows(
+            layout, DRAWN, past=past, look_ahead=look_ahead, hop=HOP, max_hop=MAX_HOP, random=Randomness(3)
+        )
+        windows.grow(coarse, final=True)
+        computed = count = 0
+        while (job := windows.next_job()) is not None:
+            windows.append(refiner.refine(job))
+            computed, count = computed + len(job.window), count + 1
+        return windows.codes(), computed, count
+
+    record.measure("demo voice, offline, drawn with another seed", lambda: describe_demo(another_draw))
+    for past, look_ahead in DEMO_LENGTHS:
+        name = f"demo voice, {past} frames of the past, {look_ahead} ahead"
+        speak = partial(live, past=past, look_ahead=look_ahead)
+        record.measure(name, partial(describe_demo, speak))
 
 
 @lru_cache(maxsize=1)
