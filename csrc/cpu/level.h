@@ -14,6 +14,7 @@
 #include "barkfast/kernels.h"
 #include "barkfast/matrix.h"
 #include "filters.h"
+#include "scratch.h"
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #define BARKFAST_X86 1

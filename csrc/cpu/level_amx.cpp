@@ -3,7 +3,6 @@
 // Without AVX-512's dot products of bfloat16, which some chips with AMX hide or have in name only.
 #include "level.h"
 #include "levels.h"
-#include "scratch.h"
 
 #if BARKFAST_X86
 

@@ -6,6 +6,34 @@ constexpr bool kTiles = true;
 constexpr bool kTiles = false;
 #endif
 
+// Fewer rows are not worth a widened panel.
+constexpr int64_t kLeastWideRows = 24;
+
+// Products of many rows with a bfloat16 matrix where there is no dot product of bfloat16: some panels at a time become
+// float once, rather than for every few rows. The columns keep their order, so that the results have the same bits.
+static void product_widened(const Matrix& w, const Input& x, int64_t rows, const Output& y, int64_t first,
+                            int64_t last) {
+    const int64_t steps = ceil_div(w.cols, 2), stride = 2 * steps * kStepBytes;
+    uint8_t* const room = thread_scratch(kTilePanels * stride);
+    for (int64_t panel = first; panel < last; panel += kTilePanels) {
+        const int64_t n = last - panel < kTilePanels ? last - panel : kTilePanels;
+        for (int64_t p = 0; p < n; ++p) {
+            const uint8_t* from = w.panels + (panel + p) * w.panel_stride;
+            float* to = reinterpret_cast<float*>(room + p * stride);
+            for (int64_t s = 0; s < steps; ++s, from += kStepBytes, to += 32) {
+                const I16 pair = load_step(from);
+                store(to, even_bf16(pair));
+                store(to + 16, odd_bf16(pair));
+            }
+        }
+        const Matrix wide{Format::f32, n * kPanelRows, 2 * steps, room, stride};
+        Output out = y;
+        out.data += panel * kPanelRows;
+        if (out.bias) out.bias += panel * kPanelRows;
+        product<Kind::f32>(wide, x, rows, out, 0, n);
+    }
+}
+
 static void linear(const Matrix& w, const Input& x, int64_t rows, const Output& y, int64_t first, int64_t last) {
 #ifdef HAS_TILES
     if (x.type == InputType::bf16) return product_tiles(w, x, rows, y, first, last);
@@ -21,6 +49,7 @@ static void linear(const Matrix& w, const Input& x, int64_t rows, const Output& 
             if constexpr (kDotBf16) {
                 if (x.type == InputType::bf16) return product<Kind::dot_bf16>(w, x, rows, y, first, last);
             }
+            if (kWidens && rows >= kLeastWideRows) return product_widened(w, x, rows, y, first, last);
             return product<Kind::bf16>(w, x, rows, y, first, last);
         case Format::int8:
             return product<Kind::int8>(w, x, rows, y, first, last);

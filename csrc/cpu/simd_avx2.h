@@ -148,6 +148,7 @@ INLINE I16 dot_words(I16 sum, I16 w, I16 x) {
     return sum;
 }
 constexpr bool kWords = !HAS_VNNI;
+constexpr bool kWidens = true;
 INLINE I16 low_halves(I16 w) { return iand(w, iall(0x0f0f0f0f)); }
 INLINE I16 high_halves(I16 w) { return iand(shift_right<4>(w), iall(0x0f0f0f0f)); }
 

@@ -221,6 +221,8 @@ INLINE I16 dot_words(I16 sum, I16 w, I16 x) {
 }
 // Whether many rows are multiplied with quantized weights by words (words.h) rather than by dot_int8.
 constexpr bool kWords = false;
+// Whether panels of bfloat16 become float once for many rows (pick.h).
+constexpr bool kWidens = false;
 // The low and the high half of every byte, as bytes.
 INLINE I16 low_halves(I16 w) { return iand(w, iall(0x0f0f0f0f)); }
 INLINE I16 high_halves(I16 w) { return iand(shift_right<4>(w), iall(0x0f0f0f0f)); }

@@ -5,7 +5,6 @@
 
 #include "check.h"
 #include "level.h"
-#include "scratch.h"
 
 #define LEVEL amx
 #define HAS_TILES 1
