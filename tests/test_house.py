@@ -45,7 +45,7 @@ ROOMS = {
     "normalize": GROUND,
     "spoken": GROUND | {"normalize"},
     "text": GROUND | {"checks", "files", "weights", "spoken"},
-    "voices": GROUND | {"files", "weights"},
+    "voices": GROUND | {"checks", "files", "weights"},
 }
 PIPELINE = {*ROOMS}
 ROOMS["parts"] = PIPELINE - {"stages"}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from barkfast.checks import show
 from barkfast.errors import MissingFileError, VoiceError
 from barkfast.files import expand
 from barkfast.voices.files import KEYS, LoadedVoice, read_npz
@@ -120,7 +121,7 @@ def load_voice(
             raise VoiceError(f"voice file {voice!r} does not end in .npz; names are given as a str")
     if not isinstance(voice, str):
         raise VoiceError(
-            f"voice is {voice!r} ({type(voice).__name__}); expected a name such as 'v2/en_speaker_6', "
+            f"voice is {show(voice)}; expected a name such as 'v2/en_speaker_6', "
             f"the path of an .npz file, or a dict with {', '.join(KEYS)}"
         )
     if voice.endswith(".npz"):

@@ -108,6 +108,15 @@ def test_any_value_in_an_engine_harms_nobody(bark: Bark, good: Generation, odd: 
     asyncio.run(serve())
 
 
+@pytest.mark.parametrize("value", [Odd(), object, 10**5000], ids=["odd", "object", "digits"])
+@pytest.mark.parametrize("name", [name for name in Request.__dataclass_fields__ if name not in ("stream", "deadline")])
+def test_what_cannot_be_written_is_refused_by_name(bark: Bark, name: str, value: object) -> None:
+    if name in ("top_k", "priority") and value == 10**5000:
+        pytest.skip("any whole number will do")
+    with pytest.raises(BarkfastError, match=name):
+        bark.request(**{**GOOD, name: value})
+
+
 @given(name=NAMES, value=VALUES)
 @settings(max_examples=300)
 def test_a_request_takes_a_value_or_names_it(name: str, value: object) -> None:
