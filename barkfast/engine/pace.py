@@ -9,7 +9,7 @@ from barkfast.engine.task import Task
 
 logger = logging.getLogger(__name__)
 
-# Seconds that a listener may have waited in all before it is said; players hold more than that ready.
+# Seconds that a consumer may have waited before there is a warning; players hold more than that ready.
 TOLERATED_S = 0.5
 
 
@@ -21,7 +21,7 @@ class Pace:
 
     def __init__(self, sample_rate: int) -> None:
         self._sample_rate = sample_rate
-        # Stream -> seconds that its listener could hear, less those that have been worked since.
+        # Stream -> seconds of sound that its consumer has, less those that have been worked since.
         self._left: dict[Task, float] = {}
 
     def note(self, events: Sequence[Event], seconds: float) -> None:
@@ -34,7 +34,7 @@ class Pace:
             left = self._left.get(event.task, 0.0)
             if left < -TOLERATED_S:
                 warn_of_pace()
-            # What was waited for is over: the listener goes on from here.
+            # The wait is over: the consumer goes on from here.
             self._left[event.task] = max(left, 0.0) + len(event.audio) / self._sample_rate
 
     def forget(self, task: Task) -> None:
@@ -44,9 +44,9 @@ class Pace:
 
 @cache
 def warn_of_pace() -> None:
-    """Say once that a listener had to wait within a sentence."""
+    """Say once that a consumer had to wait within a sentence."""
     logger.warning(
-        "a stream is made more slowly than it is heard, and its listener has to wait within a sentence; use int8 or "
+        "a stream is made more slowly than it is heard, and its consumer has to wait within a sentence; use int8 or "
         "int4 weights, a smaller model, more threads or fewer streams at once, or mode='exact', which is heard in one "
         "piece, later"
     )

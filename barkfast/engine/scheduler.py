@@ -95,9 +95,11 @@ class Scheduler:
             return
         self._open = False
         try:
-            for task in list(self._live):
-                self.cancel(task)
-            self._networks.close()
+            try:
+                for task in list(self._live):
+                    self.cancel(task)
+            finally:
+                self._networks.close()
             self._parts.shrink()
         finally:
             self._parts.release()
