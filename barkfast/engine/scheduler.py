@@ -68,8 +68,11 @@ class Scheduler:
         self._streams: dict[Task, Any] = {}
         self._events: list[Event] = []
         self._networks = Networks(parts, n_slots)
-        self._pace = Pace(layout.sample_rate)
-        self._n_arrived = self._n_asides = 0
+        # Live streams that wait until those who came before them leave room.
+        self._line: list[Task] = []
+        coarse = layout.coarse
+        self._pace = Pace(layout.sample_rate, coarse.n_codebooks * coarse.rate_hz)
+        self._n_arrived = self._n_asides = self._n_let_in = 0
         # Those seated who had no seat, by stage.
         self._n_admitted = {"coarse": 0, "semantic": 0}
         self._stepped, self._steps_since_aside = True, 1
@@ -150,7 +153,10 @@ class Scheduler:
         self._live[task] = None
         try:
             self._networks.bind(task, bound)
-            self._ask(task)
+            if task.live:
+                self._line.append(task)
+            else:
+                self._ask(task)
         except BaseException:
             self._forget(task)
             raise
@@ -182,19 +188,40 @@ class Scheduler:
             seconds: where nothing else could be done meanwhile, tokens may be drawn for so long.
         Errors: what makes the device useless for all, raised as it came; then only `close` is left.
         """
-        self._events = []
         start = self._clock()
+        new = self._let_in()
         self._admit()
         if not self._turn_aside():
             self._step(seconds)
-        self._pace.note(self._events, self._clock() - start)
-        return self._events
+        events, self._events = self._events, []
+        self._pace.count_round(events, self._clock() - start, new)
+        return events
 
     # --- whose turn it is
 
     def _rank(self, task: Task) -> tuple[bool, float, int, int]:
         """The place in the order, smallest first."""
         return (not task.awaits_sound, task.due, -task.priority, task.arrival)
+
+    def _let_in(self) -> list[Task]:
+        """Begin with as many live streams as can be made as fast as they are heard; what follows in one, at once.
+
+        Returns those that have begun, and of which nothing is heard yet.
+        """
+        served = [t for t in self._live if t.live and not t.follows and not t.parked and t not in self._line]
+        new = [task for task in served if task.awaits_sound]
+        oldest = (self._n_let_in + 1) % FAIR_TURN == 0
+        for task in sorted(self._line, key=(lambda t: t.arrival) if oldest else self._rank):
+            if not task.follows:
+                if not self._pace.has_room(len(served), len(new)):
+                    continue
+                served.append(task)
+                new.append(task)
+                self._n_let_in += 1
+            self._line.remove(task)
+            with self._alone(task):
+                self._ask(task)
+        return new
 
     def _seated(self) -> list[Task]:
         return [task for seating in self._networks.seatings() for task in seating.seated]
@@ -219,7 +246,7 @@ class Scheduler:
                 task, work = next(entry for entry in ready if entry[1].stage == stage)
         self._jobs.remove((task, work))
         self._stepped = False
-        with self._alone(task):
+        with self._alone(task), self._counted(task):
             self._use(task, work.stage)
             task.begin(work)
             seating(task, work.stage).admit(task, work)
@@ -254,7 +281,7 @@ class Scheduler:
         self._asides.remove(chosen)
         self._n_asides += 1
         self._steps_since_aside = 0
-        with self._alone(task):
+        with self._alone(task), self._counted(task):
             network = self._use(task, work.stage)
             task.begin(work)
             if isinstance(work, Refine):
@@ -283,6 +310,7 @@ class Scheduler:
         seatings = [seating for seating in self._networks.seatings() if len(seating)]
         if len(seatings) != 1 or self._jobs or self._asides or any(task.streams for task in self._seated()):
             seconds = 0.0
+        start, n_live = self._clock(), len({task for task in self._seated() if task.live})
         for seating in seatings:
             try:
                 advances = seating.step(seconds)
@@ -295,6 +323,8 @@ class Scheduler:
                 continue
             for advance in advances:
                 self._take(advance)
+        if n_live:
+            self._pace.count_step(n_live, self._clock() - start)
         self._stepped = True
         self._steps_since_aside += 1
 
@@ -344,6 +374,14 @@ class Scheduler:
                 self._asides.append((task, work))
 
     @contextmanager
+    def _counted(self, task: Task) -> Iterator[None]:
+        """The block is work for this task alone."""
+        start = self._clock()
+        yield
+        if task.live:
+            self._pace.count_own(self._clock() - start)
+
+    @contextmanager
     def _alone(self, task: Task) -> Iterator[None]:
         """What fails in the block ends this task and no other, unless the device is lost with it."""
         try:
@@ -367,6 +405,7 @@ class Scheduler:
         self._live.pop(task, None)
         self._streams.pop(task, None)
         self._pace.forget(task)
+        self._line = [other for other in self._line if other is not task]
         self._jobs = [entry for entry in self._jobs if entry[0] is not task]
         self._asides = [entry for entry in self._asides if entry[0] is not task]
         self._networks.release(task)

@@ -25,6 +25,8 @@ class Task(ABC):
     stages: tuple[str, ...] = ("semantic", "coarse", "fine", "codec")
     # Whether its sound is handed out as it comes.
     streams = False
+    # Whether it is a stream that is heard while it is being made.
+    live = False
     # Whether it is a stream of which nothing was heard yet.
     awaits_sound = False
 

@@ -50,6 +50,7 @@ class Utterance(Task):
         super().__init__(arrival, int(request.priority))
         self.request, self.layout = request, layout
         self.streams = request.stream != "off"
+        self.live = request.stream == "low_latency"
         self.early = early and self.streams
         self.n_samples = 0
         self.first_chunk_at: float | None = None
@@ -68,7 +69,7 @@ class Utterance(Task):
         self._frame: list[int] = []
         self._n_pushed = 0
         self._audio: list[np.ndarray] = []
-        if request.stream == "low_latency":
+        if self.live:
             self._fine = self._live_windows()
         if request.semantic is not None:
             self._semantic = request.semantic.tolist()

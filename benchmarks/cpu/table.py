@@ -204,18 +204,25 @@ def page_streaming(rows: Rows) -> list[str]:
 def page_serving(rows: Rows) -> list[str]:
     together = [r for r in rows if "sentences" in r]
     lines = make_table(
-        ["several sentences", "s", "s of audio", "real-time factor", "times one by one", "first audio s", "95 %"],
+        [
+            *("several sentences", "s", "s of audio", "real-time factor", "times one by one", "first audio s", "95 %"),
+            "longest lag s",
+        ],
         [
             (
                 *(r["row"], r["seconds"], r["audio_s"], r["real_time_factor"], r["times_one_by_one"]),
-                *(r.get("first_audio_s"), r.get("first_audio_s_p95")),
+                *(r.get("first_audio_s"), r.get("first_audio_s_p95"), r.get("late_s")),
             )
             for r in together
         ],
     )
     return lines + make_table(
-        ["one sentence", "first audio s", "all of it s", "s of audio", "chunks"],
-        [(r["row"], r["first_audio_s"], r["seconds"], r["audio_s"], r["chunks"]) for r in rows if "sentences" not in r],
+        ["one sentence", "first audio s", "lag s", "all of it s", "s of audio", "chunks"],
+        [
+            (r["row"], r["first_audio_s"], r.get("late_s"), r["seconds"], r["audio_s"], r["chunks"])
+            for r in rows
+            if "sentences" not in r
+        ],
     )
 
 

@@ -19,7 +19,9 @@ from barkfast import Bark
 from barkfast.bench.case import vocabulary
 from barkfast.config import Layout
 from barkfast.engine.engine import Engine
+from barkfast.engine.generation import Generation
 from barkfast.engine.stats import percentiles
+from barkfast.engine.utterance import Utterance
 from barkfast.weights import Checkpoint
 from barkfast.weights.checkpoint import StageWeights
 
@@ -206,6 +208,9 @@ def test_two_hundred_requests(bark: Bark, texts: list[str]) -> None:
             await crowd.run()
             assert await engine.drain(60)
             stats = engine.stats()
+            gc.collect()
+            # Held by nobody, while the engine goes on.
+            assert not [one for one in gc.get_objects() if type(one) in (Utterance, Generation)]
         assert asyncio.all_tasks() == before
         return crowd, stats
 

@@ -12,7 +12,7 @@ from barkfast.engine.events import Chunk, Done
 from barkfast.engine.pace import Pace
 from barkfast.engine.task import CodecTask
 
-RATE = 100
+RATE, STEPS = 100, 150
 
 
 @pytest.fixture(autouse=True)
@@ -33,39 +33,94 @@ def new_task() -> CodecTask:
 
 
 def test_what_comes_in_time_is_no_reason_to_say_anything(said: Any) -> None:
-    noted, task = Pace(RATE), new_task()
+    noted, task = Pace(RATE, STEPS), new_task()
     # Nobody hears anything before the first chunk, however long that takes.
-    noted.note([], 100.0)
-    noted.note([chunk(task, 1.0)], 5.0)
+    noted.count_round([], 100.0)
+    noted.count_round([chunk(task, 1.0)], 5.0)
     for _ in range(20):
-        noted.note([chunk(task, 1.0)], 0.9)
+        noted.count_round([chunk(task, 1.0)], 0.9)
     # What was saved up may be used up, and a little more.
-    noted.note([], 3.0)
-    noted.note([chunk(task, 1.0)], 0.4)
+    noted.count_round([], 3.0)
+    noted.count_round([chunk(task, 1.0)], 0.4)
     assert said() == 0
 
 
 def test_what_comes_late_is_said_once(said: Any) -> None:
-    noted, task = Pace(RATE), new_task()
-    noted.note([chunk(task, 1.0)], 5.0)
+    noted, task = Pace(RATE, STEPS), new_task()
+    noted.count_round([chunk(task, 1.0)], 5.0)
     for _ in range(3):
-        noted.note([], 0.9)
-        noted.note([chunk(task, 1.0)], 0.9)
+        noted.count_round([], 0.9)
+        noted.count_round([chunk(task, 1.0)], 0.9)
     assert said() == 1
 
 
 def test_rounds_for_others_count(said: Any) -> None:
-    noted, one, two = Pace(RATE), new_task(), new_task()
-    noted.note([chunk(one, 1.0)], 1.0)
-    noted.note([chunk(two, 1.0)], 0.8)
-    noted.note([chunk(one, 1.0)], 0.8)
+    noted, one, two = Pace(RATE, STEPS), new_task(), new_task()
+    noted.count_round([chunk(one, 1.0)], 1.0)
+    noted.count_round([chunk(two, 1.0)], 0.8)
+    noted.count_round([chunk(one, 1.0)], 0.8)
     assert said() == 1
 
 
 def test_a_stream_that_has_ended_is_forgotten(said: Any) -> None:
-    noted, task = Pace(RATE), new_task()
-    noted.note([chunk(task, 1.0), Done(task, None)], 1.0)
+    noted, task = Pace(RATE, STEPS), new_task()
+    noted.count_round([chunk(task, 1.0), Done(task, None)], 1.0)
     noted.forget(task)
-    noted.note([], 10.0)
-    noted.note([chunk(task, 1.0)], 1.0)
+    noted.count_round([], 10.0)
+    noted.count_round([chunk(task, 1.0)], 1.0)
     assert said() == 0
+
+
+def learn(own_s: float, step_s: float) -> Pace:
+    """One second of sound of one stream took so much work of its own, and steps of so many seconds."""
+    noted = Pace(RATE, STEPS)
+    task = new_task()
+    noted.count_own(own_s)
+    noted.count_step(1, step_s)
+    noted.count_round([chunk(task, 1.0)], 0.0)
+    noted.forget(task)
+    return noted
+
+
+def test_one_stream_may_always_be_served_and_a_second_not_before_something_is_known() -> None:
+    noted = Pace(RATE, STEPS)
+    assert noted.has_room(0) and not noted.has_room(1)
+    noted.count_round([chunk(new_task(), 0.9)], 0.0)
+    assert not noted.has_room(1)
+    slow = learn(own_s=0.6, step_s=0.01)
+    assert slow.has_room(0) and not slow.has_room(1)
+
+
+def test_as_many_as_there_is_time_for() -> None:
+    # n streams need n fifths, and 150 steps, of which each is a quarter longer for one more.
+    noted = learn(own_s=0.2, step_s=0.001)
+    assert [noted.has_room(n) for n in range(6)] == [True, True, True, False, False, False]
+    # Steps for four are no longer than for one, as it turns out.
+    for n in (2, 3, 4):
+        noted.count_step(n, 0.0005)
+    assert noted.has_room(3) and not noted.has_room(4)
+
+
+def test_what_was_long_ago_counts_less() -> None:
+    noted = learn(own_s=0.8, step_s=0.0)
+    assert not noted.has_room(1)
+    for _ in range(100):
+        noted.count_own(0.1)
+        noted.count_round([chunk(new_task(), 1.0)], 0.0)
+    assert noted.has_room(6) and not noted.has_room(9)
+
+
+def test_new_streams_begin_in_turn_while_others_have_sound_to_hear() -> None:
+    noted, first = learn(own_s=0.1, step_s=0.0001), new_task()
+    # A stream is first heard after 0.1 s of work, and then for 0.25 s.
+    noted.count_round([], 0.06, [first])
+    noted.count_round([chunk(first, 0.25)], 0.04, [first])
+    assert [noted.has_room(1 + n_new, n_new) for n_new in range(3)] == [True, True, False]
+    noted.count_round([chunk(first, 1.0)], 0.0)
+    # The newest would run out of sound before the third is heard.
+    assert [noted.has_room(1 + n_new, n_new) for n_new in range(3)] == [True, True, False]
+    noted.count_round([], 1.2)
+    assert not noted.has_room(1)
+    # Whose reader has stopped runs out of nothing.
+    first.parked = True
+    assert noted.has_room(1)

@@ -1,5 +1,8 @@
 """Whose turn it is: every utterance ends once and as it would alone, nobody starves, nothing is left behind."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -231,6 +234,24 @@ def test_bad_requests_leave_the_others_alone() -> None:
         events = run(scheduler)
         for utterance in good + bad:
             check(utterance, events)
+
+
+@pytest.mark.parametrize("mode", ["off", "exact", "low_latency"])
+@pytest.mark.parametrize("text", ["a text", POISON, REFUSED])
+@pytest.mark.parametrize("rounds", [0, 40, FOREVER])
+def test_what_has_ended_is_held_by_nobody(mode: str, text: str, rounds: int) -> None:
+    with Scheduler(PlayedParts(), LAYOUT, n_slots=2) as scheduler:
+        held = [weakref.ref(scheduler.add(Request(text, VOICE, stream=mode))) for _ in range(2)]
+        for _ in range(rounds):
+            if scheduler.idle:
+                break
+            scheduler.round()
+        for ref in held:
+            if utterance := ref():
+                scheduler.cancel(utterance)
+        del utterance
+        gc.collect()
+        assert [ref() for ref in held] == [None, None]
 
 
 def test_streams_are_heard_while_they_are_spoken() -> None:

@@ -1,4 +1,4 @@
-"""Eight sentences side by side against one by one, and how soon the first of a sentence is heard."""
+"""Sentences side by side against one by one, how soon the first of a sentence is heard, and how late what follows."""
 
 import asyncio
 import time
@@ -15,7 +15,6 @@ from barkfast.engine.generation import Generation
 from barkfast.engine.stats import percentiles
 from benchmarks import inputs
 from benchmarks.cpu import networks
-from benchmarks.cpu.sizes import model_size
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
 
@@ -32,7 +31,12 @@ Sentence = dict[str, Any]
 def run(plan: Plan, record: Recorder) -> None:
     """One by one first, in a decoder for one; then all together, checked against that."""
     networks.use_threads(plan)
-    size = model_size(plan, "small")
+    for size in ("nano",) if plan.smoke else ("demo", "small"):
+        serve(plan, record, size)
+
+
+def serve(plan: Plan, record: Recorder, size: str) -> None:
+    """The rows of a model of one size."""
     bark = networks.open_bark(plan, size, DTYPE)
     sentences = make_sentences(plan, bark)
     bark.generate(**sentences[0] | {"max_duration_s": 0.1})
@@ -50,6 +54,10 @@ def run(plan: Plan, record: Recorder) -> None:
     seconds = None if row is None else row["seconds"]
     measure(f"{len(sentences)} sentences as a batch", partial(time_batch, bark, sentences, alone, seconds))
     measure(f"{len(sentences)} streams through the engine", partial(time_engine, bark, sentences, seconds))
+    if size == "demo":
+        # More than can be made as fast as they are heard.
+        many = sentences * 3
+        measure(f"{len(many)} streams through the engine", partial(time_engine, bark, many, None))
 
 
 def scaled(plan: Plan, seconds: float) -> float:
@@ -122,44 +130,68 @@ def time_first(plan: Plan, bark: Bark, voice: bool, mode: str) -> dict[str, Any]
         "min_eos_p": None,
         "max_duration_s": scaled(plan, FIRST),
     }
-    first = None
-    samples = chunks = 0
-    start = time.perf_counter()
+    heard = Heard(bark.sample_rate)
     if mode == "offline":
-        samples, chunks = len(bark.generate(**sentence).audio), 1
+        heard.take(bark.generate(**sentence).audio)
     else:
         for chunk in bark.stream(mode=mode, **sentence):
-            first = time.perf_counter() - start if first is None else first
-            samples, chunks = samples + len(chunk), chunks + 1
-    whole = time.perf_counter() - start
+            heard.take(chunk)
+    whole = heard.time_s()
     return {
         "mode": mode,
         "voice": voice,
-        "audio_s": round(samples / bark.sample_rate, 3),
-        "chunks": chunks,
-        "first_audio_s": round(whole if first is None else first, 3),
+        "audio_s": round(heard.audio_s, 3),
+        "chunks": heard.chunks,
+        "first_audio_s": round(heard.first_s, 3),
+        "late_s": round(heard.late_s, 3),
         "seconds": round(whole, 3),
     }
+
+
+class Heard:
+    """One who listens to a stream from its first chunk on.
+
+    Args:
+        first_s: seconds from the beginning to the first chunk.
+        late_s: seconds in which there was nothing to hear since then.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        self.first_s = self.late_s = self.audio_s = 0.0
+        self.chunks = 0
+        self._sample_rate, self._start = sample_rate, time.perf_counter()
+
+    def time_s(self) -> float:
+        """Seconds since the beginning."""
+        return time.perf_counter() - self._start
+
+    def take(self, chunk: np.ndarray) -> None:
+        """Take (n,) samples as they come."""
+        if not self.chunks:
+            self.first_s = self.time_s()
+        # What was heard until now, and what was waited for.
+        self.late_s = max(self.late_s, self.time_s() - self.first_s - self.audio_s)
+        self.chunks += 1
+        self.audio_s += len(chunk) / self._sample_rate
 
 
 def time_engine(bark: Bark, sentences: list[Sentence], one_by_one: float | None) -> dict[str, Any]:
     """All at once as streams with low latency, each read as it comes."""
 
-    async def listen(engine: Engine, sentence: Sentence) -> tuple[float, int]:
-        first, samples = None, 0
-        start = time.perf_counter()
+    async def listen(engine: Engine, sentence: Sentence) -> Heard:
+        heard = Heard(bark.sample_rate)
         async for chunk in engine.stream(mode="low_latency", **sentence):
-            first = time.perf_counter() - start if first is None else first
-            samples += len(chunk)
-        return time.perf_counter() - start if first is None else first, samples
+            heard.take(chunk)
+        return heard
 
-    async def listen_to_all() -> tuple[float, list[tuple[float, int]]]:
+    async def listen_to_all() -> tuple[float, list[Heard]]:
         async with Engine(bark, n_slots=len(sentences)) as engine:
             start = time.perf_counter()
             heard = await asyncio.gather(*(listen(engine, sentence) for sentence in sentences))
             return time.perf_counter() - start, list(heard)
 
     seconds, heard = asyncio.run(listen_to_all())
-    row = in_row(seconds, sum(n for _, n in heard) / bark.sample_rate, len(sentences), one_by_one)
-    middle, p95 = percentiles(first for first, _ in heard)
-    return row | {"first_audio_s": round(middle, 3), "first_audio_s_p95": round(p95, 3)}
+    row = in_row(seconds, sum(one.audio_s for one in heard), len(sentences), one_by_one)
+    middle, p95 = percentiles(one.first_s for one in heard)
+    late = max(one.late_s for one in heard)
+    return row | {"first_audio_s": round(middle, 3), "first_audio_s_p95": round(p95, 3), "late_s": round(late, 3)}

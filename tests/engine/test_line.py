@@ -1,0 +1,170 @@
+"""Live streams that come together: as many as keep up are served at once, the others wait their turn."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from barkfast.engine.events import Chunk, Done, Failed
+from barkfast.engine.pace import TOLERATED_S
+from barkfast.engine.request import Request
+from barkfast.engine.scheduler import Scheduler
+from barkfast.engine.utterance import Utterance
+from engine.played import HOP, LAYOUT, VOICE, PlayedParts, assert_same, speak_plainly
+
+# Sound at the pace of its codes.
+AUDIBLE = replace(LAYOUT, sample_rate=round(HOP * LAYOUT.coarse.rate_hz))
+# Texts of more than two seconds.
+TEXTS = [t for t in map(str, range(1000)) if len(speak_plainly(Request(t, VOICE)).semantic) > 110][:12]
+# Seconds of each piece of work: a step is due 150 times per second of sound, a window about twice.
+QUICK = {"admit": 0.0005, "step": 0.0005, "refine": 0.001}
+HALF = {"admit": 0.01, "step": 0.001, "refine": 0.1}
+SLOW = {"admit": 0.01, "step": 0.01, "refine": 0.1}
+
+
+class Log(list[str]):
+    """A clock that goes on by the work that is noted."""
+
+    def __init__(self, costs: dict[str, float]) -> None:
+        super().__init__()
+        self.costs, self.now_s = costs, 0.0
+
+    def append(self, what: str) -> None:
+        super().append(what)
+        self.now_s += self.costs[what]
+
+
+class Listeners:
+    """Runs a scheduler to its end, and notes who was served when, and how long each listener had to wait."""
+
+    def __init__(self, costs: dict[str, float], n_slots: int = 12) -> None:
+        self.log = Log(costs)
+        parts = PlayedParts(n_slots)
+        parts.log = self.log
+        for decoder in parts.decoders.values():
+            decoder.log = self.log
+        self.scheduler = Scheduler(parts, AUDIBLE, n_slots=n_slots, clock=lambda: self.log.now_s)
+        self.most_at_once, self.ends = 0, []
+        self.lag: dict[Utterance, float] = {}
+        self._heard_until: dict[Utterance, float] = {}
+
+    def add(self, text: str, stream: Any = "low_latency", **options: Any) -> Utterance:
+        return self.scheduler.add(Request(text, VOICE, stream=stream, **options))
+
+    def round(self) -> None:
+        for event in self.scheduler.round():
+            task, now = event.task, self.log.now_s
+            if not isinstance(event, Chunk):
+                self.ends.append(task)
+                continue
+            until = self._heard_until.get(task, now)
+            self.lag[task] = max(self.lag.get(task, 0.0), now - until)
+            self._heard_until[task] = max(until, now) + len(event.audio) / AUDIBLE.sample_rate
+        begun = [t for t in self.scheduler._live if t.live and t not in self.scheduler._line]
+        self.most_at_once = max(self.most_at_once, len(begun))
+
+    def run(self) -> "Listeners":
+        for _ in range(200_000):
+            if self.scheduler.idle:
+                return self
+            self.round()
+        raise AssertionError("it does not end")
+
+
+@pytest.mark.parametrize(("costs", "least", "most"), [(QUICK, 8, 8), (HALF, 2, 4), (SLOW, 1, 1)])
+def test_as_many_as_keep_up_are_served_at_once(costs: dict[str, float], least: int, most: int) -> None:
+    listeners = Listeners(costs)
+    streams = [listeners.add(text) for text in TEXTS[:8]]
+    listeners.run()
+    assert least <= listeners.most_at_once <= most
+    assert set(listeners.ends) == set(streams)
+    for stream in streams:
+        assert_same_tokens(stream)
+    if costs is not SLOW:
+        assert max(listeners.lag.values()) <= TOLERATED_S
+    else:
+        assert listeners.ends == streams
+
+
+def assert_same_tokens(stream: Utterance) -> None:
+    """A live stream differs in fine codes only."""
+    assert stream.generation is not None
+    expected = speak_plainly(stream.request)
+    np.testing.assert_array_equal(stream.generation.semantic, expected.semantic)
+    np.testing.assert_array_equal(stream.generation.coarse, expected.coarse)
+
+
+def test_who_is_not_live_waits_for_no_one() -> None:
+    listeners = Listeners(SLOW)
+    listeners.add(TEXTS[0])
+    listeners.round()
+    plain, exact = listeners.add(TEXTS[1], "off"), listeners.add(TEXTS[2], "exact")
+    last = listeners.add(TEXTS[3])
+    listeners.run()
+    assert listeners.ends.index(plain) < listeners.ends.index(last) > listeners.ends.index(exact)
+    assert_same(plain.generation, speak_plainly(plain.request))
+
+
+def test_what_follows_in_a_stream_is_not_another_stream() -> None:
+    listeners = Listeners(SLOW)
+    first, other, following = (listeners.add(text) for text in TEXTS[:3])
+    following.follows = True
+    listeners.round()
+    assert listeners.scheduler._line == [other]
+    scheduler = listeners.scheduler
+    while not first.ended:
+        listeners.round()
+    following.follows = False
+    listeners.round()
+    assert scheduler._line == [other] or following.ended
+    listeners.run()
+    assert listeners.ends == [first, following, other]
+
+
+def test_a_reader_who_stops_leaves_the_room_to_others() -> None:
+    listeners = Listeners(SLOW)
+    stopped, other = listeners.add(TEXTS[0]), listeners.add(TEXTS[1])
+    listeners.round()
+    listeners.scheduler.park(stopped)
+    listeners.run()
+    assert listeners.ends == [other] and not stopped.ended
+    listeners.scheduler.resume(stopped)
+    listeners.run()
+    assert listeners.ends == [other, stopped]
+
+
+def test_who_leaves_the_line_is_gone() -> None:
+    listeners = Listeners(SLOW)
+    first, second, third = (listeners.add(text) for text in TEXTS[:3])
+    listeners.round()
+    listeners.scheduler.cancel(second)
+    listeners.scheduler.cancel(first)
+    listeners.run()
+    assert listeners.ends == [third] and len(listeners.scheduler) == 0
+
+
+def test_nobody_stands_in_line_for_ever() -> None:
+    listeners = Listeners(SLOW)
+    humble = listeners.add(TEXTS[0], priority=-9)
+    for n in range(100_000):
+        while len(listeners.scheduler) < 4:
+            listeners.add(TEXTS[n % 12], priority=9)
+        listeners.round()
+        if humble.ended:
+            break
+    assert humble.generation is not None
+
+
+def test_what_fails_in_the_line_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    listeners = Listeners(QUICK)
+    good, bad = listeners.add(TEXTS[0]), listeners.add(TEXTS[1])
+
+    def fail() -> None:
+        raise ValueError("no work")
+
+    monkeypatch.setattr(bad, "next_work", fail)
+    events = []
+    while not listeners.scheduler.idle:
+        events += [e for e in listeners.scheduler.round() if not isinstance(e, Chunk)]
+    assert {type(e): e.task for e in events} == {Done: good, Failed: bad}
