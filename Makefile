@@ -53,7 +53,7 @@ gpu gpu-full:
 
 # Bark-small's sizes with random weights, beside the others: nothing has to be fetched.
 bench: $(VENV)/.test $(VENV)/.reference
-	$(BIN)/barkfast bench --model random:small --dtype int8 --voice full --compare bark,transformers \
+	$(BIN)/barkfast bench --model random:small --dtype int8 --voice full --compare bark,transformers,torch \
 	    --json benchmarks/results --plot docs/pictures $(BENCH_ARGS)
 
 # Every kernel, stage, dtype and number of threads.

@@ -163,6 +163,15 @@ def test_verdicts():
             "stages small 2": fragment(
                 row("codec cpu", engine="cpu", ms_median=100.0, **same),
                 row("codec torch", engine="torch", ms_median=250.0, **same),
+                *(
+                    row(f"fine {engine} {dtype}", size="small", dtype=dtype, engine=engine, stage="fine", ms_median=ms)
+                    for engine, dtype, ms in (
+                        ("cpu", "int8", 70.0),
+                        ("cpu", "bfloat16", 90.0),
+                        ("torch", "float32", 100.0),
+                        ("torch", "bfloat16", 80.0),
+                    )
+                ),
             ),
             "load": fragment(row("warm", size="small", dtype="int8", kind="warm", load_s_median=1.2)),
         }
@@ -174,6 +183,8 @@ def test_verdicts():
     assert by_name["small int8, times the speed of bark, with a voice"] == (5.95, "missed")
     assert by_name["large int8, times the speed of bark, with a voice"] == (None, "not run")
     assert by_name["codec, times the speed of torch"] == (2.5, "met")
+    assert by_name["small int8, times the speed of transformers, a voice"] == (0.5, "missed")
+    assert by_name["slowest stage, any dtype, over the torch engine in its faster dtype"] == (1.125, "missed")
     assert by_name["float32 against the torch engine, checks that failed"] == (0.0, "met")
     assert by_name["float32 logits, rms ratio to torch"] == (9e-7, "met")
     assert by_name["bfloat16 logits, rms ratio to float32"] == (0.02, "missed")

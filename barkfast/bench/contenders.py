@@ -14,7 +14,7 @@ from barkfast.bench.memory import read_peaks, restart_peaks
 from barkfast.bench.trace import Tracer
 from barkfast.bench.work import Work, count_work
 
-OURS = "barkfast"
+OURS, TORCH = "barkfast", "torch"
 
 
 class NotRun(Exception):

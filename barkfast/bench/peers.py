@@ -1,14 +1,18 @@
 """The others, on the same weights and with the same voice, for the same clip.
 
-`bark` and transformers' BarkModel run as they run by default: `bark` in float32 with its key-value cache, and with its
-autocast where it has one; BarkModel in float32 on a CPU and in the half precision that is native on a GPU. "compiled",
-in the same dtype, is plain torch as fast as an afternoon makes it: see barkfast.bench.compiled.
+`bark` runs as it does by default, in float32 with its key-value cache, and with its autocast where it has one;
+transformers' BarkModel in the half precision that is native on a GPU, and on a CPU in float32 or bfloat16, whichever
+torch multiplies faster there. "torch" is barkfast's own engine in plain torch, in the same dtype. "compiled" is plain
+torch as fast as an afternoon makes it: see barkfast.bench.compiled.
 """
 
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +21,10 @@ import torch
 
 from barkfast.bench.case import STAGES, Case, Clip, tokenizer_of, voice_of
 from barkfast.bench.compiled import CompiledDecoder
-from barkfast.bench.contenders import Contender, NotInstalled
+from barkfast.bench.contenders import TORCH, Contender, NotInstalled, NotRun, Ours
 from barkfast.bench.environment import version_of
 from barkfast.bench.reference import import_reference, load_reference, say_absent
+from barkfast.bench.timing import wall_times
 from barkfast.bench.walk import build_network
 from barkfast.config import Sampling
 from barkfast.errors import InputError
@@ -34,6 +39,24 @@ from barkfast.weights.files import read_json
 from barkfast.weights.sources import WEIGHT_FILES
 
 INSTALL_TRANSFORMERS = "pip install 'transformers>=4.45'"
+
+
+# A prompt at full history, and its largest matrix in Bark-small.
+ROWS, COLS, INPUTS = 887, 768, 3072
+
+
+def fast_dtype(device: str) -> str:
+    """The dtype in which torch is fast: on a CPU bfloat16 if that multiplies faster than float32 here, which it does
+    where there are instructions for it."""
+    if device != "cpu":
+        return half_dtype(device)
+    times = {}
+    for name in ("float32", "bfloat16"):
+        x, weights = (torch.zeros(n, COLS, dtype=torch_dtype(name)) for n in (ROWS, INPUTS))
+        work = partial(torch.nn.functional.linear, x, weights)
+        # The first call packs and compiles.
+        times[name] = min(wall_times(torch.device(device), work, least=4, most=4, seconds=0)[1:])
+    return min(times, key=lambda name: times[name])
 
 
 class _Watch:
@@ -147,7 +170,7 @@ class TransformersPeer(Peer):
 
     def __init__(self, case: Case) -> None:
         super().__init__(case)
-        self.dtype = half_dtype(self.case.device)
+        self.dtype = fast_dtype(self.case.device)
         self._model: Any = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -207,6 +230,25 @@ class TransformersPeer(Peer):
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
+
+
+class TorchPeer(Ours):
+    """barkfast's engine in plain torch, which the others must not be slower than."""
+
+    name = TORCH
+
+    def __init__(self, case: Case) -> None:
+        device = case.resolve().device
+        super().__init__(replace(case, device=device, engine="torch", dtype=fast_dtype(device)))
+
+    def import_library(self) -> None:
+        self.version = torch.__version__
+
+    def settle(self) -> None:
+        """The machine's limits are those of another dtype."""
+
+    def trace(self, path: str | os.PathLike[str], seed: int) -> None:
+        raise NotRun(f"there is no trace of {self.name}")
 
 
 class CompiledPeer(Peer):
@@ -270,10 +312,12 @@ def hugging_face_folder(checkpoint: Checkpoint) -> Path | None:
     return folder if known and any((folder / name).is_file() for name in WEIGHT_FILES) else None
 
 
-PEERS: dict[str, type[Peer]] = {peer.name: peer for peer in (ReferencePeer, TransformersPeer, CompiledPeer)}
+PEERS: dict[str, type[Contender]] = {
+    peer.name: peer for peer in (ReferencePeer, TransformersPeer, TorchPeer, CompiledPeer)
+}
 
 
-def find_peers(names: list[str]) -> list[type[Peer]]:
+def find_peers(names: list[str]) -> list[type[Contender]]:
     """The classes of peers. Errors: InputError for a name that is none of theirs."""
     for name in names:
         if name not in PEERS:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from barkfast.bench.case import FULL_VOICE, NO_VOICE, STAGES
-from barkfast.bench.contenders import OURS
+from barkfast.bench.contenders import OURS, TORCH
 from barkfast.bench.result import OK, PARTIAL
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ def print_result(result: Mapping[str, Any], file: TextIO | None = None) -> None:
         show(console, "Side by side, the same clip with the same weights", *contender_table(timed, ours))
     if len(timed) > 1:
         show(console, "Seconds of each stage, medians", *peer_stages(timed))
+        for line in describe_slower(timed):
+            console.print(f"{line}\n", soft_wrap=True)
     if result["batch"]:
         show(console, "Coarse steps of several jobs together", *batch_table(result["batch"]))
     for row in result["contenders"]:
@@ -161,6 +163,18 @@ def peer_stages(timed: Sequence[Mapping[str, Any]]) -> Rows:
         medians = {stage["stage"]: stage["s"]["median"] for stage in row["stages"]}
         rows.append([row["name"], *(number(medians[stage]) if stage in medians else "" for stage in STAGES)])
     return ["", *STAGES], rows
+
+
+def describe_slower(timed: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Which stages are slower than barkfast's engine in plain torch, where that was timed beside another."""
+    rows = {row["name"]: row for row in timed}
+    if OURS not in rows or TORCH not in rows:
+        return
+    ours, plain = ({s["stage"]: s["s"]["median"] for s in rows[name]["stages"]} for name in (OURS, TORCH))
+    ratios = {stage: round(ours[stage] / plain[stage], 2) for stage in STAGES}
+    slower = [f"{stage} {ratio:.2f} times its time" for stage, ratio in ratios.items() if ratio > 1]
+    engine = f"the torch engine in {rows[TORCH]['dtype']}"
+    yield f"SLOWER than {engine}: {', '.join(slower)}" if slower else f"no stage is slower than {engine}"
 
 
 def batch_table(batch: Sequence[Mapping[str, Any]]) -> Rows:

@@ -37,7 +37,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the first clip; the next ones count up")
     parser.add_argument(
-        "--compare", default="", metavar="PEERS", help="bark, transformers, compiled, with commas between"
+        "--compare", default="", metavar="PEERS", help="bark, transformers, torch, compiled, with commas between"
     )
     parser.add_argument(
         "--json", metavar="FILE", help='the result as json; "-" prints it, a folder gets a file with a telling name'

@@ -39,7 +39,7 @@ def plan_steps(threads: tuple[int, ...]) -> list[Step]:
     steps += [Step(f"linear {n}", 120, timed=True, threads=n) for n in each]
     # One process per case, for the memory that it takes.
     steps.append(Step(f"clips small int8 {most}", 240, timed=True, threads=most))
-    steps.append(Step("peers small", 420, threads=most))
+    steps.append(Step("peers small", 600, threads=most))
     steps += [Step(f"decode {size} {n}", 180, timed=True, threads=n) for size in ("small", "large") for n in each]
     steps += [Step(f"stages {size} {most}", 240, timed=True, threads=most) for size in ("small", "large")]
     steps += [
@@ -59,7 +59,7 @@ def plan_steps(threads: tuple[int, ...]) -> list[Step]:
     steps.append(Step("profile", 120, timed=True, threads=most))
     steps.append(Step("accuracy", 120, threads=most))
     steps.append(Step("ablation", 60, threads=most))
-    steps.append(Step("peers large", 900, threads=most))
+    steps.append(Step("peers large", 1500, threads=most))
     steps += [
         Step(f"clips large {dtype} {n}", 300 if n > 1 else 450, timed=True, threads=n)
         for n in each

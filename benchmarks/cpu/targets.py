@@ -83,6 +83,19 @@ def codec(results: Results) -> Found:
     return (None, reason or missing) if ours is None or theirs is None else (theirs / ours, "")
 
 
+def over_torch(results: Results) -> Found:
+    """The time of the stage that is slowest against the torch engine in the dtype that is faster there."""
+    rows = [row for row in rows_of(results, "stages") if "ms_median" in row]
+    best: dict[tuple[Any, ...], dict[str, float]] = {}
+    for row in rows:
+        times = best.setdefault((row.get("size"), row["stage"]), {})
+        # The slowest of our dtypes, and the fastest of torch's.
+        choose = max if row["engine"] == "cpu" else min
+        times[row["engine"]] = choose(times.get(row["engine"], row["ms_median"]), row["ms_median"])
+    ratios = [times["cpu"] / times["torch"] for times in best.values() if times.keys() == {"cpu", "torch"}]
+    return (round(max(ratios), 3), "") if ratios else (None, why_not(results, "stages", "torch"))
+
+
 def start(results: Results) -> Found:
     return one(results, "load", "load_s_median", "warm", size="small", dtype="int8", kind="warm")
 
@@ -108,6 +121,10 @@ TARGETS = (
     Target("small int8 real-time factor, 10 s, with a voice", 2.2, "", clip("small")),
     Target("small int8, times the speed of bark, with a voice", 6, "x", speed_up("small", "bark"), True),
     Target("large int8, times the speed of bark, with a voice", 6, "x", speed_up("large", "bark"), True),
+    Target(
+        "small int8, times the speed of transformers, with a voice", 5, "x", speed_up("small", "transformers"), True
+    ),
+    Target("slowest stage, any dtype, over the torch engine in its faster dtype", 1, "x", over_torch),
     Target("codec, times the speed of torch", 2, "x", codec, True),
     Target("beside a busy loop on each core, times the idle time", 2.5, "x", busy),
     Target("beside a busy loop on each core, a thread per core against one thread", 1.2, "x", busy_against_one_thread),

@@ -17,7 +17,7 @@ from barkfast.bench.case import STAGES, Case, Clip
 from barkfast.bench.contenders import Contender, NotInstalled, Ours
 from barkfast.bench.gate import Check
 from barkfast.bench.limits import Limits
-from barkfast.bench.report import print_result
+from barkfast.bench.report import describe_slower, print_result
 from barkfast.bench.result import describe_stage
 from barkfast.bench.work import Work
 from barkfast.errors import EngineError, InputError, VoiceError
@@ -376,3 +376,20 @@ def test_the_tables_of_a_red_a_partial_and_a_lonely_result():
     alone = sample_result() | {"contenders": [sample_result()["contenders"][0], not_run()]}
     shown = printed(alone)
     assert "bark: not run: bark is not installed" in shown and "Seconds of each stage" not in shown
+
+
+@pytest.mark.parametrize(
+    ("fine", "words"),
+    [(0.25, "no stage is slower than the torch engine in bfloat16"), (0.05, "fine 2.00 times its time")],
+)
+def test_a_stage_that_is_slower_than_plain_torch_is_named(fine: float, words: str):
+    timed = [
+        {"name": name, "dtype": dtype, "stages": [{"stage": s, "s": {"median": t[s]}} for s in STAGES]}
+        for name, dtype, t in (
+            ("barkfast", "int8", dict.fromkeys(STAGES, 0.1)),
+            ("torch", "bfloat16", dict.fromkeys(STAGES, 0.2) | {"fine": fine}),
+        )
+    ]
+    (line,) = describe_slower(timed)
+    assert words in line and line.startswith("SLOWER than" if fine < 0.1 else "no stage")
+    assert not list(describe_slower(timed[:1]))

@@ -1,6 +1,7 @@
 """Contenders: barkfast and its peers speak the same clip with the same weights, here or in a process of their own."""
 
 import sys
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,14 +10,16 @@ from typing import Any
 import pytest
 import torch
 
+from barkfast.bench import peers
 from barkfast.bench.case import STAGES, Case
-from barkfast.bench.contenders import NotInstalled, NotRun, Ours
+from barkfast.bench.contenders import Contender, NotInstalled, NotRun, Ours
 from barkfast.bench.peers import (
     PEERS,
     CompiledPeer,
-    Peer,
     ReferencePeer,
+    TorchPeer,
     TransformersPeer,
+    fast_dtype,
     find_peers,
     hugging_face_folder,
 )
@@ -48,14 +51,21 @@ def needs(*packages: str) -> None:
         pytest.skip(f"{', '.join(missing)} not installed (the extra `reference`)")
 
 
-NEEDS = {"bark": ("bark", "transformers", "encodec", "scipy"), "transformers": ("transformers",), "compiled": ()}
+NEEDS = {
+    "bark": ("bark", "transformers", "encodec", "scipy"),
+    "transformers": ("transformers",),
+    "torch": (),
+    "compiled": (),
+}
 
 
 @pytest.fixture(params=list(NEEDS))
-def peer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peer]:
+def peer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Contender]:
     needs(*NEEDS[request.param])
     # Traced as for the compiler, which itself would take longer than the clips.
     monkeypatch.setattr(CompiledPeer, "backend", "eager")
+    # Either can be faster, on one machine or another.
+    monkeypatch.setattr(peers, "fast_dtype", lambda device: "float32")
     contender = PEERS[request.param](CASE)
     try:
         contender.load()
@@ -82,7 +92,7 @@ def test_barkfast_speaks():
         ours.speak(0)
 
 
-def test_peers_speak_a_clip_as_long(peer: Peer):
+def test_peers_speak_a_clip_as_long(peer: Contender):
     clip = peer.speak(0)
     assert clip.counts == COUNTS
     assert clip.audio_s == pytest.approx(7 / 75)
@@ -94,7 +104,7 @@ def test_peers_speak_a_clip_as_long(peer: Peer):
         peer.trace("trace.json", 0)
 
 
-def test_peers_have_our_weights(peer: Peer):
+def test_peers_have_our_weights(peer: Contender):
     ours = open_model(CASE.model)
     for stage in ("coarse", "fine"):
         network: Any
@@ -104,6 +114,9 @@ def test_peers_have_our_weights(peer: Peer):
         elif isinstance(peer, CompiledPeer):
             network = peer._decoders["coarse"].network.gpt if stage == "coarse" else peer._refiner.model
             found = network.transformer.h[1].mlp.c_fc.weight, network.transformer.wpe.weight
+        elif isinstance(peer, TorchPeer):
+            network = peer.loaded.parts.load(stage).model
+            found = network.transformer.h[1].mlp.c_fc.weight, network.transformer.wpe.weight
         else:
             assert isinstance(peer, TransformersPeer)
             network = getattr(peer._model, f"{stage}_acoustics")
@@ -111,6 +124,30 @@ def test_peers_have_our_weights(peer: Peer):
         tensors = ours.stage(stage).tensors
         for theirs, key in zip(found, ("transformer.h.1.mlp.c_fc.weight", "transformer.wpe.weight"), strict=True):
             assert torch.equal(theirs.detach(), tensors[key])
+
+
+@pytest.mark.parametrize("name", ["transformers", "torch"])
+def test_where_bfloat16_is_faster_peers_speak_in_it(name: str, monkeypatch: pytest.MonkeyPatch):
+    needs(*NEEDS[name])
+    monkeypatch.setattr(peers, "fast_dtype", lambda device: "bfloat16")
+    contender = PEERS[name](CASE)
+    try:
+        contender.load()
+        assert contender.dtype == "bfloat16"
+        assert contender.speak(0).counts == COUNTS
+    finally:
+        contender.close()
+
+
+def test_the_dtype_that_multiplies_faster(monkeypatch: pytest.MonkeyPatch):
+    assert fast_dtype("cpu") in ("float32", "bfloat16")
+    for slow, fast in (("float32", "bfloat16"), ("bfloat16", "float32")):
+
+        def linear(x: torch.Tensor, weights: torch.Tensor, slow: str = slow) -> None:
+            time.sleep(0.02 if x.dtype == getattr(torch, slow) else 0.001)
+
+        monkeypatch.setattr(torch.nn.functional, "linear", linear)
+        assert fast_dtype("cpu") == fast
 
 
 def test_what_a_peer_makes_on_disk_goes_with_it():
@@ -147,7 +184,9 @@ def test_the_reference_is_not_asked_for_tokens_it_does_not_know():
 
 def test_unknown_peers_are_refused():
     assert find_peers(["transformers", "bark"]) == [TransformersPeer, ReferencePeer]
-    with pytest.raises(InputError, match="unknown peer 'tortoise'; expected one of bark, transformers, compiled"):
+    with pytest.raises(
+        InputError, match="unknown peer 'tortoise'; expected one of bark, transformers, torch, compiled"
+    ):
         find_peers(["bark", "tortoise"])
 
 

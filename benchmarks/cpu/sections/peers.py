@@ -8,19 +8,17 @@ from benchmarks.peers import time_peer
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
 
-# No target is set for it: a shorter clip will do, and is said to be one.
-LENGTHS = {"bark": None, "transformers": 5.0}
+PEERS = ("bark", "transformers")
 
 
 def run(plan: Plan, record: Recorder, part: str) -> None:
-    """In float32, as both run on a CPU by default; one clip each, for it takes minutes."""
+    """One clip each, for it takes minutes."""
     networks.use_threads(plan)
     size = model_size(plan, part)
-    for name, most_s in LENGTHS.items():
+    for name in PEERS:
 
-        def work(name: str = name, most_s: float | None = most_s) -> dict[str, Any]:
-            clip_s = plan.clip_s if most_s is None else min(plan.clip_s, most_s)
-            row = time_peer(plan, name, size, voice=True, warm=False, clip_s=clip_s)
+        def work(name: str = name) -> dict[str, Any]:
+            row = time_peer(plan, name, size, voice=True, warm=False)
             return {"size": size, "voice": True, "threads": plan.threads, "peer": name} | row
 
         record.measure(f"{name} {size}, full voice", work)
