@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 # Of the module that this code can work with; csrc/bindings/module.cpp says which one it is.
-INTERFACE = 2
+INTERFACE = 3
 # setup.py leaves its reason here when it installs without the module.
 BUILD_NOTE = Path(__file__).with_name("_native_build.txt")
 

@@ -183,7 +183,7 @@ def test_verdicts():
     assert by_name["small int8, times the speed of bark, with a voice"] == (5.95, "missed")
     assert by_name["large int8, times the speed of bark, with a voice"] == (None, "not run")
     assert by_name["codec, times the speed of torch"] == (2.5, "met")
-    assert by_name["small int8, times the speed of transformers, a voice"] == (0.5, "missed")
+    assert by_name["small int8, times the speed of transformers, with a voice"] == (0.5, "missed")
     assert by_name["slowest stage, any dtype, over the torch engine in its faster dtype"] == (1.125, "missed")
     assert by_name["float32 against the torch engine, checks that failed"] == (0.0, "met")
     assert by_name["float32 logits, rms ratio to torch"] == (9e-7, "met")

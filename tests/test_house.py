@@ -26,7 +26,8 @@ PACKAGE = ROOT / "barkfast"
 GROUND = {"errors", "config"}
 ROOMS = {
     "errors": set(),
-    "anywhere": set(),
+    "cores": set(),
+    "anywhere": {"cores"},
     "fields": {"errors"},
     "checks": {"errors"},
     "config": {"errors", "fields", "checks"},
@@ -39,7 +40,7 @@ ROOMS = {
     "model": {"models", "config"},
     "model_fine": {"model", "models", "config"},
     "stages": GROUND | {"jobs"},
-    "runtime": GROUND | {"checks", "jobs", "files", "cache", "models", "model", "native"},
+    "runtime": GROUND | {"checks", "cores", "jobs", "files", "cache", "models", "model", "native"},
     "weights": GROUND | {"fields", "files", "cache"},
     "audio": GROUND | {"files"},
     "normalize": GROUND,

@@ -128,7 +128,7 @@ def native(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             raise ValueError(module.isa_error)
         return "avx2"
 
-    module.choose_isa, module.physical_cores = choose_isa, lambda: 1
+    module.choose_isa = choose_isa
     monkeypatch.setattr(threads, "_pool", None)
     monkeypatch.setattr(packing, "load_native", lambda: module)
     for user in (engines, select):

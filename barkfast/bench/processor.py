@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from barkfast.cores import physical_cores
 from barkfast.errors import BarkfastError
 from barkfast.native import load_native, native_status
 from barkfast.runtime import engines
@@ -54,9 +55,8 @@ def _choose_isa() -> str | None:
 
 
 def count_cores() -> int:
-    """Physical cores that this process may use, as the engine counts them; all that the system has without it."""
-    native = load_native()
-    return (os.cpu_count() or 1) if native is None else native.physical_cores()
+    """Physical cores that this process may use, as the engine counts them."""
+    return physical_cores()
 
 
 def count_threads() -> int:

@@ -189,12 +189,12 @@ def page_streaming(rows: Rows) -> list[str]:
     return make_table(
         [
             *("stream", "first samples s", "fine s", "fine windows", "computed per frame"),
-            *("equal fine codes", "log-mel distance dB"),
+            *("equal fine codes", "log-mel distance dB", "phones heard wrong"),
         ],
         [
             (
                 *(r["row"], r.get("first_audio_s"), r.get("fine_s"), r.get("windows"), r.get("computed_per_frame")),
-                *(percent(r["equal_share"]), r["log_mel_db"]),
+                *(percent(r.get("equal_share")), r.get("log_mel_db"), percent(r.get("phone_errors"))),
             )
             for r in rows
         ],

@@ -51,8 +51,6 @@ void bind_machine(py::module_& m) {
     m.def(
         "choose_isa", [] { return std::string(isa_name(choose_isa())); },
         "The level that $BARKFAST_CPU_ISA names, or else the best; ValueError if it cannot run here.");
-    m.def("physical_cores", &physical_cores,
-          "Cores that this process may use, one with two hardware threads counted once.");
     py::class_<Pool, std::shared_ptr<Pool>>(m, "Pool", "Threads that work together, the caller's included.")
         .def(py::init<int>(), py::arg("threads"))
         .def_property_readonly("size", &Pool::size);

@@ -216,8 +216,6 @@ TEST(pool_throws_what_was_thrown) {
     }
 }
 
-TEST(pool_counts_cores) { CHECK(barkfast::physical_cores() >= 1); }
-
 #ifdef __linux__
 // Threads that have no core to run on are not waited for: phases that the caller can do alone take its own time, not a
 // slice of the scheduler's each.

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from barkfast import anywhere
 from barkfast.errors import InputError
 from barkfast.native import load_native, native_status
 from barkfast.runtime.cpu import threads
@@ -25,7 +26,7 @@ if native is None:
 def no_pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As in a fresh process, on a machine with 4 cores of two threads each."""
     monkeypatch.setattr(threads, "_pool", None)
-    monkeypatch.setattr(native, "physical_cores", lambda: 4)
+    monkeypatch.setattr(threads, "physical_cores", lambda: 4)
     monkeypatch.setattr(threads, "logical_cpus", lambda: 8)
     before = torch.get_num_threads()
     yield
@@ -67,6 +68,20 @@ def test_a_process_has_one_pool(monkeypatch: pytest.MonkeyPatch):
     assert threads.count_threads() == 2
 
 
+@pytest.mark.parametrize(("quota", "n", "warned"), [(1.5, 2, False), (1.5, 3, True), (0.5, 1, False), (None, 8, False)])
+def test_more_threads_than_the_cgroup_grants_is_said_once(
+    quota: float | None, n: int, warned: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv("BARKFAST_THREADS", str(n))
+    monkeypatch.setattr(threads, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(threads, "physical_cores", lambda: 2)
+    for _ in range(2):
+        threads.shared_pool()
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == warned
+    assert all("set BARKFAST_THREADS to 2" in line and "the time of 1.5 cores" in line for line in said)
+
+
 def test_threads_that_ask_first_at_once_get_one_pool(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("BARKFAST_THREADS", "2")
     start = threading.Barrier(8)
@@ -87,3 +102,18 @@ def test_cpus_that_were_given_away_do_not_count():
     code += "; print(threads.logical_cpus())"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "1"
+
+
+@pytest.mark.parametrize(("quota", "given", "n"), [(1.5, None, "2"), (1.5, "3", "3"), (None, None, None)])
+def test_torch_is_loaded_with_as_many_threads_as_a_quota_grants_cores(
+    quota: float | None, given: str | None, n: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    """libgomp reads the variable while torch is loaded; afterwards it is what it was."""
+    monkeypatch.setattr(anywhere, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(anywhere, "physical_cores", lambda: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    with anywhere._settings():
+        assert os.environ.get("OMP_NUM_THREADS") == n
+    assert os.environ.get("OMP_NUM_THREADS") == given

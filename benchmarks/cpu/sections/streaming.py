@@ -1,5 +1,6 @@
 """A stream within a sentence against the same speech offline: when it is first heard, and how far it is off."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from benchmarks import inputs
 from benchmarks.cpu import networks
 from benchmarks.cpu.sizes import model_size
 from benchmarks.plan import Plan
-from benchmarks.record import Recorder
+from benchmarks.process import ROOT
+from benchmarks.record import NotRun, Recorder
+from tools.demo_voice.units import edit_distance
 
 # Frames; 75 are a second. Those of a stream by default first.
 LOOK_AHEADS = (LOOK_AHEAD, 0, 30, 75)
@@ -35,6 +38,8 @@ TEXTS = (
     "The machine was very happy, and answered in a clear voice.",
     "I would like a cup of tea, please, and two pieces of bread with butter.",
 )
+# Sentences that training never saw, and how many of them a recognizer listens to.
+HELD_OUT, N_HEARD = ROOT / "tests" / "demo" / "held_out.json", 48
 # The default's first.
 DEMO_LENGTHS = (
     (PAST, LOOK_AHEAD),
@@ -126,10 +131,60 @@ def run_demo(plan: Plan, record: Recorder) -> None:
         return windows.codes(), computed, count
 
     record.measure("demo voice, offline, drawn with another seed", lambda: describe_demo(another_draw))
+    heard = partial(count_phone_errors, plan, bark)
+    record.measure("demo voice, phones heard offline", lambda: heard(None))
+    record.measure("demo voice, phones heard offline, another seed", lambda: heard(another_draw))
+    stream = partial(live, past=PAST, look_ahead=LOOK_AHEAD)
+    record.measure("demo voice, phones heard of the stream", lambda: heard(stream))
     for past, look_ahead in DEMO_LENGTHS:
         name = f"demo voice, {past} frames of the past, {look_ahead} ahead"
         speak = partial(live, past=past, look_ahead=look_ahead)
         record.measure(name, partial(describe_demo, speak))
+
+
+def count_phone_errors(
+    plan: Plan, bark: Bark, fill: Callable[[np.ndarray], tuple[np.ndarray, int, int]] | None
+) -> dict[str, Any]:
+    """What a recognizer of phones, that knows neither text nor voice, hears wrong of sentences that training never saw.
+
+    Args:
+        fill: makes fine codes of coarse ones; None for those of the clip itself.
+    Errors: NotRun without pocketsphinx.
+    """
+    listen = make_phone_listener(bark.sample_rate)
+    sentences = json.loads(HELD_OUT.read_text(encoding="utf-8"))["sentences"][: 2 if plan.smoke else N_HEARD]
+    errors = length = 0
+    for number, sentence in enumerate(sentences):
+        clip = bark.generate(sentence["text"], seed=number)
+        audio = clip.audio if fill is None else bark.decode(fill(clip.coarse)[0])
+        right = sentence["phones"].replace("ax", "ah").split()
+        errors, length = errors + edit_distance(listen(audio), right), length + len(right)
+    same = {"size": "demo", "threads": plan.threads, "sentences": len(sentences), "phones": length}
+    return same | {"phone_errors": round(errors / length, 4)}
+
+
+@lru_cache(maxsize=1)
+def make_phone_listener(sample_rate: int) -> Callable[[np.ndarray], list[str]]:
+    """A function from samples to the phones of CMU's dictionary."""
+    try:
+        from pocketsphinx import Decoder, get_model_path
+        from scipy.signal import resample_poly
+    except ImportError as error:
+        raise NotRun(f"{error.name} is not installed (the extras `wer` and `reference`)") from error
+    model = get_model_path("en-us/en-us-phone.lm.bin")
+    # Normalized over each clip by itself: what it heard before must not matter.
+    decoder = Decoder(loglevel="FATAL", cmn="batch", lm=None, allphone=model, beam=1e-20, pbeam=1e-20, lw=2.0)
+
+    def listen(samples: np.ndarray) -> list[str]:
+        x = resample_poly(samples, 2, sample_rate // 8000)
+        pcm = (x / max(1e-3, np.abs(x).max()) * 0.6 * 32767).astype(np.int16)
+        decoder.start_utt()
+        decoder.process_raw(pcm.tobytes(), full_utt=True)
+        decoder.end_utt()
+        words = [segment.word for segment in decoder.seg()]
+        return [word.lower() for word in words if word != "SIL" and not word.startswith("+")]
+
+    return listen
 
 
 @lru_cache(maxsize=1)

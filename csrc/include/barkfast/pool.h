@@ -74,7 +74,4 @@ class Pool::Turn {
     const std::lock_guard<FairMutex> lock_;
 };
 
-// Cores that this process may use, counting a core with two hardware threads once.
-int physical_cores();
-
 }  // namespace barkfast
