@@ -63,6 +63,8 @@ class Ahead:
         self._next: Turn | None = None
         self._queue: deque[_Place] = deque()
         self._asked: dict[Any, _Place] = {}
+        # Whether anything was asked for.
+        self._begun = False
 
     def __iter__(self) -> Generator[tuple[Turn, np.ndarray | Generation | None], None, None]:
         """Every turn with what was said; None for a chunk in which there is nothing to pronounce.
@@ -143,6 +145,7 @@ class Ahead:
         except BarkfastError as error:
             self._blame(place.turn, error)
         place.utterance.follows = self._live and place is not self._queue[0]
+        place.utterance.continues, self._begun = self._begun, True
         self._asked[place.utterance] = place
 
     def _round(self, scheduler: Any) -> None:

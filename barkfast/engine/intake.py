@@ -58,11 +58,12 @@ class Intake:
             request = make()
             return request, self.worker.tokenize(request)
 
+        continues = stay.used
         stay.enter()
         try:
             request, text_ids = await self.read(read)
             ticket = Ticket(request, text_ids, sink.put, partial(self._end, stay, sink), self._most_unread)
-            ticket.follows = follows
+            ticket.follows, ticket.continues = follows, continues
             self.worker.submit(ticket)
         except BaseException:
             stay.leave()

@@ -18,11 +18,14 @@ class Stay:
     def __init__(self, places: "Places", deadline: float | None) -> None:
         self.deadline = deadline
         self._places: Places | None = places
+        # Whether anything has begun in it.
+        self.used = False
         self._n_inside = 0
         self._closing = False
 
     def enter(self) -> None:
         """Something begins in it."""
+        self.used = True
         self._n_inside += 1
 
     def leave(self) -> None:

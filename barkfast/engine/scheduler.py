@@ -204,7 +204,7 @@ class Scheduler:
         return (not task.awaits_sound, task.due, -task.priority, task.arrival)
 
     def _let_in(self) -> list[Task]:
-        """Begin with as many live streams as can be made as fast as they are heard; what follows in one, at once.
+        """Begin with as many live streams as can be made as fast as they are heard; what continues one, at once.
 
         Returns those that have begun, and of which nothing is heard yet.
         """
@@ -212,7 +212,7 @@ class Scheduler:
         new = [task for task in served if task.awaits_sound]
         oldest = (self._n_let_in + 1) % FAIR_TURN == 0
         for task in sorted(self._line, key=(lambda t: t.arrival) if oldest else self._rank):
-            if not task.follows:
+            if not task.continues:
                 if not self._pace.has_room(len(served), len(new)):
                     continue
                 served.append(task)

@@ -39,6 +39,8 @@ class Task(ABC):
         self.parked = False
         # Set by whoever asked for it: what its listener hears before it is still being spoken.
         self.follows = False
+        # Likewise: whether it goes on with a stream that has begun, so that it waits for no other.
+        self.continues = False
         # Set by the scheduler: stage -> the engine that runs it, and why it is not the one that was chosen.
         self.engines: dict[str, str] = {}
         self.fallbacks: dict[str, str] = {}

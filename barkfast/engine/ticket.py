@@ -43,6 +43,8 @@ class Ticket:
         self.utterance: Any = None
         # Whether its reader still has the sentence before it to hear.
         self.follows = False
+        # Whether another of the same stream came before it.
+        self.continues = False
         self.unread = 0
         self.parked = self.ended = False
         self.arrived_s = time.monotonic()

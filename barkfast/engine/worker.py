@@ -178,7 +178,7 @@ class Worker:
             # Nothing has been done for it yet, so nothing else can be harmed: whatever it is, it is this one's own.
             self._finish(ticket, "failed", error)
         else:
-            ticket.utterance.follows = ticket.follows
+            ticket.utterance.follows, ticket.utterance.continues = ticket.follows, ticket.continues
             self._tickets[ticket.utterance] = ticket
 
     def _lead(self, ticket: Ticket) -> None:

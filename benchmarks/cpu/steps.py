@@ -53,7 +53,7 @@ def plan_steps(threads: tuple[int, ...]) -> list[Step]:
     steps.append(Step(f"busy torch {most}", 150, timed=True, threads=most))
     steps.append(Step("batch", 60, timed=True, threads=most))
     steps.append(Step("serving", 700, timed=True, threads=most))
-    steps.append(Step("streaming", 180, timed=True, threads=most))
+    steps.append(Step("streaming", 300, timed=True, threads=most))
     steps.append(Step("book", 120, timed=True, threads=most))
     steps.append(Step("history", 90, timed=True, threads=most))
     steps.append(Step("profile", 120, timed=True, threads=most))

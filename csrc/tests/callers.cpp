@@ -14,6 +14,7 @@
 #include "buffer.h"
 #include "check.h"
 #include "levels.h"
+#include "weights.h"
 
 using namespace barkfast;
 using namespace tests;
@@ -34,73 +35,17 @@ void together(const std::vector<std::function<void()>>& callers) {
     for (std::thread& thread : threads) thread.join();
 }
 
-// A network of random float32 weights: a GPT, or with three codebooks a fine network that predicts the last two.
-struct Weights {
-    Numbers numbers{5};
-    std::vector<std::vector<float>> sources;
-    std::vector<Buffer<uint8_t>> memory;
-    std::vector<Entry> entries;
-
-    Source draw(int64_t rows, int64_t cols) {
-        sources.push_back(numbers.floats(rows * cols, -0.3f, 0.3f));
-        return {SourceType::f32, rows, cols, sources.back().data()};
-    }
-    void add(const std::string& name, const char* kind, int64_t rows, int64_t cols, int64_t bytes) {
-        memory.emplace_back(bytes);
-        entries.push_back({name, kind, 0, rows, cols, memory.back().data()});
-    }
-    void matrix(const std::string& name, int64_t rows, int64_t cols) {
-        add(name, "matrix", rows, cols, packed_bytes(Format::f32, rows, cols));
-        pack_matrix(draw(rows, cols), Format::f32, memory.back().data(), 2);
-    }
-    void table(const std::string& name, int64_t rows) {
-        add(name, "table", rows, kWidth, rows * kWidth * 4);
-        pack_table(draw(rows, kWidth), Format::f32, memory.back().data(), 2);
-    }
-    void vector(const std::string& name) {
-        add(name, "vector", kWidth, 1, kWidth * 4);
-        pack_vector(draw(kWidth, 1), reinterpret_cast<float*>(memory.back().data()));
-    }
-
-    Network build(bool fine) {
-        table("transformer.wpe.weight", kBlock);
-        for (int i = 0; fine && i < 3; ++i) table("transformer.wtes." + std::to_string(i) + ".weight", kIds);
-        for (int i = 0; fine && i < 2; ++i) matrix("lm_heads." + std::to_string(i) + ".weight", kIds, kWidth);
-        if (!fine) table("transformer.wte.weight", kIds), matrix("lm_head.weight", kIds, kWidth);
-        for (const char* norm : {"h.0.ln_1", "h.0.ln_2", "ln_f"})
-            vector("transformer." + std::string(norm) + ".weight");
-        matrix("transformer.h.0.attn.c_attn.weight", 3 * kWidth, kWidth);
-        matrix("transformer.h.0.attn.c_proj.weight", kWidth, kWidth);
-        matrix("transformer.h.0.mlp.c_fc.weight", 4 * kWidth, kWidth);
-        matrix("transformer.h.0.mlp.c_proj.weight", kWidth, 4 * kWidth);
-        return build_network(kSize, entries);
-    }
-};
-
 struct Gpt {
-    Weights weights;
+    Weights weights{Format::f32, kSize, kIds};
     const Network network = weights.build(false);
 };
 
 struct Fine {
-    Weights weights;
+    Weights weights{Format::f32, kSize, kIds};
     const Network network = weights.build(true);
 };
 
 const std::vector<int32_t> kPrompt = {3, 1, 4, 1, 5};
-
-KvCache cache_of(const Network& network, int64_t n_slots, Buffer<uint8_t>& memory) {
-    KvCache cache;
-    cache.n_layer = network.n_layer;
-    cache.n_slots = n_slots;
-    cache.n_head = network.n_head;
-    cache.head_dim = network.head_dim();
-    cache.capacity = cache_capacity(network.block_size);
-    memory = Buffer<uint8_t>(2 * cache.total_bytes());
-    cache.key_data = memory.data();
-    cache.value_data = memory.data() + cache.total_bytes();
-    return cache;
-}
 
 // A decoder with the memory of its cache.
 struct OwnDecoder {

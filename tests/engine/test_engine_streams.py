@@ -65,6 +65,7 @@ def test_a_slow_reader_stalls_only_itself(scripted: ScriptedBark) -> None:
             assert [len(utterance.spoken) for utterance in scripted.scheduler.live] == spoken
             # Nobody waits for the second sentence before the first was heard.
             assert [utterance.follows for utterance in scripted.scheduler.live] == [False, True]
+            assert [utterance.continues for utterance in scripted.scheduler.live] == [False, True]
             while len(scripted.asked) < 5 + 3:
                 chunks.append(await anext(slow))
             await until(lambda: [utterance.follows for utterance in scripted.scheduler.live] == [False, True])

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from barkfast import Bark
 from barkfast.engine.events import Chunk, Done, Failed
 from barkfast.engine.pace import TOLERATED_S
 from barkfast.engine.request import Request
@@ -106,20 +107,18 @@ def test_who_is_not_live_waits_for_no_one() -> None:
     assert_same(plain.generation, speak_plainly(plain.request))
 
 
-def test_what_follows_in_a_stream_is_not_another_stream() -> None:
+@pytest.mark.parametrize("ahead", [True, False], ids=["ahead of its turn", "when it is waited for"])
+def test_what_continues_a_stream_is_not_another_stream(ahead: bool) -> None:
     listeners = Listeners(SLOW)
     first, other, following = (listeners.add(text) for text in TEXTS[:3])
-    following.follows = True
+    following.follows, following.continues = ahead, True
     listeners.round()
     assert listeners.scheduler._line == [other]
-    scheduler = listeners.scheduler
     while not first.ended:
         listeners.round()
     following.follows = False
-    listeners.round()
-    assert scheduler._line == [other] or following.ended
     listeners.run()
-    assert listeners.ends == [first, following, other]
+    assert listeners.ends.index(other) == 2
 
 
 def test_a_reader_who_stops_leaves_the_room_to_others() -> None:
@@ -168,3 +167,17 @@ def test_what_fails_in_the_line_fails_alone(monkeypatch: pytest.MonkeyPatch) -> 
     while not listeners.scheduler.idle:
         events += [e for e in listeners.scheduler.round() if not isinstance(e, Chunk)]
     assert {type(e): e.task for e in events} == {Done: good, Failed: bad}
+
+
+def test_sentences_of_a_stream_in_one_thread_continue_it(bark: Bark, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Bark.stream` marks them as the engine does."""
+    asked: list[Utterance] = []
+    add = Scheduler.add
+
+    def watch(scheduler: Scheduler, *options: Any) -> Utterance:
+        asked.append(add(scheduler, *options))
+        return asked[-1]
+
+    monkeypatch.setattr(Scheduler, "add", watch)
+    assert list(bark.stream("One. Two. Three.", seed=1, max_duration_s=0.1, min_eos_p=None, mode="low_latency"))
+    assert [utterance.continues for utterance in asked] == [False, True, True]
