@@ -63,7 +63,8 @@ def packed_step_bytes(decoder: Decoder, *, context: float, candidates: int, batc
             head += piece.size * -(-candidates // PANEL_ROWS) // panels
         elif piece.kind != "table":
             layers += piece.size
-    number = 4 if dtype == "float32" else 2
+    # Keys and values are stored in int8, each head's with a scale, where the weights are quantized.
+    number = {"float32": 4, "bfloat16": 2}.get(dtype, 1 + 4 / config.head_dim)
     kv = 2 * config.n_layer * config.n_embd * number * context * batch
     return StepBytes(layers=layers, head=head, kv=round(kv))
 

@@ -103,7 +103,7 @@ def time_parts(decoder: Decoder, rows: int, context: int, *, quick: bool = False
         size = count * found["bytes"]
         parts.append(make_part(f"{name} {FORMATS[stored]}", count, count * took * 1e6, size, count * read * 1e6))
     rate = n_bytes / seconds / 1e9
-    cache = "f32" if dtype_of(decoder) == "float32" else "bf16"
+    cache = {"float32": "f32", "bfloat16": "bf16"}.get(dtype_of(decoder), "int8")
     found = native.time_attend(cache, config.n_head, config.head_dim, context, least, threads, repeats)
     size, took = config.n_layer * found["bytes"], config.n_layer * summarize(found["seconds"])["median"]
     parts.append(make_part(f"attention {cache}", config.n_layer, took * 1e6, size, size / rate / 1e3))

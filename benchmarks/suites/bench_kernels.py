@@ -75,10 +75,10 @@ def test_linear(measure: Measure, setting: Setting, matrix: str, inputs: int, dt
 
 
 @pytest.mark.parametrize("engine", ["cpu"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("positions", [64, 512, 1000])
 def test_attention(measure: Measure, setting: Setting, positions: int, dtype: str, engine: str) -> None:
-    """One query over a cache, layer after layer; caches are in bfloat16 wherever matrices are not float32."""
+    """One query over a cache, layer after layer; caches are in int8 where matrices are quantized."""
     native = native_or_skip(setting)
     _, n_head, width, _ = SIZES[setting.size]
     rounds = 2 if setting.smoke else ROUNDS

@@ -82,10 +82,11 @@ void bind_measure(py::module_& m) {
           py::arg("least_bytes"), py::arg("large_pages"), py::arg("threads"), py::arg("repeats"), py::arg("isa") = "",
           "Products of a matrix in the format f32, bf16, int8 or int4 with rows of inputs, over copies of it that are "
           "at least so large together: {copies, bytes of one, seconds per product of each pass}.");
-    m.def("time_attend", &bind_attend, py::arg("format"), py::arg("n_head"), py::arg("head_dim"), py::arg("positions"),
-          py::arg("least_bytes"), py::arg("threads"), py::arg("repeats"),
-          "One query's attention over a cache in the format f32 or bf16, layer after layer: {copies, bytes of one, "
-          "seconds per layer of each pass}.");
+    m.def(
+        "time_attend", &bind_attend, py::arg("format"), py::arg("n_head"), py::arg("head_dim"), py::arg("positions"),
+        py::arg("least_bytes"), py::arg("threads"), py::arg("repeats"),
+        "One query's attention over a cache in the format f32, bf16 or int8, layer after layer: {copies, bytes of one, "
+        "seconds per layer of each pass}.");
 }
 
 }  // namespace barkfast

@@ -1,9 +1,12 @@
 // Attention of one query over keys and values in packed matrices: read once, in order, each at the speed of memory.
 //
-// Included inside a level's namespace, after rows.h. The contract is in kernels.h.
+// Numbers of a cache in int8 lie sixteen to a step, each position with a scale of its own: see kv.h. Included inside a
+// level's namespace, after rows.h. The contract is in kernels.h.
 
 // Bytes that values are asked for ahead, in each panel.
 constexpr int64_t kAhead = 16 * kStepBytes;
+// Of a step in int8, of which four share a line.
+constexpr int64_t kByteStep = 16;
 
 // The products of the query with the positions of P panels of keys; `more` panels will follow them.
 template <int P>
@@ -12,7 +15,17 @@ INLINE void score_panels(const Matrix& keys, int64_t first, bool more, const flo
     const int64_t ahead = more ? P * keys.panel_stride : 0;
     F16 sums[P];
     UNROLL for (int p = 0; p < P; ++p) sums[p] = zero();
-    if (keys.format == Format::f32) {
+    if (keys.format == Format::int8) {
+        for (int64_t c = 0; c < keys.cols; c += 4, step += 4 * kByteStep) {
+            UNROLL for (int p = 0; p < P; ++p) {
+                const uint8_t* const from = step + p * keys.panel_stride;
+                prefetch(from + ahead);
+                UNROLL for (int i = 0; i < 4; ++i) sums[p] =
+                    fma(load_int8(from + i * kByteStep), all(q[c + i]), sums[p]);
+            }
+        }
+        UNROLL for (int p = 0; p < P; ++p) sums[p] = mul(sums[p], load(keys.scales + 16 * (first + p)));
+    } else if (keys.format == Format::f32) {
         for (int64_t c = 0; c < keys.cols; ++c, step += kStepBytes) {
             const F16 x = all(q[c]);
             UNROLL for (int p = 0; p < P; ++p) {
@@ -40,6 +53,18 @@ INLINE void mix_panels(const Matrix& values, int64_t first, int64_t n, const flo
     const int64_t steps = values.format == Format::f32 ? n : n / 2;
     F16 sums[P];
     UNROLL for (int i = 0; i < P; ++i) sums[i] = zero();
+    if (values.format == Format::int8) {
+        for (int64_t s = 0; s < n; ++s, step += kByteStep) {
+            const F16 x = all(p[s]);
+            UNROLL for (int i = 0; i < P; ++i) {
+                const uint8_t* const from = step + i * values.panel_stride;
+                if (s % 4 == 0 && s + kAhead / kByteStep < n) prefetch(from + kAhead);
+                sums[i] = fma(load_int8(from), x, sums[i]);
+            }
+        }
+        UNROLL for (int i = 0; i < P; ++i) store(out + 16 * (first + i), sums[i]);
+        return;
+    }
     for (int64_t s = 0; s < steps; ++s, step += kStepBytes) {
         const int64_t ahead = s + kAhead / kStepBytes < steps ? kAhead : 0;
         if (values.format == Format::f32) {
@@ -77,6 +102,8 @@ static void attend(const Matrix& keys, const Matrix& values, int64_t n, const fl
     if (key_panels - panel == 2) score_panels<2>(keys, panel, false, q, scores);
     if (key_panels - panel == 1) score_panels<1>(keys, panel, false, q, scores);
     softmax(scores, n, n, scale);
+    if (values.format == Format::int8)
+        for (int64_t s = 0; s < n; s += 16) store(scores + s, mul(load(scores + s), load(values.scales + s)));
     for (panel = 0; panel + 4 <= value_panels; panel += 4) mix_panels<4>(values, panel, n, scores, out);
     for (; panel < value_panels; ++panel) mix_panels<1>(values, panel, n, scores, out);
 }

@@ -1,6 +1,9 @@
 #include "barkfast/kv.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 namespace barkfast {
 
@@ -42,14 +45,51 @@ void write_values(uint16_t* step, int64_t panel_numbers, int64_t head_dim, const
         }
 }
 
+// The n numbers of a position as bytes, each given to store(i, byte); returns what one unit is worth.
+template <class Store>
+float quantize(const float* x, int64_t n, const Store& store) {
+    // 0 times a number is 0; 0 times infinity or NaN is NaN and stays.
+    float bound = 0, zero = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        bound = std::max(bound, std::fabs(x[i]));
+        zero += x[i] * 0.0f;
+    }
+    const bool finite = zero == 0.0f;
+    // What is this small counts as 0, for 127 / bound would be infinite.
+    const float factor = !finite || bound < 1e-30f ? 0.0f : 127.0f / bound;
+    // To the nearest, ties to even: the sum has no room for a fraction.
+    for (int64_t i = 0; i < n; ++i) {
+        const float sum = (finite ? x[i] * factor : 0.0f) + 12582912.0f;
+        int32_t bits;
+        std::memcpy(&bits, &sum, sizeof bits);
+        store(i, uint8_t(bits));
+    }
+    return finite ? (factor == 0.0f ? 0.0f : bound / 127.0f) : std::numeric_limits<float>::quiet_NaN();
+}
+
+// Bytes of a panel of 16 rows.
+int64_t panel_of(Format format, int64_t cols) {
+    return format == Format::int8 ? kPanelRows * cols : panel_bytes(format, cols);
+}
+
 }  // namespace
 
 Matrix KvCache::keys(int64_t layer, int64_t slot, int64_t head) const {
-    return {format, capacity, head_dim, key_data + block_offset(layer, slot, head), panel_bytes(format, head_dim)};
+    return {format,
+            capacity,
+            head_dim,
+            key_data + block_offset(layer, slot, head),
+            panel_of(format, head_dim),
+            key_scales(layer, slot, head)};
 }
 
 Matrix KvCache::values(int64_t layer, int64_t slot, int64_t head) const {
-    return {format, head_dim, capacity, value_data + block_offset(layer, slot, head), panel_bytes(format, capacity)};
+    return {format,
+            head_dim,
+            capacity,
+            value_data + block_offset(layer, slot, head),
+            panel_of(format, capacity),
+            value_scales(layer, slot, head)};
 }
 
 void KvCache::append(int64_t layer, int64_t slot, int64_t head, int64_t position, const float* k,
@@ -67,6 +107,17 @@ void KvCache::write(int64_t layer, int64_t slot, int64_t head, int64_t first, in
             write_key(keys + p / 16 * 16 * head_dim, p % 16, head_dim, k);
             for (int64_t d = 0; d < head_dim; d += 16)
                 std::memcpy(values + d * capacity + p * 16, v + d, 16 * sizeof(float));
+        }
+        return;
+    }
+    if (format == Format::int8) {
+        float *key_scale = key_scales(layer, slot, head), *value_scale = value_scales(layer, slot, head);
+        uint8_t *keys = key_data + offset, *values = value_data + offset;
+        for (int64_t p = first; p < end; ++p, k += stride, v += stride) {
+            uint8_t* const key = keys + p / 16 * 16 * head_dim + p % 16;
+            key_scale[p] = quantize(k, head_dim, [&](int64_t d, uint8_t byte) { key[d * 16] = byte; });
+            value_scale[p] = quantize(
+                v, head_dim, [&](int64_t d, uint8_t byte) { values[d / 16 * 16 * capacity + p * 16 + d % 16] = byte; });
         }
         return;
     }

@@ -198,8 +198,7 @@ Times time_attend(Pool& pool, const Kernels& kernels, const AttendCase& what, in
     if (what.head_dim < 1 || what.head_dim % kPanelRows)
         throw std::invalid_argument("the heads' size is " + std::to_string(what.head_dim) +
                                     "; expected a multiple of 16");
-    if (what.format != Format::f32 && what.format != Format::bf16)
-        throw std::invalid_argument("the cache's format is neither f32 nor bf16");
+    if (what.format == Format::int4) throw std::invalid_argument("the cache's format is none of f32, bf16 and int8");
     KvCache cache;
     cache.format = what.format;
     cache.n_slots = 1;
@@ -208,7 +207,7 @@ Times time_attend(Pool& pool, const Kernels& kernels, const AttendCase& what, in
     cache.capacity = cache_capacity(what.positions);
     Times times;
     // Keys and values.
-    times.bytes = 2 * what.n_head * what.positions * what.head_dim * cache.number_bytes();
+    times.bytes = 2 * what.n_head * what.positions * (what.head_dim * cache.number_bytes() + cache.scale_bytes());
     times.copies = std::max<int64_t>(1, ceil_div(what.least_bytes, times.bytes));
     cache.n_layer = times.copies;
 

@@ -151,10 +151,16 @@ Network build_network(const NetworkSize& size, const std::vector<Entry>& all) {
     return network;
 }
 
-Format Network::cache_format() const {
+Format Network::pass_format() const {
     for (const LayerWeights& layer : layers)
         if (layer.format != Format::f32) return Format::bf16;
     return Format::f32;
+}
+
+Format Network::cache_format() const {
+    for (const LayerWeights& layer : layers)
+        if (is_quantized(layer.format)) return Format::int8;
+    return pass_format();
 }
 
 }  // namespace barkfast

@@ -62,7 +62,7 @@ struct Refiner::Work {
           logits(pool.size() * kFrameBlock * logit_stride),
           normed(pool.size() * round_up(network.n_embd, 16)),
           sampling(pool.size() * 2 * logit_stride) {
-        cache.format = network.cache_format();
+        cache.format = network.pass_format();
         cache.n_layer = cache.n_slots = 1;
         cache.n_head = network.n_head;
         cache.head_dim = network.head_dim();

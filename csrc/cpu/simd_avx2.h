@@ -121,6 +121,12 @@ INLINE I16 broadcast(const void* p) {
     std::memcpy(&x, p, 4);
     return iall(x);
 }
+INLINE F16 load_int8(const void* p) {
+    const __m128i* q = static_cast<const __m128i*>(p);
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(q))),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(
+                _mm_loadl_epi64(reinterpret_cast<const __m128i*>(static_cast<const uint8_t*>(p) + 8))))};
+}
 INLINE F16 even_bf16(I16 w) { return from_bits(shift_left<16>(w)); }
 INLINE F16 odd_bf16(I16 w) { return from_bits(iand(w, iall(int32_t(0xffff0000u)))); }
 constexpr bool kDotBf16 = false;

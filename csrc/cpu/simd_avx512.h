@@ -95,6 +95,9 @@ INLINE I16 broadcast(const void* p) {
     std::memcpy(&x, p, 4);
     return {_mm512_set1_epi32(x)};
 }
+INLINE F16 load_int8(const void* p) {
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))))};
+}
 INLINE F16 even_bf16(I16 w) { return from_bits(shift_left<16>(w)); }
 INLINE F16 odd_bf16(I16 w) { return from_bits(iand(w, iall(int32_t(0xffff0000u)))); }
 

@@ -187,6 +187,14 @@ INLINE I16 broadcast(const void* p) {
     std::memcpy(&x, p, 4);
     return iall(x);
 }
+// Sixteen signed bytes.
+INLINE F16 load_int8(const void* p) {
+    int8_t bytes[16];
+    std::memcpy(bytes, p, sizeof bytes);
+    F16 r;
+    LANES r.v[i] = float(bytes[i]);
+    return r;
+}
 // The first and the second column of a bf16 step.
 INLINE F16 even_bf16(I16 w) { return from_bits(shift_left<16>(w)); }
 INLINE F16 odd_bf16(I16 w) { return from_bits(iand(w, iall(int32_t(0xffff0000u)))); }

@@ -40,15 +40,18 @@ InputType widest_input(const Network& network, const Kernels& kernels) {
     return widest;
 }
 
-// A cache like those that the trunk is given, without memory.
+// The cache of one layer that attention reads, without memory.
 KvCache cache_shape(const Network& network) {
     KvCache cache;
-    cache.format = network.cache_format();
+    cache.format = network.pass_format();
+    cache.n_layer = cache.n_slots = 1;
     cache.n_head = network.n_head;
     cache.head_dim = network.head_dim();
     cache.capacity = cache_capacity(network.block_size);
     return cache;
 }
+
+int64_t pass_layer(const Pass& pass, int64_t layer) { return pass.cache->n_layer == 1 ? 0 : layer; }
 
 }  // namespace
 
@@ -68,6 +71,8 @@ struct Trunk::Work {
     FloatRows normed;
     int64_t piece_rows;
     FloatRows piece;
+    KvCache one_layer;
+    Buffer<uint8_t> one_layer_memory;
     // Held for the length of a prefill.
     FairMutex busy;
 
@@ -84,6 +89,17 @@ struct Trunk::Work {
           normed(pool.size(), network.n_embd),
           piece_rows(kernels.dequantizes ? kMostRows : kRowBlock),
           piece(pool.size() * piece_rows, 2 * piece_cols(network)) {}
+
+    // The cache of one layer of a prompt whose own cache is in int8.
+    const KvCache& unrounded() {
+        if (!one_layer.key_data) {
+            one_layer = cache_shape(network);
+            one_layer_memory = Buffer<uint8_t>(2 * one_layer.total_bytes());
+            one_layer.key_data = one_layer_memory.data();
+            one_layer.value_data = one_layer_memory.data() + one_layer.total_bytes();
+        }
+        return one_layer;
+    }
 
     // Call work(thread, row) for rows first .. end - 1, a few on a thread at a time.
     template <class OneRow>
@@ -117,8 +133,8 @@ struct Trunk::Work {
     }
 
     // Keys and values of all rows, from the product into the cache piece by piece: some rows of some heads.
-    void store_keys(Pool::Turn& turn, const LayerWeights& layer, const Input& normal, int64_t cache_layer,
-                    const Pass& pass) {
+    void store_keys(Pool::Turn& turn, const Input& normal, int64_t i_layer, const Pass& pass) {
+        const LayerWeights& layer = network.layers[size_t(i_layer)];
         const int64_t width = network.n_embd, head_dim = network.head_dim(), panels = panel_count(width);
         each_piece(turn, pass.rows, rows_at_once(kernels, layer.qkv, normal), 0, panels,
                    piece_cols(network) / kPanelRows, [&](int thread, int64_t row, int64_t n, int64_t from, int64_t to) {
@@ -129,19 +145,24 @@ struct Trunk::Work {
                        make_piece(layer.qkv, layer.qkv_bias, x, n, 2 * panels + from, 2 * panels + to, Then::store,
                                   values);
                        const int64_t start = from * kPanelRows, end = to * kPanelRows;
-                       for (int64_t col = start; col < end; col += head_dim)
-                           pass.cache->write(cache_layer, pass.slot, col / head_dim, row, n, keys + col - start,
-                                             values + col - start, piece.stride);
+                       for (int64_t col = start; col < end; col += head_dim) {
+                           const int64_t head = col / head_dim;
+                           const float *k = keys + col - start, *v = values + col - start;
+                           pass.cache->write(pass_layer(pass, i_layer), pass.slot, head, row, n, k, v, piece.stride);
+                           if (pass.kept) pass.kept->write(i_layer, pass.kept_slot, head, row, n, k, v, piece.stride);
+                       }
                    });
     }
 
     // x += attention, for rows from `first` on; keys and values of all rows go into the cache.
-    void attend(Pool::Turn& turn, const LayerWeights& layer, int64_t cache_layer, const Pass& pass, int64_t first) {
+    void attend(Pool::Turn& turn, int64_t i_layer, const Pass& pass, int64_t first) {
+        const LayerWeights& layer = network.layers[size_t(i_layer)];
         const int64_t width = network.n_embd, n_head = network.n_head, head_dim = network.head_dim();
         const int64_t n = pass.rows;
         const KvCache& cache = *pass.cache;
+        const int64_t cache_layer = pass_layer(pass, i_layer);
         const Input normal = normalize(turn, layer.format, layer.norm1_weight, layer.norm1_bias, 0, n);
-        store_keys(turn, layer, normal, cache_layer, pass);
+        store_keys(turn, normal, i_layer, pass);
         multiply(turn, kernels, layer.qkv, skip_rows(normal, first), n - first,
                  {queries.row(first), queries.stride, layer.qkv_bias, Then::store}, 0, panel_count(width));
 
@@ -189,7 +210,7 @@ void Trunk::run(Pool::Turn& turn, const Pass& pass) {
     for (int64_t i = 0; i < network.n_layer; ++i) {
         const int64_t first = i == network.n_layer - 1 ? pass.first_needed : 0;
         const LayerWeights& layer = network.layers[size_t(i)];
-        work_->attend(turn, layer, pass.cache->n_layer == 1 ? 0 : i, pass, first);
+        work_->attend(turn, i, pass, first);
         work_->think(turn, layer, first, pass.rows);
     }
 }
@@ -209,7 +230,10 @@ void Trunk::prefill(const int32_t* tokens, int64_t n_tokens, int64_t merged, con
             throw std::invalid_argument("token id " + std::to_string(tokens[i]) + " is not in the vocabulary of " +
                                         std::to_string(table.rows));
 
-    const Pass pass{n, n - 1, true, &cache, slot};
+    // What is stored in int8 is attended to as it was, as long as it is there.
+    const bool rounded = cache.format == Format::int8;
+    const Pass pass =
+        rounded ? Pass{n, n - 1, true, &work_->unrounded(), 0, &cache, slot} : Pass{n, n - 1, true, &cache, slot};
     Pool::Turn turn(work_->pool);
     work_->each_row(turn, 0, n, [&](int, int64_t i) {
         float* x = row(i);

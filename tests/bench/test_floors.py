@@ -82,7 +82,10 @@ def test_a_cpu_decoder_reads_its_packed_weights():
         packed = decoder._packed
         tables = sum(piece.size for piece in packed.pieces if piece.kind == "table")
         assert parts.layers + parts.head == sum(piece.size for piece in packed.pieces) - tables
-        assert parts.kv == 10 * 2 * decoder.config.n_layer * decoder.config.n_embd * (4 if dtype == "float32" else 2)
+        # Of quantized weights' cache a byte each, and a scale for each head and position.
+        config = decoder.config
+        number = {"float32": 4, "bfloat16": 2}.get(dtype, 1 + 4 / config.head_dim)
+        assert parts.kv == 10 * 2 * config.n_layer * config.n_embd * number
         half = decoder_step_bytes(decoder, context=10, candidates=decoder.config.output_vocab_size // 2)
         assert 0.4 * parts.head < half.head < 0.7 * parts.head
         sizes[dtype] = parts.total

@@ -51,7 +51,7 @@ def test_the_cpu_engine_is_profiled_by_matrix(dtype: str):
     # The first layer of two is stored more exactly.
     stored = ["f32"] if dtype == "float32" else ["bf16", "int8"]
     names = {f"{matrix} {kind}" for matrix in ("qkv", "out", "fc", "proj") for kind in stored}
-    cache = "f32" if dtype == "float32" else "bf16"
+    cache = "f32" if dtype == "float32" else "int8"
     assert set(parts) == names | {f"head {stored[-1]}", f"attention {cache}"}
     assert sum(part["count"] for name, part in parts.items() if name.startswith("qkv")) == CONFIG.n_layer
     assert all(part["floor_us"] > 0 and part["gb_per_s"] > 0 for part in parts.values())

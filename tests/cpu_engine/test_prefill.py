@@ -11,7 +11,8 @@ from torch import Tensor
 from barkfast.config import GPTConfig
 from barkfast.models.gpt import GPT, KVCache
 from barkfast.native import load_native
-from barkfast.runtime.cpu.packing import Packed, pack_network
+from barkfast.runtime.cpu.kv_cache import allocate_cache, unpack_cache
+from barkfast.runtime.cpu.packing import Format, Packed, pack_network
 from barkfast.runtime.decoder import Decoder
 from contract.networks import gpt_tensors, make_job, torch_decoder
 from cpu_engine.networks import CONFIG, cpu_decoder, isas, make_pool, needs_native, packed_tensors
@@ -32,17 +33,14 @@ TOLERANCES = {"float32": 1e-5, "bfloat16": 1e-2, "int8": 3e-2}
 class Prompts:
     """The native layers over prompts, and the cache that they fill."""
 
-    def __init__(
-        self, packed: Packed, config: GPTConfig = CONFIG, *, threads: int = 2, isa: str = "", dtype: str = "float32"
-    ) -> None:
+    def __init__(self, packed: Packed, config: GPTConfig = CONFIG, *, threads: int = 2, isa: str = "") -> None:
         native = load_native()
         self.config, self._packed = config, packed
         network = native.Network(config.n_layer, config.n_head, config.n_embd, config.block_size, packed.entries)
-        self.capacity = native.cache_capacity(config.block_size)
-        # Poisoned: nothing beyond the prompt may reach a result.
-        shape = (config.n_layer, config.n_head, self.capacity * config.head_dim)
-        kind = torch.float32 if dtype == "float32" else torch.bfloat16
-        self._keys, self._values = (torch.full(shape, torch.nan, dtype=kind) for _ in range(2))
+        self._keys, self._values = allocate_cache(config, 1, Format(network.cache_format))
+        for memory in (self._keys, self._values):
+            # No numbers: nothing beyond the prompt may reach a result.
+            memory.view(torch.uint8).fill_(0xFF)
         addresses = self._keys.data_ptr(), self._values.data_ptr()
         self._native = native.Trunk(network, make_pool(threads), *addresses, isa=isa)
 
@@ -52,12 +50,8 @@ class Prompts:
 
     def cache(self, length: int) -> tuple[Tensor, Tensor]:
         """Keys and values as KVCache has them, (n_layer, n_head, length, head_dim)."""
-        layers, heads, dim = self.config.n_layer, self.config.n_head, self.config.head_dim
-        pair = 1 if self._keys.dtype == torch.float32 else 2
-        keys = self._keys.view(layers, heads, self.capacity // 16, dim // pair, 16, pair).permute(0, 1, 2, 4, 3, 5)
-        values = self._values.view(layers, heads, dim // 16, self.capacity // pair, 16, pair).permute(0, 1, 3, 5, 2, 4)
-        shape = (layers, heads, self.capacity, dim)
-        return keys.reshape(shape)[:, :, :length], values.reshape(shape)[:, :, :length]
+        keys, values = unpack_cache(self._keys, self._values, 0, self.config.head_dim)
+        return keys[:, :, :length], values[:, :, :length]
 
 
 def pack(config: GPTConfig, dtype: str) -> Packed:
@@ -105,14 +99,14 @@ def test_merged_tokens_are_summed(length: int, merged: int) -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 @pytest.mark.parametrize("config, length", [(CONFIG, 99), (MIDDLE, 301)], ids=["small", "middle"])
 def test_narrow_numbers_stay_close(config: GPTConfig, length: int, dtype: str, isa: str) -> None:
-    prompts, prompt = Prompts(pack(config, dtype), config, isa=isa, dtype=dtype), make_prompt(length)
+    prompts, prompt = Prompts(pack(config, dtype), config, isa=isa), make_prompt(length)
     check(prompts, prompt, 0, run_torch(config, prompt), TOLERANCES[dtype])
 
 
 @pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("config, length", [(CONFIG, 99), (MIDDLE, 301)], ids=["small", "middle"])
 def test_int4_is_close_to_what_its_weights_stand_for(config: GPTConfig, length: int, isa: str) -> None:
-    prompts, prompt = Prompts(pack(config, "int4"), config, isa=isa, dtype="int4"), make_prompt(length)
+    prompts, prompt = Prompts(pack(config, "int4"), config, isa=isa), make_prompt(length)
     expected = run_torch(config, prompt, tensors=packed_tensors("int4", config))
     # Inputs are rounded as in int8.
     check(prompts, prompt, 0, expected, TOLERANCES["int8"])
@@ -121,7 +115,7 @@ def test_int4_is_close_to_what_its_weights_stand_for(config: GPTConfig, length: 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "int4"])
 def test_neither_threads_nor_what_follows_change_a_bit(dtype: str) -> None:
     def run(threads: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
-        prompts = Prompts(pack(CONFIG, dtype), threads=threads, dtype=dtype)
+        prompts = Prompts(pack(CONFIG, dtype), threads=threads)
         return prompts.prefill(prompt[:length]), *prompts.cache(77)
 
     prompt = make_prompt(130)
@@ -134,7 +128,7 @@ def test_neither_threads_nor_what_follows_change_a_bit(dtype: str) -> None:
 
 
 def test_a_shorter_prompt_after_a_longer_one_is_as_the_first() -> None:
-    prompts, prompt = Prompts(pack(CONFIG, "bfloat16"), dtype="bfloat16"), make_prompt(33)
+    prompts, prompt = Prompts(pack(CONFIG, "bfloat16")), make_prompt(33)
     expected = prompts.prefill(prompt)
     prompts.prefill(make_prompt(130, 5))
     assert torch.equal(prompts.prefill(prompt), expected)

@@ -57,7 +57,7 @@ struct Kernels {
     void (*softmax)(float* x, int64_t n, int64_t padded, float scale);
 
     // One query's attention: out[dim] = softmax(scale * keys q) values, over the first n positions.
-    // keys: (capacity, dim) and values: (dim, capacity), both f32 or both bf16; scores: room for round_up(n, 64)
+    // keys: (capacity, dim) and values: (dim, capacity), as KvCache gives them; scores: room for round_up(n, 64)
     // floats.
     void (*attend)(const Matrix& keys, const Matrix& values, int64_t n, const float* q, float scale, float* out,
                    float* scores);

@@ -16,8 +16,12 @@ constexpr int64_t cache_capacity(int64_t block_size) { return round_up(block_siz
 //
 // In bfloat16 two positions share a step of the values: an even one also writes zeros where the next will be, so that
 // no step that is read holds what nobody wrote.
+//
+// In int8 the numbers of a position are rounded with one scale per head: a step is 16 signed bytes, of one dimension in
+// keys and of one position in values, and a block's scales, `capacity` floats, lie behind its numbers. A scale is NaN
+// if a number of the position is not finite.
 struct KvCache {
-    // f32 or bf16.
+    // f32, bf16 or int8.
     Format format = Format::f32;
     int64_t n_layer = 0;
     int64_t n_slots = 0;
@@ -32,6 +36,14 @@ struct KvCache {
     Matrix keys(int64_t layer, int64_t slot, int64_t head) const;
     Matrix values(int64_t layer, int64_t slot, int64_t head) const;
 
+    // Scales of a block's positions, in int8.
+    float* key_scales(int64_t layer, int64_t slot, int64_t head) const {
+        return scales_of(key_data + block_offset(layer, slot, head));
+    }
+    float* value_scales(int64_t layer, int64_t slot, int64_t head) const {
+        return scales_of(value_data + block_offset(layer, slot, head));
+    }
+
     // Store one position; k and v: head_dim floats.
     void append(int64_t layer, int64_t slot, int64_t head, int64_t position, const float* k, const float* v) const;
 
@@ -40,13 +52,18 @@ struct KvCache {
     void write(int64_t layer, int64_t slot, int64_t head, int64_t first, int64_t n, const float* k, const float* v,
                int64_t stride) const;
 
-    int64_t number_bytes() const { return format == Format::f32 ? 4 : 2; }
+    int64_t number_bytes() const { return format == Format::f32 ? 4 : format == Format::bf16 ? 2 : 1; }
+    // Of one position's scale.
+    int64_t scale_bytes() const { return format == Format::int8 ? int64_t(sizeof(float)) : 0; }
     // Of one layer, slot and head's keys, and as many of its values.
-    int64_t block_bytes() const { return capacity * head_dim * number_bytes(); }
+    int64_t block_bytes() const { return capacity * (head_dim * number_bytes() + scale_bytes()); }
     // Of all keys, and as many of all values.
     int64_t total_bytes() const { return n_layer * n_slots * n_head * block_bytes(); }
 
   private:
+    float* scales_of(uint8_t* block) const {
+        return format == Format::int8 ? reinterpret_cast<float*>(block + capacity * head_dim) : nullptr;
+    }
     int64_t block_offset(int64_t layer, int64_t slot, int64_t head) const {
         return ((layer * n_slots + slot) * n_head + head) * block_bytes();
     }

@@ -43,6 +43,8 @@ struct Matrix {
     const uint8_t* panels = nullptr;
     // Bytes from one panel to the next; more than panel_bytes where a cache has room to grow.
     int64_t panel_stride = 0;
+    // Of a cache in int8, see kv.h.
+    const float* scales = nullptr;
 };
 
 // How the numbers that a matrix is multiplied with are stored, the widest first.

@@ -75,8 +75,10 @@ struct Network : NetworkSize {
     std::vector<Matrix> heads;
 
     int64_t head_dim() const { return n_embd / n_head; }
-    // What keys and values are stored as: bf16 if any layer is less than f32.
+    // What keys and values are stored as from one step to the next: int8 if any layer is quantized.
     Format cache_format() const;
+    // And while a whole prompt or window is worked on: bf16 if any layer is less than f32.
+    Format pass_format() const;
 };
 
 // How the inputs of a matrix are stored when a few rows are multiplied with it: quantized for quantized weights.

@@ -19,9 +19,13 @@ struct Pass {
     int64_t first_needed = 0;
     // Whether a position sees only itself and those before it.
     bool causal = true;
-    // Where keys and values go, layer by layer; a cache of one layer serves one after the other.
+    // Where keys and values go, and attention finds them, layer by layer; a cache of one layer serves one after the
+    // other.
     const KvCache* cache = nullptr;
     int64_t slot = 0;
+    // Where else they go, if that is not null: layer by layer, into the slot `kept_slot`.
+    const KvCache* kept = nullptr;
+    int64_t kept_slot = 0;
 };
 
 class Trunk {
