@@ -36,7 +36,7 @@ class Pace:
         self._sample_rate, self._steps_per_s = sample_rate, steps_per_s
         # Stream -> seconds of sound that its consumer has, less those that have been worked since.
         self._left: dict[Task, float] = {}
-        # Seconds of streams' own work, and of the sound that came of it.
+        # Seconds of live streams' own work, and of the sound that came of it.
         self._own_s = self._sound_s = 0.0
         # Seconds in which there were streams that had not been heard yet, and how many of those were heard then.
         self._new_s = self._n_new = 0.0
@@ -70,7 +70,9 @@ class Pace:
             left, sound = self._left.get(event.task, 0.0), len(event.audio) / self._sample_rate
             if left < -TOLERATED_S:
                 warn_of_pace()
-            self._sound_s += sound
+            if event.task.live:
+                # Others' work is not counted, so neither is their sound.
+                self._sound_s += sound
             if event.task in new:
                 self._n_new += 1
                 self._first_s = sound

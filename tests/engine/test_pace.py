@@ -29,7 +29,9 @@ def chunk(task: CodecTask, seconds: float) -> Chunk:
 
 
 def new_task() -> CodecTask:
-    return CodecTask(np.zeros((8, 1), np.int32))
+    task = CodecTask(np.zeros((8, 1), np.int32))
+    task.live = True
+    return task
 
 
 def test_what_comes_in_time_is_no_reason_to_say_anything(said: Any) -> None:
@@ -124,3 +126,18 @@ def test_new_streams_begin_in_turn_while_others_have_sound_to_hear() -> None:
     # Whose reader has stopped runs out of nothing.
     first.parked = True
     assert noted.has_room(1)
+
+
+def test_the_sound_of_streams_that_are_not_live_says_nothing(said: Any) -> None:
+    exact = new_task()
+    exact.live = False
+    noted = Pace(RATE, STEPS)
+    noted.count_round([chunk(exact, 20.0)], 0.0)
+    assert not noted.has_room(1)
+    noted = learn(own_s=0.6, step_s=0.0)
+    noted.count_round([chunk(exact, 20.0)], 0.0)
+    assert not noted.has_room(1)
+    # Whether it is late counts for all.
+    noted.count_round([], 30.0)
+    noted.count_round([chunk(exact, 1.0)], 0.0)
+    assert said() == 1

@@ -22,7 +22,6 @@ from benchmarks.cpu.sizes import model_size
 from benchmarks.plan import Plan
 from benchmarks.process import ROOT
 from benchmarks.record import NotRun, Recorder
-from tools.demo_voice.units import edit_distance
 
 # Frames; 75 are a second. Those of a stream by default first.
 LOOK_AHEADS = (LOOK_AHEAD, 0, 30, 75)
@@ -152,6 +151,9 @@ def count_phone_errors(
     Errors: NotRun without pocketsphinx.
     """
     listen = make_phone_listener(bark.sample_rate)
+    # It needs scipy, and only this row does.
+    from tools.demo_voice.units import edit_distance
+
     sentences = json.loads(HELD_OUT.read_text(encoding="utf-8"))["sentences"][: 2 if plan.smoke else N_HEARD]
     errors = length = 0
     for number, sentence in enumerate(sentences):
