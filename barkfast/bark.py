@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from barkfast.components import Components
 from barkfast.engine.batch import speak_batch
 from barkfast.engine.generation import Generation
 from barkfast.engine.live import check_mode, speak_live
@@ -14,7 +15,6 @@ from barkfast.engine.long import speak_long, speak_script
 from barkfast.engine.request import Request, Streaming
 from barkfast.engine.shared import Session
 from barkfast.engine.sound import Sound
-from barkfast.parts import Parts
 from barkfast.pipeline import Pipeline, Voice
 from barkfast.runtime.sampling import Seed
 from barkfast.text import Overflow
@@ -53,7 +53,7 @@ class Bark(Pipeline):
         voices: str | os.PathLike[str] | None = None,
         n_slots: int = 1,
     ) -> None:
-        parts = Parts(
+        components = Components(
             model,
             device=device,
             dtype=dtype,
@@ -63,7 +63,7 @@ class Bark(Pipeline):
             tokenizer=tokenizer,
             n_slots=n_slots,
         )
-        super().__init__(parts, voices)
+        super().__init__(components, voices)
 
     def save_voice(self, path: str | os.PathLike[str], generation: Generation) -> None:
         """Save an utterance as a voice, an .npz that `voice=` and the reference's `history_prompt=` take."""
@@ -220,7 +220,7 @@ class Bark(Pipeline):
         Args:
             n_slots: utterances at a time, if nobody else has a session yet; None for what there are.
         """
-        return self._shared.open(self.parts.n_slots if n_slots is None else n_slots)
+        return self._shared.open(self.components.n_slots if n_slots is None else n_slots)
 
     def generate_long(self, text: str | Iterable[str], voice: Voice | None = None, **options: Any) -> Sound:
         """Speak a text of any length, piece by piece: (n,) float32 samples as they come, in constant memory.

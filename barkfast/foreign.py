@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from barkfast.components import Components
 from barkfast.config import DTYPES, FineConfig, GPTConfig
 from barkfast.errors import InputError
-from barkfast.parts import Parts
 from barkfast.runtime import select
 from barkfast.text import Tokenizer, load_tokenizer
 from barkfast.weights import STAGES, suno
@@ -18,8 +18,8 @@ from barkfast.weights.shapes import check_tensors, gpt_shapes
 from barkfast.weights.sources import Folder
 
 
-def adopt(parts: Parts) -> None:
-    """Have an engine run each torch module that a program has put into `parts.models`.
+def adopt(components: Components) -> None:
+    """Have an engine run each torch module that a program has put into `components.models`.
 
     They are networks with Suno's configuration and parameter names: those of `bark.model` and `bark.model_fine`. Their
     parameters are shared where the engine allows, and stay where they are.
@@ -27,81 +27,85 @@ def adopt(parts: Parts) -> None:
     Raises:
         InputError: what was put there is no such network.
     """
-    with parts.lock:
-        for part, entry in list(parts.models.items()):
-            _adopt(parts, part, entry)
+    with components.lock:
+        for component, entry in list(components.models.items()):
+            _adopt(components, component, entry)
 
 
-def _adopt(parts: Parts, part: str, entry: Any) -> None:
+def _adopt(components: Components, component: str, entry: Any) -> None:
     network = entry.get("model") if isinstance(entry, dict) else entry
     if not isinstance(network, torch.nn.Module):
         return
-    if part not in STAGES:
-        raise InputError(f"models[{part!r}] is {type(network).__name__}; expected what load_codec_model() returns")
-    engine, device = _wrap(parts, part, network)
-    if part == "text":
+    if component not in STAGES:
+        raise InputError(f"models[{component!r}] is {type(network).__name__}; expected what load_codec_model() returns")
+    engine, device = _wrap(components, component, network)
+    if component == "text":
         tokenizer = entry.get("tokenizer") if isinstance(entry, dict) else None
-        parts.models[part] = {"model": engine, "tokenizer": _wrap_tokenizer(parts, tokenizer)}
+        components.models[component] = {"model": engine, "tokenizer": _wrap_tokenizer(components, tokenizer)}
     else:
-        parts.models[part] = engine
-    parts.devices[part] = device
+        components.models[component] = engine
+    components.devices[component] = device
 
 
-def load_network(parts: Parts, path: str | os.PathLike[str], device: str, part: str, small: bool | None) -> Any:
+def load_network(
+    components: Components, path: str | os.PathLike[str], device: str, component: str, small: bool | None
+) -> Any:
     """A network of its own from Suno's checkpoint at `path`, or from where the model's is found; not in `models`."""
     file = Path(path)
-    checkpoint = parts.checkpoint(small)
-    weights = suno.read_stage(file, part, Folder(file.parent)) if file.is_file() else checkpoint.stage(part)
+    checkpoint = components.checkpoint(small)
+    weights = suno.read_stage(file, component, Folder(file.parent)) if file.is_file() else checkpoint.stage(component)
     check_tensors(weights.tensors, gpt_shapes(weights.config), str(path))
-    engine = _build(parts, part, weights.config, weights.tensors, select.resolve_device(device))
-    return {"model": engine, "tokenizer": load_tokenizer(checkpoint)} if part == "text" else engine
+    engine = _build(components, component, weights.config, weights.tensors, select.resolve_device(device))
+    return {"model": engine, "tokenizer": load_tokenizer(checkpoint)} if component == "text" else engine
 
 
-def load_codec(parts: Parts, device: str) -> Any:
+def load_codec(components: Components, device: str) -> Any:
     """A codec of its own, not in `models`."""
-    codec, target = parts.checkpoint().codec(), select.resolve_device(device)
-    network = select.build_codec(codec.config, codec.tensors, _place(parts, target, None))
+    codec, target = components.checkpoint().codec(), select.resolve_device(device)
+    network = select.build_codec(codec.config, codec.tensors, _place(components, target, None))
     network.read_encoder = codec.read_encoder
     return network
 
 
-def _wrap(parts: Parts, part: str, network: torch.nn.Module) -> tuple[Any, str]:
-    what = f"models[{part!r}] ({type(network).__name__})"
+def _wrap(components: Components, component: str, network: torch.nn.Module) -> tuple[Any, str]:
+    what = f"models[{component!r}] ({type(network).__name__})"
     config = getattr(network, "config", None)
-    sizes = suno.read_model_args(asdict(config) if is_dataclass(config) else config, part, what)  # type: ignore[arg-type]
+    sizes = suno.read_model_args(asdict(config) if is_dataclass(config) else config, component, what)  # type: ignore[arg-type]
     tensors = suno.clean_keys(network.state_dict())
     check_tensors(tensors, gpt_shapes(sizes), what)
     weight = next(network.parameters())
     device = "cpu" if weight.device.type == "cpu" else str(weight.device)
-    return _build(parts, part, sizes, tensors, device, str(weight.dtype).removeprefix("torch.")), device
+    return _build(components, component, sizes, tensors, device, str(weight.dtype).removeprefix("torch.")), device
 
 
 def _build(
-    parts: Parts,
-    part: str,
+    components: Components,
+    component: str,
     config: GPTConfig | FineConfig,
     tensors: Mapping[str, torch.Tensor],
     device: str,
     dtype: str | None = None,
 ) -> Any:
-    place = _place(parts, device, dtype)
+    place = _place(components, device, dtype)
     if isinstance(config, FineConfig):
         return select.build_refiner(config, tensors, place)
-    return select.build_decoder("semantic" if part == "text" else part, config, tensors, place)
+    return select.build_decoder("semantic" if component == "text" else component, config, tensors, place)
 
 
-def _place(parts: Parts, device: str, dtype: str | None) -> select.Placement:
+def _place(components: Components, device: str, dtype: str | None) -> select.Placement:
     """Where the model's own networks would run; in the dtype that the network has, if that is half precision."""
-    engine = select.resolve_engine(parts.engine, device)
-    wanted = dtype if dtype in DTYPES and dtype != "float32" and dtype in select.ENGINE_DTYPES[engine] else parts.dtype
-    return select.Placement(engine, device, device, select.resolve_dtype(wanted, device, engine), parts.n_slots)
+    engine = select.resolve_engine(components.engine, device)
+    wanted = (
+        dtype if dtype in DTYPES and dtype != "float32" and dtype in select.ENGINE_DTYPES[engine] else components.dtype
+    )
+    return select.Placement(engine, device, device, select.resolve_dtype(wanted, device, engine), components.n_slots)
 
 
-def _wrap_tokenizer(parts: Parts, tokenizer: Any) -> Tokenizer:
+def _wrap_tokenizer(components: Components, tokenizer: Any) -> Tokenizer:
     if isinstance(tokenizer, Tokenizer):
         return tokenizer
     if tokenizer is None:
-        return load_tokenizer(parts.checkpoint())
+        return load_tokenizer(components.checkpoint())
     if not hasattr(tokenizer, "get_vocab"):
         raise InputError(
             f"models['text']['tokenizer'] is {type(tokenizer).__name__}; expected transformers' BertTokenizer, or the "

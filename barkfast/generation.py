@@ -90,8 +90,8 @@ _MADE: dict[str, Callable[[], Any]] = {
     "tqdm": lambda: importlib.import_module("tqdm"),
     "default_cache_dir": lambda: os.path.join(os.path.expanduser("~"), ".cache"),
     "CUR_PATH": lambda: os.fspath(bark_folder() or os.path.dirname(os.path.abspath(__file__))),
-    "models": lambda: default_bark().parts.models,
-    "models_devices": lambda: default_bark().parts.devices,
+    "models": lambda: default_bark().components.models,
+    "models_devices": lambda: default_bark().components.devices,
 }
 # What `from bark.generation import *` brings, with the modules that it takes along.
 __all__ = [
@@ -151,14 +151,14 @@ def current_bark() -> Bark:
     """
     bark, assigned = default_bark(), globals()
     if "CACHE_DIR" in assigned:
-        bark.parts.cache = assigned["CACHE_DIR"]
+        bark.components.cache = assigned["CACHE_DIR"]
     if "USE_SMALL_MODELS" in assigned:
-        bark.parts.small = bool(assigned["USE_SMALL_MODELS"])
+        bark.components.small = bool(assigned["USE_SMALL_MODELS"])
     if "OFFLOAD_CPU" in assigned:
-        bark.parts.offload = bool(assigned["OFFLOAD_CPU"])
+        bark.components.offload = bool(assigned["OFFLOAD_CPU"])
     if "GLOBAL_ENABLE_MPS" in assigned:
-        bark.parts.device = _grab_best_device()
-    adopt(bark.parts)
+        bark.components.device = _grab_best_device()
+    adopt(bark.components)
     return bark
 
 
@@ -264,17 +264,17 @@ def load_model(
     """Load the "text", "coarse" or "fine" network and return its entry in `models`."""
     _check_model_type(model_type)
     device = None if use_gpu else "cpu"
-    return current_bark().parts.load(model_type, device=device, small=use_small or None, force=force_reload)
+    return current_bark().components.load(model_type, device=device, small=use_small or None, force=force_reload)
 
 
 def load_codec_model(use_gpu: bool = True, force_reload: bool = False) -> Any:
     """Load the codec and return it; it has `encode`, `sample_rate`, `channels` and `quantizer.n_q`."""
-    return current_bark().parts.load("codec", device=None if use_gpu else "cpu", force=force_reload)
+    return current_bark().components.load("codec", device=None if use_gpu else "cpu", force=force_reload)
 
 
 def clean_models(model_key: str | None = None) -> None:
     """Drop one network, or all, and free their memory."""
-    default_bark().parts.drop(model_key)
+    default_bark().components.drop(model_key)
 
 
 def _check_model_type(model_type: str) -> None:
@@ -292,12 +292,12 @@ def _get_ckpt_path(model_type: str, use_small: bool = False) -> str:
 def _load_model(ckpt_path: str, device: str, use_small: bool = False, model_type: str = "text") -> Any:
     """A network from Suno's checkpoint at `ckpt_path`, fetched if it is not there; it is not put into `models`."""
     _check_model_type(model_type)
-    return load_network(current_bark().parts, ckpt_path, str(device), model_type, use_small or None)
+    return load_network(current_bark().components, ckpt_path, str(device), model_type, use_small or None)
 
 
 def _load_codec_model(device: str) -> Any:
     """A codec; it is not put into `models`."""
-    return load_codec(current_bark().parts, str(device))
+    return load_codec(current_bark().components, str(device))
 
 
 def _load_history_prompt(history_prompt_input: Voice) -> Any:

@@ -30,9 +30,9 @@ class Job:
         slices: vocabulary ranges [first, end) allowed at step i, taken cyclically.
         sampling: how to draw.
         stop: when to end early; the stop token competes in every draw and is not part of the result.
-        merged: the first `merged` prompt tokens and the next `merged` are embedded and summed pairwise
+        n_merged: the first `n_merged` prompt tokens and the next `n_merged` are embedded and summed pairwise
             (the semantic prompt: text and history); 0 for none.
-        extends: the job whose prompt and tokens together are this prompt, so that its cache may be kept, if any.
+        continues_from: the job whose prompt and tokens together are this prompt, so that its cache may be kept, if any.
         random: where random numbers come from; made by the runtime's package, opaque to the stage.
     """
 
@@ -41,8 +41,8 @@ class Job:
     slices: tuple[tuple[int, int], ...]
     sampling: Sampling
     stop: Stop | None = None
-    merged: int = 0
-    extends: "Job | None" = None
+    n_merged: int = 0
+    continues_from: "Job | None" = None
     random: Any = None
 
 

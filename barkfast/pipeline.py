@@ -8,13 +8,13 @@ from typing import Any, Literal
 import numpy as np
 
 from barkfast.checks import check_kind
+from barkfast.components import COMPONENTS, Components
 from barkfast.config import Layout, Sampling
 from barkfast.engine.generation import Generation
 from barkfast.engine.request import Request
 from barkfast.engine.shared import SharedScheduler
 from barkfast.engine.task import CoarseTask, CodecTask, FineTask, SemanticTask, Task
 from barkfast.errors import InputError
-from barkfast.parts import PARTS, Parts
 from barkfast.runtime.sampling import Randomness, Seed
 from barkfast.stages.check import check_tokens
 from barkfast.stages.coarse import CoarseWindows
@@ -31,19 +31,19 @@ class Pipeline:
     """The stages of a model, to be called one by one.
 
     Args:
-        parts: the networks.
+        components: the networks.
         voices: a folder of further voices.
     """
 
-    def __init__(self, parts: Parts, voices: str | os.PathLike[str] | None = None) -> None:
-        self.parts = parts
+    def __init__(self, components: Components, voices: str | os.PathLike[str] | None = None) -> None:
+        self.components = components
         self._voices = voices
-        self._shared = SharedScheduler(parts)
+        self._shared = SharedScheduler(components)
 
     @property
     def checkpoint(self) -> Checkpoint:
         """Where the weights, tokenizer and voices come from."""
-        return self.parts.checkpoint()
+        return self.components.checkpoint()
 
     @property
     def layout(self) -> Layout:
@@ -57,8 +57,8 @@ class Pipeline:
 
     def load(self) -> None:
         """Load all four networks now."""
-        for part in PARTS:
-            self.parts.load(part)
+        for name in COMPONENTS:
+            self.components.load(name)
 
     def load_voice(self, voice: Voice | None, parts: tuple[str, ...]) -> Mapping[str, np.ndarray] | None:
         """Find a voice by name, path or dict, and check the parts of it that are going to be used."""
@@ -105,7 +105,7 @@ class Pipeline:
         check_overflow(overflow)
         _check(sampling, strict, min_eos_p=min_eos_p, max_duration_s=max_duration_s)
         prompt = self.load_voice(voice, ("semantic",))
-        tokenizer = self.parts.load("text")["tokenizer"]
+        tokenizer = self.components.load("text")["tokenizer"]
         job = semantic_job(
             np.array(fit_text(text, tokenizer, self.layout.semantic.n_slots, overflow), dtype=np.int32),
             self.layout,

@@ -56,7 +56,7 @@ class Tokenizer:
     Args:
         origin: where it came from, for people.
         spell_out: "english" for a model that knows words alone, such as the demo voice: numbers and the like become
-            words first (barkfast.spoken). None takes text as it stands.
+            words first (barkfast.normalize.english). None takes text as it stands.
     """
 
     def __init__(self, tokenizer: "tokenizers.Tokenizer", origin: str = "memory", spell_out: str | None = None) -> None:
@@ -128,7 +128,7 @@ class Tokenizer:
         if add_special_tokens:
             raise InputError("add_special_tokens is True; Bark reads text without [CLS] and [SEP], so leave it out")
         if self._spells_out:
-            from barkfast.spoken import spell_out
+            from barkfast.normalize.english import spell_out
 
             text = spell_out(text)
         try:
@@ -140,7 +140,7 @@ class Tokenizer:
     def check(self, text: str) -> None:
         """Raise InputError for a text that the model cannot say at all, and warn of letters that it does not know."""
         if self._spells_out:
-            from barkfast.spoken import check_english
+            from barkfast.normalize.english import check_english
 
             check_english(text)
 
@@ -148,7 +148,7 @@ class Tokenizer:
         """Whether nothing of a text is said, though there is nothing wrong with it: signs, or `[laughs]`."""
         if not self._spells_out:
             return False
-        from barkfast.spoken import is_silent
+        from barkfast.normalize.english import is_silent
 
         return is_silent(text)
 

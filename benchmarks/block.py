@@ -31,7 +31,7 @@ class Block:
     def __init__(self, plan: Plan, dtype: str, stage: str, prompts: tuple[int, ...]) -> None:
         self.plan, self.dtype, self.stage = plan, dtype, stage
         checkpoint = inputs.checkpoint(plan, plan.largest)
-        self.weights = checkpoint.stage(inputs.PARTS[stage])
+        self.weights = checkpoint.stage(inputs.COMPONENTS[stage])
         self.storage, self.int8 = models.storage(plan, dtype), dtype == "int8"
         self.network: Network = load_network(
             self.weights.config, self.weights.tensors, device=plan.device, dtype=self.storage, int8=self.int8

@@ -8,9 +8,9 @@ from barkfast.weights import Checkpoint, open_model
 from benchmarks.plan import Plan
 from benchmarks.sources import source
 
-__all__ = ["PARTS", "candidates", "checkpoint", "full_voice", "step_job"]
+__all__ = ["COMPONENTS", "candidates", "checkpoint", "full_voice", "step_job"]
 
-PARTS = {"semantic": "text", "coarse": "coarse"}
+COMPONENTS = {"semantic": "text", "coarse": "coarse"}
 
 
 @lru_cache(maxsize=2)

@@ -27,7 +27,7 @@ def build_decoder(
     plan: Plan, size: str, dtype: str, stage: str, *, n_slots: int = 1, options: Options | None = None
 ) -> CudaDecoder:
     """The GPU engine's decoder itself: nothing here falls back to another."""
-    weights = inputs.checkpoint(plan, size).stage(inputs.PARTS[stage])
+    weights = inputs.checkpoint(plan, size).stage(inputs.COMPONENTS[stage])
     return CudaDecoder(
         weights.config,
         weights.tensors,
@@ -43,7 +43,7 @@ def build_decoder(
 @lru_cache(maxsize=2)
 def narrow_weights(stage: str) -> tuple[GPTConfig, dict[str, torch.Tensor]]:
     """The smallest network, with Bark's heads, vocabularies and context, that the CUDA kernels of a step serve."""
-    config = GPTConfig(2, 2, 128, *VOCABULARIES[inputs.PARTS[stage]], bias=False)
+    config = GPTConfig(2, 2, 128, *VOCABULARIES[inputs.COMPONENTS[stage]], bias=False)
     generator = torch.Generator().manual_seed(0)
     tensors = {name: torch.randn(shape, generator=generator) * 0.1 for name, shape in gpt_shapes(config).items()}
     return config, tensors

@@ -15,7 +15,7 @@ import torch
 
 import barkfast
 from barkfast import Bark, InputError, VoiceError
-from barkfast.parts import PARTS
+from barkfast.components import COMPONENTS
 from barkfast.runtime.engines import describe_engines
 
 TEXT = "Hello, this is a test."
@@ -69,7 +69,7 @@ def test_manual_seed_rules_where_no_seed_is_given(bark: Bark, spoken: barkfast.G
     torch.manual_seed(7)
     assert same(first, bark.generate(TEXT, **SHORT))
     # Other engines count their random numbers from a seed that torch's generator draws.
-    assert same(first, spoken) == (bark.parts.engine == "torch")
+    assert same(first, spoken) == (bark.components.engine == "torch")
 
 
 def test_greedy_needs_no_seed(bark: Bark) -> None:
@@ -121,7 +121,7 @@ def test_bad_input_is_refused_before_anything_is_loaded(arguments: dict, error: 
     bark = Bark("random:demo", device="cpu")
     with pytest.raises(error, match=message):
         bark.generate(**arguments)
-    assert not bark.parts.models
+    assert not bark.components.models
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_environment_chooses_model_device_and_dtype(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("BARKFAST_ENGINE", "torch")
     bark = Bark()
     assert bark.checkpoint.name.startswith("random:nano")
-    assert bark.parts.load("coarse").dtype == torch.bfloat16
+    assert bark.components.load("coarse").dtype == torch.bfloat16
     monkeypatch.setenv("BARKFAST_DTYPE", "int7")
     with pytest.raises(InputError, match="int7"):
         Bark()
@@ -185,12 +185,12 @@ def test_offloading_moves_each_network_in_and_out(monkeypatch: pytest.MonkeyPatc
     bark = Bark("random:demo", device="cpu")
     bark.load()
     moves: list[tuple[str, str]] = []
-    for part in PARTS:
-        network = bark.parts.network(part)
+    for part in COMPONENTS:
+        network = bark.components.network(part)
         monkeypatch.setattr(network, "to", lambda device, part=part: moves.append((part, device)))
-        bark.parts.devices[part] = f"accelerator of {part}"
+        bark.components.devices[part] = f"accelerator of {part}"
     assert same(plain, bark.generate(TEXT, seed=1, **SHORT))
-    assert moves == [move for part in PARTS for move in ((part, f"accelerator of {part}"), (part, "cpu"))]
+    assert moves == [move for part in COMPONENTS for move in ((part, f"accelerator of {part}"), (part, "cpu"))]
 
 
 def test_half_precision_speaks_too(spoken: barkfast.Generation) -> None:
@@ -202,20 +202,20 @@ def test_half_precision_speaks_too(spoken: barkfast.Generation) -> None:
 def test_reloading_by_force_looks_for_the_files_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BARKFAST_MODEL", "random:demo")
     bark = Bark(device="cpu", engine="torch")
-    small = bark.parts.load("coarse").model.config
+    small = bark.components.load("coarse").model.config
     monkeypatch.setenv("BARKFAST_MODEL", "random:nano")
-    assert bark.parts.load("coarse").model.config == small
-    assert bark.parts.load("coarse", force=True).model.config != small
+    assert bark.components.load("coarse").model.config == small
+    assert bark.components.load("coarse", force=True).model.config != small
 
 
 def test_memory_comes_back_when_parts_are_dropped() -> None:
     bark = Bark("random:demo", device="cpu")
     bark.load()
-    assert set(bark.parts.models) == set(PARTS)
-    bark.parts.drop("coarse")
-    assert set(bark.parts.models) == set(PARTS) - {"coarse"}
-    bark.parts.drop()
-    assert not bark.parts.models
+    assert set(bark.components.models) == set(COMPONENTS)
+    bark.components.drop("coarse")
+    assert set(bark.components.models) == set(COMPONENTS) - {"coarse"}
+    bark.components.drop()
+    assert not bark.components.models
 
 
 def test_it_stands_in_for_bark() -> None:

@@ -105,7 +105,7 @@ def test_training_sees_what_generation_computes() -> None:
     job = semantic_job(ids, layout.LAYOUT, Sampling())
     cache = KVCache(layout.T2S, device=torch.device("cpu"), dtype=torch.float32)
     with torch.no_grad():
-        hidden = model(torch.from_numpy(job.prompt)[None], cache, job.merged)
+        hidden = model(torch.from_numpy(job.prompt)[None], cache, job.n_merged)
         for i, token in enumerate([*said, None]):
             expected = model.logits(hidden, 0, SEMANTIC.pad_token + 1)
             torch.testing.assert_close(logits[:, i], expected, atol=1e-4, rtol=1e-4)
@@ -126,7 +126,7 @@ def test_sampling_in_training_gives_the_engines_greedy_tokens() -> None:
     cache = KVCache(layout.T2S, device=torch.device("cpu"), dtype=torch.float32)
     expected: list[int] = []
     with torch.no_grad():
-        hidden = model(torch.from_numpy(job.prompt)[None], cache, job.merged)
+        hidden = model(torch.from_numpy(job.prompt)[None], cache, job.n_merged)
         while len(expected) < 12:
             expected.append(int(model.logits(hidden, 0, SEMANTIC.pad_token + 1).argmax()))
             hidden = model(torch.tensor([[expected[-1]]]), cache)

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "barkfast"
 
 # Room -> the rooms of barkfast it may import. A room is a sub-package or a module at the top; every one has its line,
 # and reading downwards nothing imports what stands below it:
-#   face (api -> generation; bench, cli) -> bark -> pipeline -> engine -> {parts, longform}
+#   face (api -> generation; bench, cli) -> bark -> pipeline -> engine -> {components, longform}
 #   -> {stages, runtime, weights, voices, text, audio} -> models -> config
 GROUND = {"errors", "config"}
 ROOMS = {
@@ -44,19 +44,18 @@ ROOMS = {
     "weights": GROUND | {"fields", "files", "cache"},
     "audio": GROUND | {"files"},
     "normalize": GROUND,
-    "spoken": GROUND | {"normalize"},
-    "text": GROUND | {"checks", "files", "weights", "spoken"},
+    "text": GROUND | {"checks", "files", "weights", "normalize"},
     "voices": GROUND | {"checks", "files", "weights"},
 }
 PIPELINE = {*ROOMS}
-ROOMS["parts"] = PIPELINE - {"stages"}
+ROOMS["components"] = PIPELINE - {"stages"}
 ROOMS["longform"] = GROUND | {"voices", "normalize"}
-ROOMS["engine"] = PIPELINE | {"parts", "longform"}
+ROOMS["engine"] = PIPELINE | {"components", "longform"}
 ROOMS["pipeline"] = ROOMS["engine"] | {"engine"}
 ROOMS["bark"] = ROOMS["pipeline"] | {"pipeline"}
 # The modules of `bark`, by its names, and what they are made of.
 ROOMS["helpers"] = GROUND
-ROOMS["foreign"] = ROOMS["parts"] | {"parts"}
+ROOMS["foreign"] = ROOMS["components"] | {"components"}
 ROOMS["generation"] = ROOMS["bark"] | {"bark", "model", "model_fine", "helpers", "foreign"}
 ROOMS["api"] = ROOMS["generation"] | {"generation"}
 ROOMS["as_bark"] = GROUND | {""}
@@ -80,7 +79,7 @@ THIRD_PARTY = {
     "text": {"tokenizers"},
     "normalize": {"markdown_it"},
     "voices": {"numpy"},
-    "parts": {"torch"},
+    "components": {"torch"},
     "engine": {"numpy"},
     "longform": {"numpy", "sentencex"},
     "pipeline": {"numpy", "tqdm"},

@@ -34,14 +34,14 @@ from barkfast.weights.shapes import gpt_shapes
 needs_native = pytest.mark.skipif(load_native() is None, reason=f"no native module: {native_status()[1]}")
 
 LAYOUT = Layout()
-PARTS = {"semantic": "text", "coarse": "coarse"}
+COMPONENTS = {"semantic": "text", "coarse": "coarse"}
 # Tries for a ratio of times: one that holds will do.
 TRIES = 5
 
 
 def cpu_decoder(stage: str, dtype: str = "float32", n_slots: int = 1, model: str = "random:nano") -> Any:
     """The cpu engine's network."""
-    weights = open_model(model).stage(PARTS[stage])
+    weights = open_model(model).stage(COMPONENTS[stage])
     place = select.Placement("cpu", "cpu", "cpu", dtype, n_slots)
     decoder = select.build_decoder(stage, weights.config, weights.tensors, place)
     assert type(decoder).__name__ == "CpuDecoder"
@@ -58,9 +58,9 @@ class Counting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._native, name)
 
-    def prefill(self, slot: int, prompt: np.ndarray, merged: int = 0) -> None:
-        self.prompts += len(prompt) - merged
-        self._native.prefill(slot, prompt, merged)
+    def prefill(self, slot: int, prompt: np.ndarray, n_merged: int = 0) -> None:
+        self.prompts += len(prompt) - n_merged
+        self._native.prefill(slot, prompt, n_merged)
 
     def seat(self, slot: int, fed: np.ndarray, steps: int, *args: Any, **options: Any) -> None:
         # The token drawn last is not read.
@@ -119,7 +119,7 @@ def test_coarse_windows_with_a_voice_read_their_history_and_no_more():
 
 @needs_native
 def test_the_count_would_show_a_cache_that_is_thrown_away(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(CoarseWindows, "_extends_previous", lambda self, prompt: False)
+    monkeypatch.setattr(CoarseWindows, "_continues_previous", lambda self, prompt: False)
     prompts, _ = count_coarse(150, None)
     assert prompts == sum(257 + 60 * i for i in range(8))
 
@@ -215,7 +215,7 @@ def test_decoding_allocates_nothing_per_step(dtype: str):
 
 
 @needs_native
-@pytest.mark.parametrize("stage", PARTS)
+@pytest.mark.parametrize("stage", COMPONENTS)
 def test_stepping_leaves_nothing_behind(stage: str):
     decoder: Decoder = cpu_decoder(stage)
     job = step_job(stage, LAYOUT, 100, 220, 0, may_stop=False)

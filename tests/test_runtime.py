@@ -139,9 +139,9 @@ def test_a_seed_leaves_the_global_generator_alone_and_equals_manual_seed(model: 
 class CountingGPT(GPT):
     """A GPT that notes how many tokens each call brings."""
 
-    def forward(self, tokens: torch.Tensor, cache: KVCache, merged: int = 0) -> torch.Tensor:
+    def forward(self, tokens: torch.Tensor, cache: KVCache, n_merged: int = 0) -> torch.Tensor:
         self.lengths = [*getattr(self, "lengths", []), tokens.shape[1]]
-        return super().forward(tokens, cache, merged)
+        return super().forward(tokens, cache, n_merged)
 
 
 def coarse_model() -> CountingGPT:
@@ -216,7 +216,7 @@ def test_weights_that_are_not_finite_raise_instead_of_speaking(model: GPT) -> No
 
 def test_jobs_without_anything_to_read_or_draw_are_refused(model: GPT) -> None:
     prompt = np.arange(20, dtype=np.int32)
-    for job in (make_job(prompt=prompt[:0]), make_job(steps=0), make_job(prompt=prompt, merged=20)):
+    for job in (make_job(prompt=prompt[:0]), make_job(steps=0), make_job(prompt=prompt, n_merged=20)):
         with pytest.raises(InputError, match="expected at least one of each"):
             TorchDecoder(model).admit(job)
 

@@ -158,9 +158,9 @@ def test_a_part_on_another_device_gets_a_dtype_that_exists_there(
 ) -> None:
     """As the codec does, which stays on the CPU beside an Apple GPU."""
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    parts = Bark("random:demo", device="mps", dtype="float16").parts
-    assert parts._place("mps", "mps").dtype == "float16"
-    assert parts._place("cpu", "cpu") == select.Placement("cpu", "cpu", "cpu", "bfloat16", may_fall_back=True)
+    components = Bark("random:demo", device="mps", dtype="float16").components
+    assert components._place("mps", "mps").dtype == "float16"
+    assert components._place("cpu", "cpu") == select.Placement("cpu", "cpu", "cpu", "bfloat16", may_fall_back=True)
 
 
 def test_a_level_that_cannot_run_is_an_error_and_no_reason_to_fall_back(native: SimpleNamespace) -> None:

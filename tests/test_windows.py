@@ -137,12 +137,12 @@ def check_coarse_windows(n_semantic: int, window: tuple[int, int], voice: tuple[
         assert job.steps == len(steps)
         allowed = [job.slices[i % len(job.slices)] for i in range(job.steps)]
         assert allowed == [(FIRST + SIZE * (i % 2), FIRST + SIZE * (i % 2 + 1)) for i in steps]
-        assert job.stop is None and job.merged == 0
+        assert job.stop is None and job.n_merged == 0
         assert len(job.prompt) <= 256 + 1 + window[1] <= 887
         # the last token of a window is never fed back, so the highest position is that of the one before
         assert len(job.prompt) + job.steps - 2 < 1024
         extends = before is not None and prompt == before[1]
-        assert job.extends is (before[0] if extends else None)
+        assert job.continues_from is (before[0] if extends else None)
         tokens = np.array([generated(i) for i in steps], dtype=np.int32)
         before = (job, prompt + tokens.tolist())
         windows.append(tokens)
@@ -223,7 +223,7 @@ def test_windows_extend_each_other_until_the_history_slides() -> None:
         windows = CoarseWindows(np.arange(768), LAYOUT, SAMPLING, history=history)
         found = []
         while (job := windows.next_job()) is not None:
-            if job.extends is not None:
+            if job.continues_from is not None:
                 found.append(windows.n_done // 60)
             windows.append(np.array([generated(windows.n_done + i) for i in range(job.steps)], np.int32))
         return found
@@ -318,8 +318,8 @@ def test_semantic_prompt(n_text: int, n_history: int | None, early_stop: bool, m
     expected = words + [129_595] * (256 - len(words)) + past + [10_000] * (256 - len(past)) + [129_599]
     assert job.prompt.dtype == np.int32
     assert job.prompt.tolist() == expected
-    assert (job.merged, job.steps, job.slices) == (256, 768, ((0, 10_000),))
-    assert len(job.prompt) - job.merged + job.steps - 2 < 1024
+    assert (job.n_merged, job.steps, job.slices) == (256, 768, ((0, 10_000),))
+    assert len(job.prompt) - job.n_merged + job.steps - 2 < 1024
     if early_stop:
         assert job.stop is not None and (job.stop.token, job.stop.min_p) == (10_000, min_eos_p)
     else:

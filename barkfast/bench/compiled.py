@@ -75,16 +75,16 @@ class StaticGPT(nn.Module):
         self.register_buffer("drawn", torch.zeros(1, dtype=torch.int64, device=device))
         self.register_buffer("tokens", torch.zeros(size, dtype=torch.int64, device=device))
 
-    def prefill(self, prompt: Tensor, merged: int, head: Tensor, first: Tensor, temperature: float) -> None:
+    def prefill(self, prompt: Tensor, n_merged: int, head: Tensor, first: Tensor, temperature: float) -> None:
         """Read a (1, length) prompt, and draw the first token.
 
         Args:
-            merged: as of Job.
+            n_merged: as of Job.
             head: (n, n_embd), rows of the output matrix that may be drawn from.
             first: () int64, the token that the first of them stands for.
         """
         trunk = self.gpt.transformer
-        x = self.gpt.embed(prompt, merged)
+        x = self.gpt.embed(prompt, n_merged)
         length = x.shape[1]
         x = x + trunk.wpe.weight[:length]
         layers: Any = zip(trunk.h, self.caches, strict=True)
@@ -173,7 +173,7 @@ class CompiledDecoder:
         replays = [self._replay(first, end, temperature) for first, end in job.slices]
         prompt = torch.from_numpy(job.prompt.astype(np.int64)).to(self.device)[None]
         head, first = self._rows(*job.slices[0])
-        self.network.prefill(prompt, job.merged, head, first, temperature)
+        self.network.prefill(prompt, job.n_merged, head, first, temperature)
         for i in range(1, job.steps):
             replays[i % len(replays)]()
         return self.network.tokens[: job.steps].cpu().numpy().astype(np.int32)

@@ -134,7 +134,7 @@ class Ours(Contender):
 
     def close(self) -> None:
         if self.bark is not None:
-            self.bark.parts.drop()
+            self.bark.components.drop()
         self.bark = None
 
 

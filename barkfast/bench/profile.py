@@ -50,7 +50,7 @@ def profile_step(bark: Bark, stage: str, *, context: int | None = None, device: 
     """
     if stage not in NETWORKS:
         raise InputError(f"stage is {stage!r}; expected {' or '.join(NETWORKS)}")
-    with bark.parts.using(NETWORKS[stage]) as decoder:
+    with bark.components.using(NETWORKS[stage]) as decoder:
         return profile_decoder(decoder, bark.layout, stage, context=context, device=device, quick=quick)
 
 

@@ -17,7 +17,7 @@ from barkfast.stages.semantic import semantic_job
 from barkfast.weights import Checkpoint
 
 GREEDY = Sampling(0)
-PARTS = {"semantic": "text", "coarse": "coarse", "fine": "fine", "codec": "codec"}
+COMPONENTS = {"semantic": "text", "coarse": "coarse", "fine": "fine", "codec": "codec"}
 Voice = Mapping[str, np.ndarray]
 
 
@@ -45,9 +45,9 @@ def build_network(checkpoint: Checkpoint, stage: str, place: select.Placement) -
         codec = checkpoint.codec()
         if place.device == "mps":
             # Its LSTM does not run there.
-            place = replace(place, device="cpu", home="cpu")
+            place = replace(place, device="cpu", storage_device="cpu")
         return select.build_codec(codec.config, codec.tensors, place)
-    weights = checkpoint.stage(PARTS[stage])
+    weights = checkpoint.stage(COMPONENTS[stage])
     if isinstance(weights.config, FineConfig):
         return select.build_refiner(weights.config, weights.tensors, place, weights.content)
     return select.build_decoder(stage, weights.config, weights.tensors, place, weights.content)
@@ -133,7 +133,7 @@ def _go_on(job: Job, path: np.ndarray) -> Job:
         steps=job.steps - len(path),
         slices=job.slices[turn:] + job.slices[:turn],
         # A copy, that no engine knows: what it remembers of the job itself went along its own choices.
-        extends=replace(job),
+        continues_from=replace(job),
     )
 
 

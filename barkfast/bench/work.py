@@ -65,8 +65,8 @@ def count_work(bark: Bark, case: Case) -> dict[str, Work]:
     voice = voice_of(checkpoint, case)
     n_semantic = count_steps(case.seconds, layout.semantic)
     job = semantic_job(np.arange(1), layout, SAMPLING, max_duration_s=case.seconds, allow_early_stop=False)
-    semantic = _Decoding(bark.parts.network("text"), checkpoint.stage("text").config, layout.semantic.vocab_size)
-    positions = len(job.prompt) - job.merged
+    semantic = _Decoding(bark.components.network("text"), checkpoint.stage("text").config, layout.semantic.vocab_size)
+    positions = len(job.prompt) - job.n_merged
     semantic.read_prompt(positions)
     # The first token is drawn from the prompt itself.
     semantic.run_steps(positions, n_semantic - 1, n_semantic)
@@ -88,12 +88,12 @@ def count_work(bark: Bark, case: Case) -> dict[str, Work]:
 
 def _count_coarse(bark: Bark, windows: CoarseWindows) -> Work:
     """Goes through all windows, with tokens of no meaning."""
-    decoder = bark.parts.network("coarse")
+    decoder = bark.components.network("coarse")
     coarse = _Decoding(decoder, bark.checkpoint.stage("coarse").config, bark.layout.codebook_size)
     # In float32 the torch engine reads every window's prompt from its beginning.
     keeps = getattr(decoder, "reuse_prefix", True)
     while (job := windows.next_job()) is not None:
-        extends = keeps and job.extends is not None
+        extends = keeps and job.continues_from is not None
         context = len(job.prompt) - extends
         if not extends:
             coarse.read_prompt(context)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from barkfast.checks import check_count
+from barkfast.components import COMPONENTS
 from barkfast.engine.generation import Generation
 from barkfast.engine.intake import Intake
 from barkfast.engine.lines import Lines
@@ -19,7 +20,6 @@ from barkfast.engine.turns import Speaker
 from barkfast.engine.worker import Worker
 from barkfast.errors import BarkfastError, EngineClosed, EngineDead
 from barkfast.normalize import Markup
-from barkfast.parts import PARTS
 
 
 class Engine:
@@ -176,11 +176,11 @@ class Engine:
 
     def _build(self) -> Scheduler:
         """The scheduler and all networks, in the thread that is going to use them."""
-        parts = self._bark.parts
-        scheduler = Scheduler(parts, self._bark.layout, n_slots=self.n_slots, owner="an Engine")
+        components = self._bark.components
+        scheduler = Scheduler(components, self._bark.layout, n_slots=self.n_slots, owner="an Engine")
         try:
-            for part in PARTS:
-                parts.load(part)
+            for name in COMPONENTS:
+                components.load(name)
         except BaseException:
             scheduler.close()
             raise

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from typing import Any
 
+from barkfast.components import Components
 from barkfast.engine.seating import Seating
 from barkfast.engine.task import Task
-from barkfast.parts import Parts
 
 # Stage -> the part whose network does its work.
-PARTS_OF = {"semantic": "text", "coarse": "coarse", "fine": "fine", "codec": "codec"}
+COMPONENT_OF = {"semantic": "text", "coarse": "coarse", "fine": "fine", "codec": "codec"}
 # The stages whose networks draw tokens, in the order in which they are stepped.
 DECODED = ("coarse", "semantic")
 # Stage -> a network, and the device that it works on.
@@ -24,8 +24,8 @@ class Networks:
         n_seats: tasks at a time in each decoder.
     """
 
-    def __init__(self, parts: Parts, n_seats: int) -> None:
-        self._parts, self._n_seats = parts, n_seats
+    def __init__(self, components: Components, n_seats: int) -> None:
+        self._components, self._n_seats = components, n_seats
         self._of: dict[Task, Bound] = {}
         # Decoder -> its stage and its seats.
         self._seatings: dict[Any, tuple[str, Seating]] = {}
@@ -34,7 +34,7 @@ class Networks:
 
     def load(self, stages: Iterable[str]) -> Bound:
         """The networks of some stages, and the devices that they work on. Errors: those of loading."""
-        return {stage: self._parts.bind(PARTS_OF[stage]) for stage in stages}
+        return {stage: self._components.bind(COMPONENT_OF[stage]) for stage in stages}
 
     def bind(self, task: Task, bound: Bound) -> None:
         """Keep networks for a task, one for each of its stages."""
@@ -72,7 +72,7 @@ class Networks:
             busy: whether the codec is in the middle of a stream.
         """
         network, device = self._of[task][stage]
-        if self._parts.offload and network not in self._moved:
+        if self._components.offload and network not in self._moved:
             self._move_back_idle(busy)
             network.to(device)
             self._moved.append(network)

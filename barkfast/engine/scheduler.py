@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from barkfast.components import Components
 from barkfast.config import Layout
 from barkfast.engine.events import Chunk, Done, Event, Failed
 from barkfast.engine.networks import DECODED, Bound, Networks
@@ -18,7 +19,6 @@ from barkfast.engine.task import Task
 from barkfast.engine.utterance import Utterance
 from barkfast.engine.work import Decode, Refine, Synthesize
 from barkfast.errors import BarkfastError, EngineError
-from barkfast.parts import Parts
 from barkfast.runtime.decoder import loses_device
 from barkfast.text import fit_text
 
@@ -40,7 +40,7 @@ class Scheduler:
     their device, when a task first needs them.
 
     Args:
-        parts: the networks; the decoders grow to `n_slots`.
+        components: the networks; the decoders grow to `n_slots`.
         n_slots: tasks at a time in each of the two decoders; more wait.
         early: whether streams may voice their first tokens before the last are drawn; it happens only where that
             changes none.
@@ -51,7 +51,7 @@ class Scheduler:
 
     def __init__(
         self,
-        parts: Parts,
+        components: Components,
         layout: Layout,
         *,
         n_slots: int = 1,
@@ -60,14 +60,14 @@ class Scheduler:
         owner: str = "a scheduler",
     ) -> None:
         self.layout, self.n_slots = layout, n_slots
-        self._parts, self._clock, self._early = parts, clock, early
+        self._components, self._clock, self._early = components, clock, early
         self._live: dict[Task, None] = {}
         # Work that waits, whoever asked first in front.
         self._jobs: list[tuple[Task, Decode]] = []
         self._asides: list[tuple[Task, Refine | Synthesize]] = []
         self._streams: dict[Task, Any] = {}
         self._events: list[Event] = []
-        self._networks = Networks(parts, n_slots)
+        self._networks = Networks(components, n_slots)
         # Live streams that wait until those who came before them leave room.
         self._line: list[Task] = []
         coarse = layout.coarse
@@ -77,11 +77,11 @@ class Scheduler:
         self._n_admitted = {"coarse": 0, "semantic": 0}
         self._stepped, self._steps_since_aside = True, 1
         self._open = True
-        parts.claim(owner)
+        components.claim(owner)
         try:
-            parts.grow(n_slots)
+            components.grow(n_slots)
         except BaseException:
-            parts.release()
+            components.release()
             raise
 
     def __enter__(self) -> "Scheduler":
@@ -103,9 +103,9 @@ class Scheduler:
                     self.cancel(task)
             finally:
                 self._networks.close()
-            self._parts.shrink()
+            self._components.shrink()
         finally:
-            self._parts.release()
+            self._components.release()
 
     def __len__(self) -> int:
         """Tasks under way."""
@@ -124,7 +124,7 @@ class Scheduler:
         """
         if request.text is None:
             return None
-        tokenizer = self._parts.load("text")["tokenizer"]
+        tokenizer = self._components.load("text")["tokenizer"]
         ids = fit_text(request.text, tokenizer, self.layout.semantic.n_slots, request.overflow)
         return np.array(ids, dtype=np.int32)
 
@@ -354,7 +354,7 @@ class Scheduler:
             self._networks.seating(task, stage).leave(task)
             return
         job = next((work.job for other, work in self._jobs if other is task and work.stage == stage), None)
-        if task.parked or (job is not None and job.extends is None):
+        if task.parked or (job is not None and job.continues_from is None):
             # Its window has slid, and all of the prompt will be read anew: whoever is more urgent may go first.
             self._networks.seating(task, stage).rest(task)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from barkfast.components import Components
 from barkfast.engine.events import Chunk, Done, Event, Failed
 from barkfast.engine.request import Request
 from barkfast.engine.scheduler import Scheduler
@@ -17,7 +18,6 @@ from barkfast.engine.task import Task
 from barkfast.engine.utterance import Utterance
 from barkfast.errors import EngineError
 from barkfast.locks import FairLock
-from barkfast.parts import Parts
 
 # How long a caller who is alone draws tokens before looking up again, in seconds.
 ALONE_S = 0.05
@@ -29,8 +29,8 @@ class SharedScheduler:
     Any thread may use it. A round of the scheduler is the longest that one thread keeps the others waiting.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
+    def __init__(self, components: Components) -> None:
+        self.components = components
         self.scheduler: Scheduler | None = None
         self.sessions: list[Session] = []
         self._lock = FairLock()
@@ -51,9 +51,9 @@ class SharedScheduler:
         with self.exclusive():
             if self.scheduler is None:
                 self.scheduler = Scheduler(
-                    self.parts,
-                    self.parts.checkpoint().layout,
-                    n_slots=max(n_slots, self.parts.n_slots),
+                    self.components,
+                    self.components.checkpoint().layout,
+                    n_slots=max(n_slots, self.components.n_slots),
                     owner="calls in other threads, or a stream that was not read to its end",
                 )
             session = Session(self, self.scheduler)
@@ -133,7 +133,7 @@ class SharedScheduler:
         for session in self.sessions:
             session.lost = True
         self.sessions, self.scheduler = [], None
-        self.parts.after_fork(in_use)
+        self.components.after_fork(in_use)
 
 
 _all: "weakref.WeakSet[SharedScheduler]" = weakref.WeakSet()

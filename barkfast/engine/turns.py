@@ -7,6 +7,7 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 
 from barkfast.checks import check_seed
+from barkfast.components import Components
 from barkfast.config import Layout
 from barkfast.engine.generation import Generation
 from barkfast.engine.request import Request
@@ -15,7 +16,6 @@ from barkfast.longform.chunks import SECONDS, Chunk, split_chunks
 from barkfast.longform.joining import pause_after
 from barkfast.longform.sentences import check_language, check_source
 from barkfast.normalize import Markup
-from barkfast.parts import Parts
 from barkfast.text import check_text
 from barkfast.voices import check_voice
 
@@ -27,7 +27,7 @@ NOTHING_TO_SAY = "the text has nothing to pronounce in it; expected at least one
 class Speaker(Protocol):
     """What engines and long texts take of a `Bark`."""
 
-    parts: Parts
+    components: Components
 
     @property
     def layout(self) -> Layout: ...
@@ -160,7 +160,7 @@ def split_text(
 ) -> Iterator[Chunk]:
     """The text in chunks that fit the model."""
     semantic = bark.layout.semantic
-    tokenizer = bark.parts.load("text")["tokenizer"]
+    tokenizer = bark.components.load("text")["tokenizer"]
     chunks = split_chunks(
         text,
         language,

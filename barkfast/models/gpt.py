@@ -122,20 +122,20 @@ class GPT(nn.Module):
         self.transformer = Trunk(config)
         self.lm_head = nn.Linear(config.n_embd, config.output_vocab_size, bias=False)
 
-    def embed(self, tokens: Tensor, merged: int = 0) -> Tensor:
-        """Embed `tokens` (batch, length); the first `merged` and the next `merged` are summed pairwise."""
+    def embed(self, tokens: Tensor, n_merged: int = 0) -> Tensor:
+        """Embed `tokens` (batch, length); the first `n_merged` and the next `n_merged` are summed pairwise."""
         wte = self.transformer.wte
-        if not merged:
+        if not n_merged:
             return wte(tokens)
-        slots = wte(tokens[:, :merged]) + wte(tokens[:, merged : 2 * merged])
-        return torch.cat([slots, wte(tokens[:, 2 * merged :])], dim=1)
+        slots = wte(tokens[:, :n_merged]) + wte(tokens[:, n_merged : 2 * n_merged])
+        return torch.cat([slots, wte(tokens[:, 2 * n_merged :])], dim=1)
 
-    def forward(self, tokens: Tensor, cache: KVCache, merged: int = 0) -> Tensor:
+    def forward(self, tokens: Tensor, cache: KVCache, n_merged: int = 0) -> Tensor:
         """Append `tokens` (batch, length) to `cache`: a prompt to an empty one, or one token to a filled one.
 
         Returns the last position's normalised hidden state, (batch, 1, n_embd).
         """
-        x = self.embed(tokens, merged)
+        x = self.embed(tokens, n_merged)
         start, time = cache.length, x.shape[1]
         if start + time > self.config.block_size:
             raise ValueError(f"position {start + time - 1} is beyond the network's {self.config.block_size} positions")

@@ -40,7 +40,7 @@ def check_slots(n_slots: int) -> None:
 
 def check_job(job: Job, config: GPTConfig) -> None:
     """Refuse a job that the network cannot run."""
-    context = len(job.prompt) - job.merged
+    context = len(job.prompt) - job.n_merged
     if context < 1 or job.steps < 1:
         raise InputError(f"a job of {context} positions and {job.steps} steps; expected at least one of each")
     positions = context + job.steps - 1
@@ -115,8 +115,8 @@ def no_logits(slot: int) -> EngineError:
 
 def find_root(job: Job) -> Job:
     """The job at the start of a chain of extensions."""
-    while job.extends is not None:
-        job = job.extends
+    while job.continues_from is not None:
+        job = job.continues_from
     return job
 
 
@@ -126,7 +126,7 @@ class KeptSlots(OrderedDict[int, Job]):
     def take(self, job: Job) -> int | None:
         """The slot whose cache `job` extends, no longer kept; None if there is none."""
         for slot, kept in self.items():
-            if job.extends is kept and len(job.prompt) == len(kept.prompt) + kept.steps:
+            if job.continues_from is kept and len(job.prompt) == len(kept.prompt) + kept.steps:
                 del self[slot]
                 return slot
         return None

@@ -36,7 +36,7 @@ class Placement:
 
     Args:
         engine, device: resolved names.
-        home: where its weights wait while it is not used.
+        storage_device: where its weights wait while it is not used.
         dtype: what the weights are stored as, one of barkfast.config.DTYPES; int8 and int4 are for the matrices.
         n_slots: sequences at a time, of engines that run several.
         may_fall_back: whether the torch engine may serve where this engine cannot: nobody asked for it by name.
@@ -45,7 +45,7 @@ class Placement:
 
     engine: str
     device: str
-    home: str
+    storage_device: str
     dtype: str
     n_slots: int = 1
     may_fall_back: bool = False
@@ -264,12 +264,12 @@ def build_decoder(
             tensors,
             stage=stage,
             device=_torch_device(place.device),
-            home=_torch_device(place.home),
+            storage_device=_torch_device(place.storage_device),
             dtype=place.storage,
             int8=place.dtype == "int8",
             n_slots=place.n_slots,
         )
-        if place.home == place.device:
+        if place.storage_device == place.device:
             decoder.warm_up()
         return decoder
 
@@ -277,7 +277,7 @@ def build_decoder(
         with torch.device("meta"):
             model = GPT(config)
         _load(model, tensors)
-        return TorchDecoder(model.to(place.home, place.storage), stage=stage)
+        return TorchDecoder(model.to(place.storage_device, place.storage), stage=stage)
 
     return _build(f"{stage} network", place, {"cpu": cpu, "cuda": cuda}, plain)
 
@@ -306,10 +306,10 @@ def build_refiner(
             config,
             tensors,
             device=_torch_device(place.device),
-            home=_torch_device(place.home),
+            storage_device=_torch_device(place.storage_device),
             dtype=place.storage,
         )
-        if place.home == place.device:
+        if place.storage_device == place.device:
             refiner.warm_up()
         return refiner
 
@@ -318,7 +318,7 @@ def build_refiner(
             model = FineGPT(config)
         _load(model, tensors)
         model.tie()
-        return TorchRefiner(model.to(place.home, place.storage))
+        return TorchRefiner(model.to(place.storage_device, place.storage))
 
     return _build("fine network", place, {"cpu": cpu, "cuda": cuda}, plain)
 
@@ -343,13 +343,15 @@ def build_codec(config: CodecConfig, tensors: Mapping[str, Tensor], place: Place
         from barkfast.runtime.cuda.codec import CudaCodec
 
         dtype = torch.float32 if place.storage == torch.float32 else torch.float16
-        codec = CudaCodec(model(), device=_torch_device(place.device), home=_torch_device(place.home), dtype=dtype)
-        if place.home == place.device:
+        codec = CudaCodec(
+            model(), device=_torch_device(place.device), storage_device=_torch_device(place.storage_device), dtype=dtype
+        )
+        if place.storage_device == place.device:
             codec.warm_up()
         return codec
 
     def plain() -> Codec:
-        return TorchCodec(model().to(place.home, torch.float32))
+        return TorchCodec(model().to(place.storage_device, torch.float32))
 
     return _build("codec", place, {"cpu": cpu, "cuda": cuda}, plain)
 

@@ -94,7 +94,7 @@ class TorchDecoder(Decoder):
         # whatever else this decoder did in between.
         root = find_root(job) if self.reuse_prefix else job
         tokens = torch.from_numpy(root.prompt.astype(np.int64)).to(self.device)[None]
-        return self._read(Sequence(job, cache, self.model(tokens, cache, root.merged)))
+        return self._read(Sequence(job, cache, self.model(tokens, cache, root.n_merged)))
 
     def _take_cache(self) -> KVCache:
         """An empty cache: that of the job released longest ago, else a new one."""
@@ -106,9 +106,9 @@ class TorchDecoder(Decoder):
 
     def _extend(self, job: Job) -> Sequence | None:
         """Continue the cache of the released job that this one extends, if it is still there."""
-        if self.reuse_prefix and job.extends is not None:
+        if self.reuse_prefix and job.continues_from is not None:
             for index, kept in enumerate(self._released):
-                if kept.job is job.extends:
+                if kept.job is job.continues_from:
                     del self._released[index]
                     return self._read(Sequence(job, kept.cache, kept.hidden))
         return None
@@ -116,7 +116,7 @@ class TorchDecoder(Decoder):
     def _read(self, sequence: Sequence) -> Sequence:
         """Feed the tokens of the prompt that the cache does not hold yet, one by one."""
         job, cache = sequence.job, sequence.cache
-        for token in job.prompt[cache.length + job.merged :]:
+        for token in job.prompt[cache.length + job.n_merged :]:
             sequence.hidden = self._feed(int(token), cache)
         return sequence
 

@@ -182,13 +182,13 @@ class CoarseWindows:
             steps=min(self.sliding_window, self.n_steps - self.n_done),
             slices=tuple((first + k * size, first + (k + 1) * size) for k in books),
             sampling=self.sampling,
-            extends=self._previous if self._extends_previous(prompt) else None,
+            continues_from=self._previous if self._continues_previous(prompt) else None,
             random=self.random,
         )
         self._previous = job
         return job
 
-    def _extends_previous(self, prompt: np.ndarray) -> bool:
+    def _continues_previous(self, prompt: np.ndarray) -> bool:
         """Whether `prompt` is the previous window's prompt with that window's tokens behind it, and nothing slid."""
         if self._previous is None:
             return False

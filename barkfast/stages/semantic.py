@@ -65,6 +65,6 @@ def semantic_job(
         slices=((0, semantic.vocab_size),),
         sampling=sampling,
         stop=Stop(semantic.pad_token, min_eos_p) if allow_early_stop else None,
-        merged=semantic.n_slots,
+        n_merged=semantic.n_slots,
         random=random,
     )

@@ -39,7 +39,7 @@ def logits_errors(plan: Plan, sizes: tuple[str, ...]) -> dict[str, dict[str, Any
         for stage in ("semantic", "coarse", "fine"):
             logits_of = fine_logits if stage == "fine" else decoder_logits
             # Made from a seed: once is enough for all dtypes.
-            weights = inputs.checkpoint(plan, size).stage(inputs.PARTS.get(stage, stage))
+            weights = inputs.checkpoint(plan, size).stage(inputs.COMPONENTS.get(stage, stage))
             expected = logits_of(weights, stage, "float32", "torch")
             ratios = found[f"{size} {stage}"] = {}
             for dtype in DTYPES:

@@ -30,7 +30,7 @@ def place(dtype: str, engine: str, n_slots: int = 1) -> select.Placement:
 @lru_cache(maxsize=1)
 def build_decoder(plan: Plan, size: str, dtype: str, stage: str, engine: str = "cpu", n_slots: int = 1) -> Decoder:
     """The semantic or coarse network; the last one is kept."""
-    weights = inputs.checkpoint(plan, size).stage(inputs.PARTS[stage])
+    weights = inputs.checkpoint(plan, size).stage(inputs.COMPONENTS[stage])
     placement = place(dtype, engine, n_slots)
     return select.build_decoder(stage, weights.config, weights.tensors, placement, weights.content)
 

@@ -76,7 +76,7 @@ def weights(plan: Plan, size: str, stage: str) -> tuple[Any, dict[str, torch.Ten
     """A network's configuration, and something for weights."""
     n_layer, n_head, n_embd, _ = SIZES[size]
     make = FineConfig if stage == "fine" else GPTConfig
-    config = make(n_layer, n_head, n_embd, *VOCABULARIES[inputs.PARTS.get(stage, stage)], bias=False)
+    config = make(n_layer, n_head, n_embd, *VOCABULARIES[inputs.COMPONENTS.get(stage, stage)], bias=False)
     tensors = {
         name: torch.randn(shape, device=plan.device, dtype=torch.bfloat16) * 0.02
         for name, shape in gpt_shapes(config).items()

@@ -57,7 +57,7 @@ def use_chosen(plan: Plan, dtype: str) -> None:
 
 def variant_of(bark: Bark) -> str:
     """The label of the kernels that the coarse network's steps run, or what they are."""
-    variant = bark.parts.network("coarse").options.variant
+    variant = bark.components.network("coarse").options.variant
     return next((label for label, other in VARIANTS.items() if other == variant), str(variant))
 
 

@@ -47,7 +47,7 @@ def greedy_jobs(plan: Plan, stage: str, n: int) -> list[Job]:
         rng = np.random.default_rng(0)
         ids = [rng.integers(0, 100_000, 20 + 3 * i) for i in range(n)]
         jobs = [semantic_job(text, layout, GREEDY, allow_early_stop=False) for text in ids]
-        return [Job(j.prompt, steps + i, j.slices, GREEDY, merged=j.merged) for i, j in enumerate(jobs)]
+        return [Job(j.prompt, steps + i, j.slices, GREEDY, n_merged=j.n_merged) for i, j in enumerate(jobs)]
     jobs = [inputs.step_job(stage, layout, 300 + 70 * i, steps + i, i) for i in range(n)]
     return [Job(j.prompt, j.steps, j.slices, GREEDY) for j in jobs]
 
@@ -55,7 +55,7 @@ def greedy_jobs(plan: Plan, stage: str, n: int) -> list[Job]:
 def check_tokens(plan: Plan, stage: str, n_slots: int) -> dict[str, Any]:
     """Tokens of several jobs, one after the other or in a batch."""
     jobs = greedy_jobs(plan, stage, 1 if plan.smoke else 3)
-    weights = inputs.checkpoint(plan, SIZE).stage(inputs.PARTS[stage])
+    weights = inputs.checkpoint(plan, SIZE).stage(inputs.COMPONENTS[stage])
     plain = select.build_decoder(stage, weights.config, weights.tensors, models.placement(plan, "float32", "torch"))
     expected = plain.run(jobs)
     actual = cuda_decoder(plan, stage, "float32", n_slots=n_slots).run(jobs)

@@ -41,10 +41,10 @@ class BoundDecoder {
         decoder_ = std::make_unique<Decoder>(*network_, cache, kernels(level), *pool_);
     }
 
-    void prefill(int64_t slot, const Tokens& prompt, int64_t merged) {
+    void prefill(int64_t slot, const Tokens& prompt, int64_t n_merged) {
         const std::vector<int32_t> tokens = vector_of(prompt);
         const py::gil_scoped_release unlocked;
-        decoder_->prefill(slot, tokens.data(), int64_t(tokens.size()), merged);
+        decoder_->prefill(slot, tokens.data(), int64_t(tokens.size()), n_merged);
     }
 
     void seat(int64_t slot, const Tokens& fed, int64_t steps, const std::vector<std::pair<int32_t, int32_t>>& slices,
@@ -98,7 +98,7 @@ void bind_decoder(py::module_& m) {
         .def(py::init<std::shared_ptr<Network>, std::shared_ptr<Pool>, int64_t, uintptr_t, uintptr_t, std::string>(),
              py::arg("network"), py::arg("pool"), py::arg("n_slots"), py::arg("keys"), py::arg("values"),
              py::arg("isa") = "", "`keys` and `values`: addresses of the cache, see kv.h.")
-        .def("prefill", &BoundDecoder::prefill, py::arg("slot"), py::arg("prompt"), py::arg("merged") = 0,
+        .def("prefill", &BoundDecoder::prefill, py::arg("slot"), py::arg("prompt"), py::arg("n_merged") = 0,
              "Begin a slot anew with a prompt.")
         .def("seat", &BoundDecoder::seat, py::arg("slot"), py::arg("fed"), py::arg("steps"), py::arg("slices"),
              py::kw_only(), py::arg("temperature") = 0.0f, py::arg("top_k") = 0, py::arg("top_p") = 2.0f,

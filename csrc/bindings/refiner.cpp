@@ -89,12 +89,12 @@ class BoundTrunk {
         cache_.value_data = reinterpret_cast<uint8_t*>(values);
     }
 
-    py::array_t<float> prefill(const Ids& prompt, int64_t merged) {
+    py::array_t<float> prefill(const Ids& prompt, int64_t n_merged) {
         const std::vector<int32_t> tokens(prompt.data(), prompt.data() + prompt.size());
         py::array_t<float> hidden(network_->n_embd);
         float* const to = hidden.mutable_data();
         const py::gil_scoped_release unlocked;
-        trunk_.prefill(tokens.data(), int64_t(tokens.size()), merged, cache_, 0, to);
+        trunk_.prefill(tokens.data(), int64_t(tokens.size()), n_merged, cache_, 0, to);
         return hidden;
     }
 
@@ -122,7 +122,7 @@ void bind_refiner(py::module_& m) {
         .def(py::init<std::shared_ptr<Network>, std::shared_ptr<Pool>, uintptr_t, uintptr_t, std::string>(),
              py::arg("network"), py::arg("pool"), py::arg("keys"), py::arg("values"), py::arg("isa") = "",
              "`keys` and `values`: addresses of the cache, see kv.h.")
-        .def("prefill", &BoundTrunk::prefill, py::arg("prompt"), py::arg("merged") = 0,
+        .def("prefill", &BoundTrunk::prefill, py::arg("prompt"), py::arg("n_merged") = 0,
              "Fill the cache from a prompt's tokens; returns the last position's hidden state, (n_embd,) float32.");
 }
 

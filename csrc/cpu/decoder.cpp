@@ -166,15 +166,15 @@ Decoder::Decoder(const Network& network, const KvCache& cache, const Kernels& ke
 
 Decoder::~Decoder() = default;
 
-void Decoder::prefill(int64_t slot, const int32_t* tokens, int64_t n_tokens, int64_t merged) {
+void Decoder::prefill(int64_t slot, const int32_t* tokens, int64_t n_tokens, int64_t n_merged) {
     Work& work = *work_;
     const auto turn = work.take_turn();
     Sequence& s = work.at(slot);
     s.status = Status::idle;
     s.has_hidden = false;
     s.length = 0;
-    work.trunk.prefill(tokens, n_tokens, merged, work.cache, slot, work.hidden.data() + slot * work.network.n_embd);
-    s.length = n_tokens - merged;
+    work.trunk.prefill(tokens, n_tokens, n_merged, work.cache, slot, work.hidden.data() + slot * work.network.n_embd);
+    s.length = n_tokens - n_merged;
     s.has_hidden = true;
 }
 

@@ -215,15 +215,15 @@ void Trunk::run(Pool::Turn& turn, const Pass& pass) {
     }
 }
 
-void Trunk::prefill(const int32_t* tokens, int64_t n_tokens, int64_t merged, const KvCache& cache, int64_t slot,
+void Trunk::prefill(const int32_t* tokens, int64_t n_tokens, int64_t n_merged, const KvCache& cache, int64_t slot,
                     float* hidden) {
     const std::lock_guard<FairMutex> lock(work_->busy);
     const Network& network = work_->network;
     const Table& table = network.tokens[0];
-    const int64_t n = n_tokens - merged;
-    if (merged < 0 || n < std::max<int64_t>(merged, 1) || n > network.block_size)
+    const int64_t n = n_tokens - n_merged;
+    if (n_merged < 0 || n < std::max<int64_t>(n_merged, 1) || n > network.block_size)
         throw std::invalid_argument("a prompt of " + std::to_string(n_tokens) + " tokens, of which twice " +
-                                    std::to_string(merged) + " are merged, does not fit 1 to " +
+                                    std::to_string(n_merged) + " are merged, does not fit 1 to " +
                                     std::to_string(network.block_size) + " positions");
     for (int64_t i = 0; i < n_tokens; ++i)
         if (tokens[i] < 0 || tokens[i] >= table.rows)
@@ -237,8 +237,8 @@ void Trunk::prefill(const int32_t* tokens, int64_t n_tokens, int64_t merged, con
     Pool::Turn turn(work_->pool);
     work_->each_row(turn, 0, n, [&](int, int64_t i) {
         float* x = row(i);
-        table.read(tokens[i < merged ? i : i + merged], x);
-        if (i < merged) table.add(tokens[i + merged], x);
+        table.read(tokens[i < n_merged ? i : i + n_merged], x);
+        if (i < n_merged) table.add(tokens[i + n_merged], x);
         network.positions.add(i, x);
     });
     run(turn, pass);

@@ -272,7 +272,7 @@ def test_a_slow_down_in_one_stage_shows_in_that_stage_alone():
 
         def load_networks(self) -> None:
             super().load_networks()
-            refiner = self.loaded.parts.network("fine")
+            refiner = self.loaded.components.network("fine")
             refine = refiner.refine
             refiner.refine = lambda job: (refine(job), refine(job))[1]
 

@@ -51,7 +51,7 @@ def test_made_up_weights_are_known_as_such(tmp_path: Path):
     # It brings no tokenizer, and can be measured all the same.
     folder = convert("random:nano", tmp_path / "silent", voices=False, tokenizer=False)
     assert not (folder / "vocab.txt").exists()
-    assert open_bark(Case(str(folder), "cpu", "float32", "torch")).parts.load("text")
+    assert open_bark(Case(str(folder), "cpu", "float32", "torch")).components.load("text")
 
 
 def test_the_full_voice_fills_every_history():
@@ -82,7 +82,7 @@ def test_a_clip_that_is_not_finite_is_no_clip(bark, monkeypatch: pytest.MonkeyPa
 def test_what_a_clip_must_read_is_the_sum_of_its_steps(bark):
     work = count_work(bark, NANO)
     text, n = bark.checkpoint.stage("text").config, 25
-    decoder, candidates = bark.parts.network("text"), bark.layout.semantic.vocab_size
+    decoder, candidates = bark.components.network("text"), bark.layout.semantic.vocab_size
     # The first token comes from the prompt's 257 positions, each other one from a step that sees one more.
     steps = [decoder_step_bytes(decoder, context=257 + i, candidates=candidates) for i in range(1, n)]
     head = steps[0].head
@@ -103,7 +103,7 @@ def test_a_voice_makes_every_coarse_window_read_its_prompt(bark):
 
 def test_a_window_that_extends_the_one_before_reads_no_prompt(bark):
     plain = count_work(bark, NANO)["coarse"]
-    decoder = bark.parts.network("coarse")
+    decoder = bark.components.network("coarse")
     decoder.reuse_prefix = True
     try:
         extended = count_work(bark, NANO)["coarse"]

@@ -115,7 +115,7 @@ def test_peers_have_our_weights(peer: Contender):
             network = peer._decoders["coarse"].network.gpt if stage == "coarse" else peer._refiner.model
             found = network.transformer.h[1].mlp.c_fc.weight, network.transformer.wpe.weight
         elif isinstance(peer, TorchPeer):
-            network = peer.loaded.parts.load(stage).model
+            network = peer.loaded.components.load(stage).model
             found = network.transformer.h[1].mlp.c_fc.weight, network.transformer.wpe.weight
         else:
             assert isinstance(peer, TransformersPeer)

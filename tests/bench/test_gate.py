@@ -18,7 +18,7 @@ from .planted import fail_steps, plant
 
 needs_native = pytest.mark.skipif(not native_status()[0], reason=f"native module {native_status()[1]}")
 STAGES = ("semantic", "coarse", "fine", "codec")
-PARTS = list(zip(("text", "coarse", "fine", "codec"), STAGES, strict=True))
+COMPONENTS = list(zip(("text", "coarse", "fine", "codec"), STAGES, strict=True))
 
 
 def case(engine: str = "cpu", dtype: str = "float32", **fields: str) -> Case:
@@ -58,7 +58,7 @@ def test_the_interpreted_cuda_engine_passes(dtype: str, monkeypatch: pytest.Monk
 
 @needs_native
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-@pytest.mark.parametrize(("part", "stage"), PARTS)
+@pytest.mark.parametrize(("part", "stage"), COMPONENTS)
 def test_a_planted_wrong_kernel_turns_its_stage_red(
     part: str, stage: str, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,7 +141,7 @@ def test_a_stage_without_steps_is_refused():
     bark = open_bark(Case("random:nano", device="cpu", dtype="float32", engine="torch"))
     with pytest.raises(InputError, match="stage is 'fine'; expected semantic or coarse"):
         profile_step(bark, "fine", device="cpu")
-    assert not bark.parts.models
+    assert not bark.components.models
 
 
 @needs_native

@@ -30,7 +30,7 @@ from .planted import fail_steps, plant
 needs_native = pytest.mark.skipif(not native_status()[0], reason=f"native module {native_status()[1]}")
 needs_bark = pytest.mark.skipif(find_spec("bark") is None, reason="bark is not installed (the extra `reference`)")
 STAGES = ["semantic", "coarse", "fine", "codec"]
-PARTS = list(zip(("text", "coarse", "fine", "codec"), STAGES, strict=True))
+COMPONENTS = list(zip(("text", "coarse", "fine", "codec"), STAGES, strict=True))
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +72,7 @@ def test_every_dtype_and_stage_has_its_row(model: str) -> None:
 
 
 @needs_native
-@pytest.mark.parametrize(("part", "stage"), PARTS)
+@pytest.mark.parametrize(("part", "stage"), COMPONENTS)
 def test_a_planted_wrong_engine_is_wrong(
     part: str, stage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

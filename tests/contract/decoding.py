@@ -86,7 +86,7 @@ class DecoderContract:
         return [
             make_job(1),
             make_job(2, length=1, steps=9),
-            make_job(3, length=64, steps=8, merged=20),
+            make_job(3, length=64, steps=8, n_merged=20),
             make_job(4, length=100, steps=9, slices=((50, 100), (0, 50))),
             make_job(5, steps=20, slices=((0, 100),), stop=Stop(STOP)),
             make_job(6, steps=9, slices=((0, 40), (40, 41), (41, 99)), stop=Stop(STOP, 0.2)),
@@ -199,7 +199,7 @@ class DecoderContract:
         monkeypatch.setattr(decoder, "_read_prompt", lambda *args: (reads.append(args), read(*args))[1])
         windows, extended = make_windows(Sampling(0.0)), 0
         while (job := windows.next_job()) is not None:
-            extended += job.extends is not None
+            extended += job.continues_from is not None
             windows.append(decoder.run([job])[0])
         assert extended >= 2
         assert len(reads) == windows.n_windows - extended
@@ -269,7 +269,7 @@ class DecoderContract:
             (make_job(1, length=size - 3, steps=5), f"need {size + 1} positions"),
             (make_job(1, length=0), "expected at least one of each"),
             (make_job(1, steps=0), "expected at least one of each"),
-            (make_job(1, length=20, merged=20), "expected at least one of each"),
+            (make_job(1, length=20, n_merged=20), "expected at least one of each"),
             (outside, f"do not fit the network's vocabulary of {vocabulary}"),
         ]
         decoder = self.make()

@@ -92,5 +92,5 @@ def mixed_jobs() -> list[Job]:
         make_job(3, length=65, steps=1, sampling=Sampling(1.3)),
         make_job(4, length=40, steps=6, sampling=Sampling(0.9, top_k=5), slices=((50, 100), (0, 50))),
         make_job(5, length=33, steps=5, sampling=Sampling(0.9, top_p=0.7), stop=Stop(STOP)),
-        make_job(6, length=30, steps=7, sampling=Sampling(0.8, top_k=20, top_p=0.9), merged=10, stop=stop),
+        make_job(6, length=30, steps=7, sampling=Sampling(0.8, top_k=20, top_p=0.9), n_merged=10, stop=stop),
     ]

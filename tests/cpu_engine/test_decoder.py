@@ -94,7 +94,7 @@ def logits_of_a_prompt(job: Job, **options: object) -> torch.Tensor:
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("bfloat16", 0.02), ("int8", 0.03), ("int4", 0.35)])
 def test_logits_are_near_those_of_the_torch_engine(dtype: str, bound: float) -> None:
     """Against the rounded weights, only the activations' rounding is left."""
-    job = make_job(3, length=41, steps=1, slices=((0, 120),), merged=10)
+    job = make_job(3, length=41, steps=1, slices=((0, 120),), n_merged=10)
 
     def judge(tensors: dict[str, torch.Tensor] | None) -> torch.Tensor:
         decoder = torch_decoder(CONFIG, tensors)

@@ -15,7 +15,7 @@ def test_a_lost_cache_steps_like_a_kept_one() -> None:
     """A step draws a token for every slot, however many have to be read first."""
     windows = make_windows(Sampling(0.9))
     decoder = cpu_decoder(n_slots=2)
-    while (job := windows.next_job()) is not None and job.extends is None:
+    while (job := windows.next_job()) is not None and job.continues_from is None:
         windows.append(decoder.run([job])[0])
     assert job is not None
     anew = cpu_decoder(n_slots=2)

@@ -34,7 +34,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         for name in ("cpu", "torch")
     )
     yield ours, theirs
-    kinds = [type(ours.parts.network(part)) for part in ("text", "coarse", "fine", "codec")]
+    kinds = [type(ours.components.network(part)) for part in ("text", "coarse", "fine", "codec")]
     assert kinds == [CpuDecoder, CpuDecoder, CpuRefiner, CpuCodec], "an engine fell back"
 
 

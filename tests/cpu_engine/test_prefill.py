@@ -44,9 +44,9 @@ class Prompts:
         addresses = self._keys.data_ptr(), self._values.data_ptr()
         self._native = native.Trunk(network, make_pool(threads), *addresses, isa=isa)
 
-    def prefill(self, prompt: np.ndarray, merged: int = 0) -> Tensor:
+    def prefill(self, prompt: np.ndarray, n_merged: int = 0) -> Tensor:
         """The last position's hidden state, (n_embd,)."""
-        return torch.from_numpy(self._native.prefill(prompt, merged))
+        return torch.from_numpy(self._native.prefill(prompt, n_merged))
 
     def cache(self, length: int) -> tuple[Tensor, Tensor]:
         """Keys and values as KVCache has them, (n_layer, n_head, length, head_dim)."""
@@ -63,18 +63,18 @@ def make_prompt(length: int, seed: int = 0) -> np.ndarray:
 
 
 def run_torch(
-    config: GPTConfig, prompt: np.ndarray, merged: int = 0, tensors: dict[str, Tensor] | None = None
+    config: GPTConfig, prompt: np.ndarray, n_merged: int = 0, tensors: dict[str, Tensor] | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Hidden state, keys and values by the network in plain torch."""
     model = GPT(config).requires_grad_(False).eval()
     model.load_state_dict(tensors or gpt_tensors(config))
     cache = KVCache(config, device=torch.device("cpu"), dtype=torch.float32)
-    hidden = model(torch.from_numpy(prompt.astype(np.int64))[None], cache, merged)[0, 0]
+    hidden = model(torch.from_numpy(prompt.astype(np.int64))[None], cache, n_merged)[0, 0]
     return hidden, cache.keys[:, 0, :, : cache.length], cache.values[:, 0, :, : cache.length]
 
 
-def check(prompts: Prompts, prompt: np.ndarray, merged: int, expected: tuple[Tensor, ...], tolerance: float) -> None:
-    actual = prompts.prefill(prompt, merged), *prompts.cache(len(prompt) - merged)
+def check(prompts: Prompts, prompt: np.ndarray, n_merged: int, expected: tuple[Tensor, ...], tolerance: float) -> None:
+    actual = prompts.prefill(prompt, n_merged), *prompts.cache(len(prompt) - n_merged)
     for a, e in zip(actual, expected, strict=True):
         assert a.isfinite().all()
         assert rms_error(a.float(), e) < tolerance
@@ -89,10 +89,12 @@ def test_hidden_states_and_cache_are_those_of_torch(config: GPTConfig, isa: str)
         check(prompts, prompt, 0, run_torch(config, prompt), TOLERANCES["float32"])
 
 
-@pytest.mark.parametrize("length, merged", [(2, 1), (40, 20), (60, 17), (259, 129)])
-def test_merged_tokens_are_summed(length: int, merged: int) -> None:
+@pytest.mark.parametrize("length, n_merged", [(2, 1), (40, 20), (60, 17), (259, 129)])
+def test_merged_tokens_are_summed(length: int, n_merged: int) -> None:
     prompt = make_prompt(length)
-    check(Prompts(pack(CONFIG, "float32")), prompt, merged, run_torch(CONFIG, prompt, merged), TOLERANCES["float32"])
+    check(
+        Prompts(pack(CONFIG, "float32")), prompt, n_merged, run_torch(CONFIG, prompt, n_merged), TOLERANCES["float32"]
+    )
 
 
 @pytest.mark.parametrize("isa", isas())
@@ -135,11 +137,11 @@ def test_a_shorter_prompt_after_a_longer_one_is_as_the_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "length, merged, message", [(131, 0, "1 to 130 positions"), (0, 0, "0 tokens"), (10, 6, "twice 6"), (5, -1, "-1")]
+    "length, n_merged, message", [(131, 0, "1 to 130 positions"), (0, 0, "0 tokens"), (10, 6, "twice 6"), (5, -1, "-1")]
 )
-def test_a_prompt_that_does_not_fit_is_refused(length: int, merged: int, message: str) -> None:
+def test_a_prompt_that_does_not_fit_is_refused(length: int, n_merged: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Prompts(pack(CONFIG, "float32")).prefill(make_prompt(length), merged)
+        Prompts(pack(CONFIG, "float32")).prefill(make_prompt(length), n_merged)
 
 
 @pytest.mark.parametrize("token", [-1, 123])
@@ -151,7 +153,7 @@ def test_a_token_outside_the_vocabulary_is_refused(token: int) -> None:
 @pytest.mark.parametrize("config", [NARROW, WIDE], ids=["32", "64"])
 def test_decoding_goes_on_from_a_prompt(config: GPTConfig) -> None:
     def run(decoder: Decoder) -> Any:
-        return decoder.run([make_job(1, length=27), make_job(2, length=16, merged=5)])
+        return decoder.run([make_job(1, length=27), make_job(2, length=16, n_merged=5)])
 
     for actual, expected in zip(run(cpu_decoder(config=config)), run(torch_decoder(config)), strict=True):
         np.testing.assert_array_equal(actual, expected)

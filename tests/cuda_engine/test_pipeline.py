@@ -16,5 +16,5 @@ def test_greedy_speech_is_that_of_the_torch_engine() -> None:
     for name in ("semantic", "coarse", "fine"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
     assert np.abs(ours.audio - theirs.audio).max() < 1e-5
-    kinds = [type(barks[0].parts.network(part)) for part in ("text", "coarse", "fine", "codec")]
+    kinds = [type(barks[0].components.network(part)) for part in ("text", "coarse", "fine", "codec")]
     assert kinds == [CudaDecoder, CudaDecoder, CudaRefiner, CudaCodec], "an engine fell back"

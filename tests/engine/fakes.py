@@ -72,7 +72,7 @@ class FakeBark:
         self.schedulers: list[FakeScheduler] = []
         self.open = 0
         tokenizer = SimpleNamespace(encode=lambda text: text.split(), leaves_out=lambda text: False)
-        self.parts = SimpleNamespace(load=lambda part: {"tokenizer": tokenizer})
+        self.components = SimpleNamespace(load=lambda part: {"tokenizer": tokenizer})
 
     @property
     def said(self) -> list[str]:

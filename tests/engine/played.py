@@ -133,15 +133,15 @@ class PlayedStream:
         return self.push(self.codes[0][:, :0], last=True)
 
 
-class PlayedParts:
-    """What a scheduler takes of `Parts`."""
+class PlayedComponents:
+    """What a scheduler takes of `Components`."""
 
-    def __init__(self, n_slots: int = 1, counts_draws: bool = True) -> None:
+    def __init__(self, n_slots: int = 1, counter_based_rng: bool = True) -> None:
         self.log: list[str] = []
         self.n_slots, self.offload = n_slots, False
         self.decoders = {part: PlayedDecoder(stage, self.log, n_slots) for part, stage in STAGES.items()}
         for decoder in self.decoders.values():
-            decoder.engine = "played" if counts_draws else "torch"
+            decoder.engine = "played" if counter_based_rng else "torch"
         self.refiner = SimpleNamespace(refine=self._refine, **PLAYED)
         self.codec = SimpleNamespace(decode=play_samples, stream=PlayedStream, **PLAYED)
         self.models = {"text": {"tokenizer": Tokenizer()}}

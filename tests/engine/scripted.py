@@ -31,11 +31,11 @@ class ScriptedScheduler:
     "refused" fails when it is added, "NaN" in its first round, and "boom" takes everybody with it.
     """
 
-    def __init__(self, parts: Any, layout: Any, *, n_slots: int, owner: str) -> None:
-        self.n_slots, self.script = n_slots, parts
+    def __init__(self, components: Any, layout: Any, *, n_slots: int, owner: str) -> None:
+        self.n_slots, self.script = n_slots, components
         self.live: list[ScriptedUtterance] = []
         self.closed = False
-        parts.scheduler = self
+        components.scheduler = self
 
     @property
     def idle(self) -> bool:
@@ -102,7 +102,7 @@ class ScriptedBark:
     """What an Engine takes of a Bark; `gate` holds every round until it is set, `round_s` makes each last."""
 
     def __init__(self, round_s: float = 0.0) -> None:
-        self.parts, self.layout = self, Layout()
+        self.components, self.layout = self, Layout()
         self.gate = threading.Event()
         self.gate.set()
         self.round_s, self.rounds = round_s, 0

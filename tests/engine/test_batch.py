@@ -17,11 +17,11 @@ from barkfast.engine.scheduler import Scheduler
 from barkfast.errors import EngineError, InputError, VoiceError
 from barkfast.runtime.cpu.decoder import CpuDecoder
 from engine.need import require
-from engine.played import PlayedParts
+from engine.played import PlayedComponents
 
 TOKENS = ("semantic", "coarse", "fine")
 # A fine network and a codec that cost nothing.
-PLAYED = PlayedParts()
+PLAYED = PlayedComponents()
 
 
 def assert_same(generation: Generation, expected: Generation) -> None:
@@ -59,7 +59,7 @@ def bark() -> Iterator[Bark]:
     require("cpu")
     bark = Bark("random:demo", device="cpu", engine="cpu")
     yield bark
-    assert isinstance(bark.parts.network("coarse"), CpuDecoder), "an engine fell back"
+    assert isinstance(bark.components.network("coarse"), CpuDecoder), "an engine fell back"
 
 
 @pytest.fixture(scope="module")
@@ -152,14 +152,14 @@ def test_on_the_cuda_engine() -> None:
     require("cuda")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     bark = Bark("random:demo", device=device, engine="cuda", dtype="float32")
-    bark.parts.models |= {"fine": PLAYED.refiner, "codec": PLAYED.codec}
+    bark.components.models |= {"fine": PLAYED.refiner, "codec": PLAYED.codec}
     greedy = {"text_temp": 0, "waveform_temp": 0, "max_duration_s": 0.03}
     requests = [{"text": "Hi", **greedy}, {"text": "Hello there", "seed": 2, "max_duration_s": 0.06}]
     expected = [bark.generate(**request) for request in requests]
-    assert bark.parts.n_slots == 1
+    assert bark.components.n_slots == 1
     for result, same in zip(bark.generate_batch(requests), expected, strict=True):
         assert_same(result, same)
-    assert bark.parts.n_slots == 2
+    assert bark.components.n_slots == 2
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_any_course_of_things(nano: Bark, happenings: list[tuple[str, int]]) -> 
         voice = full_voice(nano.layout) if kind % 2 else None
         return {"text": "Hi there", "voice": voice, "seed": kind, "max_duration_s": 0.1 + 0.1 * (kind % 3)}
 
-    with Scheduler(nano.parts, nano.layout, n_slots=3) as scheduler:
+    with Scheduler(nano.components, nano.layout, n_slots=3) as scheduler:
         kinds, ends = {}, {}
         for what, n in [*happenings, ("rounds", 4000)]:
             if what == "add":
@@ -203,7 +203,7 @@ def test_any_course_of_things(nano: Bark, happenings: list[tuple[str, int]]) -> 
                         assert not isinstance(event, Failed)
         assert scheduler.idle
         for part in ("text", "coarse"):
-            assert not nano.parts.network(part).seats
+            assert not nano.components.network(part).seats
     for utterance, kind in kinds.items():
         assert (utterance in ends) != utterance.cancelled
         if utterance in ends:
@@ -239,7 +239,7 @@ def test_one_that_fails_fails_alone(bark: Bark) -> None:
 
 def test_a_poisoned_voice_fails_alone(bark: Bark, monkeypatch: pytest.MonkeyPatch) -> None:
     """A NaN in one request's logits, half way."""
-    decoder = bark.parts.load("coarse")
+    decoder = bark.components.load("coarse")
     report = type(decoder)._report
     doomed: list[int] = []
 
@@ -275,10 +275,10 @@ def test_streams_are_closed_with_their_iterators(bark: Bark) -> None:
     stream = bark.stream("Hello there", seed=4, max_duration_s=0.9)
     next(stream)
     with pytest.raises(EngineError, match="at work already"):
-        bark.parts.claim("a test")
+        bark.components.claim("a test")
     stream.close()
-    bark.parts.claim("a test")
-    bark.parts.release()
+    bark.components.claim("a test")
+    bark.components.release()
     with pytest.raises(InputError, match="mode is 'off'"):
         bark.stream("Hello", mode="off")
     with pytest.raises(InputError, match="nothing to say"):
@@ -323,20 +323,20 @@ def test_slots_grow_with_the_batch_and_no_further() -> None:
     require("cpu")
     bark = Bark("random:demo", device="cpu", engine="cpu")
     bark.load()
-    networks = [bark.parts.network(part) for part in ("text", "coarse")]
+    networks = [bark.components.network(part) for part in ("text", "coarse")]
     bark.generate_batch(["one", "two", "three"], seed=1, max_duration_s=0.05)
-    assert [network.n_slots for network in networks] == [3, 3] and bark.parts.n_slots == 3
+    assert [network.n_slots for network in networks] == [3, 3] and bark.components.n_slots == 3
     bark.generate_batch(["one"] * 12, seed=1, max_duration_s=0.05)
     assert [network.n_slots for network in networks] == [8, 8]
-    assert networks == [bark.parts.network(part) for part in ("text", "coarse")]
+    assert networks == [bark.components.network(part) for part in ("text", "coarse")]
     bark.generate_batch(["one"], seed=1, max_duration_s=0.05)
-    assert bark.parts.n_slots == 8
-    assert Bark("random:demo", device="cpu", engine="cpu", n_slots=2).parts.load("coarse").n_slots == 2
+    assert bark.components.n_slots == 8
+    assert Bark("random:demo", device="cpu", engine="cpu", n_slots=2).components.load("coarse").n_slots == 2
     for n in (0, 65):
         with pytest.raises(InputError, match=f"n_slots is {n}; expected 1 to 64"):
             Bark("random:demo", device="cpu", n_slots=n)
         with pytest.raises(InputError, match=f"n_slots is {n}"):
-            bark.parts.grow(n)
+            bark.components.grow(n)
 
 
 def test_slots_do_not_change_under_a_job(bark: Bark) -> None:
@@ -345,7 +345,7 @@ def test_slots_do_not_change_under_a_job(bark: Bark) -> None:
         scheduler.add(bark.request("Hello", seed=1, max_duration_s=0.3))
         scheduler.round()
         with pytest.raises(EngineError, match="slots cannot change while it has jobs"):
-            bark.parts.network("text").resize(50)
+            bark.components.network("text").resize(50)
 
 
 def test_a_text_of_a_million_characters_harms_nobody(bark: Bark) -> None:

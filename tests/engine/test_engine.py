@@ -465,7 +465,7 @@ def test_a_model_speaks_as_it_does_alone(bark: Bark, alone: dict[int, Any]) -> N
             for seed, generation, sound in ((1, first, heard[0]), (2, second, heard[1])):
                 for key in ("semantic", "coarse", "fine", "audio"):
                     np.testing.assert_array_equal(getattr(generation, key), getattr(alone[seed], key))
-                if not isinstance(bark.parts.network("codec"), CpuCodec):
+                if not isinstance(bark.components.network("codec"), CpuCodec):
                     np.testing.assert_allclose(sound, alone[seed].audio, atol=1e-6)
                 else:
                     np.testing.assert_array_equal(sound, alone[seed].audio)

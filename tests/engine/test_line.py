@@ -12,7 +12,7 @@ from barkfast.engine.pace import TOLERATED_S
 from barkfast.engine.request import Request
 from barkfast.engine.scheduler import Scheduler
 from barkfast.engine.utterance import Utterance
-from engine.played import HOP, LAYOUT, VOICE, PlayedParts, assert_same, speak_plainly
+from engine.played import HOP, LAYOUT, VOICE, PlayedComponents, assert_same, speak_plainly
 
 # Sound at the pace of its codes.
 AUDIBLE = replace(LAYOUT, sample_rate=round(HOP * LAYOUT.coarse.rate_hz))
@@ -41,11 +41,11 @@ class Listeners:
 
     def __init__(self, costs: dict[str, float], n_slots: int = 12) -> None:
         self.log = Log(costs)
-        parts = PlayedParts(n_slots)
-        parts.log = self.log
-        for decoder in parts.decoders.values():
+        components = PlayedComponents(n_slots)
+        components.log = self.log
+        for decoder in components.decoders.values():
             decoder.log = self.log
-        self.scheduler = Scheduler(parts, AUDIBLE, n_slots=n_slots, clock=lambda: self.log.now_s)
+        self.scheduler = Scheduler(components, AUDIBLE, n_slots=n_slots, clock=lambda: self.log.now_s)
         self.most_at_once, self.ends = 0, []
         self.lag: dict[Utterance, float] = {}
         self._heard_until: dict[Utterance, float] = {}

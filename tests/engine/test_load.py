@@ -119,7 +119,7 @@ def bark(tmp_path_factory: pytest.TempPathFactory) -> Bark:
     words = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([*words, POISON]) + "\n", encoding="utf-8")
     bark = Bark("random:nano", device="cpu", dtype="float32", tokenizer=path)
-    bark.parts._checkpoints[None, None] = poison(bark.checkpoint, len(words))
+    bark.components._checkpoints[None, None] = poison(bark.checkpoint, len(words))
     return bark
 
 

@@ -209,7 +209,7 @@ def speak_live(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fine codes and samples of a stream whose coarse codes come in pieces."""
     windows = LiveFineWindows(bark.layout, sampling, random=Randomness(3), **options)
-    refiner, stream = bark.parts.load("fine"), bark.parts.load("codec").stream()
+    refiner, stream = bark.components.load("fine"), bark.components.load("codec").stream()
     samples, start = [], 0
     for size in sizes:
         windows.grow(coarse[:, start : start + size], final=start + size >= coarse.shape[1])
@@ -257,4 +257,4 @@ def test_a_voice_stands_in_front(bark: Bark) -> None:
     assert job is not None and job.first_frame == 512
     np.testing.assert_array_equal(job.window[:512], voice["fine_prompt"][:, -512:].T)
     expected = bark.generate_fine(draw_codes(40), voice, SAMPLING, seed=0)
-    np.testing.assert_array_equal(windows.append(bark.parts.load("fine").refine(job)), expected)
+    np.testing.assert_array_equal(windows.append(bark.components.load("fine").refine(job)), expected)

@@ -20,7 +20,7 @@ from barkfast.engine.shared import SharedScheduler
 from barkfast.errors import BarkfastError, EngineDead, EngineError, InputError
 from barkfast.runtime.torch_ import TorchDecoder
 from engine.need import require
-from engine.played import LAYOUT, PlayedParts, Tokenizer, assert_same, speak_plainly
+from engine.played import LAYOUT, PlayedComponents, Tokenizer, assert_same, speak_plainly
 
 GOOD = {"text": "A good neighbour.", "seed": 5, "max_duration_s": 0.1}
 
@@ -63,8 +63,8 @@ def bark(request: pytest.FixtureRequest) -> Bark:
     require(request.param)
     model = Bark("random:demo", device="cpu", dtype="float32", engine=request.param, n_slots=2)
     model.load()
-    played = PlayedParts()
-    model.parts.models |= {"fine": played.refiner, "codec": played.codec}
+    played = PlayedComponents()
+    model.components.models |= {"fine": played.refiner, "codec": played.codec}
     return model
 
 
@@ -220,16 +220,18 @@ def boom(*args: Any, **kwargs: Any) -> Any:
     raise RuntimeError("boom")
 
 
-def break_for(text: str, place: str, parts: PlayedParts) -> None:
+def break_for(text: str, place: str, components: PlayedComponents) -> None:
     """Have the work for a text fail at a place, and no other's."""
     ids = np.array(Tokenizer().encode(text)) + LAYOUT.semantic.text_offset
 
     def mine(job: Any) -> bool:
         return bool((job.prompt[: len(ids)] == ids).all())
 
-    decoder = parts.decoders["text"]
+    decoder = components.decoders["text"]
     if place == "tokenizer":
-        parts.models["text"]["tokenizer"].encode = lambda given: boom() if given == text else Tokenizer().encode(given)
+        components.models["text"]["tokenizer"].encode = lambda given: (
+            boom() if given == text else Tokenizer().encode(given)
+        )
     elif place == "admission":
         admit = decoder.admit
         decoder.admit = lambda job: boom() if mine(job) else admit(job)
@@ -245,7 +247,7 @@ def break_for(text: str, place: str, parts: PlayedParts) -> None:
 
         decoder.step = odd_step
     else:
-        network, name = {"fine": (parts.refiner, "refine"), "codec": (parts.codec, "decode")}[place]
+        network, name = {"fine": (components.refiner, "refine"), "codec": (components.codec, "decode")}[place]
         plain, calls = getattr(network, name), []
 
         def fail_first(*args: Any) -> Any:
@@ -257,10 +259,10 @@ def break_for(text: str, place: str, parts: PlayedParts) -> None:
 
 @pytest.mark.parametrize("place", ["tokenizer", "admission", "result", "fine", "codec"])
 def test_what_fails_for_one_request_ends_that_one(place: str) -> None:
-    parts = PlayedParts(n_slots=3)
+    components = PlayedComponents(n_slots=3)
     texts = ["doomed", "good", "better"]
-    break_for("doomed", place, parts)
-    with SharedScheduler(parts).open(3) as session:
+    break_for("doomed", place, components)
+    with SharedScheduler(components).open(3) as session:
         results = session.run(lambda text=text: Request(text) for text in texts)
     failed = [result for result in results if isinstance(result, Exception)]
     assert len(failed) == 1 and isinstance(failed[0], RuntimeError)
@@ -269,13 +271,13 @@ def test_what_fails_for_one_request_ends_that_one(place: str) -> None:
     for text, result in zip(texts, results, strict=True):
         if result is not failed[0]:
             assert_same(result, speak_plainly(Request(text)))
-    assert parts.free
+    assert components.free
 
 
 def test_a_step_that_fails_ends_those_in_it_and_no_others() -> None:
-    parts = PlayedParts(n_slots=2)
-    decoder = parts.decoders["text"]
-    with SharedScheduler(parts).open(2) as session:
+    components = PlayedComponents(n_slots=2)
+    decoder = components.decoders["text"]
+    with SharedScheduler(components).open(2) as session:
         tasks = [session.add(Request(text)) for text in ("one", "two", "three")]
         for _ in range(4):
             session.round()
@@ -285,7 +287,7 @@ def test_a_step_that_fails_ends_those_in_it_and_no_others() -> None:
         assert {event.task for event in events} == set(tasks[:2])
         assert all("ValueError: a bug" in str(event.error) for event in events)
         assert_same(session.wait(tasks[2]), speak_plainly(Request("three")))
-    assert parts.free
+    assert components.free
 
 
 def test_a_torch_sequence_that_fails_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +305,7 @@ def test_a_torch_sequence_that_fails_leaves_the_others_alone(monkeypatch: pytest
 
 
 def test_a_lost_device_ends_the_engine_and_everybody_is_told_within_a_second(bark: Bark) -> None:
-    network = bark.parts.network("coarse")
+    network = bark.components.network("coarse")
 
     lost_at: list[float] = []
 
@@ -327,7 +329,7 @@ def test_a_lost_device_ends_the_engine_and_everybody_is_told_within_a_second(bar
     finally:
         del network.step
     for part in ("text", "coarse"):
-        bark.parts.load(part, force=True)
+        bark.components.load(part, force=True)
 
 
 # --- what ran before changes nothing
@@ -344,21 +346,21 @@ def test_slots_beyond_those_that_draw_the_same_tokens_are_given_back(
     bark: Bark, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The border: a decoder of more than 8 slots on a GPU has other kernels, so it goes with the batch that made it."""
-    decoders = [bark.parts.network(part) for part in ("text", "coarse")]
+    decoders = [bark.components.network(part) for part in ("text", "coarse")]
     for decoder in decoders:
         monkeypatch.setattr(type(decoder), "same_tokens_slots", 8)
     with bark.scheduler(12):
         assert [decoder.n_slots for decoder in decoders] == [12, 12]
-    most = 2 if bark.parts.network("text").engine == "torch" else 8
-    assert [decoder.n_slots for decoder in decoders] == [most, most] and bark.parts.n_slots == most
+    most = 2 if bark.components.network("text").engine == "torch" else 8
+    assert [decoder.n_slots for decoder in decoders] == [most, most] and bark.components.n_slots == most
 
 
 def test_the_torch_engine_keeps_no_caches_of_a_batch() -> None:
     for dtype, most in (("float32", 1), ("bfloat16", 1)):
         model = Bark("random:demo", device="cpu", dtype=dtype, engine="torch")
         model.load()
-        played = PlayedParts()
-        model.parts.models |= {"fine": played.refiner, "codec": played.codec}
+        played = PlayedComponents()
+        model.components.models |= {"fine": played.refiner, "codec": played.codec}
         model.generate_batch(["One.", "Two.", "Three.", "Four."], seed=1, max_duration_s=0.05)
         for part in ("text", "coarse"):
-            assert len(model.parts.network(part)._released) <= most
+            assert len(model.components.network(part)._released) <= most

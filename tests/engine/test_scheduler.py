@@ -14,7 +14,7 @@ from barkfast.engine.scheduler import MOST_STEPS_BETWEEN, Scheduler
 from barkfast.engine.shared import SharedScheduler
 from barkfast.engine.utterance import Utterance
 from barkfast.errors import EngineError, InputError, VoiceError
-from engine.played import LAYOUT, POISON, REFUSED, VOICE, PlayedParts, assert_same, speak_plainly
+from engine.played import LAYOUT, POISON, REFUSED, VOICE, PlayedComponents, assert_same, speak_plainly
 
 FOREVER = 20_000
 
@@ -79,8 +79,8 @@ happenings = st.lists(
 @settings(max_examples=80)
 @given(happenings=happenings, n_slots=st.integers(1, 4), counted=st.booleans())
 def test_any_course_of_things(happenings: list[tuple[str, object]], n_slots: int, counted: bool) -> None:
-    parts = PlayedParts(counts_draws=counted)
-    with Scheduler(parts, LAYOUT, n_slots=n_slots, clock=lambda: 0.0) as scheduler:
+    components = PlayedComponents(counter_based_rng=counted)
+    with Scheduler(components, LAYOUT, n_slots=n_slots, clock=lambda: 0.0) as scheduler:
         utterances: list[Utterance] = []
         events: list[Event] = []
         for what, value in happenings:
@@ -102,56 +102,56 @@ def test_any_course_of_things(happenings: list[tuple[str, object]], n_slots: int
                 assert utterance not in ends(events)
             else:
                 check(utterance, events)
-        assert not any(decoder.seats for decoder in parts.decoders.values())
-    assert parts.free
+        assert not any(decoder.seats for decoder in components.decoders.values())
+    assert components.free
 
 
 def test_between_two_prompts_everybody_has_a_step() -> None:
-    parts = PlayedParts()
-    with Scheduler(parts, LAYOUT, n_slots=4) as scheduler:
+    components = PlayedComponents()
+    with Scheduler(components, LAYOUT, n_slots=4) as scheduler:
         for text in "abcdefgh":
             scheduler.add(Request(text, VOICE))
         run(scheduler)
-    assert parts.log.count("admit") > 8
-    work = [what for what in parts.log if what != "refine"]
+    assert components.log.count("admit") > 8
+    work = [what for what in components.log if what != "refine"]
     assert ("admit", "admit") not in zip(work, work[1:], strict=False)
 
 
 def test_no_window_waits_for_long_and_none_holds_up_the_steps() -> None:
-    parts = PlayedParts()
-    with Scheduler(parts, LAYOUT, n_slots=3) as scheduler:
+    components = PlayedComponents()
+    with Scheduler(components, LAYOUT, n_slots=3) as scheduler:
         for text in "abcdefghij":
             scheduler.add(Request(text))
         run(scheduler)
-    refines = [i for i, what in enumerate(parts.log) if what == "refine"]
+    refines = [i for i, what in enumerate(components.log) if what == "refine"]
     assert len(refines) == 10
     for before, after in zip(refines, refines[1:], strict=False):
-        between = parts.log[before + 1 : after]
+        between = components.log[before + 1 : after]
         # At the end nobody sits any more.
-        assert "step" in between or "step" not in parts.log[before:]
+        assert "step" in between or "step" not in components.log[before:]
 
 
 def test_a_slot_is_free_at_once_when_its_utterance_is_cancelled() -> None:
-    parts = PlayedParts()
-    with Scheduler(parts, LAYOUT, n_slots=1) as scheduler:
+    components = PlayedComponents()
+    with Scheduler(components, LAYOUT, n_slots=1) as scheduler:
         first, second = scheduler.add(Request("first", VOICE)), scheduler.add(Request("second", VOICE))
         for _ in range(4):
             scheduler.round()
-        ((job, *_),) = parts.decoders["text"].seats.values()
+        ((job, *_),) = components.decoders["text"].seats.values()
         scheduler.cancel(first)
-        assert not parts.decoders["text"].seats
+        assert not components.decoders["text"].seats
         scheduler.round()
-        ((other, *_),) = parts.decoders["text"].seats.values()
+        ((other, *_),) = components.decoders["text"].seats.values()
         assert not np.array_equal(job.prompt, other.prompt)
         scheduler.cancel(first)
         events = run(scheduler)
         assert ends(events) == [second]
         scheduler.cancel(second)
-    assert parts.free
+    assert components.free
 
 
 def test_a_stream_that_is_not_heard_yet_goes_first() -> None:
-    with Scheduler(PlayedParts(), LAYOUT, n_slots=1) as scheduler:
+    with Scheduler(PlayedComponents(), LAYOUT, n_slots=1) as scheduler:
         offline = [scheduler.add(Request(text)) for text in ("one", "two", "three")]
         for _ in range(3):
             scheduler.round()
@@ -162,14 +162,14 @@ def test_a_stream_that_is_not_heard_yet_goes_first() -> None:
 
 
 def test_a_sentence_spoken_ahead_goes_before_nobody_until_its_turn_comes() -> None:
-    with Scheduler(PlayedParts(), LAYOUT, n_slots=1) as scheduler:
+    with Scheduler(PlayedComponents(), LAYOUT, n_slots=1) as scheduler:
         scheduler.add(Request("busy"))
         scheduler.round()
         ahead, plain = scheduler.add(Request("next", stream="exact")), scheduler.add(Request("plain", priority=1))
         ahead.follows = True
         heard = scheduler.add(Request("first", stream="exact"))
         assert ends(run(scheduler))[1:] == [heard, plain, ahead]
-    with Scheduler(PlayedParts(), LAYOUT, n_slots=1) as scheduler:
+    with Scheduler(PlayedComponents(), LAYOUT, n_slots=1) as scheduler:
         scheduler.add(Request("busy"))
         scheduler.round()
         plain, ahead = scheduler.add(Request("plain")), scheduler.add(Request("next", stream="exact"))
@@ -180,7 +180,7 @@ def test_a_sentence_spoken_ahead_goes_before_nobody_until_its_turn_comes() -> No
 
 
 def test_the_earliest_deadline_then_priority_then_arrival() -> None:
-    with Scheduler(PlayedParts(), LAYOUT, n_slots=1, clock=lambda: 0.0) as scheduler:
+    with Scheduler(PlayedComponents(), LAYOUT, n_slots=1, clock=lambda: 0.0) as scheduler:
         names = {
             scheduler.add(Request("last")): "last",
             scheduler.add(Request("high", priority=5)): "high",
@@ -192,7 +192,7 @@ def test_the_earliest_deadline_then_priority_then_arrival() -> None:
 
 
 def test_nobody_starves_behind_a_stream_of_more_urgent_requests() -> None:
-    with Scheduler(PlayedParts(), LAYOUT, n_slots=1) as scheduler:
+    with Scheduler(PlayedComponents(), LAYOUT, n_slots=1) as scheduler:
         humble = scheduler.add(Request("humble", priority=-9))
         for i in range(FOREVER):
             while len(scheduler) < 4:
@@ -203,8 +203,8 @@ def test_nobody_starves_behind_a_stream_of_more_urgent_requests() -> None:
 
 
 def test_a_parked_utterance_stops_and_keeps_no_seat() -> None:
-    parts = PlayedParts()
-    with Scheduler(parts, LAYOUT, n_slots=1) as scheduler:
+    components = PlayedComponents()
+    with Scheduler(components, LAYOUT, n_slots=1) as scheduler:
         parked, other = scheduler.add(Request("parked", VOICE)), scheduler.add(Request("other", VOICE))
         for _ in range(30):
             scheduler.round()
@@ -212,7 +212,7 @@ def test_a_parked_utterance_stops_and_keeps_no_seat() -> None:
         assert not scheduler.idle
         assert ends(run(scheduler)) == [other]
         assert scheduler.idle and len(scheduler) == 1 and not parked.ended
-        assert not any(decoder.seats for decoder in parts.decoders.values())
+        assert not any(decoder.seats for decoder in components.decoders.values())
         scheduler.resume(parked)
         events = run(scheduler)
         check(parked, events)
@@ -224,7 +224,7 @@ def test_a_parked_utterance_stops_and_keeps_no_seat() -> None:
 
 
 def test_bad_requests_leave_the_others_alone() -> None:
-    with Scheduler(PlayedParts(), LAYOUT, n_slots=2) as scheduler:
+    with Scheduler(PlayedComponents(), LAYOUT, n_slots=2) as scheduler:
         good = [scheduler.add(Request("good")), scheduler.add(Request("better", VOICE))]
         with pytest.raises(VoiceError):
             scheduler.add(Request("bad", {"semantic_prompt": np.arange(3)}))
@@ -240,7 +240,7 @@ def test_bad_requests_leave_the_others_alone() -> None:
 @pytest.mark.parametrize("text", ["a text", POISON, REFUSED])
 @pytest.mark.parametrize("rounds", [0, 40, FOREVER])
 def test_what_has_ended_is_held_by_nobody(mode: str, text: str, rounds: int) -> None:
-    with Scheduler(PlayedParts(), LAYOUT, n_slots=2) as scheduler:
+    with Scheduler(PlayedComponents(), LAYOUT, n_slots=2) as scheduler:
         held = [weakref.ref(scheduler.add(Request(text, VOICE, stream=mode))) for _ in range(2)]
         for _ in range(rounds):
             if scheduler.idle:
@@ -259,7 +259,7 @@ def test_streams_are_heard_while_they_are_spoken() -> None:
     text = next(t for t in map(str, range(1000)) if len(speak_plainly(Request(t, VOICE)).semantic) > 120)
     rounds = dict.fromkeys(("off", "exact", "low_latency"), 1)
     for mode in rounds:
-        with Scheduler(PlayedParts(), LAYOUT, n_slots=1) as scheduler:
+        with Scheduler(PlayedComponents(), LAYOUT, n_slots=1) as scheduler:
             scheduler.add(Request(text, VOICE, stream=mode))
             while not scheduler.round():
                 rounds[mode] += 1
@@ -270,43 +270,43 @@ def test_streams_are_heard_while_they_are_spoken() -> None:
 
 def test_where_the_stages_share_a_generator_they_keep_their_order() -> None:
     for counted, most in ((True, 2), (False, 1)):
-        parts, together = PlayedParts(counts_draws=counted), 0
-        with Scheduler(parts, LAYOUT, n_slots=1) as scheduler:
+        components, together = PlayedComponents(counter_based_rng=counted), 0
+        with Scheduler(components, LAYOUT, n_slots=1) as scheduler:
             scheduler.add(Request("a text", VOICE, stream="exact"))
             while not scheduler.idle:
                 scheduler.round()
-                together = max(together, sum(bool(decoder.seats) for decoder in parts.decoders.values()))
+                together = max(together, sum(bool(decoder.seats) for decoder in components.decoders.values()))
         assert together <= most
 
 
 def test_one_scheduler_at_a_time_has_the_networks() -> None:
-    parts = PlayedParts()
-    with SharedScheduler(parts).open(1), pytest.raises(EngineError, match="at work"):
-        SharedScheduler(parts).open(1)
-    scheduler = Scheduler(parts, LAYOUT, n_slots=2)
+    components = PlayedComponents()
+    with SharedScheduler(components).open(1), pytest.raises(EngineError, match="at work"):
+        SharedScheduler(components).open(1)
+    scheduler = Scheduler(components, LAYOUT, n_slots=2)
     scheduler.add(Request("abc"))
     scheduler.round()
     scheduler.close()
-    assert parts.free
+    assert components.free
 
 
 def test_what_is_fatal_is_raised_and_everything_can_be_closed() -> None:
-    parts = PlayedParts()
-    with Scheduler(parts, LAYOUT) as scheduler:
+    components = PlayedComponents()
+    with Scheduler(components, LAYOUT) as scheduler:
         scheduler.add(Request("abc"))
         scheduler.round()
-        parts.decoders["text"].failing = RuntimeError("CUDA error: the device is gone")
+        components.decoders["text"].failing = RuntimeError("CUDA error: the device is gone")
         with pytest.raises(RuntimeError, match="device is gone"):
             scheduler.round()
-    assert parts.free
+    assert components.free
 
 
 # --- several callers at one scheduler
 
 
 def test_callers_see_their_own_utterances_only() -> None:
-    parts = PlayedParts()
-    shared = SharedScheduler(parts)
+    components = PlayedComponents()
+    shared = SharedScheduler(components)
     with shared.open(2) as one, shared.open(2) as two:
         mine, theirs = one.add(Request("mine", stream="exact")), two.add(Request("theirs"))
         events: list[Event] = []
@@ -318,12 +318,12 @@ def test_callers_see_their_own_utterances_only() -> None:
         while not two.idle:
             others += two.round()
         check(theirs, others)
-    assert parts.free and not shared.busy
+    assert components.free and not shared.busy
 
 
 def test_streams_side_by_side_in_one_thread() -> None:
-    parts = PlayedParts()
-    shared = SharedScheduler(parts)
+    components = PlayedComponents()
+    shared = SharedScheduler(components)
     requests = [Request(text, VOICE, stream="exact") for text in ("one", "two", "three")]
     places = [shared.open(2) for _ in requests]
     streams = [place.listen(request) for place, request in zip(places, requests, strict=True)]
@@ -340,11 +340,11 @@ def test_streams_side_by_side_in_one_thread() -> None:
         np.testing.assert_array_equal(np.concatenate(chunks), speak_plainly(request).audio)
     for place in places:
         place.close()
-    assert parts.free
+    assert components.free
 
 
 def test_a_batch_keeps_its_order_and_its_errors() -> None:
-    parts = PlayedParts()
+    components = PlayedComponents()
     texts = [f"text {i}" for i in range(11)] + [POISON, "last"]
 
     def make(text: str) -> Request:
@@ -352,24 +352,24 @@ def test_a_batch_keeps_its_order_and_its_errors() -> None:
             raise InputError("nothing of the kind")
         return Request(text)
 
-    with SharedScheduler(parts).open(3) as place:
+    with SharedScheduler(components).open(3) as place:
         results = place.run((lambda text=text: make(text)) for text in texts)
     for text, result in zip(texts, results, strict=True):
         if text in ("text 3", POISON):
             assert isinstance(result, InputError | EngineError)
         else:
             assert_same(result, speak_plainly(Request(text)))
-    assert parts.free
+    assert components.free
 
 
 def test_when_the_networks_fail_everybody_is_told() -> None:
-    parts = PlayedParts()
-    shared = SharedScheduler(parts)
+    components = PlayedComponents()
+    shared = SharedScheduler(components)
     one, two = shared.open(2), shared.open(2)
     one.add(Request("one"))
     doomed = two.add(Request("two"))
     one.round()
-    parts.decoders["text"].failing = RuntimeError("CUDA error: the device is gone")
+    components.decoders["text"].failing = RuntimeError("CUDA error: the device is gone")
     with pytest.raises(RuntimeError, match="device is gone"):
         one.round()
     (event,) = two.round()
@@ -378,17 +378,17 @@ def test_when_the_networks_fail_everybody_is_told() -> None:
         two.add(Request("again"))
     one.close()
     two.close()
-    assert parts.free
-    parts.decoders["text"].failing = None
+    assert components.free
+    components.decoders["text"].failing = None
     with shared.open(1) as place:
         assert len(place.run([lambda: Request("again")])) == 1
 
 
 def test_a_window_is_not_kept_waiting_by_those_ahead() -> None:
     """An utterance at the back of the order gets its fine window within a bounded number of steps."""
-    parts = PlayedParts()
+    components = PlayedComponents()
     texts = sorted(map(str, range(60)), key=lambda t: len(speak_plainly(Request(t)).semantic))
-    with Scheduler(parts, LAYOUT, n_slots=2) as scheduler:
+    with Scheduler(components, LAYOUT, n_slots=2) as scheduler:
         long = scheduler.add(Request(texts[-1], deadline=1.0))
         short = scheduler.add(Request(texts[0]))
         order = ends(run(scheduler))
@@ -402,10 +402,10 @@ def test_a_stream_may_go_between_two_windows_that_share_no_cache(
 ) -> None:
     """Without a voice the windows continue one another's caches, and the seat is kept."""
     text = next(t for t in map(str, range(1000)) if len(speak_plainly(Request(t, voice)).semantic) > 120)
-    parts = PlayedParts()
-    with Scheduler(parts, LAYOUT, n_slots=1) as scheduler:
+    components = PlayedComponents()
+    with Scheduler(components, LAYOUT, n_slots=1) as scheduler:
         names = {scheduler.add(Request(text, voice)): "offline"}
-        while not parts.decoders["coarse"].seats:
+        while not components.decoders["coarse"].seats:
             scheduler.round()
         names[scheduler.add(Request("now", VOICE, stream="low_latency"))] = "stream"
         events = run(scheduler)

@@ -25,7 +25,7 @@ from barkfast.errors import EngineError, InputError
 from barkfast.locks import FairLock
 from barkfast.runtime import select
 from engine.need import require
-from engine.played import LAYOUT, PlayedParts
+from engine.played import LAYOUT, PlayedComponents
 
 SHORT = {"max_duration_s": 0.1}
 SEMANTIC = np.arange(20, dtype=np.int64) * 7 % LAYOUT.semantic.vocab_size
@@ -84,8 +84,8 @@ def bark(request: pytest.FixtureRequest) -> Bark:
     """A model whose fine network and codec cost nothing."""
     model = make_bark(request.param)
     model.load()
-    played = PlayedParts()
-    model.parts.models |= {"fine": played.refiner, "codec": played.codec}
+    played = PlayedComponents()
+    model.components.models |= {"fine": played.refiner, "codec": played.codec}
     return model
 
 
@@ -189,8 +189,8 @@ def test_models_may_be_dropped_and_loaded_while_others_speak() -> None:
     def clean() -> None:
         for part in ("text", "coarse", None, "text", "codec", None):
             time.sleep(0.02)
-            model.parts.drop(part)
-            model.parts.load(part or "text", force=True)
+            model.components.drop(part)
+            model.components.load(part or "text", force=True)
 
     def speak(name: str) -> None:
         for _ in range(2):
@@ -204,7 +204,7 @@ def test_a_half_read_stream_goes_on_with_the_networks_that_it_began_with() -> No
     alone = {name: CALLS[name](model, 3) for name in ("generate", "stream")}
     stream = model.stream("Hello. There.", seed=3, **SHORT)
     chunks = [next(stream)]
-    model.parts.drop()
+    model.components.drop()
     np.testing.assert_array_equal(CALLS["generate"](model, 3), alone["generate"])
     np.testing.assert_array_equal(np.concatenate([*chunks, *stream]), alone["stream"])
 
@@ -231,11 +231,11 @@ def test_the_lock_is_first_come_first_served() -> None:
 
 def test_who_joins_waits_for_a_round_and_not_for_a_call() -> None:
     """Threads that go round and round do not keep a newcomer out."""
-    parts = PlayedParts(n_slots=4)
+    components = PlayedComponents(n_slots=4)
     step = 0.03
-    for decoder in parts.decoders.values():
+    for decoder in components.decoders.values():
         decoder.step = lambda seconds=0.0, plain=decoder.step: (time.sleep(step), plain())[1]
-    shared, stop = SharedScheduler(parts), threading.Event()
+    shared, stop = SharedScheduler(components), threading.Event()
 
     def speak() -> None:
         with shared.open(4) as session:
@@ -297,17 +297,17 @@ def test_a_dropped_stream_frees_the_model_and_says_so(bark: Bark) -> None:
 
 def test_a_stream_may_be_dropped_in_the_middle_of_somebody_elses_round() -> None:
     """A finalizer runs in any thread at any time: in that thread's own round, say."""
-    parts = PlayedParts(n_slots=2)
-    shared = SharedScheduler(parts)
+    components = PlayedComponents(n_slots=2)
+    shared = SharedScheduler(components)
     with shared.open(2) as session:
         dropped = shared.open(2)
         doomed = dropped.add(Request("dropped"))
         mine = session.add(Request("mine"))
-        plain = parts.decoders["text"].step
-        parts.decoders["text"].step = lambda seconds=0.0: (dropped.close(), plain())[1]
+        plain = components.decoders["text"].step
+        components.decoders["text"].step = lambda seconds=0.0: (dropped.close(), plain())[1]
         result = session.wait(mine)
         assert doomed.cancelled and len(result.audio)
-    assert parts.free
+    assert components.free
 
 
 def test_an_engine_has_the_model_for_itself(bark: Bark) -> None:
@@ -389,21 +389,21 @@ def test_a_child_of_a_busy_process_speaks(bark: Bark, alone: dict[str, Any]) -> 
 @forks
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_of_an_idle_process_has_its_networks(bark: Bark, alone: dict[str, Any]) -> None:
-    networks = dict(bark.parts.models)
+    networks = dict(bark.components.models)
 
     def speak() -> bool:
         same = np.array_equal(CALLS["generate"](bark, 3), alone["generate"])
-        return same and all(bark.parts.models[part] is networks[part] for part in networks)
+        return same and all(bark.components.models[part] is networks[part] for part in networks)
 
     assert in_a_child(speak) == 0
 
 
 def test_a_child_is_told_that_a_gpu_cannot_be_used() -> None:
     model = Bark("random:demo", device="cpu")
-    model.parts.device = "cuda"
-    model.parts.after_fork(in_use=False)
+    model.components.device = "cuda"
+    model.components.after_fork(in_use=False)
     with pytest.raises(EngineError, match="forked from one that had a model on a GPU.*spawn"):
-        model.parts.load("text")
+        model.components.load("text")
 
 
 def test_stage_functions_draw_as_they_did(bark: Bark) -> None:

@@ -41,8 +41,8 @@ def assert_same_jobs(jobs: list[Job], expected: list[Job]) -> None:
     for i, (job, same) in enumerate(zip(jobs, expected, strict=True)):
         np.testing.assert_array_equal(job.prompt, same.prompt)
         assert (job.steps, job.slices) == (same.steps, same.slices)
-        assert (job.extends is None) == (same.extends is None)
-        assert job.extends is None or job.extends is jobs[i - 1]
+        assert (job.continues_from is None) == (same.continues_from is None)
+        assert job.continues_from is None or job.continues_from is jobs[i - 1]
 
 
 @st.composite

@@ -27,7 +27,7 @@ def test_cache_dir(unloaded: None, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert torch.equal(weight(coarse), make_tensors("coarse")[KEY] + shift)
         assert generation._get_ckpt_path("coarse") == str(tmp_path / f"mine{shift}" / "coarse_2.pt")
     # What is loaded without being asked for comes from there too.
-    assert torch.equal(weight(generation.current_bark().parts.load("fine")), make_tensors("fine")[KEY] + 2)
+    assert torch.equal(weight(generation.current_bark().components.load("fine")), make_tensors("fine")[KEY] + 2)
 
 
 def test_cache_dir_that_is_empty_is_named(unloaded: None, tmp_path: Path) -> None:
@@ -81,9 +81,9 @@ def test_global_enable_mps(nano: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert generation._grab_best_device() == "cpu"
     generation.GLOBAL_ENABLE_MPS = True
     assert generation._grab_best_device() == "mps" and generation._grab_best_device(use_gpu=False) == "cpu"
-    assert generation.current_bark().parts.device == "mps"
+    assert generation.current_bark().components.device == "mps"
     generation.GLOBAL_ENABLE_MPS = False
-    assert generation.current_bark().parts.device == "cpu"
+    assert generation.current_bark().components.device == "cpu"
 
 
 def test_settings_that_nobody_assigned_follow_the_environment(nano: None, monkeypatch: pytest.MonkeyPatch) -> None:

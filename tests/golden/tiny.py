@@ -197,5 +197,5 @@ def unload_barkfast() -> None:
     """Forget the model, so that the next test finds its own."""
     import barkfast.api
 
-    barkfast.api.default_bark().parts.drop()
+    barkfast.api.default_bark().components.drop()
     barkfast.generation.forget_default_bark()

@@ -48,7 +48,7 @@ def semantic_job(seed: int = 0, steps: int = 100, sampling: Sampling = Sampling(
     history = np.full(SEMANTIC.n_slots, SEMANTIC.pad_token)
     prompt = np.concatenate([text, history, [SEMANTIC.infer_token]]).astype(np.int32)
     slices = ((0, SEMANTIC.vocab_size),)
-    return Job(prompt, steps, slices, sampling, stop, merged=SEMANTIC.n_slots, random=Randomness(seed))
+    return Job(prompt, steps, slices, sampling, stop, n_merged=SEMANTIC.n_slots, random=Randomness(seed))
 
 
 def coarse_job(seed: int = 0, history: int = 300, steps: int = 60, sampling: Sampling = Sampling(0.7)) -> Job:
@@ -87,7 +87,7 @@ def test_float32_greedy_fine_codes_are_those_of_the_torch_engine() -> None:
 def logits_after(decoder: CudaDecoder, job: Job, forced: np.ndarray) -> torch.Tensor:
     """Logits that decide the token after `forced`, which are fed after the prompt as another job's tokens would be."""
     longer = np.concatenate([job.prompt, forced]).astype(np.int32)
-    chained = dataclasses.replace(job, prompt=longer, extends=job, steps=1)
+    chained = dataclasses.replace(job, prompt=longer, continues_from=job, steps=1)
     slot = decoder.admit(chained)
     decoder.step()
     logits = torch.from_numpy(decoder.logits(slot)).double()
@@ -241,7 +241,7 @@ def test_a_capture_that_breaks_inside_is_survived(caplog: pytest.LogCaptureFixtu
 def test_a_network_waits_on_the_cpu_between_uses() -> None:
     job = coarse_job(steps=30)
     expected = decoder_of("coarse").run([again(job)])[0]
-    decoder = decoder_of("coarse", home=torch.device("cpu"))
+    decoder = decoder_of("coarse", storage_device=torch.device("cpu"))
     for _ in range(2):
         decoder.to("cuda")
         np.testing.assert_array_equal(decoder.run([again(job)])[0], expected)
@@ -291,7 +291,7 @@ def test_the_whole_pipeline_speaks(dtype: str) -> None:
     second = bark.generate("Hello, this is a test.", seed=3)
     np.testing.assert_array_equal(first.audio, second.audio)
     assert np.isfinite(first.audio).all() and first.audio.std() > 1e-3
-    assert type(bark.parts.network("coarse")).__name__ == "CudaDecoder", "the engine fell back"
+    assert type(bark.components.network("coarse")).__name__ == "CudaDecoder", "the engine fell back"
 
 
 def test_greedy_speech_in_float32_is_that_of_the_torch_engine() -> None:

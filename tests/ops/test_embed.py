@@ -16,13 +16,13 @@ def _integers(high: int, *shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n_embd", [64, 96])
 @pytest.mark.parametrize(
-    ("length", "merged", "n_positions"),
+    ("length", "n_merged", "n_positions"),
     [(17, 8, 17), (17, 8, 32), (9, 0, 16), (1, 0, 1), (1, 1, 2), (0, 0, 3), (65, 64, 65), (1023, 0, 1024)],
 )
-def test_prompt(dtype: torch.dtype, n_embd: int, length: int, merged: int, n_positions: int) -> None:
-    tokens = _integers(500, length + merged)
+def test_prompt(dtype: torch.dtype, n_embd: int, length: int, n_merged: int, n_positions: int) -> None:
+    tokens = _integers(500, length + n_merged)
     wte, wpe = randn(500, n_embd, dtype=dtype, seed=1), randn(1024, n_embd, dtype=dtype, seed=2)
-    prompt = torch.tensor([3, length, merged, 0], dtype=torch.int32, device=device())
+    prompt = torch.tensor([3, length, n_merged, 0], dtype=torch.int32, device=device())
     actual, expected = poison(n_positions, n_embd), poison(n_positions, n_embd)
     embed_prompt(tokens, wte, wpe, actual, prompt)
     embed_prompt_reference(tokens, wte, wpe, expected, prompt)

@@ -99,11 +99,11 @@ def run_reference(module: torch.nn.Module, tokens: torch.Tensor, n_prompt: int, 
     return torch.stack(rows)
 
 
-def run_barkfast(model: GPT, tokens: torch.Tensor, n_prompt: int, merged: int) -> torch.Tensor:
+def run_barkfast(model: GPT, tokens: torch.Tensor, n_prompt: int, n_merged: int) -> torch.Tensor:
     """The same with barkfast's static cache; the whole vocabulary at once."""
     cache = KVCache(model.config, device=torch.device("cpu"), dtype=torch.float32)
     n_vocabulary = model.config.output_vocab_size
-    rows = [model.logits(model(tokens[:, :n_prompt], cache, merged), 0, n_vocabulary)[0]]
+    rows = [model.logits(model(tokens[:, :n_prompt], cache, n_merged), 0, n_vocabulary)[0]]
     for i in range(n_prompt, tokens.shape[1]):
         rows.append(model.logits(model(tokens[:, [i]], cache), 0, n_vocabulary)[0])
     return torch.stack(rows)

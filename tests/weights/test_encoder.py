@@ -8,10 +8,10 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from barkfast.components import Components
 from barkfast.config import CodecConfig
 from barkfast.errors import CheckpointError, InputError
 from barkfast.models.encodec_encoder import EncodecEncoder
-from barkfast.parts import Parts
 from barkfast.weights import CodecWeights, open_model
 from barkfast.weights.codec import open_codec
 from barkfast.weights.convert import convert
@@ -71,8 +71,8 @@ def test_codes_are_encodec_s(
 def test_stereo_as_scripts_make_it_mono(encodec_file: tuple[torch.nn.Module, EncodecEncoder, Path]) -> None:
     model, _, path = encodec_file
     stereo = torch.randn(2, 5000, generator=torch.Generator().manual_seed(2)) * 0.3
-    parts = made_parts(path)
-    codec = parts.load("codec")
+    components = made_components(path)
+    codec = components.load("codec")
     wav = stereo.mean(0, keepdim=True)[None]
     with torch.no_grad():
         codes = torch.cat([encoded[0] for encoded in codec.encode(wav)], dim=-1).squeeze()
@@ -82,9 +82,9 @@ def test_stereo_as_scripts_make_it_mono(encodec_file: tuple[torch.nn.Module, Enc
         codec.encode(stereo[None])
 
 
-def made_parts(codec: Path | None = None, engine: str = "torch", model: str = "random:nano") -> Parts:
+def made_components(codec: Path | None = None, engine: str = "torch", model: str = "random:nano") -> Components:
     options = {"device": "cpu", "dtype": "float32", "small": False, "tokenizer": None}
-    return Parts(model, engine=engine, codec=codec, **options)  # type: ignore[arg-type]
+    return Components(model, engine=engine, codec=codec, **options)  # type: ignore[arg-type]
 
 
 @needs_transformers
@@ -125,8 +125,8 @@ def test_transformers_finds_the_encoder_in_a_converted_folder(tmp_path: Path) ->
 def test_a_codec_that_only_speaks_reads_no_encoder(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if engine == "cuda":
         pytest.importorskip("triton")
-    parts = made_parts(engine=engine)
-    codec = parts.load("codec")
+    components = made_components(engine=engine)
+    codec = components.load("codec")
     codec.decode(torch.zeros(8, 5, dtype=torch.int64).numpy())
     assert codec._encoder is None
     ((codes, _),) = codec.encode(clip(3200))
@@ -143,7 +143,7 @@ def test_a_file_without_an_encoder_says_so(tmp_path: Path, caplog: pytest.LogCap
     folder = convert("random:nano", tmp_path / "model", voices=False, tokenizer=False)
     tensors = {k: v for k, v in load_file(folder / "model.safetensors").items() if ".encoder." not in k}
     save_file(tensors, folder / "model.safetensors")
-    codec = made_parts(model=str(folder)).load("codec")
+    codec = made_components(model=str(folder)).load("codec")
     codec.decode(torch.zeros(8, 5, dtype=torch.int64).numpy())
     with pytest.raises(CheckpointError, match="does not hold EnCodec's encoder, .*BARKFAST_CODEC"):
         codec.encode(clip(320))
@@ -167,6 +167,6 @@ def test_an_encoder_of_another_size_is_refused(tmp_path: Path) -> None:
 )
 def test_what_is_no_recording_is_refused(wav: object) -> None:
     with pytest.raises(InputError, match="wav (is|holds)"):
-        made_parts().load("codec").encode(wav)
+        made_components().load("codec").encode(wav)
     with pytest.raises(InputError, match="not all finite"):
-        made_parts().load("codec").encode(torch.full((1, 1, 320), float("nan")))
+        made_components().load("codec").encode(torch.full((1, 1, 320), float("nan")))

@@ -12,7 +12,7 @@ import numpy as np
 
 from barkfast import Bark
 from barkfast.bench import page
-from barkfast.spoken import spell_out
+from barkfast.normalize.english import spell_out
 
 from .features import HOP, SAMPLE_RATE, log_mel
 from .synth import speak

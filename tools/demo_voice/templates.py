@@ -2,7 +2,7 @@
 
 import random
 
-from barkfast.spoken.numbers import (
+from barkfast.normalize.numbers import (
     MONTHS,
     UNITS,
     spell_digits,

@@ -175,7 +175,7 @@ class CpuDecoder(Decoder):
         """
         root = find_root(job)
         with refusals():
-            self._native.prefill(slot, root.prompt.astype(np.int32), root.merged)
+            self._native.prefill(slot, root.prompt.astype(np.int32), root.n_merged)
         return len(job.prompt) - len(root.prompt)
 
     def _start(self, slot: int, job: Job, n_forced: int) -> None:

@@ -86,7 +86,7 @@ class CudaCodec(Codec):
         model: the codec in float32, with weight norm folded; it is kept.
         device: where it runs.
         dtype: float16 or float32. (bfloat16's 8 bits would be heard as hiss.)
-        home: where the weights wait until `to(device)`; None for the device itself.
+        storage_device: where the weights wait until `to(device)`; None for the device itself.
     """
 
     engine = "cuda"
@@ -97,14 +97,14 @@ class CudaCodec(Codec):
         *,
         device: torch.device,
         dtype: torch.dtype,
-        home: torch.device | None = None,
+        storage_device: torch.device | None = None,
         options: Options | None = None,
     ) -> None:
         self.config, self.device = model.config, device
         self.options = options or Options.for_device(device)
         # Kept as it came, should half precision turn out too small for it; usually mapped from its file.
         self._exact = model
-        self._model = self._copy(home or device, dtype, flat=True)
+        self._model = self._copy(storage_device or device, dtype, flat=True)
         # For streams, made with the first: pieces of any length need no graphs.
         self._plain: EncodecDecoder | None = None
         # Where the decoder sees only the past, frames behind the end change nothing before it.

@@ -44,7 +44,7 @@ class CudaDecoder(Decoder):
         tensors: the checkpoint's, under the names of barkfast.models.
         stage: semantic or coarse; keys the random numbers and is named in errors.
         device: where it runs.
-        home: where the weights wait until `to(device)`; None for the device itself.
+        storage_device: where the weights wait until `to(device)`; None for the device itself.
         dtype: storage of weights, activations and cache; sums are float32.
         int8: keep the layers' matrices in int8, a scale per output channel.
         n_slots: sequences at a time, 1 to 64. The cache is allocated for all of them.
@@ -64,7 +64,7 @@ class CudaDecoder(Decoder):
         stage: str,
         device: torch.device,
         dtype: torch.dtype,
-        home: torch.device | None = None,
+        storage_device: torch.device | None = None,
         int8: bool = False,
         n_slots: int = 1,
         options: Options | None = None,
@@ -76,8 +76,10 @@ class CudaDecoder(Decoder):
         self.dtype = dtype
         self.seats: dict[int, Seat] = {}
         self._kept = KeptSlots()
-        self._network = network or load_network(config, tensors, device=home or device, dtype=dtype, int8=int8)
-        if (home or device) == device:
+        self._network = network or load_network(
+            config, tensors, device=storage_device or device, dtype=dtype, int8=int8
+        )
+        if (storage_device or device) == device:
             self._set_up()
 
     def _set_up(self) -> None:
@@ -194,7 +196,7 @@ class CudaDecoder(Decoder):
         job, sampling, stop = seat.job, seat.job.sampling, seat.job.stop
         seed, first_draw = (0, 0) if sampling.greedy else Randomness.of(job.random).reserve(self.stage, job.steps)
         words = pack_slot(
-            position=len(job.prompt) - seat.forced - job.merged - 1,
+            position=len(job.prompt) - seat.forced - job.n_merged - 1,
             limit=seat.limit,
             seed=seed,
             first_draw=first_draw - seat.forced,
@@ -216,12 +218,12 @@ class CudaDecoder(Decoder):
         self._write_slot(slot, seat, phase)
         if seat.forced:
             upload(self.state.tokens[slot, : seat.forced], torch.from_numpy(seat.job.prompt[-seat.forced :].copy()))
-        length = len(root.prompt) - root.merged
+        length = len(root.prompt) - root.n_merged
         prefill = self._prefill
         upload(prefill.tokens[: len(root.prompt)], torch.from_numpy(root.prompt.astype(np.int32)))
-        upload(prefill.prompt, torch.tensor([slot, length, root.merged, 0], dtype=torch.int32))
+        upload(prefill.prompt, torch.tensor([slot, length, root.n_merged, 0], dtype=torch.int32))
         # A prompt with summed slots has the same length every time.
-        bucket = length if root.merged else min(-(-length // PROMPT_BUCKET) * PROMPT_BUCKET, self.config.block_size)
+        bucket = length if root.n_merged else min(-(-length // PROMPT_BUCKET) * PROMPT_BUCKET, self.config.block_size)
         filtered, vocabulary = self._filtered([slot]), self.vocabulary
         assert vocabulary is not None
 

@@ -73,7 +73,7 @@ class Prefill:
 
     Args:
         tokens: (2 * block_size,) int32 on the device, the prompt's ids.
-        prompt: (4,) int32 on the device: slot, positions, merged, 0; see embed_prompt.
+        prompt: (4,) int32 on the device: slot, positions, n_merged, 0; see embed_prompt.
     """
 
     def __init__(self, network: Network, state: State) -> None:

@@ -74,13 +74,13 @@ class CudaRefiner(Refiner):
         *,
         device: torch.device,
         dtype: torch.dtype,
-        home: torch.device | None = None,
+        storage_device: torch.device | None = None,
         options: Options | None = None,
     ) -> None:
         self.config, self.device = config, device
         self.options = options or Options.for_device(device)
-        self._network = load_network(config, tensors, device=home or device, dtype=dtype)
-        if (home or device) == device:
+        self._network = load_network(config, tensors, device=storage_device or device, dtype=dtype)
+        if (storage_device or device) == device:
             self._set_up()
 
     def _set_up(self) -> None:

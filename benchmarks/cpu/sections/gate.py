@@ -40,7 +40,7 @@ def greedy_job(plan: Plan, size: str, stage: str, seed: int = 0) -> Job:
     if stage == "semantic":
         ids = np.random.default_rng(seed).integers(0, 100_000, 20 + 3 * seed)
         job = semantic_job(ids, layout, GREEDY, allow_early_stop=False)
-        return Job(job.prompt, steps, job.slices, GREEDY, merged=job.merged)
+        return Job(job.prompt, steps, job.slices, GREEDY, n_merged=job.n_merged)
     job = inputs.step_job(stage, layout, 300 + 70 * seed, steps, seed)
     return Job(job.prompt, job.steps, job.slices, GREEDY)
 

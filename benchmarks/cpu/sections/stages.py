@@ -57,7 +57,7 @@ def time_prefill(plan: Plan, size: str, dtype: str, stage: str, length: int, eng
     layout = inputs.checkpoint(plan, size).layout
     job = prompt_job(layout, stage, length)
     times = time_some(plan, lambda: decoder.run([job]), most=10, seconds=3)
-    config = inputs.checkpoint(plan, size).stage(inputs.PARTS[stage]).config
+    config = inputs.checkpoint(plan, size).stage(inputs.COMPONENTS[stage]).config
     row = {"size": size, "dtype": dtype, "engine": engine, "stage": stage, "positions": length}
     return row | {"threads": plan.threads} | timed(times, pass_flop(config, length))
 
@@ -68,7 +68,7 @@ def prompt_job(layout: Layout, stage: str, length: int) -> Job:
         return inputs.step_job(stage, layout, length, 1, 0)
     random = Randomness(0)
     job = semantic_job(np.arange(40), layout, Sampling(0.7), allow_early_stop=False, random=random)
-    return Job(job.prompt, 1, job.slices, job.sampling, merged=job.merged, random=random)
+    return Job(job.prompt, 1, job.slices, job.sampling, n_merged=job.n_merged, random=random)
 
 
 def fine_window(plan: Plan, size: str) -> FineJob:

@@ -99,7 +99,7 @@ def run_demo(plan: Plan, record: Recorder) -> None:
     """The same of the demo voice, whose weights are trained: six sentences, drawn as users draw them."""
     bark = Bark("demo", device="cpu", engine="cpu")
     clips = [bark.generate(text, seed=3) for text in (TEXTS[:1] if plan.smoke else TEXTS)]
-    layout, refiner = bark.layout, bark.parts.network("fine")
+    layout, refiner = bark.layout, bark.components.network("fine")
 
     def describe_demo(speak: Callable[[np.ndarray], tuple[np.ndarray, int, int]]) -> dict[str, Any]:
         said = [speak(clip.coarse) for clip in clips]

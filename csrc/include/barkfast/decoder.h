@@ -52,7 +52,7 @@ class Decoder {
     Decoder& operator=(const Decoder&) = delete;
 
     // Begin a slot anew with a prompt, see Trunk::prefill. Throws std::invalid_argument if it does not fit.
-    void prefill(int64_t slot, const int32_t* tokens, int64_t n_tokens, int64_t merged);
+    void prefill(int64_t slot, const int32_t* tokens, int64_t n_tokens, int64_t n_merged);
 
     // Start a sequence in a slot that holds a prompt, or a finished sequence whose last token is the first one fed.
     // Throws std::invalid_argument for what cannot be run.

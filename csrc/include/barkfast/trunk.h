@@ -37,10 +37,10 @@ class Trunk {
     Trunk& operator=(const Trunk&) = delete;
 
     // Put a prompt's keys and values into positions 0 .. n - 1 of a slot, and the last position's hidden state, after
-    // the final norm, into `hidden` (n_embd floats). The first `merged` tokens and the next `merged` are embedded and
-    // summed pairwise, so that there are n = n_tokens - merged positions.
+    // the final norm, into `hidden` (n_embd floats). The first `n_merged` tokens and the next `n_merged` are embedded and
+    // summed pairwise, so that there are n = n_tokens - n_merged positions.
     // Throws std::invalid_argument if the prompt does not fit. One call at a time: other threads wait.
-    void prefill(const int32_t* tokens, int64_t n_tokens, int64_t merged, const KvCache& cache, int64_t slot,
+    void prefill(const int32_t* tokens, int64_t n_tokens, int64_t n_merged, const KvCache& cache, int64_t slot,
                  float* hidden);
 
     // Row `row` of the residual stream, n_embd floats: embeddings before `run`, the last layer's output after it.

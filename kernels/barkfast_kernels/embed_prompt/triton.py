@@ -21,10 +21,10 @@ def _embed_prompt_kernel(
     k = tl.arange(0, BLOCK_K)[None, :]
     inside = k < N_EMBD
     present = position < tl.load(prompt + 1)
-    merged = tl.load(prompt + 2)
-    both = present & (position < merged)
+    n_merged = tl.load(prompt + 2)
+    both = present & (position < n_merged)
     text = tl.load(tokens + position, mask=both, other=0).to(tl.int64)
-    token = tl.load(tokens + merged + position, mask=present, other=0).to(tl.int64)
+    token = tl.load(tokens + n_merged + position, mask=present, other=0).to(tl.int64)
     total = tl.load(wte + text * N_EMBD + k, mask=both & inside, other=0.0).to(tl.float32)
     total += tl.load(wte + token * N_EMBD + k, mask=present & inside, other=0.0).to(tl.float32)
     total += tl.load(wpe + position * N_EMBD + k, mask=present & inside, other=0.0).to(tl.float32)
@@ -32,15 +32,15 @@ def _embed_prompt_kernel(
 
 
 def embed_prompt(tokens: Tensor, wte: Tensor, wpe: Tensor, x: Tensor, prompt: Tensor) -> None:
-    """Embed a prompt whose first `merged` positions each add up two tokens (text and history).
+    """Embed a prompt whose first `n_merged` positions each add up two tokens (text and history).
 
-    Position p is wte[tokens[p + merged]] + wpe[p], with wte[tokens[p]] added where p < merged.
+    Position p is wte[tokens[p + n_merged]] + wpe[p], with wte[tokens[p]] added where p < n_merged.
 
     Args:
-        tokens: (n_tokens,) int32, of which merged + length are read.
+        tokens: (n_tokens,) int32, of which n_merged + length are read.
         wte, wpe: (vocabulary, n_embd), (block_size, n_embd).
         x: (n_positions, n_embd) float32, out; zero from `length` on.
-        prompt: (4,) int32: slot, length in positions, merged, 0.
+        prompt: (4,) int32: slot, length in positions, n_merged, 0.
     """
     n_positions, n_embd = x.shape
     block_k = next_power_of_2(n_embd)

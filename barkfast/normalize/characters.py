@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from barkfast.normalize import drop_invisible
+from barkfast.normalize.invisible import drop_invisible
 
 # Letters of the Latin script that are no letter with a mark, and what stands for them.
 _LETTERS = {

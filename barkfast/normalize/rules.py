@@ -5,7 +5,7 @@ from collections.abc import Callable
 from re import Match
 
 from barkfast.normalize.marks import SOUND_TAG
-from barkfast.spoken.numbers import (
+from barkfast.normalize.numbers import (
     LARGEST,
     MONTHS,
     make_plural,

@@ -9,8 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from barkfast.errors import InputError
-from barkfast.spoken import check_english, english, spell_out
-from barkfast.spoken.numbers import LARGEST, spell_number, spell_ordinal, spell_time, spell_year
+from barkfast.normalize import english
+from barkfast.normalize.english import check_english, spell_out
+from barkfast.normalize.numbers import LARGEST, spell_number, spell_ordinal, spell_time, spell_year
 from barkfast.text import Tokenizer, fit_text
 from barkfast.weights import demo
 

@@ -19,8 +19,8 @@ from barkfast.weights import STAGES, Checkpoint, open_model
 
 logger = logging.getLogger(__name__)
 
-PARTS = (*STAGES, "codec")
-# The parts that draw tokens one by one, for several sequences at a time.
+COMPONENTS = (*STAGES, "codec")
+# The components that draw tokens one by one, for several sequences at a time.
 DECODERS = ("text", "coarse")
 # Networks of the parent process, in a child that was forked while they were at work.
 _left_by_fork: list[dict[str, Any]] = []
@@ -52,7 +52,7 @@ def prepare_forked_process() -> None:
         )
 
 
-class Parts:
+class Components:
     """Loaded networks by name, under the keys of `bark.generation.models`.
 
     `models["text"]` is {"model": decoder, "tokenizer": tokenizer}; the others are the network itself. As in the
@@ -94,7 +94,7 @@ class Parts:
         self._forked = False
         self._claimed_by: str | None = None
 
-    def _place(self, device: str, home: str) -> select.Placement:
+    def _place(self, device: str, storage_device: str) -> select.Placement:
         engine = select.resolve_engine(self.engine, device)
         try:
             dtype = select.resolve_dtype(self.dtype, device, engine)
@@ -107,7 +107,7 @@ class Parts:
         if fallback is not None:
             select.warn_of_fallback(fallback)
         return select.Placement(
-            engine, device, home, dtype, self.n_slots, not select.is_chosen(self.engine), fallback=fallback
+            engine, device, storage_device, dtype, self.n_slots, not select.is_chosen(self.engine), fallback=fallback
         )
 
     def checkpoint(self, small: bool | None = None) -> Checkpoint:
@@ -120,67 +120,67 @@ class Parts:
                 self._checkpoints[key] = open_model(self._model, small=small, codec=self._codec, cache=self.cache)
             return self._checkpoints[key]
 
-    def load(self, part: str, *, device: str | None = None, small: bool | None = None, force: bool = False) -> Any:
-        """Load one part if it is not there yet, on `device`, and return its entry in `models`."""
-        if part not in PARTS:
-            raise InputError(f"unknown part {part!r}; expected one of {', '.join(PARTS)}")
+    def load(self, component: str, *, device: str | None = None, small: bool | None = None, force: bool = False) -> Any:
+        """Load one component if it is not there yet, on `device`, and return its entry in `models`."""
+        if component not in COMPONENTS:
+            raise InputError(f"unknown component {component!r}; expected one of {', '.join(COMPONENTS)}")
         prepare_forked_process()
         with self.lock:
-            return self._load(part, device, small, force)
+            return self._load(component, device, small, force)
 
-    def _load(self, part: str, device: str | None, small: bool | None, force: bool) -> Any:
-        if part in self.models and device is None and not force:
-            return self.models[part]
+    def _load(self, component: str, device: str | None, small: bool | None, force: bool) -> Any:
+        if component in self.models and device is None and not force:
+            return self.models[component]
         target = select.resolve_device(device) if device else self.device
         if self._forked and target.startswith("cuda"):
             raise EngineError(
                 "this process was forked from one that had a model on a GPU, which CUDA does not allow; start workers "
                 'with multiprocessing.get_context("spawn"), or load the model in each of them'
             )
-        if part == "codec" and target == "mps":
+        if component == "codec" and target == "mps":
             target = "cpu"  # its LSTM does not run there
-        home = "cpu" if self.offload else target
+        storage_device = "cpu" if self.offload else target
         if force:
             # Found anew too: files and environment may have changed since.
             self._checkpoints.clear()
-        moves = part in self.models and target != self.devices[part]
+        moves = component in self.models and target != self.devices[component]
         # The cpu and cuda engines' networks are made for one device, and nothing moves under somebody's work.
-        engines = {self._place(d, d).engine for d in (target, self.devices[part])} if moves else set()
+        engines = {self._place(d, d).engine for d in (target, self.devices[component])} if moves else set()
         rebuild = moves and (engines != {"torch"} or self._claimed_by is not None)
-        if force or rebuild or part not in self.models:
-            if part in self.models:
-                self.drop(part)
-            self.models[part] = self._build(part, self.checkpoint(small), target, home)
+        if force or rebuild or component not in self.models:
+            if component in self.models:
+                self.drop(component)
+            self.models[component] = self._build(component, self.checkpoint(small), target, storage_device)
         elif moves:
-            self.network(part).to(home)
-        self.devices[part] = target
-        return self.models[part]
+            self.network(component).to(storage_device)
+        self.devices[component] = target
+        return self.models[component]
 
-    def _build(self, part: str, checkpoint: Checkpoint, target: str, home: str) -> Any:
-        place = self._place(target, home)
-        if part == "codec":
+    def _build(self, component: str, checkpoint: Checkpoint, target: str, storage_device: str) -> Any:
+        place = self._place(target, storage_device)
+        if component == "codec":
             codec = checkpoint.codec()
             network = select.build_codec(codec.config, codec.tensors, place)
             network.read_encoder = codec.read_encoder
             return network
-        weights = checkpoint.stage(part)
+        weights = checkpoint.stage(component)
         if isinstance(weights.config, FineConfig):
             return select.build_refiner(weights.config, weights.tensors, place, weights.content)
-        stage = "semantic" if part == "text" else part
+        stage = "semantic" if component == "text" else component
         decoder = select.build_decoder(stage, weights.config, weights.tensors, place, weights.content)
-        if part == "text":
+        if component == "text":
             return {"model": decoder, "tokenizer": load_tokenizer(checkpoint, self._tokenizer)}
         return decoder
 
-    def bind(self, part: str) -> tuple[Any, str]:
-        """The network of a part, loaded, and the device that it is to work on."""
+    def bind(self, component: str) -> tuple[Any, str]:
+        """The network of a component, loaded, and the device that it is to work on."""
         with self.lock:
-            self.load(part)
-            return self.network(part), self.devices.get(part, self.device)
+            self.load(component)
+            return self.network(component), self.devices.get(component, self.device)
 
-    def network(self, part: str) -> Any:
-        """The decoder, refiner or codec of `part`, which must be loaded."""
-        return self.models[part]["model"] if part == "text" else self.models[part]
+    def network(self, component: str) -> Any:
+        """The decoder, refiner or codec of `component`, which must be loaded."""
+        return self.models[component]["model"] if component == "text" else self.models[component]
 
     def grow(self, n_slots: int) -> None:
         """Let the decoders run at least `n_slots` sequences at a time, on the weights that they have.
@@ -195,7 +195,7 @@ class Parts:
     def shrink(self) -> None:
         """Give back slots beyond those asked for, where a decoder with so many draws other tokens, and spare caches."""
         with self.lock:
-            decoders = [self.network(part) for part in DECODERS if part in self.models]
+            decoders = [self.network(component) for component in DECODERS if component in self.models]
             most = min((decoder.same_tokens_slots for decoder in decoders), default=self.n_slots)
             n_slots = max(self._n_slots_asked, min(self.n_slots, most))
             if any(decoder.engine == "torch" for decoder in decoders):
@@ -205,9 +205,9 @@ class Parts:
                 self._resize(n_slots)
 
     def _resize(self, n_slots: int) -> None:
-        for part in DECODERS:
-            if part in self.models:
-                self.network(part).resize(n_slots)
+        for component in DECODERS:
+            if component in self.models:
+                self.network(component).resize(n_slots)
         self.n_slots = n_slots
 
     def claim(self, owner: str) -> None:
@@ -244,9 +244,9 @@ class Parts:
             self.models, self.devices, self._checkpoints = {}, {}, {}
 
     @contextmanager
-    def using(self, part: str) -> Iterator[Any]:
-        """The network of `part`, loaded, and on its device for as long as the block lasts."""
-        network, device = self.bind(part)
+    def using(self, component: str) -> Iterator[Any]:
+        """The network of `component`, loaded, and on its device for as long as the block lasts."""
+        network, device = self.bind(component)
         if not self.offload:
             yield network
             return
@@ -256,10 +256,10 @@ class Parts:
         finally:
             network.to("cpu")
 
-    def drop(self, part: str | None = None) -> None:
-        """Forget one part, or all, and return their memory."""
+    def drop(self, component: str | None = None) -> None:
+        """Forget one component, or all, and return their memory."""
         with self.lock:
-            for name in list(self.models) if part is None else [part]:
+            for name in list(self.models) if component is None else [component]:
                 self.models.pop(name, None)
                 self.devices.pop(name, None)
         gc.collect()

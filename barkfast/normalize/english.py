@@ -5,8 +5,8 @@ import re
 from functools import lru_cache
 
 from barkfast.errors import InputError
-from barkfast.spoken.characters import find_foreign, simplify
-from barkfast.spoken.rules import apply_rules
+from barkfast.normalize.characters import find_foreign, simplify
+from barkfast.normalize.rules import apply_rules
 
 logger = logging.getLogger(__name__)
 
