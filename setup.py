@@ -1,4 +1,4 @@
-"""Builds the optional native module through CMake; everything else is declared in pyproject.toml.
+"""Build the optional native module through CMake; everything else is declared in pyproject.toml.
 
 Without CMake or a C++17 compiler the install still succeeds: the module is left out, and the reason is written to
 `barkfast/_native_build.txt`, where `barkfast info` finds it.
@@ -20,7 +20,7 @@ class CMakeBuildError(Exception):
 
 
 def run_cmake(*args: str) -> None:
-    """Run one CMake step; CMakeBuildError carries the first error line of its output."""
+    """Run one CMake step. Raises: CMakeBuildError, with the first error line of its output."""
     command = ["cmake", *args]
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     print(result.stdout, flush=True)
@@ -39,7 +39,7 @@ class BuildNative(build_ext):
         target.parent.mkdir(parents=True, exist_ok=True)
         homes = [target.parent, ROOT / "barkfast"] if self.editable_mode else [target.parent]
         for home in homes:
-            # A module left over from an earlier build must not outlive the sources it was built from.
+            # A module of an earlier build must not remain in use with newer sources.
             (home / target.name).unlink(missing_ok=True)
             (home / "_native_build.txt").unlink(missing_ok=True)
         try:
@@ -55,7 +55,7 @@ class BuildNative(build_ext):
         import pybind11
 
         build = Path(self.build_temp).resolve() / "cmake"
-        # A build folder remembers compilers and interpreters of the past, so start clean; the build is small.
+        # A build folder caches the compilers and interpreters of earlier builds, so start clean; the build is small.
         shutil.rmtree(build, ignore_errors=True)
         options = {
             "CMAKE_BUILD_TYPE": "Release",

@@ -1,4 +1,4 @@
-// What each file of this folder adds to the module.
+// Each function adds the bindings of one file of this folder to the module.
 #pragma once
 
 #include <pybind11/pybind11.h>

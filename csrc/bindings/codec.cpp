@@ -44,7 +44,7 @@ CodecConfig config_of(const py::object& from) {
     return config;
 }
 
-// (frames * hop,) from the memory as it is.
+// Array (frames * hop,) that takes over the vector's memory without a copy.
 py::array_t<float> array_of(std::vector<float> samples) {
     auto owned = std::make_unique<std::vector<float>>(std::move(samples));
     const float* data = owned->data();
@@ -60,7 +60,7 @@ void check_shape(const Codes& codes) {
                                     " dimensions; expected (codebooks, frames)");
 }
 
-// A codec, and what must live as long.
+// A codec, and the pool that must outlive it.
 class BoundCodec {
   public:
     BoundCodec(const py::object& config, const py::dict& weights, std::shared_ptr<Pool> pool, const std::string& isa)
@@ -134,15 +134,15 @@ void bind_codec(py::module_& m) {
              "`config`: a CodecConfig; `weights`: the checkpoint's name -> float32 array, copied.")
         .def_property_readonly(
             "lead_in", [](const BoundCodec& codec) { return codec.codec().lead_in(); },
-            "Frames that a stream must have before its first samples.")
+            "Frames that a stream needs before its first samples.")
         .def("decode", &BoundCodec::decode, py::arg("codes"), "(codebooks, frames) int32 to (samples,) float32.")
         .def(
             "stream", [](std::shared_ptr<BoundCodec> codec) { return std::make_unique<BoundStream>(std::move(codec)); },
-            "Begin a clip whose codes come piece by piece.");
-    py::class_<BoundStream>(m, "CodecStream", "One clip, decoded as its codes come.")
+            "Begin a stream: a clip whose codes arrive piece by piece.");
+    py::class_<BoundStream>(m, "CodecStream", "One clip, decoded as its codes arrive.")
         .def("push", &BoundStream::push, py::arg("codes"),
-             "(codebooks, frames) int32 to the samples that were not yet returned.")
-        .def("finish", &BoundStream::finish, "The samples still to come; then the stream takes no more codes.");
+             "Add (codebooks, frames) int32 codes; returns the samples that were not yet returned.")
+        .def("finish", &BoundStream::finish, "End the stream; returns the remaining samples.");
 }
 
 }  // namespace barkfast

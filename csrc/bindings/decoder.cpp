@@ -22,7 +22,7 @@ using Tokens = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
 
 std::vector<int32_t> vector_of(const Tokens& tokens) { return {tokens.data(), tokens.data() + tokens.size()}; }
 
-// A decoder, and what must live as long.
+// A decoder, and the network and pool that must outlive it.
 class BoundDecoder {
   public:
     BoundDecoder(std::shared_ptr<Network> network, std::shared_ptr<Pool> pool, int64_t n_slots, uintptr_t keys,
@@ -94,25 +94,25 @@ class BoundDecoder {
 }  // namespace
 
 void bind_decoder(py::module_& m) {
-    py::class_<BoundDecoder>(m, "Decoder", "Draws tokens from a GPT, for several sequences at once.")
+    py::class_<BoundDecoder>(m, "Decoder", "Samples tokens from a GPT, for a batch of sequences.")
         .def(py::init<std::shared_ptr<Network>, std::shared_ptr<Pool>, int64_t, uintptr_t, uintptr_t, std::string>(),
              py::arg("network"), py::arg("pool"), py::arg("n_slots"), py::arg("keys"), py::arg("values"),
              py::arg("isa") = "", "`keys` and `values`: addresses of the cache, see kv.h.")
         .def("prefill", &BoundDecoder::prefill, py::arg("slot"), py::arg("prompt"), py::arg("n_merged") = 0,
-             "Begin a slot anew with a prompt.")
+             "Reset a slot and prefill a prompt.")
         .def("seat", &BoundDecoder::seat, py::arg("slot"), py::arg("fed"), py::arg("steps"), py::arg("slices"),
              py::kw_only(), py::arg("temperature") = 0.0f, py::arg("top_k") = 0, py::arg("top_p") = 2.0f,
              py::arg("seed") = 0, py::arg("stage") = 0, py::arg("number") = 0, py::arg("stop") = py::none(),
-             py::arg("min_p") = 2.0f, "Start a sequence that goes on from what the slot holds; `fed` is read first.")
+             py::arg("min_p") = 2.0f, "Start a sequence that continues from the slot's content; `fed` is read first.")
         .def("rest", &BoundDecoder::rest, py::arg("slot"), "End the slot's sequence.")
         .def("advance", &BoundDecoder::advance, py::arg("slots"), py::arg("max_steps"), py::arg("seconds"),
-             "Draw until a sequence ends, or for so many steps or seconds; returns the number of steps.")
+             "Run decode steps until a sequence ends, at most `max_steps` or `seconds`; returns the number of steps.")
         .def("state", &BoundDecoder::state, py::arg("slot"),
              "(0 idle, 1 running, 2 finished, 3 stopped or 4 failed; the number of tokens drawn so far).")
         .def("tokens", &BoundDecoder::tokens, py::arg("slot"), "The tokens drawn so far, int32.")
         .def("logits", &BoundDecoder::logits, py::arg("slot"),
-             "What the slot's last token was drawn from, float32; the stop token's logit comes last.")
-        .def("length", &BoundDecoder::length, py::arg("slot"), "Positions that the slot's cache holds.");
+             "Logits of the slot's last draw, float32; the stop token's logit comes last.")
+        .def("length", &BoundDecoder::length, py::arg("slot"), "Number of positions in the slot's cache.");
 }
 
 }  // namespace barkfast

@@ -1,4 +1,4 @@
-// The processor and the threads that use it.
+// The CPU's instruction sets and the thread pool.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -47,11 +47,11 @@ std::vector<std::string> supported_isas() {
 void bind_machine(py::module_& m) {
     m.def("cpu_features", &cpu_features_dict,
           "Instruction sets by their Linux names: name -> whether this CPU has it and the system allows it.");
-    m.def("supported_isas", &supported_isas, "Instruction-set levels that can run here, the slowest first.");
+    m.def("supported_isas", &supported_isas, "Instruction-set levels that can run here, slowest first.");
     m.def(
         "choose_isa", [] { return std::string(isa_name(choose_isa())); },
-        "The level that $BARKFAST_CPU_ISA names, or else the best; ValueError if it cannot run here.");
-    py::class_<Pool, std::shared_ptr<Pool>>(m, "Pool", "Threads that work together, the caller's included.")
+        "The level that $BARKFAST_CPU_ISA names, or else the best. Raises: ValueError if it cannot run here.");
+    py::class_<Pool, std::shared_ptr<Pool>>(m, "Pool", "A thread pool; the calling thread is one of its threads.")
         .def(py::init<int>(), py::arg("threads"))
         .def_property_readonly("size", &Pool::size);
 }

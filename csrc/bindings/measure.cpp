@@ -77,16 +77,16 @@ py::dict bind_attend(const std::string& format, int64_t n_head, int64_t head_dim
 
 void bind_measure(py::module_& m) {
     m.def("time_reads", &bind_reads, py::arg("bytes"), py::arg("large_pages"), py::arg("threads"), py::arg("repeats"),
-          "Seconds of each pass over so many bytes of memory.");
+          "Seconds of each pass that reads `bytes` bytes of memory.");
     m.def("time_linear", &bind_linear, py::arg("format"), py::arg("rows"), py::arg("cols"), py::arg("inputs"),
           py::arg("least_bytes"), py::arg("large_pages"), py::arg("threads"), py::arg("repeats"), py::arg("isa") = "",
-          "Products of a matrix in the format f32, bf16, int8 or int4 with rows of inputs, over copies of it that are "
-          "at least so large together: {copies, bytes of one, seconds per product of each pass}.");
+          "Time products of a matrix (f32, bf16, int8 or int4) with rows of inputs, over copies of `least_bytes` or "
+          "more in all: {copies, bytes of one, seconds per product of each pass, read_seconds: the same for reads}.");
     m.def(
         "time_attend", &bind_attend, py::arg("format"), py::arg("n_head"), py::arg("head_dim"), py::arg("positions"),
         py::arg("least_bytes"), py::arg("threads"), py::arg("repeats"),
-        "One query's attention over a cache in the format f32, bf16 or int8, layer after layer: {copies, bytes of one, "
-        "seconds per layer of each pass}.");
+        "Time one query's attention over a cache in the format f32, bf16 or int8, layer after layer: {copies, bytes of "
+        "one, seconds per layer of each pass}.");
 }
 
 }  // namespace barkfast

@@ -2,7 +2,7 @@
 
 PYBIND11_MODULE(_native, m) {
     m.doc() = "Native code of barkfast.";
-    // What barkfast/native.py must agree with; to be raised with every change that Python code notices.
+    // Must equal INTERFACE in barkfast/native.py; raise both with every change that Python code notices.
     m.attr("interface") = 3;
     barkfast::bind_machine(m);
     barkfast::bind_pack(m);

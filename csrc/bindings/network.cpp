@@ -38,7 +38,7 @@ std::vector<Entry> entries_of(const py::list& list) {
 }  // namespace
 
 void bind_network(py::module_& m) {
-    py::class_<Network, std::shared_ptr<Network>>(m, "Network", "A GPT's weights, in memory that the caller keeps.")
+    py::class_<Network, std::shared_ptr<Network>>(m, "Network", "A GPT's weights, in memory that the caller owns.")
         .def(py::init([](int64_t n_layer, int64_t n_head, int64_t n_embd, int64_t block_size, const py::list& entries) {
                  return build_network({n_layer, n_head, n_embd, block_size}, entries_of(entries));
              }),
@@ -46,9 +46,9 @@ void bind_network(py::module_& m) {
              "`entries`: a list of (name, kind, format, rows, cols, address).")
         .def_property_readonly(
             "cache_format", [](const Network& network) { return int(network.cache_format()); },
-            "What keys and values are stored as: 0 for float32, 1 for bfloat16.");
+            "Format of the KV cache: 0 for float32, 1 for bfloat16, 2 for int8.");
     m.def("cache_capacity", &cache_capacity, py::arg("block_size"),
-          "Positions that a cache for `block_size` of them has room for.");
+          "Capacity, in positions, of a cache for `block_size` positions.");
 }
 
 }  // namespace barkfast

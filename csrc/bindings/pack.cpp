@@ -33,7 +33,7 @@ Source make_source(uintptr_t address, const std::string& type, int64_t rows, int
     return {parse_source(type), rows, cols, reinterpret_cast<const void*>(address)};
 }
 
-// A destination's address, refused before anything is written to it.
+// Check a destination's address before anything is written to it.
 void* target(uintptr_t address, uintptr_t alignment) {
     if (!address || address % alignment)
         throw std::invalid_argument("address " + std::to_string(address) + "; expected a multiple of " +
@@ -92,9 +92,9 @@ void bind_pack(py::module_& m) {
           py::arg("format"), py::arg("table"), py::arg("threads"),
           "Copy (rows, cols) numbers as f32 or bf16; False if one is NaN or infinite.");
     m.def("pack_vector", &bind_pack_vector, py::arg("source"), py::arg("type"), py::arg("length"), py::arg("vector"),
-          "Copy numbers as f32, and zeros after them up to a multiple of 16; False if one is NaN or infinite.");
+          "Copy numbers as f32, zero-padded to a multiple of 16; False if one is NaN or infinite.");
     m.def("unpack_matrix", &bind_unpack_matrix, py::arg("format"), py::arg("rows"), py::arg("cols"), py::arg("panels"),
-          py::arg("numbers"), "Write the (rows, cols) floats that a packed matrix stands for.");
+          py::arg("numbers"), "Write the (rows, cols) numbers of a packed matrix as floats.");
 }
 
 }  // namespace barkfast

@@ -1,4 +1,4 @@
-// The classes that take many positions at once: the fine network, and a GPT's prompt.
+// The classes that process many positions at once: the fine network, and a GPT's prompt.
 #include "barkfast/refiner.h"
 
 #include <pybind11/numpy.h>
@@ -24,7 +24,7 @@ using Ids = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
 
 const Kernels& kernels_of(const std::string& isa) { return kernels(isa.empty() ? choose_isa() : parse_isa(isa)); }
 
-// A refiner, and what must live as long.
+// A refiner, and the network and pool that must outlive it.
 class BoundRefiner {
   public:
     BoundRefiner(std::shared_ptr<Network> network, std::shared_ptr<Pool> pool, const std::string& isa)
@@ -114,11 +114,11 @@ void bind_refiner(py::module_& m) {
         .def("refine", &BoundRefiner::refine, py::arg("codes"), py::arg("first_frame"), py::arg("first_codebook"),
              py::arg("codebook_size"), py::kw_only(), py::arg("temperature") = 0.0f, py::arg("seed") = 0,
              py::arg("number") = 0,
-             "The (frames, codebooks) int32 codes with codebooks from the first one on filled in, for frames from the "
-             "first one on; None if logits are not finite. `number`: of the first random number.")
+             "The (frames, codebooks) int32 codes, filled from `first_frame` and `first_codebook` on; None if logits "
+             "are not finite. `number`: the index of the first draw.")
         .def("logits", &BoundRefiner::logits, py::arg("codes"), py::arg("codebook"),
              "Logits of one codebook, (frames, vocabulary) float32.");
-    py::class_<BoundTrunk>(m, "Trunk", "A GPT's layers over whole prompts, with a cache for one.")
+    py::class_<BoundTrunk>(m, "Trunk", "A GPT's layers over whole prompts, with a cache of one slot.")
         .def(py::init<std::shared_ptr<Network>, std::shared_ptr<Pool>, uintptr_t, uintptr_t, std::string>(),
              py::arg("network"), py::arg("pool"), py::arg("keys"), py::arg("values"), py::arg("isa") = "",
              "`keys` and `values`: addresses of the cache, see kv.h.")

@@ -1,4 +1,4 @@
-// Ctrl-C and other signals during long native calls.
+// Handles Ctrl-C and other signals during long native calls.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -7,8 +7,8 @@
 
 namespace barkfast {
 
-// Runs Python's signal handlers when it is called, if it has been a while; what they raise is thrown. For threads that
-// do not hold the GIL.
+// Each call runs Python's signal handlers if the last time was 50 ms ago or more, and throws what they raise. The
+// calling thread must not hold the GIL.
 class Signals {
   public:
     void operator()() {

@@ -1,4 +1,4 @@
-// Rows of floats on their way into matrices of few rows: as they are, or quantized beside.
+// Inputs of products of a few rows: rows of floats, with a quantized copy for quantized weights.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@ namespace barkfast {
 
 class Activations {
   public:
-    // Room for `rows` rows of `cols` numbers.
+    // Allocates `rows` rows of `cols` numbers.
     Activations(int64_t rows, int64_t cols)
         : cols_(cols),
           stride_(round_up(cols, kGroup)),
@@ -22,12 +22,12 @@ class Activations {
     // Floats from one row to the next; zeros beyond the columns.
     int64_t stride() const { return stride_; }
 
-    // Row i is complete, and will be multiplied with a matrix of this format.
+    // Row i is complete: quantize it if the matrix that it is multiplied with has a quantized format.
     void finish(const Kernels& kernels, Format format, int64_t i) const {
         if (is_quantized(format)) quantized_.set(kernels, InputType::int8, i, cols_, row(i));
     }
 
-    // The rows from i on, for such a matrix.
+    // The rows from i on, as inputs of a matrix of this format.
     Input from(Format format, int64_t i) const {
         if (decode_input(format) == InputType::int8) return quantized_.from(InputType::int8, i);
         Input input;

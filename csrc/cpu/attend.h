@@ -1,14 +1,14 @@
-// Attention of one query over keys and values in packed matrices: read once, in order, each at the speed of memory.
+// Attention of one query over packed keys and values. Both are read once, sequentially, at memory bandwidth.
 //
-// Numbers of a cache in int8 lie sixteen to a step, each position with a scale of its own: see kv.h. Included inside a
-// level's namespace, after rows.h. The contract is in kernels.h.
+// An int8 cache has sixteen numbers per step and a scale per position: see kv.h. Included inside a level's namespace,
+// after rows.h. The contract is in kernels.h.
 
-// Bytes that values are asked for ahead, in each panel.
+// Prefetch distance in each panel of values, in bytes.
 constexpr int64_t kAhead = 16 * kStepBytes;
-// Of a step in int8, of which four share a line.
+// Bytes of an int8 step; four of them share a cache line.
 constexpr int64_t kByteStep = 16;
 
-// The products of the query with the positions of P panels of keys; `more` panels will follow them.
+// Dot products of the query with the positions of P panels of keys. `more`: further panels follow, so prefetch them.
 template <int P>
 INLINE void score_panels(const Matrix& keys, int64_t first, bool more, const float* q, float* scores) {
     const uint8_t* step = keys.panels + first * keys.panel_stride;
@@ -46,7 +46,7 @@ INLINE void score_panels(const Matrix& keys, int64_t first, bool more, const flo
     UNROLL for (int p = 0; p < P; ++p) store(scores + 16 * (first + p), sums[p]);
 }
 
-// P panels of the output: the values of n positions, each times its share p.
+// P panels of the output: the sum of the values of n positions, weighted by p.
 template <int P>
 INLINE void mix_panels(const Matrix& values, int64_t first, int64_t n, const float* p, float* out) {
     const uint8_t* step = values.panels + first * values.panel_stride;
@@ -83,7 +83,7 @@ INLINE void mix_panels(const Matrix& values, int64_t first, int64_t n, const flo
         }
     }
     if (values.format == Format::bf16 && n % 2) {
-        // The other half of the last pair is no position yet: not even 0 times what lies there.
+        // The second half of the last pair is not a position yet. Do not use it: 0 times NaN is NaN.
         const F16 even = all(p[n - 1]);
         UNROLL for (int i = 0; i < P; ++i) {
             sums[i] = fma(even_bf16(load_step(step + i * values.panel_stride)), even, sums[i]);
@@ -94,7 +94,7 @@ INLINE void mix_panels(const Matrix& values, int64_t first, int64_t n, const flo
 
 static void attend(const Matrix& keys, const Matrix& values, int64_t n, const float* q, float scale, float* out,
                    float* scores) {
-    // Four panels at a time, so that as many sums are under way; how many changes no sum.
+    // Four panels at a time, for four independent sums. The number of panels changes no sum.
     const int64_t key_panels = panel_count(n), value_panels = panel_count(values.rows);
     int64_t panel = 0;
     for (; panel + 4 <= key_panels; panel += 4) score_panels<4>(keys, panel, panel + 4 < key_panels, q, scores);

@@ -31,7 +31,7 @@ void Attention::run(int thread, const Matrix& keys, const Matrix& values, int64_
         kernels_.softmax(row, causal ? first + i + 1 : n, round_up(seen, kGroup), scale);
         if (!floats) scratch.weights.set(kernels_, type_, i, seen, row);
     }
-    // Only the positions that some row sees.
+    // Only the positions that at least one row attends to.
     Matrix columns = values;
     columns.cols = seen;
     const Input weights =

@@ -10,10 +10,10 @@
 
 namespace barkfast {
 
-// Queries that are taken together: their scores stay in the second cache.
+// Queries per work item: few enough that their scores stay in the L2 cache.
 constexpr int64_t kQueryBlock = 48;
 
-// One head's queries and what becomes of them.
+// One head's queries and outputs.
 struct HeadRows {
     // Row i at q + i * q_stride and out + i * out_stride, head_dim floats each.
     const float* q = nullptr;
@@ -24,11 +24,11 @@ struct HeadRows {
 
 class Attention {
   public:
-    // For caches like `cache`, whose pointers may still be null; the kernels must outlive it.
+    // For caches of the shape of `cache`, whose pointers may still be null. The kernels must outlive this object.
     Attention(const Kernels& kernels, const KvCache& cache, int threads);
 
     // out = softmax(q keys / sqrt(head_dim)) values for rows first .. end - 1, at most kQueryBlock of them. With
-    // `causal` row i sees positions 0 .. i, else 0 .. n - 1. `thread` names the scratch memory.
+    // `causal` row i attends to positions 0 .. i, else to 0 .. n - 1. `thread` selects the scratch memory.
     void run(int thread, const Matrix& keys, const Matrix& values, int64_t n, bool causal, int64_t first, int64_t end,
              const HeadRows& rows) const;
 
@@ -39,7 +39,7 @@ class Attention {
         InputRows weights;
     };
     const Kernels& kernels_;
-    // Of queries and weights.
+    // Input type of queries and of attention weights.
     const InputType type_;
     int64_t head_dim_;
     int64_t score_stride_;

@@ -1,4 +1,4 @@
-// Memory of one type, zeros at first, that starts on a cache line; pages that are never touched cost nothing.
+// Zero-initialized memory of one type, aligned to a cache line. Pages that are never touched take no memory.
 #pragma once
 
 #include <cstdint>

@@ -11,7 +11,7 @@ namespace barkfast {
 
 namespace {
 
-// Enough rows for the first layers' matrices to be worth reading, and few enough for the last layers' to stay in cache.
+// Enough rows to amortize reading the first layers' matrices, few enough for the last layers' rows to stay in cache.
 constexpr int64_t kBlockFrames = 32;
 
 void check(const CodecConfig& config) {
@@ -60,7 +60,7 @@ Codec::Layers::Layers(const CodecConfig& config, const std::map<std::string, Ten
         std::copy_n(table, codebook_size * dimension_, tables_.back().data());
     }
 
-    // How far each convolution's left edge looks ahead, in frames.
+    // Frames that a convolution's reflected left padding needs.
     const auto look_ahead = [](int64_t kernel, int64_t dilation, int64_t rows) {
         return ceil_div((kernel - 1) * dilation + 1, rows);
     };
@@ -73,7 +73,7 @@ Codec::Layers::Layers(const CodecConfig& config, const std::map<std::string, Ten
     lead_in = std::max(lead_in, look_ahead(config.last_kernel_size, 1, hop));
     block_frames = std::max(kBlockFrames, lead_in);
 
-    // Layers are counted as in the checkpoint: activations too.
+    // Layers are numbered as in the checkpoint, which counts activations too.
     const auto name = [](int64_t layer) { return "decoder.layers." + std::to_string(layer); };
     int64_t width = config.n_filters << config.ratios.size(), rows = block_frames;
     first_ = build_convolution(weights, name(0), config.dimension, width, config.kernel_size, 1, rows);

@@ -27,7 +27,7 @@ const float* CodecWeights::get(const std::string& name, const std::vector<int64_
 
 void LayerInput::reflect(int64_t start, int64_t n) const {
     if (!reflects) return;
-    // Row 0 is the edge itself.
+    // Row 0 is the edge, which a reflection does not repeat.
     const int64_t end = std::min(start + n, (history + 1) * channels);
     for (int64_t i = std::max(start, channels); i < end;) {
         const int64_t r = i / channels, stop = std::min(end, (r + 1) * channels);
@@ -102,7 +102,7 @@ Upsampling build_upsampling(const CodecWeights& weights, const std::string& name
             layer.dense.bias(row) = bias[o];
             for (int64_t i = 0; i < in; ++i) {
                 const float* taps = weight + (i * out + o) * 2 * stride;
-                // The row before has come so much further that the kernel's second half is at this moment.
+                // A kernel spans two strides: its second half applies to the previous row, its first half to this row.
                 layer.dense.weight(row, i) = taps[stride + tap];
                 layer.dense.weight(row, channels + i) = taps[tap];
             }

@@ -1,6 +1,6 @@
-// The layers of EnCodec's decoder: their weights as matrices over time-major rows, and the rows that they read.
+// The layers of EnCodec's decoder: weights as matrices, and buffers for the time-major rows that the layers read.
 //
-// Channels are filled up to multiples of 16 by zeros, which stay zeros through every layer.
+// Channels are zero-padded to multiples of 16; the padding stays zero through every layer.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@
 
 namespace barkfast {
 
-// A matrix and what is added to its products.
+// A matrix and its bias.
 class Dense {
   public:
     Dense() = default;
@@ -36,7 +36,7 @@ class Dense {
         matrix.panel_stride = panel_bytes(Format::f32, cols_);
         return matrix;
     }
-    // Where products go, and what is added to them; the stride in floats.
+    // An output at `y` with this bias; the stride is in floats.
     Output to(float* y, int64_t stride, Then then = Then::store) const { return {y, stride, bias_.data(), then}; }
 
   private:
@@ -46,7 +46,7 @@ class Dense {
     Buffer<float> bias_;
 };
 
-// Rows of floats, `stride` floats apart: they may overlap.
+// Input rows of floats, `stride` floats apart; they may overlap.
 inline Input float_rows(const float* x, int64_t stride) {
     Input input;
     input.data = x;
@@ -54,11 +54,11 @@ inline Input float_rows(const float* x, int64_t stride) {
     return input;
 }
 
-// What a layer reads: the rows of one block, and in front of them as many of the past as it looks back.
+// A layer's input: the rows of one block, preceded by the `history` past rows that the layer needs.
 struct LayerInput {
     int64_t history = 0;
     int64_t channels = 0;
-    // Where the past begins: a reflection of what follows it, or zeros.
+    // Padding before a stream's first row: a reflection of the rows that follow, or zeros.
     bool reflects = false;
     Buffer<float> floats;
 
@@ -69,19 +69,19 @@ struct LayerInput {
     float* row(int64_t r) const { return floats.data() + (history + r) * channels; }
     int64_t history_floats() const { return history * channels; }
 
-    // In a stream's first block: copy `n` floats of the block, from float `start` on, to where the past reflects them.
+    // In a stream's first block: reflect `n` floats of the block, from float `start` on, into the history.
     void reflect(int64_t start, int64_t n) const;
 };
 
-// A causal convolution. Without dilation the rows of all taps follow each other, and are one matrix's input.
+// A causal convolution. Without dilation, the rows of all taps are contiguous and are one matrix's input.
 struct Convolution {
     int64_t dilation = 1;
-    // One matrix, or one per tap, the oldest first.
+    // One matrix, or one per tap (with dilation), the oldest tap first.
     std::vector<Dense> taps;
     LayerInput input;
 };
 
-// A transposed convolution of twice its stride: `stride` outputs from the last two rows.
+// A transposed convolution whose kernel is twice its stride: two consecutive rows give `stride` outputs.
 struct Upsampling {
     int64_t stride = 1;
     int64_t channels_out = 0;
@@ -93,7 +93,7 @@ struct ResidualBlock {
     Convolution first;
     int64_t hidden = 0;
     Dense second;
-    // Without panels: the input itself.
+    // Has no panels if the shortcut is the identity.
     Dense shortcut;
 };
 
@@ -102,40 +102,40 @@ struct Stage {
     std::vector<ResidualBlock> blocks;
 };
 
-// Rows of its matrices by 16 units: these units' input, forget, cell and output gates.
+// The rows of its matrices are grouped by 16 units: these units' input, forget, cell and output gates.
 struct Lstm {
     Dense input;
     Dense recurrent;
-    // Its outputs, and in front of them the one before.
+    // Its outputs, preceded by the last output of the previous block.
     LayerInput hidden;
     Buffer<float> cell;
 };
 
-// The checkpoint's tensors, checked as they are taken.
+// The checkpoint's tensors; shapes are checked on access.
 class CodecWeights {
   public:
     explicit CodecWeights(const std::map<std::string, Tensor>& tensors) : tensors_(tensors) {}
 
-    // Throws std::invalid_argument if there is none of this name, or it has another shape.
+    // Throws std::invalid_argument if the tensor is missing or has another shape.
     const float* get(const std::string& name, const std::vector<int64_t>& shape) const;
 
   private:
     const std::map<std::string, Tensor>& tensors_;
 };
 
-// A layer for blocks of up to `rows` rows, from tensors whose names begin with `name`.
+// Build a layer for blocks of up to `rows` rows, from the tensors whose names begin with `name`.
 Convolution build_convolution(const CodecWeights& weights, const std::string& name, int64_t in, int64_t out,
                               int64_t kernel, int64_t dilation, int64_t rows);
-// The last one, with one output channel: its matrix gives 16 moments at once, from the rows that all of them need.
+// The last convolution, with one output channel: its matrix computes 16 samples at once, from all rows that they need.
 Convolution build_last_convolution(const CodecWeights& weights, const std::string& name, int64_t in, int64_t kernel,
                                    int64_t rows);
-// A convolution that sees one row.
+// A convolution with a kernel of one row.
 Dense build_pointwise(const CodecWeights& weights, const std::string& name, int64_t in, int64_t out);
 Upsampling build_upsampling(const CodecWeights& weights, const std::string& name, int64_t in, int64_t out,
                             int64_t stride, int64_t rows);
 Lstm build_lstm(const CodecWeights& weights, const std::string& name, int64_t layer, int64_t width, int64_t rows);
 
-// Samples that the last convolution's matrix gives per row.
+// Samples per output row of the last convolution's matrix.
 constexpr int64_t kLastSamples = kPanelRows;
 
 constexpr int64_t fill_up(int64_t channels) { return round_up(channels, kPanelRows); }

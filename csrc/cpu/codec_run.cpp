@@ -9,7 +9,7 @@ namespace barkfast {
 
 namespace {
 
-// Weights of an LSTM's step that a thread takes. Fewer are read sooner than handed over.
+// Weights of an LSTM step per work item. With fewer, handing the work over takes longer than reading them.
 constexpr int64_t kStepFloats = 64 * 1024;
 
 }  // namespace
@@ -83,7 +83,7 @@ void Codec::Layers::convolve(const Convolution& layer, int64_t row, int64_t rows
     }
 }
 
-// Put the activation of `n` floats into a block of the next layer's input, from float `start` on.
+// Write the activation of `n` floats to a block of the next layer's input, from float `start` on.
 void Codec::Layers::activate(const Block& block, const float* x, int64_t n, const LayerInput& next,
                              int64_t start) const {
     kernels_.elu(x, n, next.row(0) + start);
@@ -117,7 +117,7 @@ void Codec::Layers::run_steps(Pool::Turn& turn, const Lstm& lstm, int64_t steps)
         turn.share(pieces, [&](int, int64_t piece) {
             const int64_t first = groups * piece / pieces, last = groups * (piece + 1) / pieces;
             for (int64_t i = first; i < last; ++i) {
-                // There and back again: what was read last is still in the cache.
+                // Alternate the direction: the weights that were read last are still in the cache.
                 const int64_t group = step % 2 ? first + last - 1 - i : i;
                 kernels_.linear(recurrent, float_rows(lstm.hidden.row(step - 1), channels), 1,
                                 lstm.recurrent.to(gates, 4 * channels, Then::add), 4 * group, 4 * group + 4);
@@ -184,7 +184,7 @@ void Codec::Layers::run_last(Pool::Turn& turn, const Block& block) {
         const int64_t first = i * at_once, last = std::min(first + at_once, groups), start = first * kLastSamples;
         const int64_t end = std::min(last * kLastSamples, samples);
         if (end < last * kLastSamples)
-            // The last group's matrix has zeros for these rows, but would make NaN of what a longer block left there.
+            // The matrix has zero weights for these rows, but zero times a NaN left there by a longer block is NaN.
             std::memset(input.row(end), 0, size_t((last * kLastSamples - end) * input.channels) * sizeof(float));
         const Dense& dense = last_.taps[0];
         kernels_.linear(dense.matrix(), float_rows(input.row(start - input.history), kLastSamples * input.channels),

@@ -15,7 +15,7 @@ std::vector<float> Codec::decode(const int32_t* codes, int64_t codebooks, int64_
                                  const Between& between) const {
     Stream stream(*this);
     std::vector<float> samples = stream.push(codes, codebooks, frames, between);
-    // One of the two has everything.
+    // Either push or finish returns all samples.
     return samples.empty() ? stream.finish(between) : samples;
 }
 
@@ -54,7 +54,7 @@ void Codec::Stream::take(const int32_t* codes, int64_t codebooks, int64_t frames
     if (codebooks_ && codebooks != codebooks_)
         throw std::invalid_argument("codes of " + std::to_string(codebooks) + " codebooks after codes of " +
                                     std::to_string(codebooks_) + " in the same stream");
-    // Copied before they are checked: the caller's memory may be written to by other threads.
+    // Copy before the check: other threads may write to the caller's memory.
     const size_t before = codes_.size();
     codes_.resize(before + size_t(codebooks * frames));
     for (int64_t frame = 0; frame < frames; ++frame)

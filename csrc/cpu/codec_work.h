@@ -1,4 +1,4 @@
-// What a codec consists of, and what it does with one block of frames.
+// The layers of a codec, and how they decode one block of frames.
 #pragma once
 
 #include <vector>
@@ -10,7 +10,7 @@
 namespace barkfast {
 
 struct Codec::State {
-    // The rows that every window looks back on, then the LSTM's cells.
+    // The history rows of every layer's input, then the LSTM cells.
     Buffer<float> memory;
     bool begun = false;
 };
@@ -27,7 +27,7 @@ struct Codec::Layers {
 
     Layers(const CodecConfig& config, const std::map<std::string, Tensor>& tensors, const Kernels& kernels, Pool& pool);
 
-    // Decode one block of up to `block_frames` frames. The first of a stream must have lead_in frames, or be all.
+    // Decode one block of up to `block_frames` frames. A stream's first block needs lead_in frames, unless it is all.
     void run(const Block& block);
 
     int64_t n_codebooks = 0;
@@ -35,7 +35,7 @@ struct Codec::Layers {
     int64_t hop = 1;
     int64_t lead_in = 1;
     int64_t block_frames = 0;
-    // Floats of a State.
+    // Number of floats in State::memory.
     int64_t memory_floats = 0;
 
   private:
@@ -55,7 +55,7 @@ struct Codec::Layers {
     void convolve(const Convolution& layer, int64_t row, int64_t rows, float* y, int64_t y_stride) const;
     void activate(const Block& block, const float* x, int64_t n, const LayerInput& next, int64_t start) const;
 
-    // Held for the length of a run, as blocks of all streams share the buffers.
+    // Held during a run, because blocks of all streams share the buffers.
     FairMutex mutex_;
     const Kernels& kernels_;
     Pool& pool_;
@@ -65,7 +65,7 @@ struct Codec::Layers {
     std::vector<Lstm> lstm_;
     std::vector<Stage> stages_;
     Convolution last_;
-    // Every window, in the order in which a State holds their pasts, with its rows per frame.
+    // Every layer input that has a history, in the order of State::memory, with its rows per frame.
     struct Remembered {
         const LayerInput* window;
         int64_t rows;
@@ -77,7 +77,7 @@ struct Codec::Layers {
     Buffer<float> gates_;
     // A residual block's input and output, before their activation.
     Buffer<float> raw_[2];
-    // Between a residual block's convolutions, per thread.
+    // Per thread: the rows between a residual block's convolutions.
     std::vector<Buffer<float>> hidden_;
     Buffer<float> samples_;
 };

@@ -17,14 +17,14 @@ namespace {
 
 #ifdef BARKFAST_X86
 
-// CPUID rather than __builtin_cpu_supports: compilers differ in which of the newer names they accept.
+// CPUID instead of __builtin_cpu_supports: compilers differ in which of the newer names they accept.
 struct Registers {
     uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
 };
 
 Registers cpuid(uint32_t leaf, uint32_t subleaf) {
     Registers r;
-    // Returns 0, and leaves the zeros, where the CPU does not have the leaf.
+    // Returns 0 and leaves the zeros if the CPU does not have the leaf.
     __get_cpuid_count(leaf, subleaf, &r.eax, &r.ebx, &r.ecx, &r.edx);
     return r;
 }
@@ -89,7 +89,7 @@ const CpuFeatures& cpu_features() {
 
 bool tiles_allowed() {
 #if defined(__linux__) && defined(__x86_64__)
-    // ARCH_REQ_XCOMP_PERM for XFEATURE_XTILEDATA. Kernels before 5.16 do not know it, and save no tiles either.
+    // ARCH_REQ_XCOMP_PERM for XFEATURE_XTILEDATA. Linux before 5.16 neither knows it nor saves tile registers.
     constexpr long kRequest = 0x1023, kTileData = 18;
     static const bool allowed = cpu_features().amx_tile && syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
     return allowed;

@@ -99,7 +99,7 @@ void DecodeStep::compute_logits(Pool::Turn& turn, const StepPlan& plan, const fl
             std::memcpy(last_.row(r), hidden + row.slot * width_, size_t(width_) * sizeof(float));
         last_.finish(kernels_, head.format, r);
     });
-    // The groups' panels one after the other are shared out.
+    // The panels of all groups, concatenated, are split over the threads.
     int64_t total = 0;
     for (const HeadGroup& group : plan.groups) total += group.last_panel - group.first_panel;
     read_panels(turn, head, total, [&](int64_t first, int64_t last) {
@@ -110,10 +110,10 @@ void DecodeStep::compute_logits(Pool::Turn& turn, const StepPlan& plan, const fl
             const int64_t start = std::max<int64_t>(first, 0), end = std::min(last, n);
             if (start < end)
                 kernels_.linear(head, from, group.n_rows, to, group.first_panel + start, group.first_panel + end);
-            // With the group's first panel.
+            // The thread with the group's first panel also computes the stop token's panel.
             if (group.stop_panel >= 0 && first <= 0 && last > 0)
                 kernels_.linear(head, from, group.n_rows, to, group.stop_panel, group.stop_panel + 1);
-            // Count from the next group's first panel.
+            // Make the range relative to the next group's first panel.
             first -= n;
             last -= n;
         }

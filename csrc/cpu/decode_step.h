@@ -1,4 +1,4 @@
-// One step of several sequences: tokens through the layers, logits, draws; in phases that a pool's threads share.
+// One decode step of a batch: layers, logits and draws, in phases that a pool's threads share.
 #pragma once
 
 #include <cstdint>
@@ -13,15 +13,15 @@ namespace barkfast {
 
 class DecodeStep {
   public:
-    // Room for a row per slot of the cache.
+    // Allocates one row per slot of the cache.
     DecodeStep(const Network& network, const KvCache& cache, const Kernels& kernels, Pool& pool);
 
-    // `hidden`: n_embd floats per slot, which those draw from that read no token.
+    // `hidden`: n_embd floats per slot, for the sequences that draw without reading a token.
     void run(Pool::Turn& turn, const StepPlan& plan, const std::vector<Sequence>& sequences, const float* hidden);
 
-    // Of the last run, by row of its plan's draws.
+    // Results of the last run, one per row of its plan's draws.
     const std::vector<Drawn>& drawn() const { return drawn_; }
-    // What such a row was drawn from: logits by token, but for the stop token's, which is behind the slice.
+    // Logits of such a row, indexed by token. The stop token's logit is also stored directly after the slice.
     const float* logits(int64_t row) const { return logits_.data() + row * logits_stride_; }
 
   private:
@@ -41,23 +41,23 @@ class DecodeStep {
     const KvCache cache_;
     const Kernels& kernels_;
     const int64_t width_;
-    // Rows of the head, with room for the stop token's logit behind any slice.
+    // Rows of the head, plus space for the stop token's logit after any slice.
     const int64_t logits_stride_;
     // Floats per thread.
     const int64_t scores_stride_;
     const int64_t scratch_stride_;
 
-    // By row of the plan's feeds: residual stream, queries with keys and values, and the inputs of the matrices.
+    // Indexed by row of the plan's feeds: residual stream, queries with keys and values, and inputs of the matrices.
     Buffer<float> x_;
     Buffer<float> qkv_;
     Activations normed_;
     Activations attended_;
     Activations inner_;
-    // By row of the plan's draws.
+    // Indexed by row of the plan's draws.
     Activations last_;
     Buffer<float> logits_;
     std::vector<Drawn> drawn_;
-    // By thread.
+    // Indexed by thread.
     Buffer<float> scores_;
     Buffer<float> scratch_;
 };

@@ -15,7 +15,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// How long the pool is held at most, but for the length of one step.
+// The pool is held for at most this time plus one step.
 constexpr double kChunkSeconds = 0.05;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
@@ -45,7 +45,7 @@ struct Decoder::Work {
         return sequences[size_t(slot)];
     }
 
-    // The decoder, for the length of a call.
+    // Lock the decoder for one call.
     std::unique_lock<FairMutex> take_turn() {
         std::unique_lock<FairMutex> turn(busy, std::try_to_lock);
         if (!turn) throw std::runtime_error("the decoder is at work in another thread; wait until it is done");
@@ -95,7 +95,7 @@ void Decoder::Work::check(const Request& r, const Sequence& s) const {
         throw std::invalid_argument("the stop token is " + std::to_string(r.stop) + range(network.heads[0].rows));
 }
 
-// Take in what a step did; returns whether a sequence has ended.
+// Update the sequences after a step. Returns whether a sequence has ended.
 bool Decoder::Work::settle() {
     bool ended = false;
     for (const Feed& feed : plan.feeds) {
@@ -132,7 +132,7 @@ void Decoder::Work::check_slots(const std::vector<int64_t>& slots) {
     }
 }
 
-// In one turn of the pool: see Decoder::advance.
+// Run steps in one turn of the pool, see Decoder::advance.
 int64_t Decoder::Work::run_steps(const std::vector<int64_t>& slots, int64_t max_steps, double seconds) {
     plan.make(slots, sequences);
     if (max_steps < 1 || (plan.feeds.empty() && plan.draws.empty())) return 0;

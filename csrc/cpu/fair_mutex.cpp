@@ -6,7 +6,7 @@
 
 namespace barkfast {
 
-// In its thread's stack, until that thread has the mutex.
+// On the waiting thread's stack, until that thread has the mutex.
 struct FairMutex::Waiter {
     std::thread::id thread = std::this_thread::get_id();
     std::condition_variable wake;
@@ -42,7 +42,7 @@ void FairMutex::unlock() {
         owner_ = std::thread::id();
         return;
     }
-    // Handed over, so that nobody who comes now is quicker. Notified under the guard, as it is gone soon after.
+    // Hand it over, so that no new caller gets ahead. Notify under the guard: the waiter is destroyed soon after.
     Waiter& next = *first_;
     first_ = next.next;
     owner_ = next.thread;
@@ -50,7 +50,7 @@ void FairMutex::unlock() {
 }
 
 void FairMutex::repair() {
-    // Some other thread may have held it, and those that waited are not here.
+    // Another thread may have held the guard, and the waiting threads do not exist in the child.
     new (&guard_) std::mutex();
     first_ = last_ = nullptr;
     if (owner_ == std::thread::id() || owner_ == std::this_thread::get_id()) return;

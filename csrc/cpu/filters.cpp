@@ -14,14 +14,14 @@ double mass(const float* begin, const float* end, double largest) {
     return total;
 }
 
-// The least logit that the larger ones leave room for. Reorders begin .. end.
+// The smallest logit that top-p keeps. Reorders begin .. end.
 //
-// A search as in quickselect, by mass instead of rank: of the range that may hold the threshold, one side of a pivot
-// is kept, so that on average each logit is looked at a few times, where sorting them all would cost far more.
+// Quickselect by probability mass instead of rank: of the range that may hold the threshold, each step keeps one side
+// of a pivot. On average each logit is visited a few times, which is far cheaper than sorting.
 float top_p_threshold(float* begin, float* end, double top_p) {
     const double largest = *std::max_element(begin, end);
     const double bound = top_p * mass(begin, end, largest);
-    // Of all that is larger than the range.
+    // Mass of all logits above the range.
     double above = 0;
     float threshold = float(largest);
     while (begin != end) {
@@ -48,7 +48,7 @@ float filter_threshold(const float* logits, int64_t n, float top_p, int top_k, f
         threshold = top_p_threshold(scratch, scratch + n, top_p);
     }
     if (top_k > 0 && top_k < n) {
-        // What top-p leaves are the largest, so the k-th largest of them is that of all, if they are k.
+        // Top-p keeps the largest logits, so their k-th largest is the k-th largest of all, if top-p keeps at least k.
         std::copy(logits, logits + n, scratch);
         std::nth_element(scratch, scratch + top_k - 1, scratch + n, std::greater<float>());
         threshold = std::max(threshold, scratch[top_k - 1]);

@@ -21,7 +21,7 @@ struct ForkRegistry {
     }
 
 #if defined(__unix__) || defined(__APPLE__)
-    // Held over the fork, so that the child's copy is whole.
+    // The mutex is held during the fork, so that the child's copy is consistent.
     ForkRegistry() { pthread_atfork(lock, unlock, repair_all); }
     static void lock() { get().mutex.lock(); }
     static void unlock() { get().mutex.unlock(); }

@@ -1,14 +1,14 @@
-// Elementary functions on sixteen lanes, in float32 to a few units in the last place.
+// Elementary functions on sixteen lanes in float32, accurate to a few units in the last place.
 //
 // The polynomials were fitted with numpy for barkfast: least squares at 600 Chebyshev nodes of the interval, reweighted
-// (Lawson) until the relative error of the function is level, with the coefficients rounded to float32 one by one from
-// the lowest and the rest fitted anew each time. Included inside a level's namespace, after simd_*.h.
+// (Lawson) until the relative error of the function is even. The coefficients were rounded to float32 one by one,
+// lowest first, and the rest refitted each time. Included inside a level's namespace, after simd_*.h.
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // exp(x - n ln 2) - 1 for |x - n ln 2| up to ln 2 / 2; fit error 1.4e-8.
 INLINE F16 exp_minus_1_near(F16 x, F16 n) {
-    // ln 2 in two parts, the first so short that n times it is exact.
+    // ln 2 in two parts. The first has so few bits that n times it is exact.
     const F16 r = fma(n, all(-3.19461833e-05f), fma(n, all(-0.693115234f), x));
     F16 p = all(0.00138706958f);
     p = fma(p, r, all(0.00836627185f));
@@ -18,9 +18,9 @@ INLINE F16 exp_minus_1_near(F16 x, F16 n) {
     return fma(mul(r, r), p, r);
 }
 
-// Below exp(-87.33), next to the smallest normal float, the result is 0: slow denormal numbers never arise.
+// Below x = -87.33, next to the smallest normal float, the result is 0, so that slow denormals never arise.
 INLINE F16 exp(F16 x) {
-    // NaN has n = 0 and comes through the polynomial; whatever is too large for an integer is replaced below.
+    // NaN gets n = 0 and passes through the polynomial. Results for |x| of 89 or more are replaced below.
     const I16 n = round_to_int(select(less(abs(x), all(89.0f)), mul(x, all(1.44269502f)), zero()));
     const F16 fraction = add(exp_minus_1_near(x, to_float(n)), all(1.0f));
     const F16 y = from_bits(iadd(bits(fraction), shift_left<23>(n)));
@@ -30,7 +30,7 @@ INLINE F16 exp(F16 x) {
 // exp(x) - 1 for x up to 0, without cancellation near 0.
 INLINE F16 exp_minus_1(F16 x) {
     const F16 bounded = max(all(-30.0f), x);
-    // As above, NaN has n = 0.
+    // As above, NaN gets n = 0.
     const I16 n = round_to_int(select(less(bounded, all(1.0f)), mul(bounded, all(1.44269502f)), zero()));
     const F16 scale = from_bits(shift_left<23>(iadd(n, iall(127))));
     return fma(scale, exp_minus_1_near(bounded, to_float(n)), sub(scale, all(1.0f)));
@@ -51,7 +51,7 @@ INLINE F16 log(F16 x) {
     p = fma(p, f, all(-0.250008196f));
     p = fma(p, f, all(0.333333313f));
     const F16 square = mul(f, f);
-    // The small terms first.
+    // Add the small terms first.
     F16 y = fma(mul(square, f), p, mul(n, all(3.19461833e-05f)));
     y = fma(square, all(-0.5f), y);
     y = add(y, f);
@@ -61,7 +61,7 @@ INLINE F16 log(F16 x) {
 
 INLINE F16 sigmoid(F16 x) { return div(all(1.0f), add(all(1.0f), exp(sub(zero(), x)))); }
 
-// Up to 5/8 a fit of (tanh(x) / x - 1) / x^2 in x^2, error 5e-9.
+// For |x| up to 5/8, a fit of (tanh(x) / x - 1) / x^2 in x^2, error 5e-9.
 INLINE F16 tanh(F16 x) {
     const F16 size = abs(x), square = mul(x, x);
     F16 p = all(-0.0056922962f);
@@ -77,7 +77,7 @@ INLINE F16 tanh(F16 x) {
 
 // x Phi(x), Phi being the normal distribution (the exact GELU, by erf): max(x, 0) - |x| Phi(-|x|).
 INLINE F16 gelu(F16 x) {
-    // Beyond 14 the second term is 0. The order of operands lets NaN through min and max.
+    // Beyond 14 the second term is 0. The order of the operands lets NaN pass through min and max.
     const F16 a = min(all(14.0f), abs(x));
     // exp(a^2 / 2) Phi(-a) (a + 3) / 3 as a polynomial in 1 - 6 / (a + 3); fit error 5e-8.
     const F16 near = div(all(3.0f), add(a, all(3.0f)));

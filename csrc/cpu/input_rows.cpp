@@ -5,7 +5,7 @@
 namespace barkfast {
 
 InputRows::InputRows(int64_t rows, int64_t cols, InputType widest)
-    // A line more than needed: rows a power of two apart would all fall into the same few places of the cache.
+    // One cache line more than needed: rows a power of two apart would all map to the same few cache sets.
     : stride_(input_bytes(widest, cols) + 64),
       group_stride_(ceil_div(cols, kGroup)),
       data_(rows * stride_),

@@ -1,4 +1,4 @@
-// Rows of numbers on their way into a matrix, stored as it takes them.
+// Input rows of a matrix, stored in the type that the product takes.
 #pragma once
 
 #include <cstdint>
@@ -9,16 +9,16 @@
 
 namespace barkfast {
 
-// How many rows at once are stored for a matrix of this format.
+// Input type of a product of many rows with a matrix of this format.
 inline InputType many_input(Format format, const Kernels& kernels) { return kernels.many_inputs[int(format)]; }
 
 class InputRows {
   public:
     InputRows() = default;
-    // Room for `rows` rows of up to `cols` numbers, of a type that takes no more memory than `widest`.
+    // Allocates `rows` rows of up to `cols` numbers, of any type that is not wider than `widest`.
     InputRows(int64_t rows, int64_t cols, InputType widest);
 
-    // Store `cols` numbers as row `row`, from column `first` on; a multiple of kGroup.
+    // Store `cols` numbers in row `row`, from column `first` on; `first` is a multiple of kGroup.
     void set(const Kernels& kernels, InputType type, int64_t row, int64_t cols, const float* x,
              int64_t first = 0) const;
 

@@ -17,7 +17,7 @@ inline uint16_t to_bf16(float x) {
     return uint16_t(x == x ? rounded : 0x7fc0);
 }
 
-// Position `row` of a panel of keys, [head_dim / 2][16][2].
+// Write position `row` of a panel of keys, [head_dim / 2][16][2].
 void write_key(uint16_t* panel, int64_t row, int64_t head_dim, const float* k) {
     for (int64_t i = 0; i < head_dim; i += 2) {
         panel[i * 16 + row * 2] = to_bf16(k[i]);
@@ -25,18 +25,18 @@ void write_key(uint16_t* panel, int64_t row, int64_t head_dim, const float* k) {
     }
 }
 
-// Position `row` of a panel of keys, [head_dim][16].
+// Write position `row` of a panel of keys, [head_dim][16].
 void write_key(float* panel, int64_t row, int64_t head_dim, const float* k) {
     for (int64_t i = 0; i < head_dim; ++i) panel[i * 16 + row] = k[i];
 }
 
-// The second position of a step of each panel of values, [16][2]; the first one is kept.
+// Write the second position of a step of each panel of values, [16][2]; the first one is kept.
 void write_second_value(uint16_t* step, int64_t panel_numbers, int64_t head_dim, const float* v) {
     for (int64_t d = 0; d < head_dim; d += 16, step += panel_numbers)
         for (int64_t i = 0; i < 16; ++i) step[2 * i + 1] = to_bf16(v[d + i]);
 }
 
-// Both positions of a step of each panel of values; without a second one, zero.
+// Write both positions of a step of each panel of values; zeros if there is no second one.
 void write_values(uint16_t* step, int64_t panel_numbers, int64_t head_dim, const float* first, const float* second) {
     for (int64_t d = 0; d < head_dim; d += 16, step += panel_numbers)
         for (int64_t i = 0; i < 16; ++i) {
@@ -45,19 +45,19 @@ void write_values(uint16_t* step, int64_t panel_numbers, int64_t head_dim, const
         }
 }
 
-// The n numbers of a position as bytes, each given to store(i, byte); returns what one unit is worth.
+// Quantize the n numbers of a position to bytes, each passed to store(i, byte). Returns the scale.
 template <class Store>
 float quantize(const float* x, int64_t n, const Store& store) {
-    // 0 times a number is 0; 0 times infinity or NaN is NaN and stays.
+    // 0 times infinity or NaN is NaN, and the sum stays NaN.
     float bound = 0, zero = 0;
     for (int64_t i = 0; i < n; ++i) {
         bound = std::max(bound, std::fabs(x[i]));
         zero += x[i] * 0.0f;
     }
     const bool finite = zero == 0.0f;
-    // What is this small counts as 0, for 127 / bound would be infinite.
+    // Numbers this small count as 0, because 127 / bound would be infinite.
     const float factor = !finite || bound < 1e-30f ? 0.0f : 127.0f / bound;
-    // To the nearest, ties to even: the sum has no room for a fraction.
+    // Round to nearest even: the sum has no bits for a fraction.
     for (int64_t i = 0; i < n; ++i) {
         const float sum = (finite ? x[i] * factor : 0.0f) + 12582912.0f;
         int32_t bits;

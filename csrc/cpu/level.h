@@ -1,9 +1,9 @@
-// What every level_*.cpp starts with: the headers the kernels need, and the way to open a region of code that is
-// compiled for an instruction set of its own.
+// Every level_*.cpp includes this first: the headers that the kernels need, and macros that open a region of code
+// compiled for one instruction set.
 //
-// A level is one namespace. Into it go one simd_*.h, the vocabulary of sixteen lanes, and then the kernels, which are
-// written once in that vocabulary. All standard headers must come before the region: code in it may use instructions
-// that the machine lacks, and an inline function of the library compiled there could be the copy that the linker keeps.
+// A level is one namespace: one simd_*.h, which defines operations on sixteen lanes, then the kernels, written once
+// with these operations. All standard headers must come before the region: an inline library function compiled inside
+// it may use instructions that the machine lacks, and the linker could keep that copy.
 #pragma once
 
 #include <cmath>
@@ -29,7 +29,7 @@
 #define INLINE static inline
 #endif
 
-// GCC 12 leaves small loops over arrays of registers rolled, and the arrays in memory, unless it is told.
+// Without this, GCC 12 does not unroll small loops over arrays of registers, and keeps the arrays in memory.
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
@@ -38,8 +38,8 @@
 #define UNROLL
 #endif
 
-// Ask for memory early: panels are too short for the processor to foresee where the reading goes. Past the end of an
-// array no harm is done.
+// Prefetch: panels are too short for the hardware prefetcher to predict the reads. Prefetching past the end of an array
+// is harmless.
 INLINE void prefetch(const void* p) {
 #if defined(__GNUC__) || defined(__clang__)
     __builtin_prefetch(p);

@@ -1,13 +1,13 @@
 // The level for x86 with AMX: tiles for products of many rows, AVX-512 for the rest.
 //
-// Without AVX-512's dot products of bfloat16, which some chips with AMX hide or have in name only.
+// Does not use AVX-512's dot products of bfloat16: some CPUs with AMX hide them or support them in name only.
 #include "level.h"
 #include "levels.h"
 
 #if BARKFAST_X86
 
 #if defined(__GNUC__) && !defined(__clang__)
-// GCC 12 warns of the undefined registers that its own intrinsics start from.
+// GCC 12 warns about undefined registers inside its own intrinsics.
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
@@ -21,7 +21,7 @@ BEGIN_TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512vnni,amx-tile,amx-bf16")
 namespace barkfast {
 namespace amx {
 
-// clang-format off: each needs those before it.
+// clang-format off: each header needs the ones before it.
 #include "simd_avx512.h"
 #include "simd_tiles.h"
 #include "functions.h"

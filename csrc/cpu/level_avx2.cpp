@@ -12,7 +12,7 @@ BEGIN_TARGET("avx2,fma,f16c")
 namespace barkfast {
 namespace avx2 {
 
-// clang-format off: each needs those before it.
+// clang-format off: each header needs the ones before it.
 #include "simd_avx2.h"
 #include "functions.h"
 #include "linear.h"

@@ -5,7 +5,7 @@
 #if BARKFAST_X86
 
 #if defined(__GNUC__) && !defined(__clang__)
-// GCC 12 warns of the undefined registers that its own intrinsics start from.
+// GCC 12 warns about undefined registers inside its own intrinsics.
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
@@ -18,7 +18,7 @@ BEGIN_TARGET("avx2,fma,f16c,avx512f,avx512bw")
 namespace barkfast {
 namespace avx512 {
 
-// clang-format off: each needs those before it.
+// clang-format off: each header needs the ones before it.
 #include "simd_avx512.h"
 #include "functions.h"
 #include "linear.h"

@@ -4,14 +4,14 @@
 
 #define LEVEL scalar
 
-// Loops over lanes are enough for the compiler: unrolled around them, tiles take it half a minute.
+// The compiler vectorizes the loops over lanes. If the loops around them are unrolled, tiles compile for half a minute.
 #undef UNROLL
 #define UNROLL
 
 namespace barkfast {
 namespace scalar {
 
-// clang-format off: each needs those before it.
+// clang-format off: each header needs the ones before it.
 #include "simd_scalar.h"
 #include "functions.h"
 #include "linear.h"

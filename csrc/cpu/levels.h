@@ -1,4 +1,4 @@
-// The tables of the levels that this build holds.
+// The kernel tables of the levels that this build contains.
 #pragma once
 
 #include "barkfast/kernels.h"

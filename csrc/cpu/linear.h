@@ -1,10 +1,10 @@
 // Products of a packed matrix with rows of inputs. Included inside a level's namespace, after functions.h.
 //
-// A tile is ROWS inputs times PANELS panels, its sums in registers. Decoding has one row or a few and is limited by
-// reading the weights; prompts and windows have hundreds and are limited by arithmetic. Both take the same tiles, and
-// every sum adds its columns in the same order in all of them, so that a row's result does not depend on its company.
+// A tile is ROWS inputs times PANELS panels, with its sums in registers. Decoding has one row or a few and is
+// memory-bound; prompts and windows have hundreds and are compute-bound. Both use the same tiles, and every sum adds
+// its columns in the same order in all of them, so that a row's result does not depend on the batch.
 
-// --- one kind of product each: sums[r][p] over all columns
+// --- one function per kind of product: sums[r][p] over all columns
 
 template <int ROWS, int PANELS>
 INLINE void tile_f32(const uint8_t* w, int64_t panel, const uint8_t* x, int64_t row, int64_t cols,
@@ -49,7 +49,7 @@ INLINE void tile_dot_bf16(const uint8_t* w, int64_t panel, const uint8_t* x, int
     }
 }
 
-// What a group of columns adds in whole numbers: WIDTH is bits per weight, 8 or 4.
+// Add the integer products of a group of columns. WIDTH: bits per weight, 8 or 4.
 template <int WIDTH, int ROWS, int PANELS>
 INLINE void add_group(const uint8_t* steps, int64_t panel, const uint8_t* x, int64_t row, I16 (&parts)[ROWS][PANELS]) {
     constexpr int STEPS = WIDTH == 8 ? 8 : 4;
@@ -60,9 +60,8 @@ INLINE void add_group(const uint8_t* steps, int64_t panel, const uint8_t* x, int
             first[p] = WIDTH == 8 ? step : low_halves(step);
             second[p] = WIDTH == 8 ? step : high_halves(step);
         }
-        // One row or two wait for memory, and int4's short panels are at their end before the processor's own
-        // prefetching has found them: ask for the same step of the panels after these. The other formats gain nothing
-        // by it.
+        // With one or two rows the product is memory-bound, and int4's short panels end before the hardware prefetcher
+        // detects them: prefetch the same step of the next panels. The other formats gain nothing from it.
         if constexpr (WIDTH == 4 && ROWS <= 2) {
             UNROLL for (int p = PANELS; p < 2 * PANELS; ++p) prefetch(steps + p * panel + s * kStepBytes);
         }
@@ -88,7 +87,7 @@ INLINE void tile_groups(const uint8_t* w, int64_t panel, const Input& x, int64_t
     for (int64_t g = 0; g < ceil_div(cols, kGroup); ++g) {
         I16 parts[ROWS][PANELS];
         UNROLL for (int r = 0; r < ROWS; ++r) {
-            // Weights are stored with half their range added.
+            // Weights are stored with an offset of half their range.
             const I16 offset = iall(-(1 << (WIDTH - 1)) * totals[r * x.group_stride + g]);
             UNROLL for (int p = 0; p < PANELS; ++p) parts[r][p] = offset;
         }
@@ -113,7 +112,7 @@ INLINE void finish(F16 product, const float* bias, Then then, float* y) {
     store(y, product);
 }
 
-// What all tiles of one product share.
+// The kinds of products; all tiles of one product have the same.
 enum class Kind { f32, bf16, dot_bf16, int8, int4 };
 
 template <Kind KIND, int ROWS, int PANELS>
@@ -136,7 +135,7 @@ static void tile(const Matrix& w, const Input& x, int64_t first_row, const Outpu
     }
 }
 
-// Tiles of ROWS rows as long as they fit, then of fewer.
+// Tiles of ROWS rows while they fit, then of fewer rows.
 template <Kind KIND, int ROWS, int PANELS>
 INLINE void tiles_down(const Matrix& w, const Input& x, int64_t row, int64_t end, const Output& y, int64_t panel) {
     for (; row + ROWS <= end; row += ROWS) tile<KIND, ROWS, PANELS>(w, x, row, y, panel);
@@ -146,12 +145,12 @@ INLINE void tiles_down(const Matrix& w, const Input& x, int64_t row, int64_t end
     }
 }
 
-// Inputs that together stay in the second cache while the panels pass.
+// Bytes of inputs that stay in the L2 cache while the panels are read.
 constexpr int64_t kInputBytes = 384 * 1024;
 
 template <Kind KIND>
 static void product(const Matrix& w, const Input& x, int64_t rows, const Output& y, int64_t first, int64_t last) {
-    // The whole numbers of a group are a second set of sums.
+    // The integer sums of a group take as many registers as the float sums.
     constexpr bool GROUPS = KIND == Kind::int8 || KIND == Kind::int4;
     constexpr int ROWS = kTileRows, PANELS = GROUPS && kTilePanels > 1 ? kTilePanels / 2 : kTilePanels;
     const int64_t fitting = kInputBytes / (x.stride > 0 ? x.stride : 1) / ROWS * ROWS;

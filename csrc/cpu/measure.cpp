@@ -35,12 +35,12 @@ std::vector<double> time_passes(int repeats, const std::function<void()>& pass) 
     return seconds;
 }
 
-// Independent sums, so that reading is all that takes time.
+// Independent sums, so that only the reads take time.
 constexpr int64_t kSums = 32;
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #define BARKFAST_X86 1
-// Compiled anew inside each function that calls it, for that function's instruction set.
+// Inlined, and so compiled for the instruction set of each function that calls it.
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #else
 #define BARKFAST_X86 0
@@ -69,7 +69,7 @@ auto choose_add_up() {
     return &add_up_baseline;
 }
 
-// Numbers of about a normal distribution's size, the same every time.
+// Uniform numbers in [-size, size), the same every time.
 std::vector<float> make_numbers(int64_t n, float size) {
     std::vector<float> numbers(static_cast<size_t>(n));
     uint32_t state = 1;
@@ -85,18 +85,18 @@ void check_size(const char* name, int64_t size) {
         throw std::invalid_argument(std::string(name) + " is " + std::to_string(size) + "; expected 1 or more");
 }
 
-// Copy the first `bytes` behind themselves until they are there `copies` times.
+// Repeat the first `bytes` of `data` until there are `copies` copies of them.
 void repeat(uint8_t* data, int64_t bytes, int64_t copies) {
     for (int64_t i = 1; i < copies; ++i) std::memcpy(data + i * bytes, data, static_cast<size_t>(bytes));
 }
 
-// Before the memory is first written to.
+// Call this before the memory is first written to.
 void ask_for_large_pages(void* memory, int64_t bytes) {
 #if defined(MADV_HUGEPAGE)
     constexpr uintptr_t kPage = 4096;
     const uintptr_t start = (reinterpret_cast<uintptr_t>(memory) + kPage - 1) / kPage * kPage;
     const uintptr_t end = (reinterpret_cast<uintptr_t>(memory) + uintptr_t(bytes)) / kPage * kPage;
-    // Where there are none it is slower, and nothing else.
+    // Without large pages it is slower, and nothing else, so ignore a failure.
     if (start < end) (void)madvise(reinterpret_cast<void*>(start), end - start, MADV_HUGEPAGE);
 #else
     (void)memory, (void)bytes;
@@ -112,7 +112,7 @@ std::vector<double> time_reads(Pool& pool, int64_t bytes, bool large_pages, int 
     std::vector<uint64_t> sums(size_t(pool.size()));
     if (large_pages) ask_for_large_pages(memory.data(), share * pool.size() * int64_t(sizeof(uint64_t)));
     const auto sum = choose_add_up();
-    // Pages that were never written to may all be one and the same.
+    // Write to all pages: those never written may all map to the same page of zeros.
     const auto each_share = [&](auto work) { Pool::Turn(pool).share(pool.size(), work); };
     each_share([&](int, int64_t i) { std::fill_n(memory.data() + i * share, share, uint64_t(1)); });
     auto seconds = time_passes(
@@ -162,7 +162,7 @@ Times time_linear(Pool& pool, const Kernels& kernels, const LinearCase& what, in
             if (what.inputs > 1)
                 multiply(turn, kernels, copy, input, what.inputs, y, 0, n_panels);
             else
-                // As a decode step does it.
+                // As in a decode step.
                 read_panels(turn, copy, n_panels,
                             [&](int64_t first, int64_t last) { kernels.linear(copy, input, 1, y, first, last); });
         }
@@ -184,7 +184,7 @@ Times time_linear(Pool& pool, const Kernels& kernels, const LinearCase& what, in
             times.read_seconds.push_back(time_once(read_all) / double(times.copies));
             times.seconds.push_back(time_once(multiply_all));
         }
-        // So that no compiler leaves the reading out.
+        // Keeps the compiler from removing the reads.
         volatile uint64_t seen = sums[0];
         (void)seen;
     }

@@ -19,7 +19,7 @@ std::string shape_text(int64_t rows, int64_t cols) {
     return "(" + std::to_string(rows) + ", " + std::to_string(cols) + ")";
 }
 
-// The entries by name, and what a network asks of them.
+// The entries by name, with checked access.
 class Entries {
   public:
     explicit Entries(const std::vector<Entry>& entries) {
@@ -31,7 +31,7 @@ class Entries {
 
     bool has(const std::string& name) const { return by_name_.count(name) != 0; }
 
-    // `rows` of 0 stands for any number.
+    // `rows` 0 means any number.
     const Entry& find(const std::string& name, const char* kind, int64_t rows, int64_t cols) const {
         const auto found = by_name_.find(name);
         if (found == by_name_.end()) throw std::invalid_argument("weights: " + name + " is missing");

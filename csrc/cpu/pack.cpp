@@ -24,7 +24,7 @@ float bits_float(uint32_t bits) {
     return x;
 }
 
-// To nearest even; not for NaN.
+// Round to nearest even; not for NaN.
 uint16_t to_bf16(float x) {
     const uint32_t bits = float_bits(x);
     return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
@@ -32,20 +32,20 @@ uint16_t to_bf16(float x) {
 
 float from_bf16(uint16_t x) { return bits_float(uint32_t(x) << 16); }
 
-// Exponents are moved by a multiplication, which handles subnormal numbers too.
+// A multiplication moves the exponent, which handles subnormal numbers too.
 float from_f16(uint16_t x) {
     const uint32_t sign = uint32_t(x & 0x8000) << 16, rest = uint32_t(x & 0x7fff) << 13;
     const float magnitude = bits_float(rest) * 0x1p112f;
     return bits_float(sign | ((x & 0x7c00) == 0x7c00 ? rest | 0x7f800000 : float_bits(magnitude)));
 }
 
-// To the nearest, ties to even; |x| below 2^22. The sum has no room for a fraction, and its low bits are the integer.
+// Round to nearest even; |x| below 2^22. The sum has no bits for a fraction, and its low bits are the integer.
 int32_t round_to_int(float x) { return int32_t(float_bits(x + 0x1.8p23f)) - 0x4b400000; }
 
-// `low` for NaN.
+// Returns `low` for NaN.
 float clamp(float x, float low, float high) { return std::max(low, std::min(x, high)); }
 
-// The numbers first .. first + n - 1 of all, counted row after row.
+// Load numbers first .. first + n - 1 in row-major order.
 void load_numbers(const Source& source, int64_t first, int64_t n, float* x) {
     const uint8_t* from = static_cast<const uint8_t*>(source.data) + first * source_bytes(source.type);
     if (source.type == SourceType::f32) {
@@ -59,7 +59,7 @@ void load_numbers(const Source& source, int64_t first, int64_t n, float* x) {
     }
 }
 
-// The largest magnitude as bits, which order as the numbers do: NaN and infinity have the largest.
+// Bits of the largest magnitude. Bits order as the magnitudes do; those of NaN and infinity are the largest.
 uint32_t largest_bits(const float* x, int64_t n) {
     uint32_t largest = 0;
     for (int64_t i = 0; i < n; ++i) largest = std::max(largest, float_bits(x[i]) & 0x7fffffff);
@@ -67,11 +67,11 @@ uint32_t largest_bits(const float* x, int64_t n) {
 }
 
 constexpr uint32_t kInfinity = 0x7f800000;
-// What rounds to infinity in bf16.
+// Magnitudes from here on round to infinity in bf16.
 constexpr uint32_t kBeyondBf16 = 0x7f7f8000;
 
-// --- one row's words: 32 bits for each step of its panel (matrix.h). x has room up to round_up(n, kGroup).
-// --- False if a number is not finite.
+// --- encode one row as words: 32 bits for each step of its panel (matrix.h). x has room up to round_up(n, kGroup).
+// --- Return false if a number is not finite.
 
 bool encode_f32(const float* x, int64_t n, uint32_t* words) {
     std::memcpy(words, x, n * sizeof(float));
@@ -86,7 +86,7 @@ bool encode_bf16(float* x, int64_t n, uint32_t* words) {
     return largest_bits(x, n) < kBeyondBf16;
 }
 
-// The scale of one group as it is stored, and what to divide by: a scale of zero stands for numbers that are zero too.
+// The stored scale of one group, and the divisor of its numbers: infinity for a scale of zero, so they become zero.
 struct GroupScale {
     uint16_t stored;
     float divisor;
@@ -96,7 +96,7 @@ struct GroupScale {
     }
 };
 
-// scales[16 g] is that of group g; both widths.
+// scales[16 g] is the scale of group g, here and in encode_int4.
 bool encode_int8(float* x, int64_t n, uint32_t* words, uint16_t* scales) {
     std::fill(x + n, x + round_up(n, kGroup), 0.0f);
     if (largest_bits(x, n) >= kBeyondBf16) return false;
@@ -126,7 +126,7 @@ bool encode_int4(float* x, int64_t n, uint32_t* words, uint16_t* scales) {
     return true;
 }
 
-// Packs panels one after the other, in the same memory.
+// Packs panels one after the other, reusing its buffers.
 class PanelPacker {
   public:
     PanelPacker(const Source& source, Format format)
@@ -134,7 +134,7 @@ class PanelPacker {
           format_(format),
           front_(is_quantized(format) ? scale_bytes(source.cols) : 0),
           n_words_((panel_bytes(format, source.cols) - front_) / 4 / kPanelRows),
-          // Rows a power of two apart would fall into the same few lines of the cache.
+          // Rows a power of two apart would map to the same few cache sets.
           stride_(n_words_ + 16),
           row_(round_up(source.cols, kGroup)),
           words_(kPanelRows * stride_),
@@ -174,7 +174,7 @@ class PanelPacker {
     std::vector<uint16_t> group_scales_;
 };
 
-// Call work(first, last) for pieces of 0 .. n - 1, each thread taking the next that is left; whether all said true.
+// Call work(first, last) for pieces of 0 .. n - 1, each thread taking the next free one; returns whether all were true.
 template <typename Work>
 bool share(int64_t n, int64_t piece, int threads, const Work& work) {
     std::atomic<int64_t> next{0};
@@ -195,7 +195,7 @@ bool share(int64_t n, int64_t piece, int threads, const Work& work) {
     try {
         for (int64_t i = 1; i < std::min<int64_t>(threads, ceil_div(n, piece)); ++i) helpers.emplace_back(run);
     } catch (const std::exception&) {
-        // Whoever did start does the work, this thread at the least.
+        // The threads that did start do the work, at least this one.
     }
     run();
     for (std::thread& helper : helpers) helper.join();

@@ -22,10 +22,10 @@ INLINE Words philox(Words c, uint32_t key0, uint32_t key1) {
     return c;
 }
 
-// Standard Gumbel noise, always finite; the smaller the word, the larger.
+// Standard Gumbel noise, always finite; a smaller word gives larger noise.
 INLINE F16 gumbel_of_word(I16 word) {
-    // The rare large noise comes from small v, where float32 has all of the word's bits. There 1 - v would lose them,
-    // so -log(1 - v) is taken from its series.
+    // The rare large noise comes from small v, where float32 has all bits of the word. 1 - v would lose them, so there
+    // the series of -log(1 - v) is used.
     const F16 one = all(1.0f);
     const F16 v = min(mul(add(unsigned_to_float(word), all(0.5f)), all(0x1p-32f)), all(1 - 0x1p-24f));
     const F16 series = mul(v, fma(v, fma(v, all(1.0f / 3), all(0.5f)), one));
@@ -33,7 +33,7 @@ INLINE F16 gumbel_of_word(I16 word) {
     return sub(zero(), log(exponential));
 }
 
-// Noise of the 16 candidates from `first` on.
+// Noise of the 16 indices from `first` on.
 INLINE F16 gumbel_noise(const Draw& draw, int64_t first) {
     static const int32_t lanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const I16 index = iadd(iload(lanes), iall(int32_t(first)));

@@ -1,4 +1,4 @@
-// Kernels::linear: which of the ways to multiply a product takes. Included inside a level's namespace, after them.
+// Kernels::linear: selects the implementation of a product. Included inside a level's namespace, after all of them.
 
 #ifdef HAS_TILES
 constexpr bool kTiles = true;
@@ -6,11 +6,11 @@ constexpr bool kTiles = true;
 constexpr bool kTiles = false;
 #endif
 
-// Fewer rows are not worth a widened panel.
+// Widening a panel does not pay off for fewer rows.
 constexpr int64_t kLeastWideRows = 24;
 
-// Products of many rows with a bfloat16 matrix where there is no dot product of bfloat16: some panels at a time become
-// float once, rather than for every few rows. The columns keep their order, so that the results have the same bits.
+// Products of many rows with a bfloat16 matrix, on levels without a dot product of bfloat16. A few panels at a time are
+// converted to float once, not once per few rows. The columns keep their order, so the results have the same bits.
 static void product_widened(const Matrix& w, const Input& x, int64_t rows, const Output& y, int64_t first,
                             int64_t last) {
     const int64_t steps = ceil_div(w.cols, 2), stride = 2 * steps * kStepBytes;

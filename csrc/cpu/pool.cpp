@@ -17,7 +17,7 @@
 namespace barkfast {
 namespace {
 
-// Pauses before a thread that waits goes to sleep, about 50 us: longer than what lies between two phases.
+// Pauses before a waiting thread goes to sleep: about 50 us, longer than the gap between two phases.
 constexpr int kSpins = 1500;
 
 inline void pause_cpu() {
@@ -28,7 +28,7 @@ inline void pause_cpu() {
 #endif
 }
 
-// Look again and again for a while; returns whether it came true.
+// Poll for a while; returns whether the condition became true.
 template <typename Condition>
 bool spin_until(Condition done) {
     for (int spins = 0; spins < kSpins; ++spins) {
@@ -38,7 +38,7 @@ bool spin_until(Condition done) {
     return done();
 }
 
-// Whether this thread is in a turn, of whichever pool.
+// Whether this thread is in a turn of any pool.
 thread_local bool in_turn = false;
 
 }  // namespace
@@ -46,16 +46,16 @@ thread_local bool in_turn = false;
 struct Pool::State {
     std::vector<std::thread> workers;
 
-    // The phase's items that nobody has taken yet: the first in the low half, the end in the high one.
+    // Items of the phase that no thread has taken: the first in the low half, the end in the high half.
     alignas(64) std::atomic<uint64_t> items{0};
-    // Written while no item is in anybody's hands, read by those who have one.
+    // Written only while no thread has an item, read only by threads that have one.
     Turn::Call call{};
 
-    // Items that are not done. The caller sleeps on it, and has said so before.
+    // Items that are not done. The caller sleeps on it, after it sets caller_sleeps.
     alignas(64) SleepWord left;
     std::atomic<bool> caller_sleeps{false};
 
-    // Counts the times that workers were woken; they sleep on it, having said so after they read it.
+    // Counts how often workers were woken. A worker reads it, sets some_sleep, then sleeps on it.
     alignas(64) SleepWord wakes;
     std::atomic<bool> some_sleep{false};
     std::atomic<bool> stop{false};
@@ -66,13 +66,13 @@ struct Pool::State {
 
     static bool any(uint64_t items) { return uint32_t(items) < uint32_t(items >> 32); }
 
-    // Take an item of the phase: its first or its last. False if there is none.
+    // Take the first or the last item of the phase. Returns false if there is none.
     bool take(bool first, int64_t& item) {
         uint64_t seen = items.load(std::memory_order_acquire);
         while (any(seen)) {
             item = first ? int64_t(uint32_t(seen)) : int64_t(seen >> 32) - 1;
             const uint64_t rest = first ? seen + 1 : seen - (uint64_t(1) << 32);
-            // That it is still the same phase does not matter: what is taken is an item of the one that goes on now.
+            // The phase may have changed since the load: the item taken is then one of the current phase.
             if (items.compare_exchange_weak(seen, rest, std::memory_order_acq_rel, std::memory_order_acquire))
                 return true;
         }
@@ -89,7 +89,7 @@ struct Pool::State {
                 failed.store(true, std::memory_order_release);
             }
         }
-        // Sequentially consistent on both sides: either this sees the sleeper, or the sleeper sees the last item done.
+        // Sequentially consistent on both sides: this thread sees caller_sleeps, or the caller sees the last item done.
         if (left.value.fetch_sub(1) == 1 && caller_sleeps.load()) left.wake();
     }
 
@@ -99,7 +99,7 @@ struct Pool::State {
             while (!spin_until(called)) {
                 const uint32_t seen = wakes.value.load();
                 some_sleep.store(true);
-                // Sequentially consistent on both sides: this sees the items, or whoever put them there the sleeper.
+                // Sequentially consistent on both sides: this sees the items, or the caller sees some_sleep.
                 if (!any(items.load()) && !stop.load()) wakes.sleep(seen);
             }
             if (stop.load()) return;
@@ -158,7 +158,7 @@ Pool::Pool(int threads) : size_(threads), after_fork_([this] { forked_ = true; }
 }
 
 Pool::~Pool() {
-    // In the child of a fork there are no workers to join: the memory is all that came along.
+    // A forked child has no workers to join, only a copy of their memory, which is leaked.
     if (forked_) return;
     state_->end();
     delete state_;
@@ -175,7 +175,7 @@ FairMutex& outside_turns(FairMutex& turn) {
 
 Pool::Turn::Turn(Pool& pool) : pool_(pool), lock_(outside_turns(pool.turn_)) {
     if (pool.forked_) {
-        // The parent's state, in which a worker may have been at work, is left alone.
+        // The parent's state is leaked: a worker may have been using it at the fork.
         pool.state_ = State::make(pool.size_);
         pool.forked_ = false;
     }

@@ -1,4 +1,4 @@
-// A matrix times rows, shared out among a pool's threads.
+// Products of a matrix with rows, split over a pool's threads.
 #pragma once
 
 #include <algorithm>
@@ -9,12 +9,12 @@
 
 namespace barkfast {
 
-// What one thread takes at a time: so many rows, whose inputs stay in its second cache, and so many panels, which stay
-// there too while the rows are gone through.
+// Work item of a product: rows whose inputs stay in a thread's L2 cache, and panels that stay there too while the rows
+// are processed.
 constexpr int64_t kRowBlock = 192;
 constexpr int64_t kPanelGroup = 4;
 
-// Quantized panels that are dequantized first serve as many rows as have their inputs in so much of the cache.
+// For quantized panels that are dequantized first, a work item has more rows: up to this many bytes of inputs.
 constexpr int64_t kDequantizedBytes = 1024 * 1024;
 constexpr int64_t kMostRows = 4 * kRowBlock;
 
@@ -44,7 +44,7 @@ inline Matrix skip_panels(Matrix w, int64_t panels) {
 }
 
 // One phase: call work(thread, row, rows, first panel, last panel) for the pieces of a product of `rows` rows and
-// panels first .. last - 1, `block` rows and `group` panels at a time.
+// panels first .. last - 1; a piece has up to `block` rows and `group` panels.
 template <class Work>
 void each_piece(Pool::Turn& turn, int64_t rows, int64_t block, int64_t first, int64_t last, int64_t group,
                 const Work& work) {
@@ -64,12 +64,12 @@ inline void multiply(Pool::Turn& turn, const Kernels& kernels, const Matrix& w, 
                });
 }
 
-// What one thread takes of a matrix at a time when it is read for a row or two: long enough to outlast the taking, and
-// short enough that nobody waits long for who is slower, or was put aside.
+// Work item of a product with one or two rows: large enough to amortize taking it, small enough that the others do not
+// wait long for a slow or preempted thread.
 constexpr int64_t kReadBytes = 64 * 1024;
 constexpr int64_t kMostReads = 8;
 
-// One phase: call work(first, last) for pieces of panels 0 .. n - 1 of `w`, all of which are read.
+// One phase: call work(first, last) for pieces of panels 0 .. n - 1 of `w`, each panel once.
 template <class Work>
 void read_panels(Pool::Turn& turn, const Matrix& w, int64_t n, const Work& work) {
     const int64_t pieces = std::clamp<int64_t>(n * w.panel_stride / kReadBytes, turn.size(), kMostReads * turn.size());

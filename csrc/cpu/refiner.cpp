@@ -16,7 +16,7 @@ namespace barkfast {
 
 namespace {
 
-// Frames that a thread embeds, norms or draws at a time.
+// Frames per work item when embedding, normalizing or drawing.
 constexpr int64_t kFrameBlock = 24;
 
 std::string number(int64_t i) { return std::to_string(i); }
@@ -40,13 +40,13 @@ struct Refiner::Work {
     const Kernels& kernels;
     Pool& pool;
     Trunk trunk;
-    // Keys and values of the layer at work, of all positions.
+    // Keys and values of the current layer, for all positions.
     KvCache cache;
     Buffer<uint8_t> cache_memory;
-    // The final norm of the frames, as input of the heads.
+    // The frames after the final norm, as inputs of the heads.
     InputRows hidden;
     int64_t logit_stride;
-    // Per thread: logits of kFrameBlock frames, one frame's hidden state, and what Kernels::sample asks for.
+    // Per thread: logits of kFrameBlock frames, one frame's hidden state, and scratch for Kernels::sample.
     Buffer<float> logits;
     Buffer<float> normed;
     Buffer<float> sampling;
@@ -92,7 +92,7 @@ struct Refiner::Work {
                                         number(n_given()) + " to " + number(int64_t(network.tokens.size()) - 1));
     }
 
-    // Call work(thread, first, end) for frames first .. end - 1 out of `start` .. `frames` - 1.
+    // One phase: call work(thread, first, end) for blocks first .. end - 1 of frames `start` .. `frames` - 1.
     template <class Frames>
     void each_block(Pool::Turn& turn, int64_t start, int64_t frames, const Frames& work) {
         turn.share(ceil_div(frames - start, kFrameBlock), [&](int thread, int64_t i) {
@@ -108,8 +108,8 @@ struct Refiner::Work {
         network.positions.add(frame, x);
     }
 
-    // Through the network, and `use(thread, frame, logits)` for each frame from `first_frame` on: the logits of
-    // `codebook`'s first `n_ids` ids.
+    // Run the network, and call `use(thread, frame, logits)` for each frame from `first_frame` on, with the logits of
+    // the first `n_ids` ids of `codebook`.
     template <class Use>
     void run(const int32_t* codes, int64_t frames, int64_t first_frame, int64_t codebook, int64_t n_ids,
              const Use& use) {

@@ -1,8 +1,8 @@
-// Kernels that run along one row: norms, rounding to narrow types, softmax, activations.
+// Kernels that process one row: norms, rounding to narrow types, softmax, activations.
 //
 // Included inside a level's namespace, after functions.h. Contracts are in kernels.h.
 
-// The first n of 16 floats at p, n at least 1, and `fill` in the lanes beyond.
+// Load min(n, 16) floats from p, n at least 1; the lanes beyond are `fill`.
 INLINE F16 load_part(const float* p, int64_t n, float fill) {
     if (n >= 16) return load(p);
     float lanes[16];
@@ -10,7 +10,7 @@ INLINE F16 load_part(const float* p, int64_t n, float fill) {
     return load(lanes);
 }
 
-// The first n lanes, n at least 1, at most 16.
+// Store the first min(n, 16) lanes, n at least 1.
 INLINE void store_part(float* p, int64_t n, F16 a) {
     if (n >= 16) return store(p, a);
     float lanes[16];
@@ -41,9 +41,9 @@ static void quantize(const float* x, int64_t width, int8_t* q, float* scales, in
         const F16 low = load_part(x + i, width - i, 0.0f);
         const F16 high = i + 16 < width ? load_part(x + i + 16, width - i - 16, 0.0f) : zero();
         const float bound = largest(max(abs(low), abs(high)));
-        // 0 times a number is 0; 0 times infinity or NaN is NaN and stays.
+        // 0 times infinity or NaN is NaN, and the sum stays NaN.
         const bool finite = sum(fma(high, zero(), mul(low, zero()))) == 0.0f;
-        // What is this small counts as 0, for 127 / bound would be infinite.
+        // Numbers this small count as 0, because 127 / bound would be infinite.
         const bool empty = !finite || bound < 1e-30f;
         const F16 factor = all(empty ? 0.0f : 127.0f / bound);
         const I16 first = round_to_int(finite ? mul(low, factor) : zero());
@@ -51,7 +51,7 @@ static void quantize(const float* x, int64_t width, int8_t* q, float* scales, in
         store_int8(q + i, first);
         store_int8(q + i + 16, second);
         scales[i / kGroup] = !finite ? std::numeric_limits<float>::quiet_NaN() : empty ? 0.0f : bound / 127.0f;
-        // At most 32 * 127, which float holds exactly.
+        // At most 32 * 127, which is exact in float.
         sums[i / kGroup] = int32_t(sum(to_float(iadd(first, second))));
     }
 }
@@ -59,7 +59,7 @@ static void quantize(const float* x, int64_t width, int8_t* q, float* scales, in
 static void to_bf16(const float* x, int64_t width, uint16_t* y) {
     for (int64_t i = 0; i < round_up(width, kGroup); i += 16) {
         const F16 v = i < width ? load_part(x + i, width - i, 0.0f) : zero();
-        // Rounding could carry a NaN whose bits are all ones over to 0; without its low bits it cannot.
+        // Rounding would overflow a NaN whose bits are all ones to 0; without its low bits it does not.
         const F16 cut = from_bits(iand(bits(v), iall(int32_t(0xffff0000u))));
         store_bf16(y + i, select(less(abs(v), all(kInfinity)), v, cut));
     }
@@ -82,7 +82,7 @@ static void softmax(float* x, int64_t n, int64_t padded, float scale) {
 static void elu(const float* x, int64_t n, float* y) {
     for (int64_t i = 0; i < n; i += 16) {
         const F16 v = load_part(x + i, n - i, 0.0f);
-        // 0 first, so that NaN comes through.
+        // 0 comes first, so that NaN passes through.
         store_part(y + i, n - i, select(less(zero(), v), v, exp_minus_1(min(zero(), v))));
     }
 }

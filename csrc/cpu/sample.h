@@ -1,18 +1,18 @@
-// Drawing one token: the largest of logit / temperature + Gumbel noise, the noise coming from a counter.
+// Draws one token: the largest logit / temperature + Gumbel noise, with counter-based random numbers.
 //
-// As in the GPU engine (kernels/barkfast_kernels/sample). Included inside a level's namespace, after rows.h; filters.h
-// must be known.
+// The same as in the GPU engine (kernels/barkfast_kernels/sample). Included inside a level's namespace, after rows.h;
+// filters.h must be included before.
 
 #include "philox.h"
 
 INLINE bool all_finite(const float* x, int64_t n) {
-    // 0 times a number is 0; 0 times infinity or NaN is NaN and stays.
+    // 0 times infinity or NaN is NaN, and the sum stays NaN.
     F16 broken = zero();
     for (int64_t i = 0; i < n; i += 16) broken = fma(load_part(x + i, n - i, 0.0f), zero(), broken);
     return sum(broken) == 0.0f;
 }
 
-// Softmax of the last of n numbers.
+// Softmax probability of the last of n numbers; `top` is the largest of them.
 INLINE float last_probability(const float* x, int64_t n, float top) {
     F16 total = zero();
     for (int64_t i = 0; i < n; i += 16) total = add(total, exp(sub(load_part(x + i, n - i, -kInfinity), all(top))));
@@ -29,7 +29,7 @@ static Drawn sample(const float* logits, int64_t n, const Draw& draw, bool wants
     // The largest logits pass any filter.
     const bool filtered = !greedy && (draw.top_p < 1.0f || draw.top_k > 0);
     const float threshold = filtered ? filter_threshold(logits, n, draw.top_p, draw.top_k, scratch) : -kInfinity;
-    // Below 1e-30 a temperature is as good as greedy, and the quotient would overflow.
+    // Below 1e-30 a temperature has the same effect as greedy, and the quotient would overflow.
     const float temperature = greedy ? 1.0f : draw.temperature < 1e-30f ? 1e-30f : draw.temperature;
 
     F16 best = all(-kInfinity), top = best;

@@ -1,4 +1,4 @@
-// Sixteen lanes in two AVX2 registers: the words of simd_scalar.h, which says what each means.
+// Sixteen lanes in two AVX2 registers: the functions of simd_scalar.h, which documents them.
 //
 // HAS_VNNI says whether there is a dot product of bytes. Included inside a level's namespace and target region.
 
@@ -85,9 +85,9 @@ INLINE I16 shift_right(I16 a) {
     return {_mm256_srli_epi32(a.lo, N), _mm256_srli_epi32(a.hi, N)};
 }
 
-// --- between the two
+// --- conversions between the two
 INLINE F16 to_float(I16 a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
-// The halves apart, so that the one rounding is that of the sum.
+// Convert the halves separately, so that only their sum is rounded.
 INLINE F16 unsigned_to_float(I16 a) {
     const F16 high = to_float(shift_right<16>(a)), low = to_float(iand(a, iall(0xffff)));
     return fma(high, all(65536.0f), low);
@@ -105,7 +105,7 @@ INLINE F16 load_bf16(const uint16_t* p) {
 INLINE void store_bf16(uint16_t* p, F16 a) {
     const I16 odd = iand(shift_right<16>(bits(a)), iall(1));
     const I16 rounded = shift_right<16>(iadd(iadd(bits(a), iall(0x7fff)), odd));
-    // Packing works within 128-bit halves, which the permutation puts in order.
+    // Packing works within 128-bit halves; the permutation restores the order.
     const __m256i packed = _mm256_packus_epi32(rounded.lo, rounded.hi);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(packed, 0xd8));
 }
@@ -135,7 +135,7 @@ INLINE __m256i dot_int8(__m256i sum, __m256i w, __m256i x) {
 #if HAS_VNNI
     return _mm256_dpbusd_avx_epi32(sum, w, x);
 #else
-    // Even and odd bytes as 16-bit numbers: their products in pairs fit 32 bits, where vpmaddubsw would saturate.
+    // Even and odd bytes as 16-bit numbers: sums of two products fit 32 bits, where vpmaddubsw would saturate.
     const __m256i even = _mm256_madd_epi16(_mm256_and_si256(w, _mm256_set1_epi16(0x00ff)),
                                            _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8));
     const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(w, 8), _mm256_srai_epi16(x, 8));
@@ -148,7 +148,7 @@ INLINE I16 even_bytes(I16 a) {
 }
 INLINE I16 odd_bytes(I16 a) { return {_mm256_srai_epi16(a.lo, 8), _mm256_srai_epi16(a.hi, 8)}; }
 INLINE I16 dot_words(I16 sum, I16 w, I16 x) {
-    // Not the intrinsics: GCC 12 does all multiplications first, and keeps their results in memory.
+    // No intrinsic: with it GCC 12 does all multiplications first and spills their results to memory.
     __asm__("vpaddd %1, %0, %0" : "+x"(sum.lo) : "x"(_mm256_madd_epi16(w.lo, x.lo)));
     __asm__("vpaddd %1, %0, %0" : "+x"(sum.hi) : "x"(_mm256_madd_epi16(w.hi, x.hi)));
     return sum;
@@ -158,7 +158,7 @@ constexpr bool kWidens = true;
 INLINE I16 low_halves(I16 w) { return iand(w, iall(0x0f0f0f0f)); }
 INLINE I16 high_halves(I16 w) { return iand(shift_right<4>(w), iall(0x0f0f0f0f)); }
 
-// 6 sums of two registers each leave room for weights and inputs among 16.
+// 6 sums of two registers each leave 4 of the 16 registers for weights and inputs.
 constexpr int kTileRows = 3, kTilePanels = 2;
 // 5 sums of two registers, and one step of weights.
 constexpr int kWordTile = 5;

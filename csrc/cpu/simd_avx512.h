@@ -1,4 +1,4 @@
-// Sixteen lanes in one AVX-512 register: the words of simd_scalar.h, which says what each means.
+// Sixteen lanes in one AVX-512 register: the functions of simd_scalar.h, which documents them.
 //
 // HAS_VNNI and HAS_BF16 say which dot products there are. Included inside a level's namespace and target region.
 
@@ -68,7 +68,7 @@ INLINE I16 shift_right(I16 a) {
     return {_mm512_srli_epi32(a.v, N)};
 }
 
-// --- between the two
+// --- conversions between the two
 INLINE F16 to_float(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 INLINE F16 unsigned_to_float(I16 a) { return {_mm512_cvtepu32_ps(a.v)}; }
 INLINE I16 round_to_int(F16 a) { return {_mm512_cvtps_epi32(a.v)}; }
@@ -80,7 +80,7 @@ INLINE F16 load_bf16(const uint16_t* p) {
     const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
     return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
 }
-// In integers rather than by vcvtneps2bf16, which takes denormals for zero.
+// In integers instead of vcvtneps2bf16, which treats denormals as zero.
 INLINE void store_bf16(uint16_t* p, F16 a) {
     const I16 odd = iand(shift_right<16>(bits(a)), iall(1));
     const I16 rounded = shift_right<16>(iadd(iadd(bits(a), iall(0x7fff)), odd));
@@ -104,7 +104,7 @@ INLINE F16 odd_bf16(I16 w) { return from_bits(iand(w, iall(int32_t(0xffff0000u))
 constexpr bool kDotBf16 = HAS_BF16;
 INLINE F16 dot_bf16(F16 sum, I16 w, I16 x) {
 #if HAS_BF16
-    // Not the intrinsic: Clang 16 crashes on it.
+    // No intrinsic: Clang 16 crashes on it.
     __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum.v) : "v"(w.v), "v"(x.v));
 #else
     (void)w, (void)x;
@@ -113,11 +113,11 @@ INLINE F16 dot_bf16(F16 sum, I16 w, I16 x) {
 }
 INLINE I16 dot_int8(I16 sum, I16 w, I16 x) {
 #if HAS_VNNI
-    // Not the intrinsic: GCC 12 copies the sum to memory and back around it, which halves the speed.
+    // No intrinsic: GCC 12 copies the sum to memory and back around it, which halves the speed.
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum.v) : "v"(w.v), "v"(x.v));
     return sum;
 #else
-    // Even and odd bytes as 16-bit numbers: their products in pairs fit 32 bits, where vpmaddubsw would saturate.
+    // Even and odd bytes as 16-bit numbers: sums of two products fit 32 bits, where vpmaddubsw would saturate.
     const __m512i even = _mm512_madd_epi16(_mm512_and_si512(w.v, _mm512_set1_epi16(0x00ff)),
                                            _mm512_srai_epi16(_mm512_slli_epi16(x.v, 8), 8));
     const __m512i odd = _mm512_madd_epi16(_mm512_srli_epi16(w.v, 8), _mm512_srai_epi16(x.v, 8));
@@ -127,7 +127,7 @@ INLINE I16 dot_int8(I16 sum, I16 w, I16 x) {
 INLINE I16 even_bytes(I16 a) { return {_mm512_srai_epi16(_mm512_slli_epi16(a.v, 8), 8)}; }
 INLINE I16 odd_bytes(I16 a) { return {_mm512_srai_epi16(a.v, 8)}; }
 INLINE I16 dot_words(I16 sum, I16 w, I16 x) {
-    // Not the intrinsics: GCC 12 does all multiplications first, and keeps their results in memory.
+    // No intrinsic: with it GCC 12 does all multiplications first and spills their results to memory.
     __asm__("vpaddd %1, %0, %0" : "+v"(sum.v) : "v"(_mm512_madd_epi16(w.v, x.v)));
     return sum;
 }

@@ -1,7 +1,7 @@
-// Sixteen lanes in plain C++: the vocabulary that every kernel is written in, and what each word of it means.
+// Sixteen lanes in plain C++: defines and documents the functions that every kernel is written with.
 //
-// The other simd_*.h files say the same in one instruction set's intrinsics. Compilers turn these loops into whatever
-// the target's baseline has (SSE2, NEON). Included inside a namespace by level.h, never by itself.
+// The other simd_*.h files implement the same functions with one instruction set's intrinsics. Compilers vectorize
+// these loops for the target's baseline (SSE2, NEON). Included inside a level's namespace, after level.h.
 
 struct F16 {
     float v[16];
@@ -9,7 +9,7 @@ struct F16 {
 struct I16 {
     int32_t v[16];
 };
-// All bits of a lane or none.
+// All bits of a lane are set, or none.
 struct Mask {
     int32_t v[16];
 };
@@ -45,7 +45,7 @@ INLINE F16 div(F16 a, F16 b) {
     LANES a.v[i] /= b.v[i];
     return a;
 }
-// a * b + c; rounded once where the instruction set has it.
+// a * b + c; rounded once where the instruction set has FMA.
 INLINE F16 fma(F16 a, F16 b, F16 c) {
     LANES c.v[i] += a.v[i] * b.v[i];
     return c;
@@ -61,7 +61,7 @@ INLINE Mask less(F16 a, F16 b) {
     LANES m.v[i] = -int32_t(a.v[i] < b.v[i]);
     return m;
 }
-// In bits, which compilers vectorize where they would branch for a choice between floats.
+// On bits: compilers vectorize this, but would branch to select between floats.
 INLINE F16 select(Mask m, F16 yes, F16 no) {
     I16 y, n;
     std::memcpy(y.v, yes.v, sizeof y.v);
@@ -70,11 +70,11 @@ INLINE F16 select(Mask m, F16 yes, F16 no) {
     std::memcpy(no.v, n.v, sizeof no.v);
     return no;
 }
-// The second operand where either is NaN, as in SSE.
+// Returns the second operand if either is NaN, as in SSE.
 INLINE F16 max(F16 a, F16 b) { return select(less(b, a), a, b); }
 INLINE F16 min(F16 a, F16 b) { return select(less(a, b), a, b); }
 
-// --- across the lanes; sums add the upper half to the lower, four times, on every level
+// --- across the lanes; on every level, sums add the upper half to the lower half four times
 INLINE float sum(F16 a) {
     for (int half = 8; half; half /= 2)
         for (int i = 0; i < half; ++i) a.v[i] += a.v[i + half];
@@ -128,14 +128,14 @@ INLINE I16 shift_left(I16 a) {
     LANES a.v[i] = int32_t(uint32_t(a.v[i]) << N);
     return a;
 }
-// Zeros come in.
+// Fills with zeros.
 template <int N>
 INLINE I16 shift_right(I16 a) {
     LANES a.v[i] = int32_t(uint32_t(a.v[i]) >> N);
     return a;
 }
 
-// --- between the two
+// --- conversions between the two
 INLINE F16 to_float(I16 a) {
     F16 r;
     LANES r.v[i] = float(a.v[i]);
@@ -146,7 +146,7 @@ INLINE F16 unsigned_to_float(I16 a) {
     LANES r.v[i] = float(uint32_t(a.v[i]));
     return r;
 }
-// To the nearest, ties to even; |a| below 2^22. The sum has no room for a fraction, and its low bits are the integer.
+// Round to nearest even; |a| below 2^22. The sum has no bits for a fraction, and its low bits are the integer.
 INLINE I16 round_to_int(F16 a) {
     I16 r;
     LANES a.v[i] += 0x1.8p23f;
@@ -179,9 +179,9 @@ INLINE void store_bf16(uint16_t* p, F16 a) {
 // The low bytes; a in -128..127.
 INLINE void store_int8(int8_t* p, I16 a) { LANES p[i] = int8_t(a.v[i]); }
 
-// --- matrix steps (matrix.h): 64 bytes of a panel, and what the inputs of one step look like in all lanes
+// --- matrix steps (matrix.h): 64 bytes of a panel, and the inputs of one step, repeated in all lanes
 INLINE I16 load_step(const void* p) { return iload(static_cast<const int32_t*>(p)); }
-// Four bytes to every lane.
+// Broadcast four bytes to every lane.
 INLINE I16 broadcast(const void* p) {
     int32_t x;
     std::memcpy(&x, p, 4);
@@ -198,10 +198,10 @@ INLINE F16 load_int8(const void* p) {
 // The first and the second column of a bf16 step.
 INLINE F16 even_bf16(I16 w) { return from_bits(shift_left<16>(w)); }
 INLINE F16 odd_bf16(I16 w) { return from_bits(iand(w, iall(int32_t(0xffff0000u)))); }
-// sum += w[0] x[0] + w[1] x[1], both pairs of bf16: where kDotBf16 only.
+// sum += w[0] x[0] + w[1] x[1], both pairs of bf16; only if kDotBf16.
 constexpr bool kDotBf16 = false;
 INLINE F16 dot_bf16(F16 sum, I16, I16) { return sum; }
-// sum += over the four bytes of w (unsigned) and x (signed) of their products.
+// Per lane: sum += the sum of w (unsigned) times x (signed) over the four bytes.
 INLINE I16 dot_int8(I16 sum, I16 w, I16 x) {
     LANES {
         const uint32_t u = uint32_t(w.v[i]), s = uint32_t(x.v[i]);
@@ -209,7 +209,7 @@ INLINE I16 dot_int8(I16 sum, I16 w, I16 x) {
     }
     return sum;
 }
-// The even and the odd bytes, signed, as words: two in each lane.
+// The even and the odd bytes, sign-extended to 16-bit words: two in each lane.
 INLINE I16 even_bytes(I16 a) {
     LANES {
         const uint32_t u = uint32_t(a.v[i]);
@@ -218,7 +218,7 @@ INLINE I16 even_bytes(I16 a) {
     return a;
 }
 INLINE I16 odd_bytes(I16 a) { return even_bytes(shift_right<8>(a)); }
-// sum += over both words of w and x, signed, of their products.
+// Per lane: sum += the sum of w times x over both words, signed.
 INLINE I16 dot_words(I16 sum, I16 w, I16 x) {
     LANES {
         const uint32_t u = uint32_t(w.v[i]), s = uint32_t(x.v[i]);
@@ -227,9 +227,9 @@ INLINE I16 dot_words(I16 sum, I16 w, I16 x) {
     }
     return sum;
 }
-// Whether many rows are multiplied with quantized weights by words (words.h) rather than by dot_int8.
+// Whether products of many rows with quantized weights use words (words.h) instead of dot_int8.
 constexpr bool kWords = false;
-// Whether panels of bfloat16 become float once for many rows (pick.h).
+// Whether panels of bfloat16 are converted to float once for many rows (pick.h).
 constexpr bool kWidens = false;
 // The low and the high half of every byte, as bytes.
 INLINE I16 low_halves(I16 w) { return iand(w, iall(0x0f0f0f0f)); }
@@ -237,7 +237,7 @@ INLINE I16 high_halves(I16 w) { return iand(shift_right<4>(w), iall(0x0f0f0f0f))
 
 // Rows and panels of one tile (linear.h): as many sums as the registers hold.
 constexpr int kTileRows = 3, kTilePanels = 1;
-// Rows that words.h takes at a time.
+// Rows per tile in words.h.
 constexpr int kWordTile = 1;
 
 #undef LANES

@@ -1,9 +1,9 @@
 // The tile registers of AMX: eight, of up to 16 rows of 64 bytes. Included inside a level's namespace and target
 // region.
 //
-// Not the compiler's intrinsics: theirs take the register's number as a literal only.
+// No intrinsics: the compiler's accept the register number only as a literal.
 
-// How many rows and bytes per row each register has (the layout of LDTILECFG).
+// Number of rows and bytes per row of each register (the layout of LDTILECFG).
 struct TileShapes {
     uint8_t palette = 1;
     uint8_t start_row = 0;
@@ -12,7 +12,7 @@ struct TileShapes {
     uint8_t rows[16] = {};
 };
 
-// Zeros all registers. Between begin and end a thread's context switch saves eight kilobytes more.
+// Zeros all registers. Between begin and end a context switch of this thread saves 8 KiB more.
 INLINE void begin_tiles(const TileShapes& shapes) { __asm__ volatile("ldtilecfg %0" : : "m"(shapes)); }
 INLINE void end_tiles() { __asm__ volatile("tilerelease" : : : "memory"); }
 

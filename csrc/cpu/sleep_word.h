@@ -1,4 +1,4 @@
-// A number that threads sleep on until it changes.
+// A 32-bit number that threads can sleep on until it changes.
 #pragma once
 
 #include <atomic>
@@ -15,13 +15,13 @@
 
 namespace barkfast {
 
-// std::atomic::wait of C++20 does the same, but gives its core away a few times before it sleeps: beside a busy process
-// each time costs a slice of the scheduler's, some milliseconds.
+// std::atomic::wait of C++20 does the same, but yields a few times before it sleeps. Next to a busy process each yield
+// costs a scheduler time slice, some milliseconds.
 class SleepWord {
   public:
     std::atomic<uint32_t> value{0};
 
-    // Sleep while the value is `seen`, or shorter; not longer than until `wake` after a change.
+    // Sleep while the value is `seen`, at most until `wake` after a change. May return early.
     void sleep(uint32_t seen) {
 #if defined(__linux__)
         static_assert(sizeof value == sizeof(uint32_t), "a futex is 32 bits");
@@ -32,7 +32,7 @@ class SleepWord {
 #endif
     }
 
-    // Wake all who sleep.
+    // Wake all sleeping threads.
     void wake() {
 #if defined(__linux__)
         syscall(SYS_futex, &value, FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0);

@@ -13,7 +13,7 @@ HeadGroup start_group(const DrawRow& row, int64_t index) {
     HeadGroup group{index, 0, row.slice.first / kPanelRows, panel_count(row.slice.end), -1};
     if (row.stop < 0) return group;
     const int64_t panel = row.stop / kPanelRows;
-    // Most often the stop token follows the slice.
+    // Usually the stop token follows the slice.
     if (panel == group.last_panel)
         ++group.last_panel;
     else if (panel < group.first_panel || panel > group.last_panel)

@@ -1,4 +1,4 @@
-// What one step does: which tokens are read, and which rows of which heads' panels are drawn from.
+// Plan of one decode step: the tokens to read, and the rows and panels of the head to draw from.
 #pragma once
 
 #include <cstdint>
@@ -14,38 +14,38 @@ struct Sequence {
     Request request;
     // Positions in the cache.
     int64_t length = 0;
-    // Tokens to be read, and how many of them have been.
+    // Tokens to read, and how many of them were read.
     std::vector<int32_t> fed;
     size_t n_fed = 0;
     std::vector<int32_t> tokens;
-    // Whether `hidden` is what the prompt left, to be drawn from.
+    // Whether the prompt's last hidden state is available to draw from.
     bool has_hidden = false;
 };
 
-// A token to be read.
+// A token to read.
 struct Feed {
     int64_t slot;
     int32_t token;
     int64_t position;
 };
 
-// A token to be drawn.
+// A token to draw.
 struct DrawRow {
     int64_t slot;
-    // Row of the token read in the same step; -1: draw from what the prompt left.
+    // Row in `feeds` of the token read in the same step; -1: draw from the prompt's hidden state.
     int64_t feed;
     Slice slice;
-    // -1: none.
+    // The stop token; -1: none.
     int64_t stop;
 };
 
-// Rows that are drawn from the same tokens, and the head's panels that hold these.
+// Rows that draw from the same tokens, and the panels of the head that hold these tokens.
 struct HeadGroup {
     int64_t first_row;
     int64_t n_rows;
     int64_t first_panel;
     int64_t last_panel;
-    // Of the stop token, if that is outside; else -1.
+    // Panel of the stop token if it is outside those panels, else -1.
     int64_t stop_panel;
 };
 
@@ -54,10 +54,10 @@ struct StepPlan {
     std::vector<DrawRow> draws;
     std::vector<HeadGroup> groups;
 
-    // Room for all slots, so that nothing is allocated later.
+    // Reserves memory for all slots, so that nothing is allocated later.
     explicit StepPlan(int64_t n_slots);
 
-    // Plan a step of the running ones of `slots`.
+    // Plan a step of those of `slots` that are running.
     void make(const std::vector<int64_t>& slots, const std::vector<Sequence>& sequences);
 };
 

@@ -1,4 +1,4 @@
-// The level's table. Included inside the level's namespace, after its kernels; LEVEL is its name in Isa.
+// The level's table of kernels. Included inside the level's namespace, after its kernels; LEVEL is its name in Isa.
 
 const Kernels& table() {
     static const Kernels functions = {

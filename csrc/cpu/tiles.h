@@ -1,15 +1,15 @@
-// Products of many rows by tiles: 32 rows of inputs times 2 panels at a time, in bfloat16.
+// Products of many rows with AMX tiles: 32 rows of inputs times 2 panels at a time, in bfloat16.
 //
-// Included inside a level's namespace, after linear.h and the words of simd_tiles.h. 16 steps of a bfloat16 panel, 32
-// columns, are a tile as they lie. Quantized panels become bfloat16 once for all rows. Each output adds up its columns
-// in the same order whatever the number of rows, so that a row's result does not depend on its company.
+// Included inside a level's namespace, after linear.h and simd_tiles.h. 16 steps of a bfloat16 panel (32 columns) have
+// the layout of a tile. Quantized panels are converted to bfloat16 once for all rows. Each output sums its columns in
+// the same order for any number of rows, so that a row's result does not depend on the batch.
 
 constexpr int64_t kTileCols = 32;
 constexpr int64_t kTileBytes = 16 * kStepBytes;
 
 INLINE TileShapes shapes_of(int64_t rows) {
     const int64_t first = rows < 16 ? rows : 16;
-    // Sums 0 to 3 (row block, panel), inputs 4 and 5, weights 6 and 7.
+    // Registers 0 to 3: sums (row block, panel); 4 and 5: inputs; 6 and 7: weights.
     const int64_t n_rows[] = {first, first, rows - first, rows - first, first, rows - first, 16, 16};
     TileShapes shapes;
     for (int t = 0; t < 8; ++t) {
@@ -19,10 +19,10 @@ INLINE TileShapes shapes_of(int64_t rows) {
     return shapes;
 }
 
-// The bits of a bfloat16 in the upper half, rounded to nearest even.
+// Rounds to nearest even; the bits of the bfloat16 are in the upper half.
 INLINE I16 round_bf16(F16 a) { return iadd(iadd(bits(a), iall(0x7fff)), iand(shift_right<16>(bits(a)), iall(1))); }
 
-// Two steps of a bfloat16 panel from four columns of quantized weights, a byte each and `offset` too large.
+// Write two steps of a bfloat16 panel from four columns of quantized weights: a byte each, `offset` too large.
 INLINE void put_columns(I16 bytes, int32_t offset, F16 scale, uint8_t* to) {
     const I16 ones = iall(255);
     const auto value = [&](I16 byte) { return round_bf16(mul(to_float(isub(byte, iall(offset))), scale)); };
@@ -33,7 +33,7 @@ INLINE void put_columns(I16 bytes, int32_t offset, F16 scale, uint8_t* to) {
     istore(reinterpret_cast<int32_t*>(to + kStepBytes), iadd(shift_right<16>(c2), iand(c3, upper)));
 }
 
-// A quantized panel as tiles of bfloat16.
+// Convert a quantized panel to tiles of bfloat16.
 template <int WIDTH>
 static void dequantize(const uint8_t* panel, int64_t cols, uint8_t* to) {
     constexpr int STEPS = WIDTH == 8 ? 8 : 4;
@@ -48,7 +48,7 @@ static void dequantize(const uint8_t* panel, int64_t cols, uint8_t* to) {
     }
 }
 
-// One panel as tiles: where it lies, or, quantized, in `room`. The last tile apart, if it is not whole.
+// One panel as tiles: in place, or in `room` if quantized. An incomplete last tile is copied to `last`.
 struct TiledPanel {
     const uint8_t* tiles;
     alignas(64) uint8_t last[kTileBytes];
@@ -64,7 +64,7 @@ static void take_panel(const Matrix& w, int64_t panel, uint8_t* room, TiledPanel
         to.tiles = from;
         const int64_t rest = w.cols % kTileCols;
         if (rest) {
-            // What lies behind may be anything, and would not be nothing by being multiplied with zero.
+            // The memory after the panel may hold NaN, and zero times NaN is NaN: zero the rest of the tile.
             to.last_apart = true;
             std::memset(to.last, 0, sizeof to.last);
             std::memcpy(to.last, from + w.cols / kTileCols * kTileBytes, size_t(ceil_div(rest, 2) * kStepBytes));

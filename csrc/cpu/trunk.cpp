@@ -16,10 +16,10 @@ namespace barkfast {
 
 namespace {
 
-// Rows or positions that a thread takes at a time where there is little to do for each.
+// Rows per work item where each row needs little work.
 constexpr int64_t kFewRows = 16;
 
-// Rows of floats, a line further apart than they are wide: see InputRows.
+// Rows of floats with an extra cache line between them: see InputRows.
 struct FloatRows {
     int64_t stride = 0;
     Buffer<float> data;
@@ -28,19 +28,19 @@ struct FloatRows {
     float* row(int64_t i) const { return data.data() + i * stride; }
 };
 
-// Columns of a piece of keys: those of whole heads.
+// Columns of keys per piece: a whole number of heads.
 int64_t piece_cols(const Network& network) {
     return std::max<int64_t>(1, kPanelGroup * kPanelRows / network.head_dim()) * network.head_dim();
 }
 
-// The type of a layer's inputs that takes the most memory.
+// The widest input type of all layers.
 InputType widest_input(const Network& network, const Kernels& kernels) {
     InputType widest = InputType::int8;
     for (const LayerWeights& layer : network.layers) widest = std::min(widest, many_input(layer.format, kernels));
     return widest;
 }
 
-// The cache of one layer that attention reads, without memory.
+// Shape of the one-layer cache that attention reads, without memory.
 KvCache cache_shape(const Network& network) {
     KvCache cache;
     cache.format = network.pass_format();
@@ -62,9 +62,9 @@ struct Trunk::Work {
     Attention attention;
     FloatRows x;
     FloatRows queries;
-    // What attention gives.
+    // Output of attention.
     FloatRows mixed;
-    // Inputs of the layers' matrices, n_embd wide; and the MLP's inner numbers, 4 * n_embd wide, as inputs too.
+    // Inputs of the layers' matrices: n_embd wide, and the MLP's hidden activations, 4 * n_embd wide.
     InputRows inputs;
     InputRows inner;
     // Per thread: one row, and two pieces of products.
@@ -73,7 +73,7 @@ struct Trunk::Work {
     FloatRows piece;
     KvCache one_layer;
     Buffer<uint8_t> one_layer_memory;
-    // Held for the length of a prefill.
+    // Held during a prefill.
     FairMutex busy;
 
     Work(const Network& network, const Kernels& kernels, Pool& pool)
@@ -90,7 +90,7 @@ struct Trunk::Work {
           piece_rows(kernels.dequantizes ? kMostRows : kRowBlock),
           piece(pool.size() * piece_rows, 2 * piece_cols(network)) {}
 
-    // The cache of one layer of a prompt whose own cache is in int8.
+    // One-layer cache, used to prefill a prompt whose own cache is in int8.
     const KvCache& unrounded() {
         if (!one_layer.key_data) {
             one_layer = cache_shape(network);
@@ -101,7 +101,7 @@ struct Trunk::Work {
         return one_layer;
     }
 
-    // Call work(thread, row) for rows first .. end - 1, a few on a thread at a time.
+    // One phase: call work(thread, row) for rows first .. end - 1, kFewRows per work item.
     template <class OneRow>
     void each_row(Pool::Turn& turn, int64_t first, int64_t end, const OneRow& work) {
         turn.share(ceil_div(end - first, kFewRows), [&](int thread, int64_t i) {
@@ -110,7 +110,7 @@ struct Trunk::Work {
         });
     }
 
-    // The norm of rows first .. end - 1, as input of a matrix.
+    // Normalize rows first .. end - 1, as inputs of a matrix of this format.
     Input normalize(Pool::Turn& turn, Format format, const float* weight, const float* bias, int64_t first,
                     int64_t end) {
         const InputType type = many_input(format, kernels);
@@ -125,14 +125,14 @@ struct Trunk::Work {
         multiply(turn, kernels, w, inputs, rows, y, 0, panel_count(w.rows));
     }
 
-    // linear over panels `from` to `to`, with its first column at `out`.
+    // Kernels::linear over panels from .. to - 1, with the first column at `out`.
     void make_piece(const Matrix& w, const float* bias, const Input& x, int64_t rows, int64_t from, int64_t to,
                     Then then, float* out) {
         kernels.linear(skip_panels(w, from), x, rows,
                        {out, piece.stride, bias ? bias + from * kPanelRows : nullptr, then}, 0, to - from);
     }
 
-    // Keys and values of all rows, from the product into the cache piece by piece: some rows of some heads.
+    // Compute the keys and values of all rows and write them to the cache, in pieces of some rows of some heads.
     void store_keys(Pool::Turn& turn, const Input& normal, int64_t i_layer, const Pass& pass) {
         const LayerWeights& layer = network.layers[size_t(i_layer)];
         const int64_t width = network.n_embd, head_dim = network.head_dim(), panels = panel_count(width);
@@ -184,7 +184,7 @@ struct Trunk::Work {
     void think(Pool::Turn& turn, const LayerWeights& layer, int64_t first, int64_t end) {
         const Input normal = normalize(turn, layer.format, layer.norm2_weight, layer.norm2_bias, first, end);
         const InputType type = many_input(layer.format, kernels);
-        // The inner numbers become inputs piece by piece, while they are in the cache.
+        // The hidden activations are stored as inputs piece by piece, while they are in the CPU cache.
         each_piece(turn, end - first, rows_at_once(kernels, layer.fc, normal), 0, panel_count(layer.fc.rows),
                    kPanelGroup, [&](int thread, int64_t row, int64_t n, int64_t from, int64_t to) {
                        float* const out = piece.row(thread * piece_rows);
@@ -230,7 +230,7 @@ void Trunk::prefill(const int32_t* tokens, int64_t n_tokens, int64_t n_merged, c
             throw std::invalid_argument("token id " + std::to_string(tokens[i]) + " is not in the vocabulary of " +
                                         std::to_string(table.rows));
 
-    // What is stored in int8 is attended to as it was, as long as it is there.
+    // With an int8 cache, the prefill itself attends to the keys and values before they are rounded.
     const bool rounded = cache.format == Format::int8;
     const Pass pass =
         rounded ? Pass{n, n - 1, true, &work_->unrounded(), 0, &cache, slot} : Pass{n, n - 1, true, &cache, slot};

@@ -1,22 +1,22 @@
-// Products of many rows with quantized weights where there is no dot product of bytes: in words of 16 bits.
+// Products of many rows with quantized weights in 16-bit words, for levels without a dot product of bytes.
 //
-// Included inside a level's namespace, after linear.h. A group of weights becomes words once for a block of rows, and
-// the rows once for some panels; what is left is one multiply-add of pairs for each step. Whole numbers are exact, and
-// the groups' sums are added as in linear.h, so that the results have the same bits.
+// Included inside a level's namespace, after linear.h. A group of weights is widened to words once for a block of rows,
+// and the rows once for a few panels; each step then takes one multiply-add of pairs. Integer sums are exact, and the
+// groups' sums are added as in linear.h, so the results have the same bits.
 
 constexpr int64_t kWordRows = 64;
 constexpr int64_t kWordPanels = 4;
-// Fewer rows are not worth it.
+// Not worth it for fewer rows.
 constexpr int64_t kLeastWordRows = 8;
 
-// The even and the odd bytes of 64 inputs, signed, as words: 64 bytes each.
+// Sign-extend 64 inputs to words: the even bytes, then the odd bytes, 64 bytes each.
 INLINE void widen_inputs(const uint8_t* x, uint8_t* words) {
     const I16 bytes = load_step(x);
     istore(reinterpret_cast<int32_t*>(words), even_bytes(bytes));
     istore(reinterpret_cast<int32_t*>(words + kStepBytes), odd_bytes(bytes));
 }
 
-// A group's weights, as stored, in steps of words: the even and the odd bytes of the inputs' four.
+// Zero-extend a group's stored weights to words: per step, the even bytes, then the odd bytes.
 template <int WIDTH>
 INLINE void widen_group(const uint8_t* steps, uint8_t* words) {
     const auto put = [words](int step, I16 bytes) {
@@ -32,7 +32,7 @@ INLINE void widen_group(const uint8_t* steps, uint8_t* words) {
     }
 }
 
-// sums[r] += one group of one panel: ROWS rows of words, 128 bytes apart, times the group's words.
+// parts[r] += one group of one panel: ROWS rows of words, 128 bytes apart, times the group's words.
 template <int ROWS>
 INLINE void add_words(const uint8_t* weights, const uint8_t* inputs, I16 (&parts)[ROWS]) {
     for (int s = 0; s < 8; ++s) {
@@ -50,7 +50,7 @@ INLINE void add_rows(const uint8_t* weights, F16 weight_scales, const uint8_t* i
     const float* const scales = x.scales + row * x.group_stride + group;
     const int32_t* const totals = x.sums + row * x.group_stride + group;
     I16 parts[ROWS];
-    // Weights are stored with half their range added.
+    // Weights are stored with an offset of half their range.
     UNROLL for (int r = 0; r < ROWS; ++r) parts[r] = iall(-(1 << (WIDTH - 1)) * totals[r * x.group_stride]);
     add_words<ROWS>(weights, inputs, parts);
     UNROLL for (int r = 0; r < ROWS; ++r) {

@@ -1,4 +1,4 @@
-// One query's attention against loops in double precision.
+// Tests one query's attention against loops in double precision.
 #include "barkfast/kv.h"
 #include "check.h"
 
@@ -7,7 +7,7 @@ using namespace tests;
 
 namespace {
 
-// Number (row, col) of a packed f32 or bf16 matrix.
+// Write element (row, col) of a packed f32 or bf16 matrix.
 void put(std::vector<uint8_t>& bytes, Format format, int64_t stride, int64_t row, int64_t col, float x) {
     uint8_t* panel = &bytes[size_t(row / 16 * stride)];
     if (format == Format::f32) {
@@ -24,7 +24,7 @@ void check_case(const Kernels& kernels, Format format, int64_t dim, int64_t n) {
     Numbers numbers(uint64_t(dim * 2000 + n));
     const int64_t capacity = round_up(n, 16) + 16;
     const int64_t key_stride = panel_bytes(format, dim), value_stride = panel_bytes(format, capacity);
-    // Bytes of all ones are NaN in both formats: whatever no position has written.
+    // 0xff bytes are NaN in both formats. They mark all that no position has written.
     std::vector<uint8_t> keys(size_t(capacity / 16 * key_stride), 0xff), values(size_t(dim / 16 * value_stride), 0xff);
     std::vector<double> k, v;
     const auto draw = [&] {
@@ -63,7 +63,7 @@ void check_case(const Kernels& kernels, Format format, int64_t dim, int64_t n) {
     for (int64_t i = dim; i < dim + 16; ++i) CHECK(std::isnan(out[size_t(i)]));
 }
 
-// As above with a cache in int8, which writes itself; what its numbers stand for is read by the words of kv.h.
+// As above with an int8 cache, filled by KvCache. The test reads its numbers by the layout in kv.h.
 void check_int8(const Kernels& kernels, int64_t dim, int64_t n) {
     note = isa_name(kernels.isa) + std::string(" int8 dim ") + std::to_string(dim) + " n " + std::to_string(n);
     Numbers numbers(uint64_t(dim * 3000 + n));
@@ -72,12 +72,12 @@ void check_int8(const Kernels& kernels, int64_t dim, int64_t n) {
     cache.n_layer = cache.n_slots = cache.n_head = 2;
     cache.head_dim = dim;
     cache.capacity = round_up(n, 16) + 16;
-    // Bytes of all ones are NaN in scales: whatever no position has written.
+    // 0xff bytes are NaN in scales. They mark all that no position has written.
     std::vector<uint8_t> keys(size_t(cache.total_bytes()), 0xff), values(keys);
     cache.key_data = keys.data();
     cache.value_data = values.data();
     const std::vector<float> k = numbers.floats(n * dim, -2, 2), v = numbers.floats(n * dim, -2, 2);
-    // Some in a row, the others one by one.
+    // The first half in one call, the others one by one.
     const int64_t together = n / 2;
     cache.write(1, 0, 1, 0, together, k.data(), v.data(), dim);
     for (int64_t t = together; t < n; ++t) cache.append(1, 0, 1, t, &k[size_t(t * dim)], &v[size_t(t * dim)]);
@@ -150,7 +150,7 @@ TEST(int8_keys_that_are_not_numbers_stay_so) {
             CHECK(std::isnan(cache.key_scales(0, 0, 0)[1]) && std::isnan(cache.value_scales(0, 0, 0)[1]));
             odd[i] = 1.0f;
         }
-    // And of huge ones the largest is 127.
+    // Of huge numbers, the largest becomes -127 or 127.
     odd[3] = -3e38f;
     cache.append(0, 0, 0, 1, odd.data(), odd.data());
     CHECK(int8_t(keys[3 * 16 + 1]) == -127 && keys[1] == 0 && std::isfinite(cache.key_scales(0, 0, 0)[1]));

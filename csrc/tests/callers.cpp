@@ -1,5 +1,5 @@
-// Several threads in everything that takes threads: on one pool, on one object, and beside objects that come and go.
-// Each result is compared with what one thread gets; under ThreadSanitizer a race fails too.
+// Several threads call everything that is thread-safe: on one pool, on one object, and while others create and destroy
+// objects. Each result is compared with that of one thread; under ThreadSanitizer a race fails too.
 #include <atomic>
 #include <functional>
 #include <map>
@@ -28,7 +28,7 @@ const auto kNothing = [] {};
 
 const Kernels& functions() { return scalar::table(); }
 
-// Run all at once, each in a thread of its own.
+// Run all callers at once, each in its own thread.
 void together(const std::vector<std::function<void()>>& callers) {
     std::vector<std::thread> threads;
     for (const auto& caller : callers) threads.emplace_back(caller);
@@ -55,7 +55,7 @@ struct OwnDecoder {
     OwnDecoder(const Network& network, Pool& pool)
         : decoder(network, cache_of(network, 2, memory), functions(), pool) {}
 
-    // Two sequences of different seeds, together.
+    // Two sequences with different seeds, in one batch.
     std::vector<int32_t> draw() {
         for (int64_t slot : {0, 1}) {
             Request request;
@@ -140,7 +140,7 @@ std::vector<int32_t> clip() {
     return codes;
 }
 
-// A stream in two pieces; the second is the clip again.
+// Push the clip twice into one stream.
 std::vector<float> stream(const Codec& codec) {
     Codec::Stream stream(codec);
     std::vector<float> samples = stream.push(clip().data(), 2, kFrames, kNothing);
@@ -157,7 +157,7 @@ std::vector<uint8_t> pack() {
     return panels;
 }
 
-// A caller that does `work` again and again; `good` becomes false if a result is not the first one.
+// A caller that repeats `work`; `good` becomes false if a result differs from the first one.
 template <class Work>
 std::function<void()> repeat(const Work& work, bool& good) {
     const auto expected = work();
@@ -218,7 +218,7 @@ TEST(callers_of_one_object) {
     for (bool each : good) CHECK(each);
 }
 
-// Pushes of two threads into one stream come one after the other, in some order.
+// Pushes of two threads into one stream run one after the other, in either order.
 TEST(callers_of_one_stream) {
     Pool pool(2);
     const CodecTensors tensors;
@@ -237,7 +237,7 @@ TEST(callers_of_one_stream) {
     CHECK(found);
 }
 
-// A decoder refuses whoever comes while it is at work, with whatever call.
+// While one thread is in a decoder's call, the decoder refuses all calls of other threads.
 TEST(callers_of_one_decoder) {
     Pool pool(2);
     const Gpt gpt;
@@ -249,7 +249,7 @@ TEST(callers_of_one_decoder) {
             try {
                 calls();
             } catch (const std::runtime_error&) {
-                // At work in the other thread.
+                // Another thread is in a call.
             } catch (const std::invalid_argument&) {
                 // The other thread left the slot in another state.
             }

@@ -1,4 +1,4 @@
-// What the native tests share: TEST, CHECK, where a failure happened, and numbers to test with.
+// Shared by the native tests: TEST, CHECK, the place of a failure, and random numbers.
 #pragma once
 
 #include <cmath>
@@ -16,22 +16,22 @@ struct Registered {
     Registered(const char* name, void (*run)());
 };
 
-// Counts a failure of the running test, and prints it, with `note` for the case, unless there were many.
+// Counts a check of the running test, and prints the first few failures with `note`.
 void report(bool good, const char* what, const char* file, int line);
 
 // The case under test, printed with failures.
 extern std::string note;
 
-// The levels that can run here, the slowest first.
+// The levels that can run here, slowest first.
 std::vector<barkfast::Isa> levels();
 
-// Plain C++ whose products of many rows are those of the level amx, with its tile registers emulated.
+// Kernels in plain C++ with the amx level's products of many rows, on emulated tile registers.
 const barkfast::Kernels& emulated_tiles();
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// Numbers that are the same in every run.
+// Pseudo-random numbers, the same in every run.
 class Numbers {
   public:
     explicit Numbers(uint64_t seed) : state_(seed * 2654435769u + 1) {}

@@ -1,4 +1,4 @@
-// Products by tiles in plain C++: the registers of AMX as arrays, so that tiles.h runs on any machine.
+// Products with tiles in plain C++: arrays replace the AMX registers, so that tiles.h runs on any machine.
 #include <cmath>
 #include <limits>
 #include <stdexcept>
@@ -28,7 +28,7 @@ static thread_local Tile tiles[8];
 static thread_local TileShapes shapes;
 static thread_local bool begun = false;
 
-// A register that was given no rows, or is used outside begin and end, is an error of the program.
+// Using a register that has no rows, or outside begin and end, is a programming error.
 static void require(bool good) {
     if (!good) throw std::logic_error("a tile register is used that has no shape");
 }
@@ -36,7 +36,7 @@ static void require(bool good) {
 INLINE void begin_tiles(const TileShapes& wanted) {
     shapes = wanted;
     begun = true;
-    // The processor makes them zeros; here they hold what no result may be made of.
+    // The CPU sets them to zeros; here they hold NaN, so that a result made of them fails.
     std::memset(tiles, 0xff, sizeof tiles);
 }
 INLINE void end_tiles() { begun = false; }
@@ -59,7 +59,7 @@ INLINE void store_tile(void* p, int64_t stride) {
     for (int r = 0; r < shapes.rows[T]; ++r) std::memcpy(static_cast<uint8_t*>(p) + r * stride, tiles[T].bytes[r], 64);
 }
 
-// A bfloat16 as a float, and denormals as zero.
+// bfloat16 to float; denormals become zero.
 static float wide(const uint8_t* p) {
     uint16_t half;
     std::memcpy(&half, p, 2);
@@ -69,7 +69,7 @@ static float wide(const uint8_t* p) {
     return std::fabs(x) < std::numeric_limits<float>::min() ? 0.0f : x;
 }
 
-// The even columns and the odd ones have a sum each, which are then added to what was there: as the processor does it.
+// Even and odd columns are summed separately, then both sums are added to the old value: as the CPU does it.
 template <int C, int A, int B>
 INLINE void dot_tiles() {
     require(begun && shapes.rows[C] == shapes.rows[A] && shapes.rows[B] == 16);
@@ -86,7 +86,7 @@ INLINE void dot_tiles() {
         }
 }
 
-// clang-format off: each needs those before it.
+// clang-format off: each header needs the ones before it.
 #include "simd_scalar.h"
 #include "functions.h"
 #include "linear.h"

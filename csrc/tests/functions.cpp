@@ -1,4 +1,4 @@
-// The elementary functions and Philox, which no table shows, against double precision and published words.
+// Tests elementary functions and Philox, which are in no kernel table, against double precision and published vectors.
 #include "check.h"
 #include "level.h"
 
@@ -19,14 +19,14 @@ struct OwnLevel {
 namespace barkfast {
 namespace own_scalar {
 #include "simd_scalar.h"
-// What is tested in it.
+// The functions under test.
 #include "own_level.h"
 }  // namespace own_scalar
 }  // namespace barkfast
 
 #if BARKFAST_X86
 #if defined(__GNUC__) && !defined(__clang__)
-// As in level_avx512.cpp: GCC 12 warns of its own intrinsics.
+// As in level_avx512.cpp: GCC 12 warns about its own intrinsics.
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
@@ -37,7 +37,7 @@ BEGIN_TARGET("avx2,fma,f16c")
 namespace barkfast {
 namespace own_avx2 {
 #include "simd_avx2.h"
-// What is tested in it.
+// The functions under test.
 #include "own_level.h"
 }  // namespace own_avx2
 }  // namespace barkfast
@@ -47,7 +47,7 @@ BEGIN_TARGET("avx2,fma,f16c,avx512f,avx512bw")
 namespace barkfast {
 namespace own_avx512 {
 #include "simd_avx512.h"
-// What is tested in it.
+// The functions under test.
 #include "own_level.h"
 }  // namespace own_avx512
 }  // namespace barkfast
@@ -170,7 +170,7 @@ TEST(gumbel) {
             level.functions->gumbel(words, y);
             for (int i = 0; i < 16; ++i) {
                 const double v = std::fmin((uint32_t(words[i]) + 0.5) * 0x1p-32, 1 - 0x1p-24);
-                // Next to 2^-10, 1 - v is rounded to 2^-25.
+                // Near v = 2^-10, 1 - v is rounded to 2^-25.
                 CHECK(std::fabs(y[i] + std::log(-std::log1p(-v))) < 4e-5);
             }
         }

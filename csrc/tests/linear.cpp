@@ -1,4 +1,4 @@
-// Matrix products against a loop in double precision.
+// Tests matrix products against a loop in double precision.
 #include <cstdio>
 #include <functional>
 
@@ -12,11 +12,11 @@ namespace {
 struct Weights {
     Matrix matrix;
     std::vector<uint8_t> bytes;
-    // What the packed numbers stand for, (rows, cols).
+    // The values of the packed numbers, (rows, cols).
     std::vector<double> values;
 };
 
-// Packed here by the words of matrix.h, not by pack.cpp.
+// Packed here by the layout in matrix.h, not by pack.cpp.
 Weights random_weights(Format format, int64_t rows, int64_t cols, Numbers& numbers) {
     Weights w;
     const int64_t bytes = panel_bytes(format, cols);
@@ -50,7 +50,7 @@ Weights random_weights(Format format, int64_t rows, int64_t cols, Numbers& numbe
                 std::memcpy(panel + col / 2 * 64 + lane * 4 + col % 2 * 2, &half, sizeof half);
                 value = from_bf16(half);
             } else if (format == Format::int8) {
-                // Whole rows of extremes, so that sums in 16 bits would overflow.
+                // Whole rows of extreme values: sums in 16 bits would overflow.
                 const int32_t q = row % 8 == 0 ? 127 : row % 8 == 1 ? -128 : numbers.integer(-128, 128);
                 steps[place / 4 * 64] = uint8_t(q + 128);
                 value = double(q) * scale;
@@ -129,7 +129,7 @@ struct Case {
     Format format;
     InputType input;
     int64_t rows, cols, inputs;
-    // Panels.
+    // Range of panels to compute.
     int64_t first, last;
     Then then;
     bool has_bias;
@@ -144,12 +144,12 @@ void check_case(const Kernels& kernels, const Case& c) {
     Numbers numbers(uint64_t(c.rows * 1000 + c.cols * 10 + c.inputs));
     Weights w = random_weights(c.format, c.rows, c.cols, numbers);
     if (is_quantized(c.format) && c.input == InputType::bf16)
-        // Dequantized first, to what bfloat16 can hold.
+        // The kernel dequantizes to bfloat16 first.
         for (double& value : w.values) value = from_bf16(to_bf16(float(value)));
     const Inputs x = random_inputs(c.input, c.inputs, c.cols, numbers);
     const int64_t width = panel_count(c.rows) * 16, stride = width + 5;
     const std::vector<float> bias = numbers.floats(width), before = numbers.floats(c.inputs * stride);
-    // What is not to be added to is not to be read either.
+    // y is NaN except where Then::add adds to it: nothing else may be read.
     std::vector<float> y(size_t(c.inputs * stride), kNan);
     if (c.then == Then::add)
         for (int64_t row = 0; row < c.inputs; ++row)
@@ -176,13 +176,13 @@ void check_case(const Kernels& kernels, const Case& c) {
             if (c.has_bias) product += bias[size_t(i)];
             if (c.then == Then::gelu) product = exact_gelu(product);
             if (c.then == Then::add) product += before[size_t(row * stride + i)];
-            // Rounding of a sum in float32; a column too many or too few is of the order of magnitude / cols.
+            // Tolerance for float32 sums. A column too many or too few would change a sum by about magnitude / cols.
             if (!(std::fabs(got - product) <= 2e-6 * magnitude + 1e-6)) close = false;
         }
     CHECK(close);
     CHECK(outside);
 
-    // A row does not depend on its company, nor a panel.
+    // A result does not depend on the other rows and panels of the call.
     std::vector<float> alone = start;
     for (int64_t row = 0; row < c.inputs; ++row)
         for (int64_t panel = c.first; panel < c.last; ++panel) {
@@ -199,7 +199,7 @@ std::vector<InputType> input_types(const Kernels& kernels, Format format) {
     return few == many ? std::vector<InputType>{few} : std::vector<InputType>{few, many};
 }
 
-// Those that this machine can run, and, in an emulator, those that take tiles.
+// The levels that this machine can run, and the emulated tiles.
 std::vector<std::reference_wrapper<const Kernels>> all_kernels() {
     std::vector<std::reference_wrapper<const Kernels>> all{emulated_tiles()};
     for (Isa isa : levels()) all.push_back(kernels(isa));
@@ -219,7 +219,7 @@ TEST(linear) {
                 check_case(k, {format, type, 40, 100, 2, 1, 2, Then::add, false});
                 check_case(k, {format, type, 40, 100, 7, 2, 3, Then::store, true});
                 check_case(k, {format, type, 40, 100, 7, 1, 1, Then::store, true});
-                // Odd columns, whole tiles of panels and every remainder.
+                // An odd number of columns, whole tiles of panels and every remainder.
                 for (int64_t panels = 4; panels <= 9; ++panels)
                     check_case(k, {format, type, 16 * panels - 3, 33, 7, 0, panels, Then::gelu, false});
                 check_case(k, {format, type, 1, 1, 1, 0, 1, Then::store, false});
@@ -227,7 +227,7 @@ TEST(linear) {
     }
 }
 
-// More inputs than stay in a cache, which are taken in several goes.
+// More inputs than fit a cache: they are processed in several blocks.
 TEST(linear_of_many_rows) {
     for (const Kernels& k : all_kernels())
         for (Format format : {Format::f32, Format::bf16, Format::int8, Format::int4})

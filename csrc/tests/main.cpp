@@ -1,4 +1,4 @@
-// The native tests, all of them or those whose names start with an argument.
+// Runs all native tests, or those whose names start with one of the arguments.
 #include <cstdio>
 #include <cstring>
 #include <exception>

@@ -1,4 +1,4 @@
-// Packing there and back, and a product of what was packed.
+// Tests that packing and unpacking restore a matrix, and a product with a packed matrix.
 #include "barkfast/pack.h"
 
 #include <algorithm>
@@ -24,11 +24,11 @@ Packed pack(const std::vector<float>& numbers, Format format, int64_t rows, int6
     return p;
 }
 
-// What rounding may change, of a number in a group of this largest magnitude.
+// Allowed rounding error of a number in a group with this largest magnitude.
 double tolerance(Format format, double number, double largest) {
     if (format == Format::f32) return 0;
     if (format == Format::bf16) return std::fabs(number) / 256;
-    // Half a unit, and the rounding of the scale; int4 has -8 but no 8.
+    // One unit, plus the rounding of the scale. int4 needs it all, because it has -8 but no 8.
     return format == Format::int8 ? largest / 127 * 1.01 : largest / 8 * 1.05;
 }
 

@@ -1,4 +1,4 @@
-// The pool of threads; under ThreadSanitizer this is the file that counts.
+// Tests the thread pool; the most important file under ThreadSanitizer.
 #include "barkfast/pool.h"
 
 #include <atomic>
@@ -28,8 +28,8 @@ std::string size_of(int threads) { return std::to_string(threads) + " threads"; 
 
 void sleep_ms(int ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); }
 
-// Each item writes its own place of plain memory, and those of the next phase read those of all: a phase that ends
-// early is a data race.
+// Each item writes its own element of plain memory, and the items of the next phase read all elements: a phase that
+// ends early is a data race.
 bool exchange(Pool& pool, int rounds) {
     const int64_t n = 3 * pool.size() + 1;
     std::vector<int64_t> places(size_t(n), -1), wrong(size_t(n), 0);
@@ -89,7 +89,7 @@ TEST(pool_phases_follow_one_another) {
     }
 }
 
-// Items that wait for one another end only if each is in the hands of a thread of its own.
+// Items that wait for one another end only if each is run by its own thread.
 TEST(pool_uses_all_threads) {
     for (int threads = 2; threads <= kLargest; ++threads) {
         note = size_of(threads);
@@ -130,7 +130,7 @@ TEST(pool_of_several_callers) {
     }
 }
 
-// Who comes back at once does not get ahead of those who wait, nor does one of these of another.
+// A caller that comes back at once does not get ahead of waiting callers, which are served in order.
 TEST(pool_serves_callers_in_order) {
     Pool pool(2);
     std::vector<int> order;
@@ -171,7 +171,7 @@ TEST(pool_sleeps_and_wakes) {
             sleep_ms(i * 10);
             CHECK(exchange(pool, 3));
         }
-        // The others are done, and no longer spin, when the last item is.
+        // When the last item ends, the other threads are done and no longer spin.
         for (const int64_t late : {int64_t(0), int64_t(threads - 1)}) {
             Pool::Turn(pool).share(threads, [&](int, int64_t i) {
                 if (i == late) sleep_ms(20);
@@ -217,8 +217,8 @@ TEST(pool_throws_what_was_thrown) {
 }
 
 #ifdef __linux__
-// Threads that have no core to run on are not waited for: phases that the caller can do alone take its own time, not a
-// slice of the scheduler's each.
+// A phase does not wait for threads that have no core to run on: phases that the caller can do alone take only its own
+// time, without a scheduler time slice for each.
 TEST(pool_beside_busy_threads) {
     cpu_set_t before, one;
     CHECK(sched_getaffinity(0, sizeof before, &before) == 0);
@@ -237,7 +237,7 @@ TEST(pool_beside_busy_threads) {
         Pool pool(3);
         const auto start = std::chrono::steady_clock::now();
         for (int i = 0; i < 10; ++i) CHECK(exchange(pool, 200));
-        // Six threads want the core. Waiting for each other's slices, 4000 phases would take 12 s at the least.
+        // Six threads compete for the core. Waiting for each other's time slices, 4000 phases would take at least 12 s.
         const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
         note = std::to_string(seconds) + " s";
         CHECK(seconds < 6);
@@ -263,7 +263,7 @@ TEST(pool_after_fork) {
     }
 }
 
-// Whoever held or awaited a lock at the fork is not in the child.
+// Threads that held or awaited a lock at the fork do not exist in the child.
 TEST(pool_after_fork_in_a_turn) {
     Pool pool(3);
     std::atomic<bool> done{false};
@@ -276,7 +276,7 @@ TEST(pool_after_fork_in_a_turn) {
         sleep_ms(3);
         const pid_t child = fork();
         if (child == 0) {
-            // Ends a child that waits for ever.
+            // Ends a child that waits forever.
             alarm(20);
             bool good[2] = {false, false};
             std::thread other([&] { good[1] = exchange(pool, 2); });

@@ -1,4 +1,4 @@
-// Norm, quantization, softmax and activations against loops in double precision.
+// Tests norm, quantization, softmax and activations against loops in double precision.
 #include <algorithm>
 #include <cstdlib>
 
@@ -15,7 +15,7 @@ std::string name(Isa isa, int64_t width) { return isa_name(isa) + std::string(" 
 
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
-// Whether all that lies beyond n is NaN still.
+// Whether everything from n on is still NaN.
 bool untouched(const std::vector<float>& y, int64_t n) {
     for (size_t i = size_t(n); i < y.size(); ++i)
         if (!std::isnan(y[i])) return false;
@@ -30,7 +30,7 @@ TEST(norm) {
             for (bool has_bias : {false, true}) {
                 note = name(isa, width);
                 Numbers numbers{uint64_t(width)};
-                // A mean far from 0, which a single pass of sums of squares would not survive.
+                // A mean far from 0, for which a variance from one pass of sums of squares would be too inaccurate.
                 std::vector<float> x = numbers.floats(width, 99, 101);
                 const std::vector<float> weight = numbers.floats(width), bias = numbers.floats(width);
                 std::vector<float> y(size_t(width + 20), kNan);
@@ -83,7 +83,7 @@ TEST(quantize) {
             CHECK(std::isnan(scales[size_t(groups)]) && sums[size_t(groups)] == -7777);
             CHECK(q[size_t(padded)] == 99);
 
-            // A group of zeros, or of what is next to them, and one that is broken.
+            // A group of zeros, a group of denormals, and groups with NaN or infinity.
             for (float value : {0.0f, 1e-44f, kNan, -kInfinity}) {
                 for (int64_t i = 0; i < std::min(width, kGroup); ++i) x[size_t(i)] = std::isfinite(value) ? value : 1;
                 x[size_t(std::min(width, kGroup) - 1)] = value;
@@ -103,7 +103,7 @@ TEST(to_bf16) {
             Numbers numbers{uint64_t(width)};
             const int64_t padded = round_up(width, kGroup);
             std::vector<float> x = numbers.floats(width, -1e3f, 1e3f);
-            // Ties to even, a denormal number, infinity by rounding, and NaN of all ones.
+            // Ties, a denormal number, one that rounds to infinity, -infinity, and a NaN of all ones.
             const uint32_t special[] = {0x3f808000, 0x3f818000, 0x00012345, 0x7f7fffff, 0xff800000, 0xffffffff};
             for (int i = 0; i < 6 && i < width; ++i) std::memcpy(&x[size_t(width - 1 - i)], &special[i], 4);
             std::vector<uint16_t> y(size_t(padded + 1), 0x1234);

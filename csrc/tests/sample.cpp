@@ -1,4 +1,4 @@
-// Drawing tokens: the random numbers, the filters, and what wins.
+// Tests drawing tokens: the random numbers, the filters, and the drawn index.
 #include <algorithm>
 #include <functional>
 
@@ -10,7 +10,7 @@ using namespace tests;
 
 namespace {
 
-// Philox-4x32-10 as in its paper, one word at a time; the first word of the output.
+// Philox-4x32-10 as in its paper, without vectors. Returns the first word of the output.
 uint32_t philox(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint64_t seed) {
     uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
     for (int round = 0; round < 10; ++round, k0 += 0x9e3779b9u, k1 += 0xbb67ae85u) {
@@ -29,12 +29,12 @@ double noise(const Draw& draw, int64_t index) {
 }
 
 Drawn run(Isa isa, const std::vector<float>& logits, const Draw& draw, bool wants_last_p = true) {
-    // Exactly the room that is asked for, full of what nobody may trust.
+    // Exactly the scratch size that the kernel requires, filled with NaN.
     std::vector<float> scratch(2 * size_t(round_up(int64_t(logits.size()), 16)), kNan);
     return kernels(isa).sample(logits.data(), int64_t(logits.size()), draw, wants_last_p, scratch.data());
 }
 
-// The logit that passes top-p and top-k, by sorting.
+// The smallest logit that passes top-p and top-k, by sorting.
 float sorted_threshold(std::vector<float> logits, double top_p, int top_k) {
     std::sort(logits.begin(), logits.end(), std::greater<float>());
     float threshold = -kInfinity;
@@ -62,7 +62,7 @@ TEST(philox_of_this_test) {
     CHECK(philox(0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344, 0x299f31d0a4093822) == 0xd16cfe09);
 }
 
-// Among equal logits the largest noise wins, which is the smallest word: that tells every word from every other.
+// Among equal logits the largest noise wins, which comes from the smallest word: so the index checks all words.
 TEST(sample_noise) {
     for (Isa isa : levels()) {
         note = isa_name(isa);
@@ -91,7 +91,7 @@ TEST(sample) {
         for (int i = 0; i < 120; ++i) {
             const int32_t n = i < 3 ? 10001 : numbers.integer(1, 300);
             std::vector<float> logits = numbers.floats(n, -6, 6);
-            // Ties, so that the borders of the filters have some.
+            // Ties, so that some are at the thresholds of the filters.
             if (i % 4 == 1)
                 for (float& x : logits) x = std::round(x * 2) / 2;
             Draw draw;
@@ -113,7 +113,7 @@ TEST(sample) {
                 best = std::max(best, score);
                 if (j == drawn.index) mine = score;
             }
-            // Two that are closer than this could change places by rounding.
+            // Rounding could swap two scores that are closer than this.
             CHECK(mine >= best - 1e-4);
             const double last = logits.back() < threshold ? 0 : std::exp(logits.back() / draw.temperature) / total;
             CHECK(std::fabs(drawn.last_p - last) <= 1e-5 * last);
@@ -152,14 +152,14 @@ TEST(sample_greedily) {
         for (int64_t n : {1, 5, 16, 17, 33, 100}) {
             for (int64_t winner = 0; winner < n; ++winner) {
                 std::vector<float> logits(size_t(n), -5.0f);
-                // A tie, which the first wins.
+                // A tie: the first index wins.
                 logits[size_t(winner)] = logits[size_t(n - 1)] = -4.0f;
                 const Drawn drawn = run(isa, logits, greedy);
                 CHECK(drawn.index == winner);
                 CHECK(drawn.last_p == (winner == n - 1 ? 1.0f : 0.0f));
                 Draw cold;
                 cold.temperature = 1e-36f;
-                // So cold that no noise matters, but for the tie.
+                // At this temperature noise only decides the tie.
                 const int32_t index = run(isa, logits, cold).index;
                 CHECK(index == winner || index == n - 1);
             }
@@ -198,7 +198,7 @@ TEST(filters) {
         for (float x : logits) CHECK((x >= threshold) == (x >= expected));
     }
     note = "borders";
-    // Half of the mass, and two quarters.
+    // One logit with half of the mass, and two with a quarter each.
     const std::vector<float> logits = {0.0f, std::log(2.0f), -1e9f, 0.0f};
     float scratch[4];
     CHECK(filter_threshold(logits.data(), 4, 0.5001f, 0, scratch) == 0);

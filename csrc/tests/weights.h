@@ -12,14 +12,13 @@
 
 namespace tests {
 
-// A GPT, or with three codebooks a fine network that predicts the last two. Matrices have the format, all else is
-// float.
+// A GPT, or a fine network of three codebooks that predicts the last two. Matrices have `format`, the rest is float.
 class Weights {
   public:
     Weights(barkfast::Format format, const barkfast::NetworkSize& size, int64_t ids)
         : format_(format), size_(size), ids_(ids) {}
 
-    // Once; the network lives as long as this.
+    // Call once. The network is valid as long as this object.
     barkfast::Network build(bool fine) {
         const int64_t width = size_.n_embd;
         table("transformer.wpe.weight", size_.block_size);
@@ -71,7 +70,7 @@ class Weights {
     std::vector<barkfast::Entry> entries_;
 };
 
-// A cache for a network, its numbers in `memory`.
+// A cache for a network, stored in `memory`.
 inline barkfast::KvCache cache_of(const barkfast::Network& network, int64_t n_slots,
                                   barkfast::Buffer<uint8_t>& memory) {
     barkfast::KvCache cache;

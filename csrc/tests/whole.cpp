@@ -1,4 +1,4 @@
-// Whole prompts and windows: what the ways of multiplying many rows make of a network, beside float32.
+// Tests whole prompts and windows: results of all products of many rows, compared with float32.
 #include "barkfast/refiner.h"
 #include "barkfast/trunk.h"
 #include "levels.h"
@@ -9,7 +9,7 @@ using namespace tests;
 
 namespace {
 
-// More rows than a tile has, or a pair of tiles, and not a multiple of them.
+// More rows than a tile or a pair of tiles has, and not a multiple of them.
 constexpr int64_t kRows = 75, kIds = 40;
 const NetworkSize kSize = {2, 2, 128, 96};
 
@@ -35,7 +35,7 @@ std::vector<float> run(Format format, const Kernels& kernels, int threads) {
     return out;
 }
 
-// The root mean square of the difference, over that of what is expected.
+// RMS of the difference, divided by the RMS of the expected values.
 double rms_ratio(const std::vector<float>& expected, const std::vector<float>& found) {
     double difference = 0, whole = 0;
     for (size_t i = 0; i < expected.size(); ++i) {
@@ -64,7 +64,7 @@ TEST(whole_passes_are_near_float32) {
         const std::vector<float> by_tiles = run(bound.format, emulated_tiles(), 1);
         const double ratio = rms_ratio(expected, by_tiles);
         CHECK(ratio < bound.ratio && ratio < 1.5 * plain);
-        // Whoever does which part.
+        // The same bits for any number of threads.
         for (int threads : {2, 3}) CHECK(same_bits(by_tiles, run(bound.format, emulated_tiles(), threads)));
     }
 }

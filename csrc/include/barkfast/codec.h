@@ -1,8 +1,8 @@
-// EnCodec's decoder in float: codes to samples, in blocks of a few frames, so that memory does not grow with time.
+// EnCodec's decoder in float32: codes to samples, in blocks of a few frames, so that memory use is bounded.
 //
-// Time-major: a row is one moment's channels, and a convolution is a product of a matrix with overlapping rows. Every
-// layer is causal, and what it remembers of its past is carried from block to block. Rows are computed each by itself,
-// so where blocks begin and end changes no bit.
+// Time-major: a row holds the channels of one time step, and a convolution multiplies a matrix with overlapping rows.
+// Every layer is causal; its past rows are carried from block to block. Each row is computed independently, so block
+// boundaries do not change a single bit of the result.
 #pragma once
 
 #include <cstdint>
@@ -44,11 +44,11 @@ struct Tensor {
 class Codec {
   public:
     class Stream;
-    // Called between blocks; what it throws ends the work.
+    // Called between blocks; an exception that it throws ends the call.
     using Between = std::function<void()>;
 
-    // Copies the weights, which come under the checkpoint's names with weight norm folded; kernels and pool must
-    // outlive it. Throws std::invalid_argument for a config that it cannot run, and for tensors that do not fit it.
+    // Copies the weights: tensors by checkpoint name, with weight norm folded in. `kernels` and `pool` must outlive the
+    // codec. Throws std::invalid_argument for an unsupported config and for tensors that do not match it.
     Codec(const CodecConfig& config, const std::map<std::string, Tensor>& weights, const Kernels& kernels, Pool& pool);
     ~Codec();
     Codec(const Codec&) = delete;
@@ -57,15 +57,15 @@ class Codec {
     // Samples per frame.
     int64_t hop() const;
 
-    // Frames that a stream must have before its first samples: the left edges are reflections of what follows them.
+    // Frames that a stream needs before its first samples: the left padding is a reflection of the rows after it.
     int64_t lead_in() const;
 
-    // (codebooks, frames) codes to frames * hop() samples; up to n_codebooks codebooks. Errors as Stream::push.
+    // Decode (codebooks, frames) codes to frames * hop() samples; up to n_codebooks codebooks. Throws like push.
     std::vector<float> decode(const int32_t* codes, int64_t codebooks, int64_t frames, const Between& between) const;
 
   private:
     struct Layers;
-    // What one stream remembers: every layer's last rows, and the LSTM's cells.
+    // State of one stream: the last rows of every layer's input, and the LSTM cells.
     struct State;
 
     void run_block(State& state, const int32_t* codes, int64_t codebooks, int64_t frames, float* samples) const;
@@ -73,7 +73,7 @@ class Codec {
     std::unique_ptr<Layers> layers_;
 };
 
-// One clip, decoded as its codes come; several may be under way at once. Of one stream, one call at a time works.
+// One clip, decoded as its codes arrive. Several streams may be open at once; calls of one stream run one at a time.
 class Codec::Stream {
   public:
     // The codec must outlive it.
@@ -82,12 +82,12 @@ class Codec::Stream {
     Stream(const Stream&) = delete;
     Stream& operator=(const Stream&) = delete;
 
-    // The samples of all frames so far that were not yet returned; none until lead_in() frames have come.
-    // codes: (codebooks, frames), and always as many codebooks. Throws std::invalid_argument if they are not, for a
-    // code out of range, and after finish() or a call that was interrupted, by a fork too.
+    // Returns the samples of all frames so far that were not yet returned; none before lead_in() frames have arrived.
+    // codes: (codebooks, frames), with the same number of codebooks in every call. Throws std::invalid_argument if it
+    // differs, for a code out of range, and after finish() or an interrupted call (a fork interrupts too).
     std::vector<float> push(const int32_t* codes, int64_t codebooks, int64_t frames, const Between& between);
 
-    // What is still to come: all samples of a clip shorter than lead_in().
+    // Ends the stream and returns the remaining samples: all samples of a clip shorter than lead_in().
     std::vector<float> finish(const Between& between);
 
   private:

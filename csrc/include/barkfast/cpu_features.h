@@ -1,4 +1,4 @@
-// Which instruction sets this CPU has and its operating system lets a program use.
+// Instruction sets that this CPU has and the operating system enables.
 #pragma once
 
 namespace barkfast {
@@ -13,18 +13,18 @@ struct CpuFeatures {
     bool avx512_vnni = false;
     bool avx512_bf16 = false;
     bool avx512_fp16 = false;
-    // Linux also wants to be asked before the first tile instruction, see tiles_allowed.
+    // Linux also requires a request before the first tile instruction, see tiles_allowed.
     bool amx_tile = false;
     bool amx_bf16 = false;
     bool amx_int8 = false;
     bool neon = false;
 };
 
-// Read once per process; all false on a CPU family that is not known here.
+// Detected once per process; all false on an unknown CPU architecture.
 const CpuFeatures& cpu_features();
 
-// Whether the operating system lets this process's threads use tiles: asked once per process, where the CPU has them.
-// Children of a fork keep the permission.
+// Whether the operating system lets this process use AMX tiles. Requests the permission once per process, if the CPU
+// has them. Forked children keep it.
 bool tiles_allowed();
 
 }  // namespace barkfast

@@ -1,4 +1,4 @@
-// The lock of everything that several threads may call.
+// The mutex of all objects that several threads may call.
 #pragma once
 
 #include <mutex>
@@ -8,29 +8,29 @@
 
 namespace barkfast {
 
-// A mutex that threads get in the order in which they asked for it. In the child of a fork it is free, unless the
-// thread that forked holds it.
+// A mutex that threads acquire in the order of their requests. In a forked child it is unlocked, unless the thread that
+// forked holds it.
 class FairMutex {
   public:
     FairMutex();
     FairMutex(const FairMutex&) = delete;
     FairMutex& operator=(const FairMutex&) = delete;
 
-    // Throws std::runtime_error if this thread holds it, where a plain mutex would wait for ever.
+    // Throws std::runtime_error if this thread already holds it, where std::mutex would deadlock.
     void lock();
     bool try_lock();
     void unlock();
 
-    // Whether this is the child of a fork at which another thread held it: what it guards may be half changed.
+    // True in a forked child if another thread held it at the fork: the guarded state may be half written.
     bool abandoned() const { return abandoned_; }
 
   private:
     struct Waiter;
     void repair();
 
-    // Of the fields below; never held for long.
+    // Guards the fields below; never held for long.
     std::mutex guard_;
-    // Who holds it; no thread's id if nobody does.
+    // The thread that holds the mutex; a default std::thread::id if none does.
     std::thread::id owner_;
     Waiter* first_ = nullptr;
     Waiter* last_ = nullptr;

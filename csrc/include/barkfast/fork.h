@@ -1,12 +1,12 @@
-// What a fork leaves behind: the child process has a copy of every lock, and of the threads only the one that forked.
+// Repairs after fork(): the child process has a copy of every lock, but only the thread that forked.
 #pragma once
 
 #include <functional>
 
 namespace barkfast {
 
-// Calls `repair` in the child of a fork, in its only thread, before fork() returns there. To be the last member of what
-// it repairs: a fork in another thread then finds either all of that or nothing.
+// Calls `repair` in a forked child, in its only thread, before fork() returns there. Declare it as the last member of
+// the object: `repair` is then registered only while all other members exist.
 class AfterFork {
   public:
     explicit AfterFork(std::function<void()> repair);

@@ -1,4 +1,4 @@
-// Which of the compiled instruction-set levels runs.
+// The instruction-set levels, and the choice of one.
 #pragma once
 
 #include <string>
@@ -6,23 +6,23 @@
 
 namespace barkfast {
 
-// Each level holds all that the one before it has, but for avx2_vnni, which is beside avx512, and for amx, which is
-// beside avx512_bf16.
+// Each level includes the one before it, with two exceptions: avx512 does not include avx2_vnni, and amx does not
+// include avx512_bf16.
 enum class Isa { scalar, avx2, avx2_vnni, avx512, avx512_vnni, avx512_bf16, amx };
 
 const char* isa_name(Isa isa);
 
-// All levels, the slowest first.
+// All levels, slowest first.
 std::vector<Isa> all_isas();
 
-// Whether this build holds code for the level, and this CPU and its system can run it.
+// Whether this build contains the level, and this CPU and operating system can run it.
 bool isa_supported(Isa isa);
 
-// The level that $BARKFAST_CPU_ISA names, or else the best that is supported.
+// The level named by $BARKFAST_CPU_ISA, or the best supported one if that is unset.
 // Throws std::invalid_argument for an unknown name and for a level that cannot run here.
 Isa choose_isa();
 
-// The level called `name`, with the same errors.
+// The level called `name`. Throws like choose_isa.
 Isa parse_isa(const std::string& name);
 
 }  // namespace barkfast

@@ -1,5 +1,4 @@
-// A GPT's weights as the engine reads them: packed matrices, float vectors and embedding tables, all in memory that
-// somebody else owns.
+// A GPT's weights: packed matrices, float32 vectors and embedding tables, in memory that the caller owns.
 #pragma once
 
 #include <cstdint>
@@ -10,9 +9,9 @@
 
 namespace barkfast {
 
-// A norm's or a product's vector that the checkpoint does not have is null.
+// Bias vectors that the checkpoint does not have are null.
 struct LayerWeights {
-    // Of all its matrices.
+    // Format of all matrices of the layer.
     Format format = Format::f32;
     const float* norm1_weight = nullptr;
     const float* norm1_bias = nullptr;
@@ -32,7 +31,7 @@ struct LayerWeights {
     const float* proj_bias = nullptr;
 };
 
-// An embedding: (rows, cols) row by row, float32 or bfloat16.
+// An embedding table: (rows, cols), row-major, float32 or bfloat16.
 struct Table {
     const void* data = nullptr;
     bool bf16 = false;
@@ -53,7 +52,7 @@ struct NetworkSize {
 
 // One tensor of the checkpoint.
 //   "matrix": `format` as in matrix.h, rows and cols those of the weight.
-//   "vector": float32, `rows` long, filled up with zeros to a multiple of 16; cols 1.
+//   "vector": float32, `rows` long, zero-padded to a multiple of 16; cols 1.
 //   "table": format 0 is float32, 1 bfloat16.
 struct Entry {
     std::string name;
@@ -71,21 +70,21 @@ struct Network : NetworkSize {
     Table positions;
     const float* norm_weight = nullptr;
     const float* norm_bias = nullptr;
-    // (vocabulary, n_embd); one in a GPT, in a fine network one per codebook that it predicts.
+    // (vocabulary, n_embd). One in a GPT; in a fine network one per codebook that it predicts.
     std::vector<Matrix> heads;
 
     int64_t head_dim() const { return n_embd / n_head; }
-    // What keys and values are stored as from one step to the next: int8 if any layer is quantized.
+    // Format of the KV cache between steps: int8 if any layer is quantized, else pass_format().
     Format cache_format() const;
-    // And while a whole prompt or window is worked on: bf16 if any layer is less than f32.
+    // Format of keys and values during a prefill or a window: f32 if all layers are f32, else bf16.
     Format pass_format() const;
 };
 
-// How the inputs of a matrix are stored when a few rows are multiplied with it: quantized for quantized weights.
+// Input type of a product of a few rows: int8 for quantized weights, else f32.
 constexpr InputType decode_input(Format format) { return is_quantized(format) ? InputType::int8 : InputType::f32; }
 
-// Find a network's weights among `entries`, under the checkpoint's names.
-// Throws std::invalid_argument that names what is missing, or has the wrong shape, kind or format.
+// Build a network from `entries`, which have the checkpoint's names.
+// Throws std::invalid_argument with the name of an entry that is missing or has the wrong shape, kind or format.
 Network build_network(const NetworkSize& size, const std::vector<Entry>& entries);
 
 }  // namespace barkfast

@@ -1,4 +1,4 @@
-// A few threads that work through one phase after the other together: the caller is one of them.
+// A thread pool that runs one phase after another. The calling thread is one of its threads.
 #pragma once
 
 #include <cstdint>
@@ -9,12 +9,12 @@
 
 namespace barkfast {
 
-// In the child of a fork it starts threads of its own at the next turn.
+// In a forked child it starts new threads at the next turn.
 class Pool {
   public:
     class Turn;
 
-    // `threads` at least 1, the caller's included. Throws std::system_error if one cannot be started.
+    // `threads`: at least 1, including the caller. Throws std::system_error if a thread cannot be started.
     explicit Pool(int threads);
     ~Pool();
     Pool(const Pool&) = delete;
@@ -26,20 +26,20 @@ class Pool {
     struct State;
     const int size_;
     State* state_ = nullptr;
-    // Held for the length of a turn.
+    // Held during a turn.
     FairMutex turn_;
-    // Whether the workers are those of the process that forked.
+    // Whether the workers belong to the process that forked this one.
     bool forked_ = false;
     AfterFork after_fork_;
 };
 
-// The pool for oneself, for the length of several phases: other callers wait, and are served in their order.
+// Exclusive use of the pool for several phases. Other callers wait and are served in order.
 //
-// A phase is over when its items are done, whoever did them. A thread that the system has put aside is waited for only
-// if it has an item in its hands.
+// A phase ends when all its items are done, by whichever threads. It waits for a thread that the system has preempted
+// only if that thread has taken an item.
 class Pool::Turn {
   public:
-    // Throws std::logic_error within a turn, and std::system_error if the child of a fork cannot start threads.
+    // Throws std::logic_error inside another turn, and std::system_error if a forked child cannot start threads.
     explicit Turn(Pool& pool);
     ~Turn();
     Turn(const Turn&) = delete;
@@ -47,11 +47,11 @@ class Pool::Turn {
 
     int size() const { return pool_.size(); }
 
-    // One phase: call work(thread, i) for i in 0 .. n - 1, below 2^32. No two items at a time have the same `thread`,
-    // 0 for the caller's up to size() - 1, so that it may name scratch memory. The caller takes the items from the
-    // front, the others from the back: with two threads each meets the same items again in the next such phase.
+    // One phase: call work(thread, i) for i in 0 .. n - 1, with n below 2^32. `thread` is 0 for the caller and up to
+    // size() - 1; concurrent items have different ones, so it can index scratch memory. The caller takes items from
+    // the front, the others from the back: with two threads, each gets the same items in the next such phase.
     //
-    // The first exception thrown by `work` is thrown again here, when what was begun is done; the rest is left out.
+    // Rethrows the first exception of `work` after the started items are done; items not yet started are skipped.
     template <class Work>
     void share(int64_t n, const Work& work) {
         if (n <= 1 || size() == 1) {
@@ -63,7 +63,7 @@ class Pool::Turn {
 
   private:
     friend class Pool;
-    // Work as a function and what it is called with.
+    // The work as a function and its first argument.
     struct Call {
         void (*function)(const void* work, int thread, int64_t i);
         const void* work;

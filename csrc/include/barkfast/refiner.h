@@ -1,4 +1,4 @@
-// The fine network: fills the codebooks of a window one after the other, each seeing those before it.
+// The fine network: predicts the codebooks of a window one after the other, each conditioned on those before it.
 #pragma once
 
 #include <cstdint>
@@ -11,12 +11,12 @@
 
 namespace barkfast {
 
-// What is to be filled; see FineJob in barkfast/jobs.py.
+// The window to fill; see FineJob in barkfast/jobs.py.
 struct Window {
-    // (frames, codebooks) ids, row by row.
+    // (frames, codebooks) ids, row-major.
     int32_t* codes = nullptr;
     int64_t frames = 0;
-    // Frames before it are context and stay as they are.
+    // Frames before it are context and are not changed.
     int64_t first_frame = 0;
     // Codebooks from here on are predicted.
     int64_t first_codebook = 0;
@@ -27,23 +27,23 @@ struct Window {
 // One call at a time: other threads wait.
 class Refiner {
   public:
-    // What it is given must outlive it. Throws std::invalid_argument if the network is not a fine network.
+    // All arguments must outlive it. Throws std::invalid_argument if the network is not a fine network.
     Refiner(const Network& network, const Kernels& kernels, Pool& pool);
     ~Refiner();
     Refiner(const Refiner&) = delete;
     Refiner& operator=(const Refiner&) = delete;
 
     int64_t n_codebooks() const;
-    // Codebooks that cannot be predicted.
+    // Number of first codebooks that are inputs only and cannot be predicted.
     int64_t n_given() const;
     int64_t vocabulary() const;
 
-    // Fill the window. The random numbers of frame t of codebook k are those of draw.number + k * frames + t.
-    // Returns false, the window half filled, if logits are not finite. `between` is called before each codebook; what
-    // it throws ends the work. Throws std::invalid_argument for a window that does not fit the network.
+    // Fill the window. Frame t of codebook k uses the random numbers of draw.number + k * frames + t. Returns false,
+    // with the window partly filled, if logits are not finite. `between` is called before each codebook; an exception
+    // that it throws ends the call. Throws std::invalid_argument for a window that does not fit the network.
     bool refine(const Window& window, const Draw& draw, const std::function<void()>& between);
 
-    // Logits of one codebook for all frames of (frames, codebooks) codes: (frames, vocabulary), row by row.
+    // Logits of one codebook for all frames of (frames, codebooks) codes: (frames, vocabulary), row-major.
     void logits(const int32_t* codes, int64_t frames, int64_t codebook, float* logits);
 
   private:
