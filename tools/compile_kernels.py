@@ -1,7 +1,7 @@
-"""Compile every kernel that the GPU engine launches, for several GPUs, without one: registers, spills, shared memory.
+"""Compile every Triton kernel that the GPU engine launches, for several GPUs: registers, spills, shared memory.
 
-Which kernels, and with which constants, is not listed anywhere: the engine's own code runs on tensors without storage
-while its launches are written down. Needs Triton (with its ptxas and cuobjdump), no GPU.
+There is no list of kernels and their constants: the engine's own code runs on tensors without storage while its
+launches are recorded. Needs Triton (with its ptxas and cuobjdump), no GPU.
 
     python tools/compile_kernels.py [--sm 90 80 120] [--model small large] [--dtype ...] [--json FILE]
 
@@ -54,7 +54,7 @@ VOCABULARY = {"text": (((0, 10_000),), 10_000), "coarse": (((10_000, 11_024), (1
 
 @dataclass(frozen=True)
 class Resources:
-    """What one compiled kernel needs, and what its code holds."""
+    """Resources of one compiled kernel, and counts of instructions in its code."""
 
     kernel: str
     sm: int
@@ -74,12 +74,12 @@ class Resources:
 
 
 def record(model: str, dtype: str, bias: bool) -> Iterator[Launch]:
-    """The launches of both GPTs and of the fine network of one size."""
+    """Record the launches of both GPTs and of the fine network of one size."""
     n_layer, n_head, n_embd, _ = SIZES[model]
     storage, int8 = DTYPES[dtype], dtype == "int8"
     with recording() as launches, torch.inference_mode():
         for part, (slices, stop_row) in VOCABULARY.items():
-            # One layer launches what all do.
+            # All layers launch the same kernels, so one is enough.
             config = GPTConfig(1, n_head, n_embd, *VOCABULARIES[part], bias=bias)
             network = load_network(config, _meta_tensors(config), device=META, dtype=storage, int8=int8)
             for n_slots, batches in ((8, (1, 8)), (64, (16, 32, 64))):
@@ -106,7 +106,7 @@ def _meta_tensors(config: GPTConfig) -> dict[str, torch.Tensor]:
 
 
 def describe(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int], Any]]:
-    """Signature, constants and alignments, as Triton's own launcher would find them."""
+    """Signature, constants and alignments, as Triton's own launcher would derive them."""
     signature, constants, attributes = {}, dict(launch.constexprs), {}
     for index, (name, parameter) in enumerate(zip(launch.kernel.arg_names, launch.kernel.params, strict=True)):
         if name in launch.constexprs:
@@ -130,7 +130,7 @@ def describe(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tuple
 
 
 def unique(models: list[str], dtypes: list[str]) -> tuple[list[tuple[str, str, Launch]], int]:
-    """Each different compilation once, with the first model and dtype that asks for it, and how many have no bias."""
+    """Each distinct compilation once, with the first model and dtype that needs it, and how many have no bias."""
     found: dict[tuple[str, ...], tuple[str, str, Launch]] = {}
     plain = 0
     for bias in (False, True):
@@ -144,14 +144,14 @@ def unique(models: list[str], dtypes: list[str]) -> tuple[list[tuple[str, str, L
 
 
 def compile_one(work: tuple[str, str, Launch, int]) -> Resources:
-    """Compile a launch to a cubin for one architecture and look at it."""
+    """Compile a launch to a cubin for one architecture and read its resources."""
     model, dtype, launch, sm = work
     signature, constants, attributes = describe(launch)
     pdl = launch.pdl and sm >= 90
     if "PDL" in constants:
         constants["PDL"] = pdl
     if not pdl and "AHEAD" in constants:
-        # What a launch without it does not ask for.
+        # Launches without PDL have these off.
         constants |= {"AHEAD": 0} | ({"KV_AHEAD": False} if "KV_AHEAD" in constants else {})
     options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages, "enable_fp_fusion": True}
     if pdl:
@@ -194,7 +194,7 @@ def read_usage(cubin: bytes) -> dict[str, int]:
 
 
 def print_table(rows: list[Resources]) -> None:
-    """One line per kernel, dtype and architecture: the largest of its compilations."""
+    """Print one line per kernel, dtype and architecture: the largest values of its compilations."""
     header = ("kernel", "dtype", "sm", "variants", "registers", "spilled B", "shared B", "PDL")
     print(f"{header[0]:<24}{header[1]:<10}" + "".join(f"{name:>10}" for name in header[2:]))
     groups: dict[tuple[str, str, int], list[Resources]] = {}
@@ -232,7 +232,7 @@ _work: list[tuple[str, str, Launch]] = []
 
 
 def _start(models: list[str], dtypes: list[str]) -> None:
-    # Launches hold jitted functions, which do not travel between processes: each process writes down its own.
+    # Launches hold jitted functions, which cannot be sent between processes: each process records its own.
     _work[:] = unique(models, dtypes)[0]
 
 

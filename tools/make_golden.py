@@ -1,10 +1,10 @@
-"""Write tests/golden/: what the reference generates on tiny models that can be rebuilt without it.
+"""Write tests/golden/: results of the reference on tiny models that can be rebuilt without it.
 
 Run as `python tools/make_golden.py` where the reference is installed (the extra `reference`, see tests/parity). Each
-case is one call under a seed; kept are its result, the seed, and a digest of torch's generator afterwards.
+case is one call with a seed; its result, the seed and the digest of torch's generator afterwards are stored.
 
-A draw can fall so close to the border between two tokens that another CPU's rounding decides it. So a seed is taken
-only if the tokens stay the same when every weight is disturbed by more than rounding can.
+A draw can be so close to the border between two tokens that the rounding of another CPU changes the token. So a seed
+is used only if the tokens stay the same when every weight is disturbed by more than rounding.
 """
 
 import copy
@@ -24,7 +24,7 @@ from golden import tiny  # noqa: E402
 from golden.cases import Case, all_cases, digest_generator, digest_stream  # noqa: E402
 from parity import reference  # noqa: E402
 
-NOISE = 5e-6  # relative; fp32 rounding of the logits is about a tenth of what this does to them
+NOISE = 5e-6  # relative; changes the logits about ten times as much as fp32 rounding
 N_DISTURBED = 2
 
 
@@ -54,7 +54,7 @@ def call(generation: ModuleType, models: dict, case: Case, seed: int) -> np.ndar
 
 
 def find_golden(generation: ModuleType, models: dict, disturbed: list[dict], case: Case) -> tuple[np.ndarray, int, str]:
-    """Result, seed and generator digest of one case, under the first seed at which rounding cannot matter."""
+    """Result, seed and generator digest of one case, with the first seed at which rounding changes no token."""
     for seed in range(1, 200):
         result = call(generation, models, case, seed)
         digest = digest_generator()

@@ -1,11 +1,11 @@
-// A chain of dependent launches, each of which asks for its weights before it waits for the one ahead: do they come
-// before the wait is over?
+// A chain of dependent launches; each requests its weights before it waits for the previous one. Measures whether the
+// weights arrive before the wait is over.
 #pragma once
 #include "common.cuh"
 
-// When a kernel lets the next one start: never, first thing, behind its loads, at its end.
+// When a kernel lets the next one start: never, at its beginning, after its loads, at its end.
 enum Trigger { NEVER, FIRST, BEHIND_LOADS, AT_END };
-// What it does for its weights: nothing, copies to shared memory, loads to registers.
+// How it loads its weights: not at all, by copies to shared memory, by loads to registers.
 enum Load { NONE, BULK, REGISTERS };
 
 constexpr int THREADS = 256, KERNELS = 240, MOST_LOADS = 16, LOAD_BYTES = THREADS * 16, TIMES = 4;
@@ -91,7 +91,7 @@ void launch_link(u32 shared_bytes, Args args) {
     CHECK(cudaLaunchKernelEx(&config, link<TRIGGER, LOAD>, args));
 }
 
-// Median microseconds of one of `count` kernels that `work` launches, replayed as a graph.
+// Median microseconds per kernel of the `count` kernels that `work` launches, replayed as a CUDA graph.
 template <class Work>
 float graph_us(Work work, int count) {
     cudaGraph_t graph;
@@ -112,7 +112,7 @@ float graph_us(Work work, int count) {
     return times[times.size() / 2];
 }
 
-// sizes: bytes of a block, of the kernels in turn. carve: percent of shared memory preferred, -1 as the driver likes.
+// sizes: bytes per block, for the kernels in turn. carve: preferred percent of shared memory, -1: the driver decides.
 template <int TRIGGER, int LOAD>
 void chain(const char* name, bool pdl, const std::vector<u32>& sizes, int carve) {
     CHECK(cudaFuncSetAttribute(link<TRIGGER, LOAD>, cudaFuncAttributeMaxDynamicSharedMemorySize, 65536));
@@ -142,7 +142,7 @@ void chain(const char* name, bool pdl, const std::vector<u32>& sizes, int carve)
         int count[PLACES] = {};
         for (int i = 0; i < BLOCKS; i++) most = std::max(most, ++count[where[k * PLACES + i]]);
     }
-    // How long before its release a block began, which is the room that its loads have; and how long it still waited.
+    // How long before its release a block began (its loads overlap with that time), and how long it then still waited.
     double lead = 0, late = 0;
     for (int k = SETTLED; k < KERNELS; k++) {
         lead += double(when[k * TIMES + 1] - when[k * TIMES]);

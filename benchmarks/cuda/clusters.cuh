@@ -1,4 +1,4 @@
-// How many clusters of each size stand on the device at once, and what an exchange within one costs.
+// How many clusters of each size fit on the device at once, and how long an exchange within a cluster takes.
 #pragma once
 #include "common.cuh"
 
@@ -14,7 +14,7 @@ __device__ __forceinline__ u32 in_block(const void* pointer, u32 rank) {
     return address;
 }
 
-// 256 bytes to each block of the cluster, by stores that arrive at the receiver's own barrier.
+// Each block sends 256 bytes to each block of the cluster, by stores that signal the receiver's own barrier.
 __global__ void __launch_bounds__(256) cluster_hop(int hops, float* out) {
     __shared__ u64 barrier;
     __shared__ float4 box[8][16];
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(256) cluster_hop(int hops, float* out) {
         __syncthreads();
     }
     cluster_sync();
-    // Never, but the compiler cannot know.
+    // Never true, but the compiler cannot know.
     if (v == 12345.f) *out = 1;
 }
 
@@ -70,7 +70,7 @@ void clusters() {
             config.stream = stream;
             int resident = 0;
             float us = -1;
-            // Where a size is not possible at all there is an error, which is an answer, too.
+            // An impossible size is an error here and a valid result: `resident` stays 0.
             if (cudaOccupancyMaxActiveClusters(&resident, cluster_hop, &config) != cudaSuccess) cudaGetLastError();
             if (resident && size <= 8) {
                 config.gridDim = dim3(std::min(resident, MOST_CLUSTERS) * size);

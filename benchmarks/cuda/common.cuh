@@ -1,4 +1,4 @@
-// What the probe's parts share: checked calls, PTX instructions by name, buffers, and time on the device.
+// Common code of the probe: checked calls, wrappers of PTX instructions, buffers, and timing on the device.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -10,7 +10,7 @@
 using u32 = unsigned;
 using u64 = unsigned long long;
 
-// Ends the program; its output so far is kept.
+// On an error, ends the program; its output so far is kept.
 #define CHECK(call)                                                                           \
     do {                                                                                      \
         cudaError_t error_ = (call);                                                          \
@@ -21,7 +21,7 @@ using u64 = unsigned long long;
         }                                                                                     \
     } while (0)
 
-// Bytes of one bulk copy, and tries of a wait before it is given up.
+// Bytes of one bulk copy, and tries of a wait before it gives up.
 constexpr u32 PIECE = 16384, TRIES = 1u << 22;
 constexpr size_t WEIGHT_BYTES = size_t(3) << 29;
 
@@ -36,7 +36,7 @@ inline u64* spans;
 
 __device__ __forceinline__ u32 shared_address(const void* pointer) { return (u32)__cvta_generic_to_shared(pointer); }
 
-// Past the L1 cache.
+// A load that bypasses the L1 cache.
 __device__ __forceinline__ float4 load_fresh(const float* p) {
     float4 v;
     asm volatile("ld.relaxed.gpu.global.v4.f32 {%0,%1,%2,%3}, [%4];"
@@ -50,7 +50,7 @@ __device__ __forceinline__ void store(float* p, float v) {
     asm volatile("st.relaxed.gpu.global.f32 [%0], %1;" ::"l"(p), "f"(v) : "memory");
 }
 
-// Nanoseconds.
+// Time in nanoseconds.
 __device__ __forceinline__ u64 now() {
     u64 t;
     asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
@@ -85,7 +85,7 @@ __device__ __forceinline__ void barrier_wait(u64* barrier, u32 parity) {
                      : "memory");
 }
 
-// Global to shared memory by the copy engine, which reports to the barrier.
+// Copy global to shared memory by the copy engine, which signals the barrier.
 __device__ __forceinline__ void bulk_copy(char* to, const char* from, u32 bytes, u64* barrier) {
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
                      shared_address(to)),

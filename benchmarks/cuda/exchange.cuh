@@ -1,8 +1,8 @@
-// What one exchange between all blocks costs in a kernel that stays: idle, and while weights stream through it.
+// Time of one exchange between all blocks of a persistent kernel: idle, and while weights stream through it.
 #pragma once
 #include "common.cuh"
 
-// How a block knows that the others have written: a counter, a flag of each block, or words that carry their phase.
+// How a block knows that the others have written: a counter, a flag per block, or words that contain their phase.
 enum Exchange { COUNTER, FLAGS, WORDS };
 
 constexpr int WORKERS = 256, STAGES = 8, PHASES = 4000, ROUNDS = 4, FLAG_STRIDE = 8;
@@ -40,7 +40,7 @@ __device__ u32 stream_weights(u64* barriers, const volatile int* stop, const cha
     return count;
 }
 
-// 8-byte words of value and phase: each is written and read whole, and nothing is ever cleared.
+// 8-byte words of value and phase: each is written and read atomically, and nothing is ever cleared.
 __device__ float exchange_words(u64* words, int n, int per, u32 phase, float value, u64 begin) {
     const int t = threadIdx.x;
     float sum = 0;
@@ -81,7 +81,7 @@ __device__ float exchange_floats(float* values, u32* flags, int n, int per, u32 
     return sum;
 }
 
-// n values, as many from each block. LOADED: a ninth warp streams weights all the while.
+// Exchange n values, the same number from each block. LOADED: a ninth warp streams weights at the same time.
 template <int HOW, bool LOADED>
 __global__ void __launch_bounds__(WORKERS + 32)
     exchange(float* buffer, u32* flags, int n, int phases, const char* w, size_t bytes, float* out) {
@@ -101,8 +101,8 @@ __global__ void __launch_bounds__(WORKERS + 32)
     const u64 begin = now();
     float sum = 0;
     for (int phase = 1; phase <= phases; phase++) {
-        // Two buffers by turns suffice: whoever is two phases ahead has read all of the phase between. The value
-        // depends on the sum, as a layer's input does on its predecessor's output.
+        // Two alternating buffers suffice: a block that is two phases ahead has read all of the phase between. The
+        // value depends on the sum, as a layer's input depends on the previous layer's output.
         const float value = 1.0f + sum * 0.f;
         if (HOW == WORDS)
             sum += exchange_words((u64*)buffer + (phase & 1) * n, n, per, phase, value, begin);
@@ -141,7 +141,7 @@ void exchanges(int n, int blocks) {
         });
         std::vector<float> found(512);
         CHECK(cudaMemcpy(found.data(), out, found.size() * sizeof(float), cudaMemcpyDeviceToHost));
-        // By a warp: of each value 1, n / 256 of them a thread and phase.
+        // The sum of one warp: each value is 1, and a thread adds n / 256 of them per phase.
         for (int i = 0; i < blocks; i++) right = right && found[256 + i] == (float)PHASES * (n / WORKERS) * 32;
         if (ms < best_ms) {
             best_ms = ms;

@@ -1,6 +1,6 @@
-// What decides between a chain of dependent launches and one kernel that stays, on one Hopper GPU, in about 20 seconds.
+// Compares a chain of dependent launches with one persistent kernel on a Hopper GPU, in about 20 seconds.
 //   nvcc -O3 -std=c++17 -gencode=arch=compute_90a,code=sm_90a probe.cu -o probe && ./probe > probe.jsonl
-// One JSON object per line, flushed at once, so that a run that is ended keeps what it has. Every spin is bounded.
+// Prints one JSON object per line, flushed at once, so that an aborted run keeps its results. Every spin is bounded.
 #include "chain.cuh"
 #include "clusters.cuh"
 #include "common.cuh"

@@ -1,4 +1,4 @@
-"""What kernels ask of NVIDIA's driver beyond Triton; torch's CUDA builds bring its bindings along."""
+"""Kernel settings of NVIDIA's driver that Triton does not expose; torch's CUDA builds include the bindings."""
 
 import logging
 from functools import cache
@@ -9,12 +9,12 @@ logger = logging.getLogger(__name__)
 
 @cache
 def prefer_shared(function: Any, carveout: int) -> None:
-    """Have so many percent of a multiprocessor's memory be shared memory while this kernel runs.
+    """Request `carveout` percent of a multiprocessor's memory as shared memory while this kernel runs.
 
     Args:
-        function: a handle of the driver's.
+        function: the driver's handle of the kernel.
 
-    Raises: RuntimeError if the driver refuses. Without the bindings there is one warning instead.
+    Raises: RuntimeError if the driver refuses. Without the bindings it only logs one warning.
     """
     try:
         from cuda.bindings import driver

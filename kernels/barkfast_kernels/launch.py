@@ -1,4 +1,4 @@
-"""The one way kernels are launched: on a GPU, in Triton's interpreter, or only written down."""
+"""Launch of all Triton kernels: on a GPU, in Triton's interpreter, or only recorded."""
 
 import os
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch: enough to compile the kernel without running it.
+    """One recorded launch: enough to compile the kernel without running it.
 
     Args:
         kernel: the jitted function.
@@ -44,7 +44,7 @@ _record: list[Launch] | None = None
 
 @contextmanager
 def recording() -> Iterator[list[Launch]]:
-    """Within the block, launches are written down instead of run; tensors may be on the meta device."""
+    """Record launches within the block instead of running them; tensors may be on the meta device."""
     global _record
     before, _record = _record, []
     try:
@@ -68,10 +68,10 @@ def launch(
     """Launch `kernel` on the current stream.
 
     Args:
-        pdl: for kernels with a PDL constexpr: whether this launch may begin before the one before it has ended
-            (programmatic dependent launch, compute capability 9.0 and newer). None for kernels without one.
-        variant: for kernels of a step, which take TRIGGER_FIRST, ONE_TRIP and AHEAD.
-        ahead: for the same kernels: the weights of a later kernel, to be brought into the L2 cache meanwhile.
+        pdl: for kernels with a PDL constexpr: whether this launch may begin before the previous one has ended
+            (programmatic dependent launch, compute capability 9.0 and newer). None for kernels without PDL.
+        variant: for kernels of a decode step, which take TRIGGER_FIRST, ONE_TRIP and AHEAD.
+        ahead: for the same kernels: weights of a later kernel, which this one prefetches into the L2 cache.
     """
     pdl = pdl if pdl is None else pdl and not INTERPRETED
     if pdl is not None:
@@ -86,7 +86,7 @@ def launch(
     options: dict[str, Any] = {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True}
     if pdl:
         options["launch_pdl"] = True
-    # Where no two kernels are on a multiprocessor at once, its memory need not be cut the same way for both.
+    # Without PDL no two kernels share a multiprocessor, so they need no common split of its memory.
     if pdl and variant is not None and variant.carveout is not None:
         kernel = _own(kernel, variant.carveout)
         prefer_shared(kernel[grid](**args, **constexprs, **options).function, variant.carveout)
@@ -97,7 +97,7 @@ def launch(
 def _vary(
     variant: Variant, args: dict[str, Any], ahead: Tensor | None, threads: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments and constants of a kernel of a step; without `ahead` its first tensor stands there and is not read."""
+    """Add a variant's arguments and constants; without `ahead` the first tensor takes its place and is not read."""
     matrix = next(iter(args.values())) if ahead is None else ahead
     n_bytes = 0 if ahead is None else ahead.numel() * ahead.element_size()
     chosen = {
@@ -110,14 +110,14 @@ def _vary(
 
 @cache
 def _own(kernel: Any, carveout: int) -> Any:
-    """A copy of the kernel: its handle on the device, to which the carve-out belongs, is its own."""
+    """A copy of the kernel with its own device handle, because the carve-out is a setting of the handle."""
     return type(kernel)(kernel.fn, do_not_specialize=kernel.do_not_specialize)
 
 
 def linear_args(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Run-time and compile-time arguments of a linear layer, by the names that kernels give them.
+    """Run-time and compile-time arguments of a linear layer, by the kernels' parameter names.
 
-    What is absent is not read; the weight stands in its place.
+    The weight takes the place of an absent tensor, which the kernel does not read.
     """
     args = {"weight": weight, "scale": weight if scale is None else scale, "bias": weight if bias is None else bias}
     return args, {"HAS_SCALE": scale is not None, "HAS_BIAS": bias is not None}
@@ -129,7 +129,7 @@ def next_power_of_2(n: int) -> int:
 
 
 def multiprocessors(device: torch.device) -> int:
-    """Streaming multiprocessors of `device`; an H100's 132 where there is no GPU to ask."""
+    """Number of streaming multiprocessors of `device`; without a GPU the 132 of an H100."""
     if device.type != "cuda":
         return 132
     return torch.cuda.get_device_properties(device).multi_processor_count

@@ -1,4 +1,4 @@
-"""What references share, in plain torch and float32."""
+"""Helpers of the references, in plain torch and float32."""
 
 from collections.abc import Iterator
 

@@ -1,8 +1,8 @@
-"""What the device knows of each slot: one row of 16 words, so that admitting a job is one 64-byte copy.
+"""State of each slot on the device: one row of 16 words, so that starting a sequence takes one 64-byte copy.
 
-A slot holds one sequence. Kernels take `slots` (n_slots, WORDS) int32 and `rows` (batch,) int32, the slot that each
-row of the batch stands for; a row of -1, or one whose slot is not RUNNING, is skipped and its outputs left alone.
-Words named *_F hold the bits of a float32.
+A slot holds one sequence. Kernels take `slots` (n_slots, WORDS) int32 and `rows` (batch,) int32, the slot of each row
+of the batch. A row of -1, or one whose slot is not RUNNING, is skipped and its outputs are not written. Words named
+*_F hold the bits of a float32.
 """
 
 import struct
@@ -13,25 +13,25 @@ from torch import Tensor
 
 WORDS = tl.constexpr(16)
 
-POSITION = tl.constexpr(0)  # where the token being processed stands; its key and value go there
+POSITION = tl.constexpr(0)  # position of the token being processed; its key and value are stored there
 DRAWN = tl.constexpr(1)  # tokens drawn so far
 LIMIT = tl.constexpr(2)  # FINISHED after this many
 STATUS = tl.constexpr(3)
 PHASE = tl.constexpr(4)  # token i is drawn from slice (PHASE + i) % n_slices
 SEED_LOW = tl.constexpr(5)
 SEED_HIGH = tl.constexpr(6)
-FIRST_DRAW = tl.constexpr(7)  # random number FIRST_DRAW + i decides token i
+FIRST_DRAW = tl.constexpr(7)  # token i is drawn with random number FIRST_DRAW + i
 TEMPERATURE_F = tl.constexpr(8)  # 0 is greedy
 TOP_K = tl.constexpr(9)  # 0 is off
 TOP_P_F = tl.constexpr(10)  # 2 is off
 MIN_P_F = tl.constexpr(11)  # stop when the stop token is this likely; 2 is off
-HAS_STOP = tl.constexpr(12)  # whether the stop token competes
-FORCED = tl.constexpr(13)  # the first FORCED tokens are taken from `tokens` as they stand there, not drawn
+HAS_STOP = tl.constexpr(12)  # whether the stop token can be drawn
+FORCED = tl.constexpr(13)  # the first FORCED tokens are taken from `tokens`, not drawn
 
 # Values of STATUS.
 IDLE = tl.constexpr(0)
 RUNNING = tl.constexpr(1)
-STOPPED = tl.constexpr(2)  # the stop token was drawn, or likely enough: token DRAWN - 1 is not part of the result
+STOPPED = tl.constexpr(2)  # the stop token was drawn or reached MIN_P: token DRAWN - 1 is not part of the result
 FINISHED = tl.constexpr(3)
 FAILED = tl.constexpr(4)  # logits were not finite when token DRAWN was to be drawn
 
@@ -59,7 +59,7 @@ def pack_slot(
     forced: int = 0,
     status: int = RUNNING.value,
 ) -> Tensor:
-    """One row of `slots` as a (WORDS,) int32 tensor on the CPU; `seed` counts modulo 2**64."""
+    """One row of `slots` as a (WORDS,) int32 tensor on the CPU; `seed` is taken modulo 2**64."""
     words = [0] * WORDS.value
     words[POSITION.value], words[LIMIT.value], words[STATUS.value] = position, limit, status
     words[PHASE.value], words[FIRST_DRAW.value] = phase, first_draw

@@ -1,9 +1,9 @@
-"""How a product of a matrix with vectors is cut into programs that each hold their rows of it in registers.
+"""Matrix-vector products, split into programs that each hold their rows of the matrix in registers.
 
-Such a program reads its rows once, whole, before it knows any vector, and then serves the vectors one by one. The cut
-depends on the matrix and the device alone, so a vector's result is the same bits in whatever batch it comes. SINGLE
-kernels, for a batch of one, have no loop: the compiler would convert the rows to float32 before it, which saves work
-when there are several vectors but doubles the registers, and so halves how many programs can read ahead.
+A program loads all its rows once, before it loads any vector, and then multiplies them by one vector after another.
+The split depends only on the matrix and the device, so a vector's result has the same bits in any batch. SINGLE
+kernels, for a batch of one, have no loop. With a loop the compiler converts the rows to float32 in front of it: that
+saves work for several vectors, but doubles the registers, and so halves how many programs can load in advance.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import triton.language as tl
 from barkfast_kernels.functions import load_fresh, running
 from barkfast_kernels.launch import INTERPRETED, multiprocessors, next_power_of_2
 
-# 64 registers of a thread in float32, 32 in half precision: leaves room for a vector and for several programs.
+# 64 registers per thread in float32, 32 in half precision: leaves room for a vector and for several programs.
 ELEMENTS_PER_THREAD = 64
 
 
@@ -30,16 +30,16 @@ class RowTile:
 
 
 def row_tile(n_rows: int, n_columns: int, device: torch.device, *, block_k: int | None = None) -> RowTile:
-    """The cut that gives the busiest multiprocessor the least to do.
+    """The tile that gives the busiest multiprocessor the least work.
 
     Args:
-        block_k: columns held per row, where they are laid out with gaps; else the next power of two.
+        block_k: columns held per row, for a layout with gaps; by default the next power of two.
     """
     block_k = block_k or next_power_of_2(n_columns)
     num_warps = 4 if block_k <= 1024 else 8
     limit = max(1, ELEMENTS_PER_THREAD * 32 * num_warps // block_k)
     if INTERPRETED:
-        # A program costs milliseconds there whatever its size. Small enough that tests still see several.
+        # In the interpreter a program costs milliseconds whatever its size. Small enough for tests to have several.
         block_n = min(triton.next_power_of_2(n_rows), max(1, 2**15 // block_k))
         return RowTile(block_n, block_k, num_warps, triton.cdiv(n_rows, block_n))
     sms = multiprocessors(device)
@@ -56,20 +56,20 @@ def row_tile(n_rows: int, n_columns: int, device: torch.device, *, block_k: int 
 
 @triton.jit
 def below(i, SIZE: tl.constexpr, BLOCK: tl.constexpr):
-    """`i < SIZE`; true at compile time where blocks cover the size evenly, so that the mask disappears."""
+    """`i < SIZE`; true at compile time if BLOCK divides SIZE, so that the compiler removes the mask."""
     return (i < SIZE) | (SIZE % BLOCK == 0)
 
 
 @triton.jit
 def load_rows(weight, n, column, mask, K: tl.constexpr):
-    """Rows `n` (BLOCK_N,) of `weight` (N, K), at `column` (BLOCK_K,), in the type they are stored in."""
-    # Read once per step, and the whole network is larger than the cache.
+    """Load rows `n` (BLOCK_N,) and columns `column` (BLOCK_K,) of `weight` (N, K) in its storage dtype."""
+    # Evicted first: each weight is read once per step, and the whole network is larger than the cache.
     return tl.load(weight + n.to(tl.int64)[:, None] * K + column[None, :], mask, other=0, eviction_policy="evict_first")
 
 
 @triton.jit
 def load_or(pointer, i, mask, PRESENT: tl.constexpr, DEFAULT: tl.constexpr):
-    """pointer[i] as float32, or `DEFAULT` where there is no such tensor."""
+    """pointer[i] as float32, or `DEFAULT` if the tensor is not PRESENT."""
     value = tl.full(i.shape, DEFAULT, tl.float32)
     if PRESENT:
         value = tl.load(pointer + i, mask, other=0.0).to(tl.float32)
@@ -78,7 +78,7 @@ def load_or(pointer, i, mask, PRESENT: tl.constexpr, DEFAULT: tl.constexpr):
 
 @triton.jit
 def fetch_row(x, listed, slots, k, mask, N_EMBD: tl.constexpr, ONE_TRIP: tl.constexpr):
-    """`listed` if that slot runs, or -1, and its x (N_EMBD,) at `k`, fetched beside the status, not after it."""
+    """`listed` if that slot is running, else -1, and its x (N_EMBD,) at `k`, loaded together with the status."""
     return running(slots, listed, ONE_TRIP), load_fresh(x + tl.maximum(listed, 0) * N_EMBD + k, mask, ONE_TRIP)
 
 
@@ -87,8 +87,8 @@ def multiply(tile, scale, bias, vector):
     """scale * (tile @ vector) + bias in float32; `tile` (BLOCK_N, BLOCK_K), `scale`, `bias` (BLOCK_N,)."""
     BLOCK_N: tl.constexpr = tile.shape[0]
     QUARTER: tl.constexpr = tile.shape[1] // 4
-    # Four neighbours stand in one thread. Which of their products are fused is written out, as the compiler's own
-    # choice differs between kernels with and without a loop, and with it the last bits.
+    # A thread holds four adjacent columns. Fused multiply-adds are written out, because the compiler chooses others
+    # in kernels with a loop than in kernels without, which would change the last bits.
     w_even, w_odd = tl.split(tl.reshape(tile.to(tl.float32), (BLOCK_N, QUARTER, 2, 2)))
     v_even, v_odd = tl.split(tl.reshape(vector[None, :], (1, QUARTER, 2, 2)))
     w0, w2 = tl.split(w_even)

@@ -1,7 +1,7 @@
-"""The ways to run the kernels of a decode step of one to eight sequences: what a measurement may choose from.
+"""Tuning options of the decode step of one to eight sequences; benchmarks choose among them.
 
-A variant changes when things are loaded and where they are computed, not what: all Triton variants give the same bits,
-and the CUDA ones differ from them only in the order of sums.
+A variant changes when data is loaded and where results are computed, not the results: all Triton variants give the
+same bits, and the CUDA variants differ from them only in the order of sums.
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -12,24 +12,24 @@ KERNELS = ("triton", "cuda")
 
 @dataclass(frozen=True)
 class Variant:
-    """How the vector step is run. All but `kernels` can be switched on its own.
+    """Options of a decode step of one to eight sequences; each but `kernels` can be changed independently.
 
     Args:
         kernels: "triton", or "cuda" for those of barkfast_kernels.hopper (compute capability 9.0).
-        trigger_first: let the next kernel start on a kernel's first line rather than behind its weight loads.
-        one_trip: read what other kernels wrote with loads that depend on no other load and pass by the L1 cache;
-            whether a row runs then decides over stores, not over a branch.
-        kv_ahead: load the keys and values of positions that are known to be written before waiting for the kernel
-            ahead. The CUDA kernels always do.
-        l2_ahead: ask for the weights of the kernel so many launches later to be brought into the L2 cache; 0 is off.
+        trigger_first: let the next kernel start at the beginning of a kernel rather than after its weight loads.
+        one_trip: read what other kernels wrote with loads that depend on no other load and bypass the L1 cache;
+            whether a row is running then masks the stores instead of a branch.
+        kv_ahead: before waiting for the previous kernel, load the keys and values of positions that are known to be
+            written. The CUDA kernels always do.
+        l2_ahead: prefetch into the L2 cache the weights of the kernel this many launches later; 0 is off.
         carveout: percent of an SM's memory that is shared memory rather than L1, equal for all kernels of the step, so
-            that kernels of one SM need not wait for another split; None leaves it to the driver.
+            that a kernel need not wait for an SM to change the split; None leaves it to the driver.
         branchless: CUDA attention handles all positions of its split at once, without a branch per pass.
-        splits: parts of a context in CUDA attention, each a block of its own. Fewer mean less to be combined by every
-            block of the next kernel.
-        blocks: that the rows of a matrix are shared among, in CUDA: one or two per multiprocessor of an H100 (132), and
-            a divisor of Bark's sizes.
-        fused_head: final norm, logits and the draw in one CUDA kernel, where no top-k or top-p filter is used.
+        splits: parts of a context in CUDA attention, one block each. With fewer, every block of the next kernel
+            combines less.
+        blocks: number of CUDA blocks that share the rows of a matrix: one or two per multiprocessor of an H100 (132),
+            and a divisor of Bark's sizes.
+        fused_head: final norm, logits and sampling in one CUDA kernel, where no top-k or top-p filter is used.
     """
 
     kernels: str = "triton"
@@ -46,13 +46,13 @@ class Variant:
     def __post_init__(self) -> None:
         for field in fields(self):
             value, allowed = getattr(self, field.name), _ALLOWED[field.name]
-            # True == 1: a flag is no number, nor the other way round.
+            # True == 1: reject a flag in place of a number and a number in place of a flag.
             if not any(value == choice and type(value) is type(choice) for choice in allowed):
                 raise ValueError(f"{field.name} of a kernel variant is {value!r}, not one of {allowed}")
 
     @classmethod
     def from_dict(cls, entries: dict[str, Any]) -> "Variant":
-        """From what `to_dict` gave.
+        """Inverse of `to_dict`.
 
         Raises: ValueError for an unknown field or value, naming it.
         """
@@ -62,7 +62,7 @@ class Variant:
         return cls(**entries)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """The fields as a JSON object."""
         return asdict(self)
 
 
@@ -80,13 +80,13 @@ _ALLOWED: dict[str, tuple[Any, ...]] = {
     "fused_head": _FLAG,
 }
 
-# What runs where nothing was measured.
+# Used where nothing was measured.
 DEFAULT = Variant()
-# What ran on the H100 of 2026-11-24, and the CUDA kernels as they were first written.
+# The kernels measured on an H100 on 2026-11-24, and the CUDA kernels as they were first written.
 _T0 = dict(trigger_first=False, one_trip=False, kv_ahead=False, l2_ahead=0, carveout=None)
 _C0 = dict(kernels="cuda", **_T0, branchless=False, fused_head=False)
 _C4 = _C0 | dict(carveout=100, trigger_first=True, one_trip=True, branchless=True)
-# Each by the name under which its times are reported.
+# Variants by the names that benchmarks report.
 VARIANTS: dict[str, Variant] = {
     "T0 as on the H100": Variant(**_T0),
     "T1 trigger first": Variant(**_T0 | dict(trigger_first=True)),

@@ -1,6 +1,6 @@
-"""Train the demo voice: run every stage that is not done yet, or those named, each as soon as what it needs is there.
+"""Train the demo voice: run every stage that is not done yet, or the named ones, each as soon as its inputs are done.
 
-Started again after a cut-off it goes on where it was: trainings at their last checkpoint, two minutes old at most.
+After an interruption, a new start resumes the work: trainings at their last checkpoint, at most two minutes old.
 """
 
 import argparse
@@ -23,7 +23,7 @@ STAGES = {
     "sentences": ("sentences.run", ("units",)),
     "rvq": ("rvq.run", ("synth",)),
     "codes": ("codes.run", ("rvq",)),
-    # The long ones first: a stage that waits for a job is taken in this order.
+    # The long ones first: waiting stages start in this order.
     "t2s": ("t2s.run", ("units",)),
     "decoder": ("decoder.run", ("codes",)),
     "coarse": ("coarse.run", ("units", "codes")),
@@ -50,7 +50,7 @@ def run_stage(work: Work, stage: str) -> None:
 
 
 def run_all(work: Work, jobs: int, threads: int) -> None:
-    """Run what is not done, up to `jobs` stages at a time, each a process with a log of its own."""
+    """Run the stages that are not done, up to `jobs` at a time, each in its own process with its own log."""
     running: dict[str, subprocess.Popen] = {}
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     while left := [stage for stage in STAGES if not work.is_done(stage)]:
@@ -69,7 +69,7 @@ def run_all(work: Work, jobs: int, threads: int) -> None:
                 continue
             del running[stage]
             if process.returncode:
-                raise SystemExit(f"{stage} failed; see {work.path(f'logs/{stage}.log')}. Started again it goes on")
+                raise SystemExit(f"{stage} failed; see {work.path(f'logs/{stage}.log')}. Start again to continue")
             print(f"{stage}: done", flush=True)
 
 
@@ -83,7 +83,7 @@ def main() -> None:
         "--start",
         type=Path,
         metavar="FOLDER",
-        help="an exported model: t2s_full trains it on, export takes from it what is not trained here",
+        help="an exported model: t2s_full continues its training, export copies what is not trained here",
     )
     args = parser.parse_args()
     if unknown := set(args.stages) - set(STAGES):

@@ -1,8 +1,8 @@
 """Stages `coarse` and `coarse_full`: semantic units to the first two codebooks, interleaved.
 
-A clip is generated in windows: 256 slots of units, the infer token, up to 630 tokens already there, then 60 new ones.
-Until the 630 are full every window sees the same slots from the clip's start; later they move along with it.
-The short stage learns from stretches with few slots; the full stage from windows as generation lays them out.
+A clip is generated in windows: 256 slots of units, the infer token, up to 630 earlier tokens, then 60 new ones. Until
+there are 630 earlier tokens, every window has the same slots from the clip's start; later the slots move with it. The
+short stage trains on stretches with few slots, the full stage on windows in the layout of generation.
 """
 
 from functools import partial
@@ -25,18 +25,18 @@ SHORT = Plan("coarse", steps=9000, rate=2e-3)
 FULL = Plan("coarse_full", steps=2400, rate=6e-4, fall=0.8)
 BUDGET = 8 * 110  # semantic units in a batch
 P_MIDDLE = 0.3  # share of stretches that begin in the middle of speech
-P_HISTORY = 0.5  # share of windows that follow a voice
-N_UNHEARD = 8  # tokens at the start of a stretch from the middle that nobody could know
+P_HISTORY = 0.5  # share of windows that continue a voice
+N_UNHEARD = 8  # tokens at the start of a stretch from the middle, which cannot be predicted
 SEMANTIC_PAD, INFER = LAYOUT.coarse.semantic_pad_token, LAYOUT.coarse.infer_token
 N_SLOTS, MAX_HISTORY, WINDOW = LAYOUT.coarse.n_slots, LAYOUT.coarse.max_history, LAYOUT.coarse.sliding_window
 RATIO = LAYOUT.coarse_per_semantic
 FIRST = LAYOUT.semantic.vocab_size
 
-Example = tuple[np.ndarray, np.ndarray, int]  # slots, flat coarse tokens, how many of these the loss leaves out
+Example = tuple[np.ndarray, np.ndarray, int]  # slots, flat coarse tokens, how many of their first the loss skips
 
 
 class Speech:
-    """Units and flat coarse tokens of utterances, alone or in a row."""
+    """Units and first two codebooks of utterances, single or joined."""
 
     def __init__(self, work: Work, split: str) -> None:
         self.data = Utterances(work.folder / f"data/{split}", "units", "codes")
@@ -52,15 +52,15 @@ class Speech:
 
 
 def stretch_from_start(units: np.ndarray, codes: np.ndarray) -> Example:
-    """A clip's beginning, as far as the slots do not move: at most 209 units' worth of tokens."""
+    """A clip's beginning, while the slots do not move: the tokens of at most 209 units, and one window."""
     n = round(max_semantic_history(MAX_HISTORY, LAYOUT) * RATIO) + WINDOW
     return units[:N_SLOTS], flatten_codes(codes, LAYOUT)[:n], 0
 
 
 def stretch_from_middle(units: np.ndarray, codes: np.ndarray, n_units: int, rng: np.random.Generator) -> Example:
-    """About `n_units` units from anywhere, with what is to come behind them, as a window that has moved sees them.
+    """About `n_units` units from anywhere and the units after them, like a window whose slots have moved.
 
-    Generation's rounding puts tokens up to a frame early or late, and may begin on the second codebook.
+    Rounding in generation shifts tokens by up to one frame, and a window may begin with the second codebook.
     """
     start = int(rng.integers(0, max(1, len(units) - n_units)))
     flat = flatten_codes(codes, LAYOUT)
@@ -70,9 +70,9 @@ def stretch_from_middle(units: np.ndarray, codes: np.ndarray, n_units: int, rng:
 
 
 def window_of(past: tuple | None, units: np.ndarray, codes: np.ndarray, window: int) -> Example:
-    """Window number `window` of a clip as generation lays it out, with the tokens that are to come in it.
+    """Window number `window` of a clip in the layout of generation, with its new tokens.
 
-    `past` is a voice's (units, codes), in whose rows the clip goes on. The same as CoarseWindows.prompt().
+    `past` is a voice's (units, codes), which the clip continues. The same as CoarseWindows.prompt().
     """
     empty = np.zeros(0, np.int64)
     before, history = (empty, empty) if past is None else trim_history(*past, LAYOUT, MAX_HISTORY)
@@ -101,7 +101,7 @@ def lay_out(examples: list[Example], n_slots: int) -> dict[str, Tensor]:
 
 
 def losses(model: GPT, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Cross entropy of the first and of the second codebook, each among its own ids alone, as they are sampled."""
+    """Cross entropy of the first and of the second codebook, each over its own ids only, as in sampling."""
     n_slots = batch["slots"].shape[1]
     x = model.transformer.wte(torch.cat([batch["slots"], batch["coarse"]], 1))
     hidden, _ = causal_trunk(model, embed_positions(model, x, batch["positions"]))
@@ -116,7 +116,7 @@ def losses(model: GPT, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def initialize_positions(model: GPT) -> None:
-    """Give a unit's slot and its coarse tokens like embeddings, waves of many lengths, so that they find each other."""
+    """Give a unit's slot and its coarse tokens similar embeddings (sinusoids), so that attention can match them."""
     wpe = model.transformer.wpe.weight
     n = wpe.shape[1] // 2
     with torch.no_grad():
@@ -128,7 +128,7 @@ def initialize_positions(model: GPT) -> None:
 
 
 def draw_short(speech: Speech, i: int, rng: np.random.Generator) -> Example:
-    """Utterance i from its start, or as much from the middle of several."""
+    """Utterance i from its start, or a stretch of that length from the middle of several."""
     units, codes = speech.join([i])
     if rng.random() >= P_MIDDLE:
         return stretch_from_start(units, codes)
@@ -137,7 +137,7 @@ def draw_short(speech: Speech, i: int, rng: np.random.Generator) -> Example:
 
 
 def draw_full(speech: Speech, rng: np.random.Generator) -> Example:
-    """A window of generation, with a voice's past or without, of one utterance or several."""
+    """A window of generation of one utterance or several, with or without a voice's history."""
     past = speech.draw(rng, int(rng.integers(1, 5))) if rng.random() < P_HISTORY else None
     units, codes = speech.draw(rng, int(rng.choice([1, 1, 2, 4, 6])))
     n_windows = -(-codes.size // WINDOW)

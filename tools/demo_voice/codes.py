@@ -1,4 +1,4 @@
-"""Stage `codes`: codes of every frame of the corpus, and the audio that the decoder learns from."""
+"""Stage `codes`: codes of every frame of the corpus, and the audio that the decoder is trained on."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from .dataset import parts, read_audio, save_utterances
 from .rvq import encode
 from .work import Work
 
-N_AUDIO_PARTS = 40  # about six hours; the decoder sees no more in its time
+N_AUDIO_PARTS = 40  # about six hours; the decoder's training does not reach more
 
 
 def run(work: Work) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """Stage `corpus`: the text list, from WordNet's example sentences, patterns, and words of the CMU lexicon.
 
-Fixed by the seed and by the data files, whose sums are checked: another version of them would be another list.
+The seed and the data files determine the list. The files' checksums are checked: other versions give another list.
 """
 
 import hashlib
@@ -29,12 +29,12 @@ N_HELD_OUT = {"wordnet": 200, "template": 60}
 MAX_CHARACTERS = 110
 N_SHORT, MAX_SHORT_WORDS = 6_000, 4
 N_HELD_OUT_SHORT, N_HELD_OUT_WORDS = 400, 400
-# Words that the tests say in short sentences: no short sentence of the training has them.
+# Words that the tests use in short sentences; no short sentence of the training has them.
 TEST_WORDS = words("apples pears plums")
 
 
 def check_sources() -> None:
-    """Refuse other versions of the data files than the list was made from."""
+    """Raises: SystemExit if a data file is missing, or of another version than the list was made from."""
     for path, expected in SHA256.items():
         if not path.is_file():
             raise SystemExit(f"{path} is missing; apt-get install wordnet-base festlex-cmu festival festvox-us-slt-hts")
@@ -43,7 +43,7 @@ def check_sources() -> None:
 
 
 def clean_quote(quote: str) -> str | None:
-    """An example sentence in the demo voice's letters; None where it holds anything else, or an attribution."""
+    """An example sentence in the demo voice's letters, its attribution cut off; None if it is no plain sentence."""
     quote = re.split(r"- ?[A-Z]", quote)[0].replace("`", "'").strip()
     if not re.fullmatch(r"[A-Za-z' ,.?!-]+", quote) or re.search(r"--| -|- |\b[A-Z]{2,}|[,.?!]{2}|[a-z][.?!] ", quote):
         return None
@@ -63,7 +63,7 @@ def read_wordnet() -> list[str]:
 
 
 def read_words() -> list[str]:
-    """Words that both the CMU lexicon and WordNet know: the one says how they sound, the other that they are in use."""
+    """Words in both the CMU lexicon, which has their pronunciation, and WordNet, which shows that they are in use."""
     known = set(re.findall(r'^\("([a-z]{2,14})" ', LEXICON.read_text(encoding="latin1"), re.MULTILINE))
     lemmas = set()
     for pos in ("adj", "adv", "noun", "verb"):
@@ -74,11 +74,11 @@ def read_words() -> list[str]:
 
 
 def make_corpus() -> dict[str, list[dict[str, str]]]:
-    """`train` (shuffled, so that any beginning of it is a fair sample) and `held_out`, each a list of {text, kind}."""
+    """Lists of {text, kind}: `train` (shuffled, so that any prefix is a fair sample), `held_out`, `make_short`'s."""
     rng = random.Random(SEED)
     quotes = read_wordnet()
     rng.shuffle(quotes)
-    # Most people end a sentence with a mark, and most examples have none.
+    # Most people end a sentence with a mark, but most examples have none: most of those get a full stop.
     quotes = [quote if quote[-1] in ".?!" or rng.random() < 0.4 else f"{quote}." for quote in quotes]
     templates = list(dict.fromkeys(draw_sentence(rng) for _ in range(N_TEMPLATES)))
     known = read_words()
@@ -98,12 +98,12 @@ def make_corpus() -> dict[str, list[dict[str, str]]]:
 
 
 def make_short(quotes: list[str], known: list[str]) -> dict[str, list[dict[str, str]]]:
-    """`short` and `held_out_short`: sentences of one to four words, of which texts of several are made.
+    """`short` and `held_out_short`: sentences of one to four words, which are joined to texts of several sentences.
 
-    No word of `held_out_short` is in `short`. They have a seed of their own, so that the other lists stay as they are.
+    No word of `held_out_short` is in `short`. A separate seed keeps the other lists unchanged.
     """
     rng = random.Random(SEED + 1)
-    # Nouns in the plural and verbs in the past are no lemmas: half of the words come from running text.
+    # Plurals and past tenses are not lemmas, so half of the words come from running text.
     running = sorted({word for quote in quotes for word in _bare(quote).split() if len(word) > 2})
     away = TEST_WORDS + rng.sample(sorted(set(known) & set(running)), N_HELD_OUT_WORDS)
     kept = set(away)
@@ -118,7 +118,7 @@ def make_short(quotes: list[str], known: list[str]) -> dict[str, list[dict[str, 
 
 
 def _draw_short(rng: random.Random, quotes: list[str], vocabulary: list[str]) -> str:
-    """A few words by themselves, or in a row out of a quote, or a letter, or a pattern (too long for many a time)."""
+    """Random words, adjacent words of a quote, a letter, or a pattern (which is often too long)."""
     kind = rng.randrange(20)
     if kind < 6:
         return _mark(rng, " ".join(rng.sample(vocabulary, rng.choice((1, 1, 2, 3)))))
@@ -130,7 +130,7 @@ def _draw_short(rng: random.Random, quotes: list[str], vocabulary: list[str]) ->
 
 
 def _mark(rng: random.Random, text: str) -> str:
-    """With a closing mark; one in ten has none, which is for the end of a text."""
+    """Add a closing mark; one in ten gets none, as at the end of a text."""
     return text + rng.choices((".", "!", "?", ""), (0.6, 0.15, 0.15, 0.1))[0]
 
 
@@ -139,7 +139,7 @@ def _bare(text: str) -> str:
 
 
 def _pick_held_out(texts: list[str], n: int) -> list[str]:
-    """The last `n` of at most 64 characters: the sentences that figures are about fit one clip."""
+    """The last `n` texts of 8 to 64 characters: sentences for evaluation must fit one clip."""
     return [text for text in texts if 8 <= len(text) <= 64 and " " in text][-n:]
 
 

@@ -15,7 +15,7 @@ _MARKS = {TOKEN_IDS[mark] for mark in PUNCTUATION if mark != "'"}
 
 
 class Utterances:
-    """The utterances of one split; item i is a slice of flat arrays that stay on disk until they are read."""
+    """The utterances of one split; item i is a slice of memory-mapped flat arrays."""
 
     def __init__(self, folder: Path, *names: str) -> None:
         self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
@@ -33,7 +33,7 @@ class Utterances:
 
 
 def save_utterances(work: Work, split: str, name: str, items: list[np.ndarray]) -> None:
-    """Write one flat array and where its items start; a reader of the old ones keeps them."""
+    """Write one flat array and the starts of its items; open readers keep the old files."""
     starts = np.concatenate([[0], np.cumsum([len(item) for item in items])])
     for file, array in ((name, np.concatenate(items)), (f"{name}_starts", starts)):
         with replacing(work.path(f"data/{split}/{file}.npy")) as partial, open(partial, "wb") as opened:
@@ -41,7 +41,7 @@ def save_utterances(work: Work, split: str, name: str, items: list[np.ndarray]) 
 
 
 def parts(work: Work, split: str) -> list[tuple[Path, Path]]:
-    """Labels and arrays of the synthesized parts, in order, up to the first that is missing."""
+    """Paths of the labels and arrays of the synthesized parts, in order, up to the first missing part."""
     found = []
     while (arrays := work.folder / f"synth/{split}_{len(found):04d}.npz").is_file():
         found.append((arrays.with_suffix(".json"), arrays))
@@ -58,20 +58,20 @@ def read_labels(path: Path) -> list[dict]:
 
 
 def split_array(arrays: dict, name: str, counts: str, scale: int = 1) -> list[np.ndarray]:
-    """One flat array of a part, by utterance."""
+    """Split a flat array of a part by utterance."""
     return np.split(arrays[name], np.cumsum(arrays[f"n_{counts}"] * scale)[:-1])
 
 
 def read_audio(work: Work, split: str, n_parts: int | None = None) -> list[np.ndarray]:
-    """Samples of each utterance, int16; of the first `n_parts` parts alone, where that is given."""
+    """Samples of each utterance, int16; only of the first `n_parts` parts if given."""
     opened = (np.load(path) for _, path in parts(work, split)[:n_parts])
     return [audio for arrays in opened for audio in split_array(arrays, "audio", "mel", HOP)]
 
 
 def align(text: str, phones: list[Segment], words: list[Segment], n_units: int) -> np.ndarray:
-    """For each unit the position of the text token that is being spoken, float32; NO_GUIDE where words do not match.
+    """For each unit the position of the text token that is being spoken, float32; NO_GUIDE if the words do not match.
 
-    Within a word the letters are taken to go along with its phones at an even pace.
+    Within a word, the letters are assumed to advance evenly with its phones.
     """
     ids, numbers = tokenize(text)
     guide = np.full(n_units, NO_GUIDE, np.float32)
@@ -88,7 +88,7 @@ def align(text: str, phones: list[Segment], words: list[Segment], n_units: int) 
     for unit, k in enumerate(which):
         phone, w = phones[k], owner[k]
         if phone.name == "pau":
-            # A pause belongs to the mark before it, the first to the first letter.
+            # A pause belongs to the mark before it, the first pause to the first letter.
             said = [j for j, group in enumerate(spoken) if group and phones[group[-1]].end <= phone.end]
             last = float(tokens[said[-1]][-1]) if said else 0.0
         elif letters[w]:

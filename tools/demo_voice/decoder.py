@@ -1,5 +1,6 @@
-"""Stages `decoder` and `decoder_tune`: codes to sound. The engine's own decoder, trained on spectra of several
-resolutions at once; at the end on codes as the fine stage predicts them, which is all that it hears in generation.
+"""Stages `decoder` and `decoder_tune`: codes to sound, by the engine's own decoder, with a loss on several spectra.
+
+The second stage also trains on codes that the fine stage predicts, because generation decodes only such codes.
 """
 
 from functools import partial
@@ -22,16 +23,16 @@ FIRST = Plan("decoder", steps=10_000, rate=1.5e-3, fall=0.6, log_every=100, test
 TUNE = Plan("decoder_tune", steps=5000, rate=8e-4, fall=0.8, log_every=100, test_every=1000)
 BATCH = 8
 N_FRAMES = 60
-N_BEFORE = 8  # frames at the start of a clip that lack their past: heard by the decoder, not by the loss
-P_BEGIN = 0.25  # share of batches in which every clip begins with an utterance, and all of it counts
-MIN_CODEBOOKS = 3  # codes of the last ones are left out at random: what the fine stage predicts of them is rough
-P_TRUE = 0.3  # share of batches with true codes in the last run
+N_BEFORE = 8  # frames at the start of a clip without their past: decoded, but not part of the loss
+P_BEGIN = 0.25  # share of batches in which every clip begins with an utterance, and all frames count
+MIN_CODEBOOKS = 3  # the last codebooks are left out at random, because the fine stage predicts them roughly
+P_TRUE = 0.3  # share of batches with true codes in the stage decoder_tune
 WINDOWS = (128, 256, 512, 1024, 2048)
-FLOOR = 1e-2  # of a magnitude: the codes know nothing of what is quieter
+FLOOR = 1e-2  # of a magnitude: the codes hold nothing quieter
 
 
 class SpectralLoss(nn.Module):
-    """Distance of magnitude spectra at five window lengths: of their logarithms, and of themselves."""
+    """Distance of spectra at five window lengths: of log magnitudes plus of magnitudes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class SpectralLoss(nn.Module):
 
 
 class Clips:
-    """Random stretches of audio and their codes: the true ones, or those that the fine stage predicts."""
+    """Random stretches of audio and their codes: the true codes, or those that the fine stage predicts."""
 
     def __init__(self, work: Work, split: str, kind: str = "codes") -> None:
         data = Utterances(work.folder / f"data/{split}", "codes", "audio")
@@ -62,7 +63,7 @@ class Clips:
         self.firsts = firsts[firsts < self.n_frames - 500]
 
     def draw(self, rng: np.random.Generator, n: int, n_frames: int, begin: bool = False) -> tuple[Tensor, Tensor]:
-        """(n, frames, codebooks) codes and (n, frames * HOP) samples, from anywhere or from where utterances begin."""
+        """(n, frames, codebooks) codes and (n, frames * HOP) samples, from anywhere or from utterance starts."""
         starts = rng.choice(self.firsts, n) if begin else rng.integers(self.n_frames - n_frames, size=n)
         codes = np.stack([self.codes[s : s + n_frames] for s in starts]).astype(np.int64)
         audio = np.stack([self.audio[s * HOP : (s + n_frames) * HOP] for s in starts])

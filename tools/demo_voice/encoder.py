@@ -1,7 +1,7 @@
-"""Stage `encoder`: sound to codes, so that the exported codec is whole; it is not needed to speak.
+"""Stage `encoder`: sound to codes, so that the exported codec is complete; speaking does not need it.
 
-EnCodec's encoder, regressed on the latents that the codes of the corpus stand for. It sees only the past, while the
-frames it should name look half a window ahead: so it names the codes of what it has heard, roughly.
+EnCodec's encoder, regressed on the latents of the corpus' codes. It sees only the past, but the frames that it should
+predict reach half a window into the future, so its codes are only approximate.
 """
 
 import numpy as np

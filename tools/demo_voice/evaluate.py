@@ -1,7 +1,7 @@
-"""Stage `evaluate`: what the exported model is worth, through the engine that users run.
+"""Stage `evaluate`: quality of the exported model, run by the engine that users run.
 
-Phone error rate is read from the semantic units, so it needs no recognizer. Where pocketsphinx is installed it also
-listens to the sound, of the model and of the training voice.
+The phone error rate is read from the semantic units, so it needs no recognizer. If pocketsphinx is installed, it gives
+word error rates of the model's sound and of the training voice's.
 """
 
 import json
@@ -31,12 +31,12 @@ WRITTEN = {"dr": "doctor", "mr": "mister", "mrs": "missus"}
 
 
 def make_listener() -> Callable[[np.ndarray], list[str]] | None:
-    """A function from samples to words, or None where there is no recognizer."""
+    """A function from samples to words, or None without a recognizer."""
     try:
         from pocketsphinx import Decoder
     except ImportError:
         return None
-    # Normalized over each clip by itself: what it heard before must not matter.
+    # Normalize over each clip separately: earlier clips must have no influence.
     decoder = Decoder(loglevel="FATAL", cmn="batch")
 
     def listen(samples: np.ndarray) -> list[str]:
@@ -56,7 +56,7 @@ def words_of(text: str) -> list[str]:
 
 
 class Tally:
-    """Errors over a number of sentences."""
+    """Error rate over several sentences."""
 
     def __init__(self) -> None:
         self.errors = self.length = 0
@@ -71,7 +71,7 @@ class Tally:
 
 
 def speak(bark: Bark, texts: list[dict], voice: str | None, listen: Callable | None, original: list) -> dict:
-    """Figures of one list of held-out sentences under one voice."""
+    """Figures of one list of held-out sentences with one voice."""
     phones, heard, heard_original = Tally(), Tally(), Tally()
     ended, peaks, seconds, ratios, work = 0, [], 0.0, [], 0.0
     for number, item in enumerate(texts):
@@ -103,7 +103,7 @@ def speak(bark: Bark, texts: list[dict], voice: str | None, listen: Callable | N
 
 
 def speak_texts(bark: Bark, texts: list[dict], voice: str | None) -> dict:
-    """Figures of texts of several short sentences under one voice, each with N_SEEDS seeds."""
+    """Figures of texts of several short sentences with one voice, each with N_SEEDS seeds."""
     phones, whole, early, said_sentences, n_sentences = Tally(), 0, 0, 0, 0
     tries = [(text, seed) for text in texts for seed in range(N_SEEDS)]
     for text, seed in tries:
@@ -123,16 +123,16 @@ def speak_texts(bark: Bark, texts: list[dict], voice: str | None) -> dict:
 
 
 def flatten_pitch(units: np.ndarray) -> np.ndarray:
-    """The same units, every one on the middle level."""
+    """The same units, all with the middle pitch level."""
     return np.array([IDS[TABLE[unit]._replace(level=1)] for unit in units])
 
 
 def pitch_correlation(bark: Bark, spoken: list[tuple[np.ndarray, np.ndarray]], flat: bool) -> float:
-    """How the pitch of sound made from true units goes along with the training voice's, where both have one.
+    """Correlation of the pitch of sound made from true units with the training voice's, where both have a pitch.
 
     Args:
         spoken: units and samples of each sentence.
-        flat: take away what the units say of the pitch.
+        flat: remove the pitch from the units.
     """
     made, true = [], []
     for number, (units, audio) in enumerate(spoken):
@@ -146,7 +146,7 @@ def pitch_correlation(bark: Bark, spoken: list[tuple[np.ndarray, np.ndarray]], f
 
 
 def voices(work: Work, kind: str) -> dict[str, str | None]:
-    """What figures of one kind of text are called, and the voice they are under: none, or a preset's file."""
+    """Names of the figures of one kind of text -> the voice: None, or a preset's file."""
     folder = work.folder / FOLDER / "voices"
     return {kind: None} | {f"{kind}, voice {name}": str(folder / f"{name}.npz") for name in MANNERS}
 

@@ -1,6 +1,6 @@
-"""Stage `export`: everything trained as one Hugging Face folder, fp16, that barkfast and transformers both open.
+"""Stage `export`: all trained parts as one Hugging Face folder, fp16, that both barkfast and transformers open.
 
-Each part comes from the last run there is of it: the full-layout run, or the short one where that has not begun.
+Each part comes from its last run: the full-layout run, or the short one if the full one has not begun.
 """
 
 import json
@@ -32,7 +32,7 @@ WEIGHTS = "model.safetensors"
 
 
 def last_run(work: Work, *names: str) -> str:
-    """The first of `names` that has a checkpoint; START where there is none, but a model that the work starts from."""
+    """The first of `names` that has a checkpoint; START if none has one and the work starts from a model."""
     for name in names:
         if work.path(f"{name}.pt").is_file():
             return name
@@ -42,7 +42,7 @@ def last_run(work: Work, *names: str) -> str:
 
 
 def rename(model: nn.Module, prefix: str) -> dict[str, Tensor]:
-    """A network's tensors under transformers' names; the fine heads are left out, for they are the tables."""
+    """A network's tensors under transformers' names; the fine heads are left out, because they are the tables."""
     return {
         prefix + huggingface.to_hf_key(key): value.half().contiguous()
         for key, value in model.state_dict().items()
@@ -51,13 +51,13 @@ def rename(model: nn.Module, prefix: str) -> dict[str, Tensor]:
 
 
 def started_tensors(work: Work, prefix: str) -> dict[str, Tensor]:
-    """A part of the model that the work starts from, as it is."""
+    """The tensors of a part of the model that the work starts from, unchanged."""
     tensors = load_file(work.start / WEIGHTS)
     return {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def codec_tensors(work: Work) -> dict[str, Tensor]:
-    """Decoder, codebooks and, where it is trained, the encoder."""
+    """Decoder, codebooks and, if it is trained, the encoder."""
     run = last_run(work, TUNE.name, FIRST.name)
     if run == START:
         return started_tensors(work, BARK_PREFIX)
@@ -105,7 +105,7 @@ def run(work: Work) -> dict[str, object]:
     folder.mkdir()
     weights = folder / WEIGHTS
     save_file(tensors, weights, metadata={"format": "pt"})
-    # Readable by the owner alone otherwise, and so in every package.
+    # Otherwise only the owner could read it, also in every package.
     weights.chmod(0o644)
     write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", LAYOUT.to_generation_config())
@@ -115,7 +115,7 @@ def run(work: Work) -> dict[str, object]:
     write_json(folder / "tokenizer_config.json", tokenizer)
     (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in VOCABULARY), encoding="utf-8")
     if runs["coarse"] == START:
-        # Their codes are those of the model that is carried on.
+        # The voices hold codes of the model that the work starts from.
         shutil.copytree(work.start / "voices", folder / "voices")
     work.device = torch_device
     size = sum(path.stat().st_size for path in folder.iterdir())

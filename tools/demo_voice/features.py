@@ -1,4 +1,4 @@
-"""What is measured of a waveform: log-mel frames for the codec, and the pitch for the semantic units."""
+"""Features of a waveform: log-mel frames for the codec, and the pitch for the semantic units."""
 
 import math
 
@@ -12,7 +12,7 @@ N_FFT = 1024
 N_MELS = 80
 UNIT_RATE = 49.9
 
-PITCH_RATE = 8000  # what the pitch is measured at: harmonics above 4 kHz say nothing more
+PITCH_RATE = 8000  # sample rate for the pitch: harmonics above 4 kHz add nothing
 PITCH_WINDOW = 400  # 50 ms, three periods of the lowest pitch
 PITCH_LOW, PITCH_HIGH = 90.0, 400.0  # Hz
 
@@ -53,7 +53,7 @@ def measure_pitch(samples: np.ndarray, times: np.ndarray) -> np.ndarray:
     n_fft = 1024
     power = np.abs(np.fft.rfft(frames, n_fft)) ** 2
     correlation = np.fft.irfft(power)[:, : PITCH_WINDOW // 2]
-    # The window's own autocorrelation is divided out, or longer lags would lose to shorter ones.
+    # Divide by the window's own autocorrelation; without this, longer lags would score lower than shorter ones.
     own = np.fft.irfft(np.abs(np.fft.rfft(np.hanning(PITCH_WINDOW), n_fft)) ** 2)[: PITCH_WINDOW // 2]
     correlation = correlation / np.maximum(correlation[:, :1], 1e-9) * (own[0] / own)
     low, high = int(PITCH_RATE / PITCH_HIGH), int(PITCH_RATE / PITCH_LOW)
@@ -70,7 +70,7 @@ def measure_pitch(samples: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 
 def _climb(correlation: np.ndarray, lag: np.ndarray, high: int) -> np.ndarray:
-    """From each lag up to the top of the hill it stands on."""
+    """Move each lag up to the next local maximum of the correlation."""
     rows = np.arange(len(lag))
     for _ in range(8):
         lag = np.where((correlation[rows, lag + 1] > correlation[rows, lag]) & (lag < high), lag + 1, lag)

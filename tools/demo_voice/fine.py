@@ -1,4 +1,4 @@
-"""Stages `fine` and `fine_full`: the first two codebooks to all eight, each from those before it, a window at once."""
+"""Stages `fine` and `fine_full`: from two codebooks to eight, each from those before it, a whole window at once."""
 
 from functools import partial
 
@@ -19,18 +19,18 @@ SHORT = Plan("fine", steps=10_000, rate=2e-3, test_every=1000)
 FULL = Plan("fine_full", steps=6000, rate=2e-3, fall=0.7, test_every=500)
 N_GIVEN = LAYOUT.coarse.n_codebooks
 WINDOW, MAX_HISTORY = LAYOUT.fine.window, LAYOUT.fine.max_history
-PAD = CODEBOOK_SIZE  # the id of a code that is not known yet, and of every code behind the clip's end
+PAD = CODEBOOK_SIZE  # the id of a code that is not known yet, and of every code after the clip's end
 SHORT_FRAMES, SHORT_BATCH, FULL_BATCH = 256, 10, 3
 P_HISTORY = 0.5
 
 
 def hide(codes: np.ndarray, codebook: int, n_history: int, n_frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """What the network sees when it fills `codebook`, and what it should say there.
+    """The network's input when it fills `codebook`, and its targets.
 
     Args:
-        codes: (window, codebooks) the true codes; those from `n_frames` on do not matter.
-        n_history: frames in front whose codes are all known.
-        n_frames: frames that there are; behind them everything is padding.
+        codes: (window, codebooks) the true codes; those from `n_frames` on are not used.
+        n_history: number of first frames whose codes are all known.
+        n_frames: number of frames before the padding.
     """
     seen = codes.copy()
     seen[n_history:, codebook:] = PAD
@@ -53,13 +53,13 @@ class Frames:
         return self.codes[start : start + n].astype(np.int64)
 
     def clip(self, rng: np.random.Generator, most: int) -> np.ndarray:
-        """Whole utterances in a row, at most `most` frames."""
+        """Joined utterances, cut to at most `most` frames."""
         items = [self.data.get("codes", int(i)) for i in rng.integers(len(self.data), size=rng.integers(1, 6))]
         return np.concatenate(items)[:most].astype(np.int64)
 
 
 def draw_short(frames: Frames, rng: np.random.Generator, codebook: int) -> tuple[np.ndarray, np.ndarray]:
-    """A short stretch, the end of it sometimes padding, its beginning sometimes known."""
+    """A short stretch; sometimes its end is padding, sometimes its beginning is known."""
     codes = frames.stretch(rng, SHORT_FRAMES)
     n_history = int(rng.integers(0, 96)) if rng.random() < 0.3 else 0
     n_frames = int(rng.integers(160, SHORT_FRAMES)) if rng.random() < 0.3 else SHORT_FRAMES
@@ -67,7 +67,7 @@ def draw_short(frames: Frames, rng: np.random.Generator, codebook: int) -> tuple
 
 
 def draw_full(frames: Frames, rng: np.random.Generator, codebook: int) -> tuple[np.ndarray, np.ndarray]:
-    """A window as generation fills it: a voice's past or none in front, padding behind."""
+    """A window as in generation: with or without a voice's history at the start, padding at the end."""
     past = frames.clip(rng, 4 * MAX_HISTORY)[-MAX_HISTORY:] if rng.random() < P_HISTORY else np.zeros((0, N_CODEBOOKS))
     now = frames.clip(rng, WINDOW - len(past))
     codes = np.full((WINDOW, N_CODEBOOKS), PAD)
@@ -77,7 +77,7 @@ def draw_full(frames: Frames, rng: np.random.Generator, codebook: int) -> tuple[
 
 
 def initialize_positions(model: FineGPT) -> None:
-    """Waves of many lengths, so that near frames have like embeddings."""
+    """Start with sinusoids of many wavelengths, so that near frames have similar embeddings."""
     wpe = model.transformer.wpe.weight
     n = wpe.shape[1] // 2
     with torch.no_grad():
@@ -87,7 +87,7 @@ def initialize_positions(model: FineGPT) -> None:
 
 
 def initialize_tables(model: FineGPT, books: Tensor, generator: torch.Generator) -> None:
-    """Begin each table as its codebook's centres, all seen through the same random projection."""
+    """Add to each table its codebook's centres, all in the same random projection."""
     projection = torch.randn(books.shape[-1], FINE.n_embd, generator=generator) / books.shape[-1] ** 0.5
     with torch.no_grad():
         for k, table in enumerate(model.transformer.wtes):

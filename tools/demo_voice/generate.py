@@ -1,4 +1,4 @@
-"""Batched sampling from networks in training, with few text slots or all; the engine itself speaks the full layout."""
+"""Batched sampling from networks in training, with few text slots or all; the engine itself uses the full layout."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ Cache = list[tuple[Tensor, Tensor]]
 
 
 def _append(model: GPT, x: Tensor, cache: Cache, ahead: bool) -> Tensor:
-    """Run `x` (batch, time, n_embd) behind what the cache holds; the last position's hidden state."""
+    """Run `x` (batch, time, n_embd) after the cached positions; return the last position's hidden state."""
     for number, block in enumerate(model.transformer.h):
         q, k, v = block.attn.heads(block.ln_1(x))
         if number < len(cache):
@@ -35,7 +35,7 @@ def sample_units(
     temperature: float,
     generator: torch.Generator,
 ) -> list[tuple[np.ndarray, bool]]:
-    """Units for each row of a batch from t2s.lay_out (its own units are not read), and whether each came to its end."""
+    """Units for each row of a batch from t2s.lay_out (its own units are not read), and whether each has ended."""
     wte, wpe = model.transformer.wte, model.transformer.wpe
     n_slots = prompt["text"].shape[1]
     x = torch.cat([wte(prompt["text"]) + wte(prompt["history"]), wte(prompt["units"][:, :1])], 1)

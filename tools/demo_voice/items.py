@@ -1,11 +1,11 @@
-"""What a batch of the text-to-semantic network is made of: utterances, several in a row, what a voice said before."""
+"""Items of a text-to-semantic batch: utterances, several of them joined, and what a voice said before."""
 
 import numpy as np
 
 from .dataset import NO_GUIDE, Utterances
 from .layout import LAYOUT, TOKEN_IDS
 
-P_JOINED = 0.12  # share of batches whose items are two to four utterances in a row
+P_JOINED = 0.12  # share of batches whose items are two to four joined utterances
 MOST_SHORT = 6  # short sentences in one text
 P_AGAIN = 0.08  # share of short sentences that repeat the one before them
 P_LONG = 0.08  # share of the sentences of such a text that are utterances of any length
@@ -13,7 +13,7 @@ SEMANTIC = LAYOUT.semantic
 _FULL_STOP = TOKEN_IDS["."]
 _ENDS = {TOKEN_IDS[mark] for mark in ".?!"}
 
-Item = tuple[np.ndarray, np.ndarray, np.ndarray]  # text ids, units, and the text position each unit speaks
+Item = tuple[np.ndarray, np.ndarray, np.ndarray]  # text ids, units, and the text position of each unit
 
 
 def read_item(data: Utterances, i: int) -> Item:
@@ -22,7 +22,7 @@ def read_item(data: Utterances, i: int) -> Item:
 
 
 def join(items: list[Item]) -> Item:
-    """Utterances in a row as one text; what lacks a closing mark before the next gets a full stop."""
+    """Join utterances to one text; one without a closing mark gets a full stop before the next."""
     text, units, guide, n_text = [], [], [], 0
     for number, (ids, said, positions) in enumerate(items):
         if number + 1 < len(items) and ids[-1] not in _ENDS:
@@ -35,7 +35,7 @@ def join(items: list[Item]) -> Item:
 
 
 def fit(items: list[Item]) -> list[Item]:
-    """As many of the first items as slots and positions allow, one at least."""
+    """As many of the first items as slots and positions allow, at least one."""
     n_text = np.cumsum([len(text) + 1 for text, _, _ in items])
     n_units = np.cumsum([len(units) for _, units, _ in items])
     fitting = (n_text <= SEMANTIC.n_slots) & (n_units < SEMANTIC.max_steps)
@@ -43,9 +43,9 @@ def fit(items: list[Item]) -> list[Item]:
 
 
 def draw_items(data: Utterances, picked: np.ndarray, rng: np.random.Generator) -> list[Item]:
-    """The picked utterances, now and then by twos to fours in a row, as far as slots and positions allow.
+    """The picked utterances, sometimes joined by twos to fours, as far as slots and positions allow.
 
-    All of a batch alike: one long item among short ones would be mostly padding.
+    All items of a batch join the same number: one long item among short ones would make these mostly padding.
     """
     n = int(rng.integers(2, 5)) if rng.random() < P_JOINED else 1
     picked = rng.permutation(picked)
@@ -56,7 +56,7 @@ def draw_items(data: Utterances, picked: np.ndarray, rng: np.random.Generator) -
 def draw_short_texts(short: Utterances, data: Utterances, budget: float, rng: np.random.Generator) -> list[Item]:
     """Texts of one to six short sentences, about `budget` units in all.
 
-    All of a batch have as many sentences. Some sentences are said again, and some are utterances of `data`.
+    All texts of a batch have the same number of sentences. Some sentences repeat, and some are utterances of `data`.
     """
     n = int(rng.integers(1, MOST_SHORT + 1))
     n_texts = max(1, int(budget // (n * short.lengths("units").mean())))
@@ -75,7 +75,7 @@ def draw_short_texts(short: Utterances, data: Utterances, budget: float, rng: np
 
 
 def draw_history(data: Utterances, rng: np.random.Generator) -> np.ndarray:
-    """What a voice said before: units of one to four utterances, now and then cut short."""
+    """What a voice said before: units of one to four utterances, sometimes cut short."""
     past = np.concatenate([data.get("units", int(j)) for j in rng.integers(len(data), size=rng.integers(1, 5))])
     if rng.random() < 0.2:
         past = past[: rng.integers(len(past) // 2, len(past)) + 1]

@@ -1,4 +1,4 @@
-"""The demo voice's sizes and token ids, and its text tokenizer; everything that training and export must agree on."""
+"""The demo voice's sizes and token ids, and its text tokenizer; shared by training and export."""
 
 import re
 import string
@@ -10,8 +10,8 @@ from .units import N_UNITS
 from .work import words
 
 PUNCTUATION = "',.?!"
-# A WordPiece vocabulary of single characters, as BERT's tokenizer reads it: special tokens, a letter that begins a
-# word, a letter inside one, marks. Lower case only.
+# A WordPiece vocabulary of single characters for BERT's tokenizer: special tokens, letters that begin a word, letters
+# inside a word, marks. Lower case only.
 VOCABULARY = (
     words("[PAD] [UNK] [CLS] [SEP] [MASK]")
     + list(string.ascii_lowercase)
@@ -43,7 +43,7 @@ def make_layout() -> Layout:
 
 
 def _round_up(size: int) -> int:
-    """Vocabularies end on a multiple of 32, as Bark's do."""
+    """Round a vocabulary size up to a multiple of 32, as in Bark."""
     return -(-size // 32) * 32
 
 

@@ -14,7 +14,7 @@ def autocast(device: str) -> torch.autocast:
 
 
 def to_device(batch: dict[str, Tensor], device: str) -> dict[str, Tensor]:
-    """A batch's tensors where the network is."""
+    """Move a batch's tensors to the network's device."""
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
@@ -40,12 +40,12 @@ def causal_trunk(model: GPT, x: Tensor, guided_layer: int | None = None) -> tupl
 
 
 def guide_loss(queries: Tensor, keys: Tensor, guide: Tensor, first: int, reach: float = 1.6) -> Tensor:
-    """How little of a head's attention falls on the text tokens near those being spoken: mean of -log of that share.
+    """Mean of -log of the share of a head's attention on the text tokens near the one being spoken.
 
     Args:
-        queries, keys: (batch, time, head_dim); the text stands at positions 0 .. `first` - 1.
-        guide: (batch, time - first) token position each unit speaks, negative where unknown.
-        reach: how far from there still counts.
+        queries, keys: (batch, time, head_dim); the text is at positions 0 .. `first` - 1.
+        guide: (batch, time - first) token position of each unit, negative where unknown.
+        reach: largest distance that counts as near.
     """
     time = queries.shape[1]
     scores = queries[:, first:].float() @ keys.float().transpose(1, 2) / queries.shape[-1] ** 0.5

@@ -1,4 +1,4 @@
-"""Draw the sentence of `make demo`, as the demo voice says it and as the training voice does.
+"""Draw the sentence of `make demo`, as spoken by the demo voice and by the training voice.
 
     python -m tools.demo_voice.picture            # docs/pictures/demo-voice.png
 
@@ -22,7 +22,7 @@ PICTURE = ROOT / "docs" / "pictures" / "demo-voice.png"
 
 
 def read_sentence() -> tuple[str, int]:
-    """What `make demo` says, and with which seed."""
+    """Text and seed of `make demo`."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     text, seed = (re.search(rf"^{name} \?= (.+)$", makefile, re.MULTILINE) for name in ("DEMO_TEXT", "DEMO_SEED"))
     if text is None or seed is None:

@@ -1,6 +1,6 @@
-"""Stage `predict`: what the fine stage makes of the true first two codebooks, for the decoder to learn from.
+"""Stage `predict`: the fine stage's codes from the true first two codebooks, to train the decoder on.
 
-In generation the decoder never hears true codes: its last run should know what the predicted ones are like.
+In generation the decoder never gets true codes, so its last run trains on predicted ones.
 """
 
 import numpy as np

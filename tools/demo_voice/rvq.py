@@ -1,4 +1,4 @@
-"""Stage `rvq`: the codec's codebooks, by k-means on log-mel frames, each on what the ones before it leave over."""
+"""Stage `rvq`: the codec's codebooks, by k-means on log-mel frames, each on the residual of the ones before it."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from .layout import CODEBOOK_SIZE, N_CODEBOOKS
 from .work import Work
 
 SEED = 2023
-N_PARTS = 16  # about 600,000 frames; more change nothing
+N_PARTS = 16  # about 600,000 frames; more do not change the result
 N_FRAMES = 320_000
 N_ITERATIONS = 16
 _BLOCK = 65_536
@@ -21,7 +21,7 @@ def nearest(x: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
 
 
 def k_means(x: torch.Tensor, k: int, generator: torch.Generator) -> torch.Tensor:
-    """(n, d) -> (k, d) centres; a centre that nothing is near starts again at a random frame."""
+    """(n, d) -> (k, d) centres; a centre without any frame restarts at a random frame."""
     centres = x[torch.randperm(len(x), generator=generator)[:k]].clone()
     for _ in range(N_ITERATIONS):
         which = nearest(x, centres)
@@ -35,7 +35,7 @@ def k_means(x: torch.Tensor, k: int, generator: torch.Generator) -> torch.Tensor
 
 
 def fit(frames: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Mean and scale of (n, mels) log-mel frames, and (codebooks, size, mels) centres of the scaled ones."""
+    """Mean and scale of (n, mels) log-mel frames, and (codebooks, size, mels) centres of the scaled frames."""
     generator = torch.Generator().manual_seed(SEED)
     mean, scale = frames.mean(0), frames.std()
     rest = (frames - mean) / scale

@@ -6,7 +6,7 @@ from itertools import cycle
 from .work import Work
 
 N = 200
-# Any first few of them are a fair mixture: every so many is from a pattern.
+# One in EVERY sentences is from a pattern, so that any prefix of the list is a fair mixture.
 EVERY = 4
 ABOUT = (
     "Sentences kept out of the demo voice's training, with the phones that the training voice said, and texts of "
@@ -16,7 +16,7 @@ SIZES = range(2, 7)  # short sentences in a text
 
 
 def mix(items: list[dict], kinds: list[str], n: int = N, every: int = EVERY) -> list[dict[str, str]]:
-    """The first `n` of two kinds by turns, each with its text, kind and phones."""
+    """`n` sentences of two kinds, interleaved, each with its text, kind and phones."""
     by_kind: dict[str, list[dict[str, str]]] = {"wordnet": [], "template": []}
     for item, kind in zip(items, kinds, strict=True):
         by_kind[kind].append({"text": item["text"], "kind": kind, "phones": " ".join(item["phones"])})
@@ -25,7 +25,7 @@ def mix(items: list[dict], kinds: list[str], n: int = N, every: int = EVERY) -> 
 
 
 def make_texts(items: list[dict]) -> list[dict]:
-    """Texts of two to six of the held-out short sentences by turns, each with the phones of every sentence."""
+    """Texts of two to six held-out short sentences in rotation, each with the phones of every sentence."""
     texts, sizes, at = [], cycle(SIZES), 0
     while at + (n := next(sizes)) <= len(items):
         *before, last = items[at : at + n]

@@ -1,6 +1,6 @@
-"""Stage `synth`: festival reads the text list; kept are audio, log-mel frames, pitch, phones and words in time.
+"""Stage `synth`: festival speaks the text list; stores audio, log-mel frames, pitch, and phones and words with times.
 
-The work is split into parts of PART utterances, each one file; several workers take parts by turns.
+The work is split into parts of PART utterances, one file each, which are distributed among several workers.
 """
 
 import json
@@ -22,7 +22,7 @@ from .work import Work
 PART = 250
 N_TRAIN = 36_000
 PAUSE_BEFORE, PAUSE_AFTER = 0.1, 0.2  # seconds of silence that a clip keeps
-# festival's schwas and flaps are few and sound like these.
+# festival's schwas and flaps are rare and sound like these phones.
 SAME_PHONE = {"dx": "d", "hv": "hh", "axr": "er", "el": "l", "em": "m", "en": "n", "ssil": "pau", "h#": "pau"}
 SCHEME = """
 (voice_cmu_us_slt_arctic_hts)
@@ -46,7 +46,7 @@ def read_labels(path: Path) -> list[Segment]:
 
 
 def trim(samples: np.ndarray, phones: list[Segment], words: list[Segment]) -> tuple[np.ndarray, list, list]:
-    """Cut the silence at both ends to PAUSE_BEFORE and PAUSE_AFTER, and shift the times to fit."""
+    """Cut the silence at both ends to PAUSE_BEFORE and PAUSE_AFTER, and shift the times accordingly."""
     start, end = 0.0, phones[-1].end
     if phones[0].name == "pau":
         start = max(0.0, phones[0].end - PAUSE_BEFORE)
@@ -61,7 +61,7 @@ def trim(samples: np.ndarray, phones: list[Segment], words: list[Segment]) -> tu
 
 
 def read_utterance(folder: Path, name: str) -> dict[str, Any]:
-    """Everything that is kept of one utterance."""
+    """The stored data of one utterance."""
     rate, pcm = wavfile.read(folder / f"{name}.wav")
     samples = resample_poly(pcm.astype(np.float32) / 32768, SAMPLE_RATE // 8000, rate // 8000).astype(np.float32)
     phones = [s for s in read_labels(folder / f"{name}.seg") if s.end > s.start]
@@ -69,7 +69,7 @@ def read_utterance(folder: Path, name: str) -> dict[str, Any]:
     samples, phones, words = trim(samples, phones, join_clitics(read_labels(folder / f"{name}.wrd")))
     samples = samples[: len(samples) // HOP * HOP]
     times = unit_times(min(phones[-1].end, len(samples) / SAMPLE_RATE))
-    # As many frames as the units stand for, as the coarse stage counts them.
+    # As many frames as the coarse stage computes for these units.
     n_frames = int(len(times) * SAMPLE_RATE / HOP / UNIT_RATE)
     audio = np.round(np.clip(samples[: n_frames * HOP], -1, 1) * 32767).astype(np.int16)
     return {
@@ -82,7 +82,7 @@ def read_utterance(folder: Path, name: str) -> dict[str, Any]:
 
 
 def join_clitics(words: list[Segment]) -> list[Segment]:
-    """festival splits `cat's` in two, the second without a time of its own: one word again."""
+    """Join words such as `cat's` again: festival splits them in two, the second without its own time."""
     joined: list[Segment] = []
     for word in words:
         if word.name.startswith("'") and joined:
@@ -94,7 +94,7 @@ def join_clitics(words: list[Segment]) -> list[Segment]:
 
 
 def speak(texts: list[str]) -> list[dict[str, Any]]:
-    """What festival makes of each text."""
+    """Synthesize each text with festival."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         script = folder / "say.scm"

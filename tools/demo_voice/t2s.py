@@ -23,24 +23,24 @@ from .work import Work
 
 @dataclass(frozen=True)
 class TextPlan(Plan):
-    """What the batches of a run are, and what steps its matrices."""
+    """A plan with the composition of the batches, and the optimizer of the matrices."""
 
     p_short: float = 0.3  # share of batches whose items are texts of several short sentences
     p_full: float = 0.0  # share of batches that have all text slots
     budget: int = 24 * 110  # semantic units in a batch
     muon: bool = True
-    keep: float = 0.0  # share of the weights that the run began with in those that are exported
+    keep: float = 0.0  # share of the initial weights in the exported weights
 
 
 # The short layout leaves out text slots that hold only padding: the same positions, a third of the work.
 SHORT = TextPlan("t2s", steps=6000, rate=2e-3)
 FULL = TextPlan("t2s_full", steps=4500, rate=6e-4, fall=0.8, p_full=1.0, budget=12 * 110)
-# Training an exported model on, which has learned both layouts already. It forgets a little of what it does not hear
-# again; mixed with the weights it began with it says other sentences nearly as well as before.
+# Further training of an exported model, which knows both layouts already. It forgets a little of what this training
+# does not repeat. Mixed with its initial weights, it speaks other sentences nearly as well as before.
 TUNE = replace(FULL, steps=700, rate=4e-4, p_short=0.6, p_full=0.15, budget=8 * 110, muon=False, keep=0.2)
 GUIDED_LAYER = 1
 GUIDE_WEIGHT = 0.3
-P_HISTORY = 0.4  # share of items that speak on from another utterance
+P_HISTORY = 0.4  # share of items that continue another utterance
 SEMANTIC = LAYOUT.semantic
 N_SLOTS = SEMANTIC.n_slots
 
@@ -74,12 +74,12 @@ def lay_out(items: list[Item], histories: list[np.ndarray | None], n_slots: int)
 
 
 def slots_needed(items: list[Item], n_pads: int, full: bool) -> int:
-    """Text slots of a batch: all of them, or as many as its longest text and a few pads take."""
+    """Text slots of a batch: all of them, or as many as its longest text and `n_pads` pads need."""
     return N_SLOTS if full else min(N_SLOTS, max(len(text) for text, _, _ in items) + n_pads)
 
 
 def forward(model: GPT, batch: dict[str, Tensor], guided: bool) -> tuple[Tensor, Tensor]:
-    """Logits of every step, and the guide's loss (0 unless `guided`)."""
+    """Logits of every step, and the guide loss (0 unless `guided`)."""
     first, wte = batch["text"].shape[1], model.transformer.wte
     x = torch.cat([wte(batch["text"]) + wte(batch["history"]), wte(batch["units"])], 1)
     x = embed_positions(model, x, batch["positions"])
@@ -89,7 +89,7 @@ def forward(model: GPT, batch: dict[str, Tensor], guided: bool) -> tuple[Tensor,
 
 
 def test_loss(model: GPT, data: Utterances, device: str, full: bool) -> dict[str, float]:
-    """Mean cross entropy and share of right units on the first 200 held-out sentences, without history."""
+    """Mean cross entropy and share of correct units on the first 200 held-out sentences, without history."""
     total = right = count = 0.0
     for at in range(0, 200, 25):
         items = [read_item(data, i) for i in range(at, at + 25)]
@@ -103,13 +103,13 @@ def test_loss(model: GPT, data: Utterances, device: str, full: bool) -> dict[str
 
 
 def sample(model: GPT, items: list[Item], device: str, full: bool) -> list[tuple[np.ndarray, bool]]:
-    """Units for each text at temperature 0.7, and whether each came to its end."""
+    """Units for each text at temperature 0.7, and whether each has ended."""
     batch = to_device(lay_out(items, [None] * len(items), slots_needed(items, 3, full)), device)
     return sample_units(model, batch, SEMANTIC.pad_token, 400, 0.7, torch.Generator(device).manual_seed(0))
 
 
 def test_speech(model: GPT, data: Utterances, phones: list[list[str]], device: str, full: bool) -> dict[str, float]:
-    """Phone error rate, share of clips that end, and length over the true one's, on 64 sentences."""
+    """Phone error rate, share of clips that end, and length relative to the true clips, on 64 sentences."""
     picked = [int(i) for i in np.linspace(0, len(data) - 1, 64)]
     items = [read_item(data, i) for i in picked]
     said = sample(model, items, device, full)
@@ -136,7 +136,7 @@ def test_texts(model: GPT, data: Utterances, sentences: list[dict], device: str,
 
 
 def build(work: Work, plan: TextPlan) -> GPT:
-    """The network that a run begins with: new, or what the short run or an exported model has come to."""
+    """The network that a run begins with: new, or with the weights of the short run or of an exported model."""
     torch.manual_seed(plan.seed)
     model = GPT(T2S).to(work.device)
     initialize(model, T2S.n_layer)
@@ -146,7 +146,7 @@ def build(work: Work, plan: TextPlan) -> GPT:
 
 
 def finished(work: Work, name: str) -> GPT:
-    """The network that is exported: what the run `name` has come to; trained on from a model, mixed with that one."""
+    """The network to export: the result of run `name`, mixed with the model that the run started from, if any."""
     model = load_trained(work, name, GPT(T2S))
     if name == FULL.name and work.start:
         began = load_exported(work, "text", GPT(T2S)).state_dict()

@@ -16,7 +16,7 @@ from .work import words
 
 
 def listed(text: str) -> list[str]:
-    """Phrases between bars."""
+    """Split a text into phrases at its bars."""
     return text.split("|")
 
 
@@ -116,7 +116,7 @@ def _plural(n: int, word: str) -> str:
 
 
 def _number(rng: random.Random) -> int:
-    """0 to 999,999, every length as likely."""
+    """0 to 999,999, below a random power of ten."""
     return rng.randrange(10 ** rng.randint(1, 6))
 
 

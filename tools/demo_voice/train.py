@@ -1,7 +1,7 @@
-"""The training loop that all networks share: fixed steps, a checkpoint every two minutes, the same run when resumed.
+"""The training loop of all networks: fixed steps, a checkpoint every two minutes, the same result when resumed.
 
-Batches and every other draw are functions of the seed and the step alone, so a run that was cut off goes on as if it
-had not been.
+Batches and all other random draws depend only on the seed and the step, so an interrupted run continues as if it had
+not been interrupted.
 """
 
 import json
@@ -43,9 +43,9 @@ class Plan:
 
 
 def make_optimizers(model: nn.Module, rate: float, device: str, muon: bool = True) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, which learn far faster by it, and AdamW for everything else.
+    """Muon for the matrices inside the blocks, which learn much faster with it, and AdamW for everything else.
 
-    Without `muon` AdamW for all. Muon computes in bfloat16, which is slow where the CPU has no instructions for it.
+    Without `muon`, AdamW for all. Muon computes in bfloat16, which is slow if the CPU has no instructions for it.
     """
     inner, outer, vectors = [], [], []
     for name, parameter in model.named_parameters():
@@ -61,7 +61,7 @@ def make_optimizers(model: nn.Module, rate: float, device: str, muon: bool = Tru
     )
     if not inner:
         return [adam]
-    # Its steps are scaled to the size of AdamW's, so one rate does for both.
+    # Its steps are scaled to the size of AdamW's, so both use one rate.
     muon = torch.optim.Muon(inner, lr=rate, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw")
     return [adam, muon]
 
@@ -97,7 +97,7 @@ class Run:
             torch.save(state, partial)
 
     def train(self, loss: Callable[[int], Loss], test: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """Train to the plan's end; `loss(step)` draws its own batch, `test()` is logged now and then."""
+        """Train to the plan's end; `loss(step)` draws its own batch, `test()` is logged every `test_every` steps."""
         plan = self.plan
         log = open(self.work.path(f"logs/{plan.name}.jsonl"), "a", encoding="utf-8")  # noqa: SIM115
         sums: dict[str, list[float]] = {}
@@ -113,7 +113,7 @@ class Run:
             value, parts = loss(self.step)
             value.backward()
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            # A batch without a finite gradient teaches nothing, and would undo everything.
+            # Skip a batch without a finite gradient: its step would destroy the weights.
             if norm < float("inf"):
                 for optimizer in self.optimizers:
                     optimizer.step()
@@ -123,7 +123,7 @@ class Run:
             for name, part in (parts | {"norm": float(norm)}).items():
                 sums.setdefault(name, []).append(part)
             now = time.time()
-            # What took longer than any step was a pause of the machine's, not work.
+            # Time beyond the longest possible step was a pause of the machine, not work.
             self.seconds, started = self.seconds + min(now - started, LONGEST_STEP_S), now
             done = self.step == plan.steps
             if self.step % plan.log_every == 0 or done:
@@ -149,29 +149,29 @@ class Run:
 
 
 def load_trained(work: Work, name: str, model: nn.Module) -> nn.Module:
-    """The weights that the run `name` has come to."""
+    """Load the last checkpoint of run `name` into the model."""
     model.load_state_dict(torch.load(work.path(f"{name}.pt"), map_location=work.device)["model"])
     return model
 
 
 def load_exported(work: Work, stage: str, model: nn.Module) -> nn.Module:
-    """The weights of the exported model that the work starts from; `stage` is text, coarse or fine."""
+    """Load the weights of the exported model that the work starts from; `stage` is text, coarse or fine."""
     weights = open_model(work.start).stage(stage)
     model.load_state_dict({key: tensor.float() for key, tensor in weights.tensors.items()})
     return model
 
 
 def batches(lengths: np.ndarray, budget: int, seed: int) -> Callable[[int], np.ndarray]:
-    """Step -> item numbers of its batch: items of like length together, about `budget` units of length in each.
+    """A function from step to the item numbers of its batch: items of similar length, together about `budget` units.
 
-    Every epoch is another order, drawn from the seed and the epoch.
+    Every epoch has another order, drawn from the seed and the epoch.
     """
     cache: dict[int, list[np.ndarray]] = {}
 
     def epoch(number: int) -> list[np.ndarray]:
         if number not in cache:
             rng = np.random.default_rng([seed, number])
-            # Noise on the lengths, so that the same items do not always meet.
+            # Noise on the lengths, so that the same items do not always share a batch.
             order = np.argsort(lengths * rng.uniform(0.9, 1.1, len(lengths)), kind="stable")
             found, at = [], 0
             while at < len(order):

@@ -1,7 +1,7 @@
-"""Semantic units: phone x quarter of it x level of the pitch. Pure functions, both ways.
+"""Semantic units: phone x quarter of the phone x pitch level. Pure functions, in both directions.
 
-A phone lasts a few units of 20 ms, and each says in which quarter of the phone it lies: so a network that writes them
-always knows how far it has come, and phones can be read back. Voiced phones also carry one of three pitch levels.
+A phone lasts a few units of 20 ms, and each says in which quarter of the phone it is. So a network that generates
+units always knows how far it has come, and phones can be read back. Voiced phones also have one of three pitch levels.
 """
 
 from collections.abc import Sequence
@@ -112,9 +112,9 @@ def edit_distance(a: Sequence[str], b: Sequence[str]) -> int:
 
 
 def answered(said: Sequence[str], right: Sequence[str]) -> list[bool]:
-    """Of each of `right`, whether something was said for it, right or wrong.
+    """For each phone of `right`, whether something was said for it, right or wrong.
 
-    In the alignment with the fewest errors; of these, the one with the most matches.
+    This uses the alignment with the fewest errors, and among those the one with the most matches.
     """
     rows = [[(j, 0) for j in range(len(right) + 1)]]
     for i, x in enumerate(said, 1):
@@ -136,19 +136,19 @@ def answered(said: Sequence[str], right: Sequence[str]) -> list[bool]:
 
 
 def _worse(cost: tuple[int, int]) -> tuple[int, int]:
-    """Errors and matches (negative) with one phone more that has no partner."""
+    """Errors and matches (negative) after one more phone without a match."""
     return cost[0] + 1, cost[1]
 
 
 def _paired(cost: tuple[int, int], same: bool) -> tuple[int, int]:
-    """Errors and matches (negative) with one pair of phones more."""
+    """Errors and matches (negative) after one more pair of phones."""
     return (cost[0], cost[1] - 1) if same else _worse(cost)
 
 
 def sentences_said(said: Sequence[str], sentences: Sequence[Sequence[str]]) -> list[bool]:
-    """Of each sentence of a text, whether it was said: something for at least half of its phones, where they belong.
+    """For each sentence of a text, whether it was said: something was said for at least half of its phones.
 
-    A word that was left out counts, and not one that was said wrong: the phone error rate says that.
+    Only phones that were left out count against it. Wrong ones do not: the phone error rate measures those.
     """
     found = iter(answered(said, [phone for sentence in sentences for phone in sentence]))
     return [2 * sum(next(found) for _ in sentence) >= len(sentence) for sentence in sentences]

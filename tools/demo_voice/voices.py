@@ -1,6 +1,6 @@
-"""Stage `voices`: three presets, a few utterances of the training voice in one manner each, for `save_voice`.
+"""Stage `voices`: three presets for `save_voice`, each a few utterances of the training voice in one manner.
 
-One voice spoke all of the corpus; the presets differ in pitch: what a clip follows, it goes on with.
+One voice spoke the whole corpus. The presets differ in pitch, and a clip continues with the pitch of its preset.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from .work import Work
 
 SEED = 2023
 LONGEST = 330  # units; the semantic stage sees the last 256, the coarse stage 209, the fine stage 512 frames
-# Name -> the share of utterances, by mean pitch, among which it is drawn.
+# Name -> the range of the utterances, sorted by mean pitch, from which it is drawn.
 MANNERS = {"calm": (0.0, 0.03), "plain": (0.45, 0.55), "lively": (0.97, 1.0)}
 
 

@@ -1,4 +1,4 @@
-"""The folder the pipeline works in: where outputs lie, what a stage took, and files that are whole or not there."""
+"""The work folder of the pipeline: paths of outputs, times of stages, and files that are written atomically."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import numpy as np
 class Work:
     """A folder with one subfolder or file per stage, and `times/STAGE.json` beside them.
 
-    `start` is the folder of an exported model, whose networks stand in for those that are not trained here.
+    `start` is the folder of an exported model, whose networks replace those that are not trained here.
     """
 
     def __init__(self, folder: Path, device: str = "cpu", start: Path | None = None) -> None:
@@ -25,7 +25,7 @@ class Work:
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, name: str) -> Path:
-        """Where `name` lies; its folder is made."""
+        """The path of `name`; its folder is created."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -46,7 +46,7 @@ class Work:
         return record.is_file() and bool(json.loads(record.read_text())["done"])
 
     def record(self, stage: str, seconds: float, done: bool, facts: dict[str, Any] | None = None) -> None:
-        """Add `seconds` to what a stage took in all; a stage that was cut off and went on counts each part."""
+        """Add `seconds` to the total time of a stage; an interrupted and resumed stage counts every part."""
         name = f"times/{stage}.json"
         past = self.read_json(name) if (self.folder / name).is_file() else {"seconds": 0.0}
         now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
@@ -56,7 +56,7 @@ class Work:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to; what is there at the end replaces `path` at once, so that a cut-off leaves the old file."""
+    """A temporary path to write to; it replaces `path` atomically at the end, so that a failure leaves the old file."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         yield partial
@@ -66,7 +66,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What a time was measured on."""
+    """The device and the versions of a measurement."""
     import torch
 
     name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
@@ -74,5 +74,5 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def words(text: str) -> list[str]:
-    """The words of a line."""
+    """Split a line into words."""
     return text.split()

@@ -1,4 +1,4 @@
-"""What a GPU will do with the kernels of a decode step, from their machine code: rules, cycles, a modelled step.
+"""A model of a decode step on a GPU, from the kernels' machine code: rules, cycles per kernel, time of a step.
 
     python -m tools.step_model [--variant NAME ...] [--check] [--json FILE] [--write] [--calibrate] [--triton FOLDER]
 

@@ -1,4 +1,4 @@
-"""See the package."""
+"""Model the kernels of a decode step from their machine code; see the package's docstring."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# So that a checkout needs no install.
+# So that a checkout works without installation.
 sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
 CHECKED = ("T6 all", "C9 C8, weights to L2")
 
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def _restart_with(folder: Path) -> None:
-    """Run the same with the packages of a folder before all others."""
+    """Run the same command with the packages of a folder first on the path."""
     if not (folder / "triton").is_dir():
         sys.exit(f"there is no triton in {folder}: pip install --no-deps --target {folder} triton==VERSION")
     at = next(i for i, arg in enumerate(sys.argv) if arg.startswith("--triton"))

@@ -2,14 +2,14 @@
 
 from tools.step_model.rules import Allowed
 
-_NEWEST = "the newest key and value stand at the position, which each step moves"
-_SINCE = "positions written since the block asked for all that it knew of: none while steps follow one another"
+_NEWEST = "the newest key and value are at the slot's position, which changes in every step"
+_SINCE = "positions written after the block requested all that it knew of: none if steps directly follow one another"
 _WORDS = "the slot's words say which token is forced and which logits are drawn from"
 _EMBEDDING = "the row of the embedding is the token that was drawn or forced"
-_LAST_BLOCK = "the last block draws from what all have found, which they have from their logits"
-_DIVISION = "the temperature divides as IEEE says, and what is too small for the short way calls"
-_CONVERTED = "its weights become float32 while the vector is on its way; with 64 registers they would be spilled"
-# What a token is drawn from, or forced by.
+_LAST_BLOCK = "the last block draws from the results of all blocks, which they compute from their logits"
+_DIVISION = "division by the temperature follows IEEE; numbers too small for the fast path call a function"
+_CONVERTED = "its weights are converted to float32 while the vector is being loaded; 64 registers would spill"
+# Tensors by which a token is drawn or forced.
 _DRAWN = ("logits", "noise", "slots", "tokens", "found")
 _EMBEDDED = {(table, drawn): _EMBEDDING for table in ("wte", "wpe") for drawn in _DRAWN}
 
@@ -26,13 +26,13 @@ ALLOWED: dict[tuple[str, str], Allowed] = {
         branches={tensor: _SINCE for tensor in ("keys", "values")},
     ),
     ("triton", "attention_out"): Allowed(
-        registers=(80, "it holds all splits' sums, so that they are asked for at once")
+        registers=(80, "it holds the sums of all splits, so that they are requested at once")
     ),
     ("triton", "norm_fc_gelu"): Allowed(registers=(104, _CONVERTED)),
     ("triton", "proj_residual"): Allowed(registers=(98, _CONVERTED)),
     ("triton", "norm_head"): Allowed(
-        trips=(3, "its weights take the registers that the slot's words would wait in; it runs once a step"),
-        registers=(128, "it is the last but one and loads more rows the more it holds"),
+        trips=(3, "its weights occupy the registers that could hold the slot's words; it runs once per step"),
+        registers=(128, "it is the last kernel but one, and with more registers it loads more rows at once"),
     ),
     ("triton", "sample"): Allowed(
         dependent={**{(tensor, "slots"): _WORDS for tensor in ("tokens", "slices", "logits", "noise")}, **_EMBEDDED},
@@ -52,5 +52,5 @@ ALLOWED: dict[tuple[str, str], Allowed] = {
 
 
 def allowed_for(source: str, name: str) -> Allowed:
-    """What the kernel may do; `name` may end in the stage."""
+    """The kernel's exceptions; `name` may end in the stage."""
     return ALLOWED.get((source, name.partition(" ")[0]), Allowed())

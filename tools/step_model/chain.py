@@ -1,4 +1,4 @@
-"""A whole decode step, modelled: kernels one after the other, their boundaries, and the bytes that must come.
+"""A model of a whole decode step: kernels one after the other, their boundaries, and the bytes that they load.
 
 Times in microseconds, sizes in MB (a million bytes).
 """
@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-# When a kernel's loads may begin: beside the kernels ahead of it, or when the one ahead has ended.
+# When a kernel's loads may begin: while earlier kernels run, or when its predecessor has ended.
 AHEAD, AT_THE_END = "loads ahead", "loads begin when the predecessor ends"
 
 
@@ -16,8 +16,8 @@ class Device:
     """A GPU.
 
     Args:
-        read: bytes that it was seen to read from its memory, or is expected to, MB per us; `share` of that is reached.
-        l2: the same from its L2 cache.
+        read: memory bandwidth, measured or expected, MB per us; kernels reach `share` of it.
+        l2: bandwidth of the L2 cache, MB per us.
         latency, l2_latency: of a load from memory, and from L2.
     """
 
@@ -39,11 +39,11 @@ class Stage:
 
     Args:
         megabytes: that it reads from memory.
-        before: us after the wait until those are needed; where they are not asked for ahead, until they are asked for.
-        after: us from there on, or from their arrival.
-        room: share of a multiprocessor that its blocks take.
-        ahead: whether it asks for the bytes before it waits.
-        l2_from: the kernel so many launches before it has them brought into the L2 cache; 0 for none.
+        before: us from the end of the wait until these bytes are needed; if not `ahead`, until they are requested.
+        after: us from then on, or from their arrival.
+        room: share of a multiprocessor that its blocks occupy.
+        ahead: whether it requests the bytes before the wait.
+        l2_from: the kernel this many launches earlier prefetches them into the L2 cache; 0 for none.
     """
 
     name: str
@@ -60,9 +60,9 @@ class Chain:
     """How kernels follow one another.
 
     Args:
-        boundary: from the end of one to the end of the next one's wait.
+        boundary: time from the end of one to the end of the next one's wait.
         loads: AHEAD or AT_THE_END.
-        launch: from when there is room for a kernel to its first load; `apart` two such starts.
+        launch: time from when a kernel's blocks fit to its first load; `apart`: least time between two such starts.
     """
 
     device: Device
@@ -72,16 +72,16 @@ class Chain:
     apart: float = 0.05
 
     def step(self, stages: Sequence[Stage], steps: int = 3) -> float:
-        """Time of one step: the mean of several in a row, but for the first."""
+        """Time of one step: the mean of several in a row, without the first."""
         ends = list(self._run(list(stages) * steps))
         of_steps = ends[len(stages) - 1 :: len(stages)]
         return (of_steps[-1] - of_steps[0]) / (steps - 1)
 
     def _run(self, stages: Sequence[Stage]) -> Iterator[float]:
-        """When each ends."""
+        """The end time of each kernel."""
         device = self.device
         rate = device.read * device.share
-        # Of memory: when it is done with all that was asked for so far.
+        # `memory`: when the memory has delivered all that was requested so far.
         memory, end = 0.0, 0.0
         starts: list[float] = []
         resident: deque[tuple[float, float]] = deque()
@@ -100,7 +100,7 @@ class Chain:
             yield end
 
     def _start(self, stage: Stage, starts: Sequence[float], resident: deque[tuple[float, float]]) -> float:
-        """When a kernel's loads begin, if its blocks fit beside those of the kernels ahead."""
+        """When a kernel's loads begin: when its blocks fit beside those of the kernels before it."""
         used, free = sum(room for _, room in resident), 0.0
         while resident and used + stage.room > 1:
             free, room = resident.popleft()
@@ -109,5 +109,5 @@ class Chain:
 
 
 def brought_to_l2(stages: Sequence[Stage], launches: int, names: frozenset[str]) -> list[Stage]:
-    """The same with the weights of some kernels brought into L2 by the kernel so many launches before."""
+    """The same stages, with the bytes of the kernels in `names` prefetched into L2 `launches` launches earlier."""
     return [replace(stage, l2_from=launches) if stage.name in names else stage for stage in stages]

@@ -1,4 +1,4 @@
-"""Modelled cycles beside those that were written down, so that a kernel that got slower is seen.
+"""Compare modelled cycles with the recorded ones, to detect kernels that became slower.
 
 The file: compiler with version -> variant -> dtype -> kernel -> cycles.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden" / "step_cycles.json"
-# Of a compiler that wrote the file, and of a version that is not in it.
+# For a compiler version that is in the file, and for one that is not.
 TOLERANCE, UNKNOWN_TOLERANCE = 0.03, 0.10
 
 # Source -> compiler with version.
@@ -18,12 +18,12 @@ Golden = dict[str, dict[str, dict[str, dict[str, int]]]]
 
 
 def read(path: Path = GOLDEN) -> Golden:
-    """What was written down; nothing if there is no file."""
+    """The recorded cycles; empty if there is no file."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def write(compilers: Compilers, rows: Sequence[Mapping[str, Any]], path: Path = GOLDEN) -> None:
-    """Write down what the kernels of these rows take; what is there of other compilers and variants stays."""
+    """Record the cycles of these rows; entries of other compilers, variants and dtypes stay."""
     golden = read(path)
     replaced = {(compilers[row["source"]], row["variant"], row["dtype"]) for row in rows}
     for compiler, variant, dtype in replaced:
@@ -34,11 +34,11 @@ def write(compilers: Compilers, rows: Sequence[Mapping[str, Any]], path: Path = 
 
 
 def slower(compilers: Compilers, rows: Sequence[Mapping[str, Any]], golden: Golden) -> Iterator[str]:
-    """The kernels that take longer than was written down by more than the tolerance, or are not there at all."""
+    """The kernels that are slower than recorded by more than the tolerance, or are not recorded."""
     for row in rows:
         compiler = compilers[row["source"]]
         known = compiler in golden
-        # The newest of the same make, by the order of its name.
+        # For an unknown version: the last one of the same compiler in name order.
         others = sorted(name for name in golden if name.split()[0] == compiler.split()[0])
         if not known and not others:
             yield f"{compiler}: nothing is written down of this compiler in any version"

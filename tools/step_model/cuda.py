@@ -1,4 +1,4 @@
-"""CUDA source to kernels that can be looked at: compiled, with the names and values of their arguments."""
+"""Compile CUDA source to kernels for analysis, with the names and values of their arguments."""
 
 import re
 import shutil
@@ -31,9 +31,9 @@ class CudaLaunch:
 
 
 class CudaRecorder:
-    """Stands for the program on a device: writes launches down, among Triton's.
+    """Stands in for the program on a device: records its launches in the same list as Triton's.
 
-    Args:
+    Attributes:
         room: bytes of shared memory that a block can have, as on an H100.
     """
 
@@ -59,7 +59,7 @@ class CudaRecorder:
 
 
 def tools_folder() -> Path:
-    """Where Triton keeps nvdisasm and cuobjdump.
+    """The folder of Triton's nvdisasm and cuobjdump.
 
     Raises: ImportError without Triton.
     """
@@ -70,7 +70,7 @@ def tools_folder() -> Path:
 
 
 def compiler() -> str:
-    """What compiles CUDA here, with its version; "" if nothing does."""
+    """The installed CUDA compiler with its version; "" if there is none."""
     if nvrtc_version():
         return f"nvrtc {nvrtc_version()}"
     nvcc = shutil.which("nvcc")
@@ -82,7 +82,7 @@ def compiler() -> str:
 def compile_cuda(source: str, definitions: Sequence[str] = ()) -> bytes:
     """Machine code of CUDA C++ `source`, by NVRTC if it is installed, else by the toolkit's compiler.
 
-    Raises: RuntimeError without a compiler, or if it refuses, with what it said.
+    Raises: RuntimeError without a compiler, or if it fails, with its output.
     """
     if nvrtc_version():
         return compile_cubin(source, [f"--gpu-architecture={_ARCHITECTURE}", "--std=c++17", *definitions], "source.cu")
@@ -102,7 +102,7 @@ def compile_cuda(source: str, definitions: Sequence[str] = ()) -> bytes:
 
 @cache
 def nvrtc_version() -> str:
-    """Of NVIDIA's run-time compiler, or "" where there is none."""
+    """The version of NVIDIA's run-time compiler; "" if it is not installed."""
     try:
         from cuda.bindings import nvrtc
 
@@ -113,7 +113,7 @@ def nvrtc_version() -> str:
 
 
 def describe_cuda(code: Code, source: str, args: Sequence[Any] = ()) -> Kernel:
-    """A kernel with the names of its parameters from its source, and what it is launched with; a batch is of one."""
+    """A kernel with its parameters' names, from the source, and their launch values; without `args`, batch is 1."""
     declared = re.search(rf"\b{code.name}\(([^)]*)\)\s*{{", source)
     parameters = [part.strip() for part in declared[1].split(",")] if declared else []
     names = {re.split(r"[\s*]+", parameter)[-1]: parameter for parameter in parameters}
@@ -133,7 +133,7 @@ def describe_cuda(code: Code, source: str, args: Sequence[Any] = ()) -> Kernel:
 
 
 def offsets(sizes: Mapping[str, int]) -> Iterator[tuple[str, int]]:
-    """Where arguments stand in the constant bank."""
+    """The arguments' offsets in the constant bank."""
     at = PARAMETERS
     for name, size in sizes.items():
         at = -(-at // size) * size

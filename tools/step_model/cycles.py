@@ -1,9 +1,8 @@
-"""How many cycles a kernel takes from the end of the wait on, modelled: instructions issued in order by one of the four
-schedulers of a multiprocessor.
+"""A model of a kernel's cycles after PDL's wait: one of a multiprocessor's four schedulers, which issues in order.
 
-Known are the control codes, how long each unit is taken by an instruction, and typical latencies. Memory is a constant
-latency without contention, all warps take the same path, and waiting at a barrier is for the warps of the same
-scheduler. Against measured steps see `calibration`.
+The model uses the control codes, how many cycles each instruction occupies its unit, and typical latencies. Memory has
+a constant latency without contention, all warps take the same path, and a barrier waits only for warps of the same
+scheduler. `calibration` compares modelled steps with measured ones.
 """
 
 from collections import Counter
@@ -16,14 +15,14 @@ from tools.step_model.sass import NO_BARRIER, Instruction
 CLOCK_GHZ = 1.98
 MULTIPROCESSORS = 132
 SCHEDULERS = 4
-# An L2 hit, the far partition included, lightly loaded: an assumption near what is published for an H100.
+# Cycles of an L2 hit, near or far partition, lightly loaded: an assumption close to published values for an H100.
 L2 = 300
-# A wait for what was loaded that is at least so long is a trip of its own.
+# A stall for a load that is at least this long counts as a round trip of its own.
 TRIP = L2 // 2
 BARRIER = 18
-# A request of the copy engine's, beside what threads load one by one.
+# Bytes of a bulk copy, as weight against the loads of single threads.
 _COPIED = 16384
-# Of what is loaded ahead, what is nothing beside a matrix or a cache.
+# Tensors loaded before the wait that are negligible beside a matrix or a cache.
 SMALL = frozenset({"rows", "slices", "slots"})
 OPERANDS_READ = 12
 FIXED = 6
@@ -43,7 +42,7 @@ _XU = {"MUFU", "F2F", "I2F", "FCHK"}
 
 @dataclass(frozen=True)
 class Launch:
-    """How a kernel is spread over a device.
+    """A kernel's launch configuration.
 
     Args:
         blocks: of the whole grid.
@@ -62,10 +61,10 @@ class Timing:
 
     Args:
         total: to the last store.
-        before: to the use of what was requested last of the largest tensor that was loaded ahead; where none was, to
-            the first request of the largest that is loaded.
+        before: until every load of the largest tensor that was loaded before the wait has been used once; if none was,
+            to the first load of the largest tensor.
         after: from there on, or from its arrival, to the last store.
-        trips: how often the first warp stands still for what it loaded after the wait.
+        trips: how often the first warp stalls for loads that it issued after the wait.
         ahead: whether that tensor was loaded before the wait.
     """
 
@@ -77,7 +76,7 @@ class Timing:
 
 
 def unit_of(instruction: Instruction) -> tuple[str, int]:
-    """The unit that an instruction is given to, and how many cycles it takes it."""
+    """The unit that executes an instruction, and how many cycles the instruction occupies it."""
     base, parts = instruction.base, instruction.opcode.split(".")
     if base in ("LDS", "STS"):
         return "mio", max(4, instruction.width)
@@ -129,7 +128,7 @@ def _divide(kernel: Kernel, issued: Sequence[int], total: int) -> tuple[int, int
 
 
 def _first_use(kernel: Kernel, request: int) -> int:
-    """The step after the wait, counted from it, that first needs what a step before it asked for; else the last."""
+    """The first step after the wait, counted from it, that uses the result of `request`; the last step if none does."""
     path = kernel.path
     code = [path.code.instructions[i] for i in path.steps]
     held = set(code[request].writes)
@@ -144,11 +143,11 @@ def _first_use(kernel: Kernel, request: int) -> int:
 
 
 def issue(code: Sequence[Instruction], warps: int, blocks: int) -> tuple[list[int], int]:
-    """The cycle at which the first warp issues each instruction, and how often it stands still for a load.
+    """The cycle at which the first warp issues each instruction, and how often it stalls for a load.
 
     Args:
-        warps: of one scheduler.
-        blocks: that they belong to; a barrier holds those of one block.
+        warps: number of warps of one scheduler.
+        blocks: number of blocks that they belong to; a barrier holds the warps of one block.
     """
     scheduler = _Scheduler(code, warps, blocks)
     while scheduler.step():
@@ -164,7 +163,7 @@ class _Scheduler:
         self.units = [unit_of(instruction) for instruction in code]
         self.now, self.next = 0, 0
         self.at, self.ready, self.held = [0] * warps, [0] * warps, [False] * warps
-        # Of each of a warp's six barriers: when it falls, and when as far as loads are concerned.
+        # When each of a warp's six scoreboard barriers is released; for the first warp also when a load releases it.
         self.falls = [[0] * 6 for _ in range(warps)]
         self.loads = [0] * 6
         self.busy: dict[str, int] = {}
@@ -225,7 +224,7 @@ class _Scheduler:
         self.issued.append(when)
 
     def _meet(self, warp: int, when: int) -> None:
-        """At a barrier: the last warp of a block lets the others go on."""
+        """At a block's barrier: hold the warp until the last warp of its block arrives."""
         self.held[warp] = True
         own = [w for w in range(self.warps) if w % self.blocks == warp % self.blocks]
         if all(self.held[w] or self.at[w] == len(self.code) for w in own):
@@ -235,5 +234,5 @@ class _Scheduler:
 
 
 def microseconds(cycles: float) -> float:
-    """At the clock of an H100 and an H200."""
+    """Microseconds at the clock of an H100 or H200."""
     return cycles / CLOCK_GHZ / 1000

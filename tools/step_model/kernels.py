@@ -1,6 +1,6 @@
 """The kernels of one decode step of Bark-large for one sequence, compiled for compute capability 9.0.
 
-Which kernels, with which constants, arguments and blocks, is what the engine launches on tensors without storage.
+The kernels, their constants, arguments and grids are recorded from the engine, run on tensors without storage.
 """
 
 import math
@@ -11,7 +11,7 @@ from functools import cache, cached_property
 from typing import Any
 from unittest.mock import patch
 
-# Sets the paths, and has Triton compile rather than interpret.
+# Sets the paths, and makes Triton compile rather than interpret.
 from tools import compile_kernels  # isort: skip
 
 import torch
@@ -51,7 +51,7 @@ MODEL = "large"
 DTYPES = ("bfloat16", "int8")
 # The stages that decode token by token, by the names of their vocabularies.
 STAGES = {"semantic": "text", "coarse": "coarse"}
-# Whose code depends on the stage.
+# Kernels whose code depends on the stage.
 DRAW = ("norm_head", "sample", "head_draw")
 _SIZES = {"i32": 4, "fp32": 4, "i64": 8}
 
@@ -61,7 +61,7 @@ class StepKernel:
     """A compiled kernel of a step.
 
     Args:
-        name: the function's; with the stage where the stage decides over it.
+        name: the function's, followed by the stage if its code depends on that.
         source: "triton" or "cuda".
     """
 
@@ -72,7 +72,7 @@ class StepKernel:
 
     @cached_property
     def timing(self) -> Timing:
-        """Modelled."""
+        """The modelled timing."""
         return time_kernel(self.kernel, self.launch)
 
 
@@ -81,8 +81,8 @@ class Step:
     """The kernels of a step.
 
     Args:
-        kernels: by name; also those that the CUDA program holds and no launch uses.
-        launches: stage -> names in the order of launches, of one layer and what follows the last.
+        kernels: by name, including those of the CUDA program that no launch uses.
+        launches: stage -> names in launch order, of one layer and of the kernels after the last layer.
     """
 
     variant: str
@@ -92,12 +92,12 @@ class Step:
 
 
 def compile_step_of(name: str, variant: Variant, dtype: str) -> Step:
-    """Every kernel of a step, those that depend on the stage for both.
+    """Compile every kernel of a step; those that depend on the stage for both stages.
 
     Args:
         dtype: one of DTYPES.
 
-    Raises: ProgramError or CalledProcessError if a compiler refuses; RuntimeError if there is none for CUDA.
+    Raises: ProgramError or CalledProcessError if a compiler fails; RuntimeError without a CUDA compiler.
     """
     kernels: dict[str, StepKernel] = {}
     order: dict[str, tuple[str, ...]] = {}
@@ -125,11 +125,11 @@ def _name(function: str, stage: str) -> str:
 
 
 def record(variant: Variant, dtype: str, stage: str) -> tuple[list[Any], list[Shape]]:
-    """The launches of a step of one layer, and what the CUDA kernels were made for."""
+    """Record the launches of a step of one layer, and the shapes that CUDA kernels were made for."""
     _, n_head, n_embd, _ = SIZES[MODEL]
     part = STAGES[stage]
     slices, stop_row = compile_kernels.VOCABULARY[part]
-    # One layer launches what all do.
+    # All layers launch the same kernels.
     config = GPTConfig(1, n_head, n_embd, *VOCABULARIES[part], bias=False)
     meta, storage = compile_kernels.META, compile_kernels.DTYPES[dtype]
     tensors = {key: torch.empty(shape, device=meta) for key, shape in gpt_shapes(config).items()}
@@ -144,7 +144,7 @@ def record(variant: Variant, dtype: str, stage: str) -> tuple[list[Any], list[Sh
 
 @contextmanager
 def _without_a_device(launches: list[Any]) -> Iterator[list[Shape]]:
-    """Within the block the engine's CUDA kernels are written down, like Triton's; yields what they are made for."""
+    """Within the block, record launches of the engine's CUDA kernels, like Triton's; yield the kernels' shapes."""
     made: list[Shape] = []
 
     def operations(shape: Shape, **options: Any) -> HopperOps:
@@ -158,7 +158,7 @@ def _without_a_device(launches: list[Any]) -> Iterator[list[Shape]]:
 
 
 def compile_triton(name: str, launch: TritonLaunch) -> StepKernel:
-    """One of Triton's."""
+    """Compile one Triton kernel."""
     signature, constants, attributes = compile_kernels.describe(launch)
     source = ASTSource(fn=launch.kernel, signature=signature, constexprs=constants, attrs=attributes)
     options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages, "enable_fp_fusion": True}
@@ -175,7 +175,7 @@ def compile_triton(name: str, launch: TritonLaunch) -> StepKernel:
 
 
 def _cuda_kernels(shape: Shape, launches: Sequence[CudaLaunch], stage: str) -> Iterator[StepKernel]:
-    """All functions of the program, whether the step launches them or not."""
+    """All kernels of the CUDA program, whether the step launches them or not."""
     by_name = {launch.name: launch for launch in launches}
     for name, code in _cuda_code(shape).items():
         launch = by_name.get(name)
@@ -194,5 +194,5 @@ def _cuda_code(shape: Shape) -> dict[str, Code]:
 
 
 def compilers() -> dict[str, str]:
-    """What compiled which source: with its version."""
+    """Source language -> its compiler with version."""
     return {"triton": f"triton {triton.__version__}", "cuda": compiler()}

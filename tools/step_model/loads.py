@@ -1,4 +1,4 @@
-"""What a kernel loads from global memory, and which loads had to wait for which."""
+"""The loads of a kernel from global memory, and which loads depend on which."""
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
@@ -25,16 +25,16 @@ class Kernel:
 
     @property
     def name(self) -> str:
-        """Of the function, as its author calls it."""
+        """The function's name as in the source."""
         return self.code.name.strip("_").removesuffix("_kernel")
 
     @cached_property
     def path(self) -> Path:
-        """What a warp of it runs."""
+        """The path of a warp."""
         return follow(self.code, self.arguments)
 
     def name_of(self, offsets: Set[int]) -> str:
-        """The tensor whose address is made from these parameters."""
+        """The tensor whose address is computed from these parameters."""
         names = {self.parameters.get(offset, "") for offset in offsets} - {""}
         return "/".join(sorted(names)) or UNKNOWN
 
@@ -44,9 +44,9 @@ class Value:
     """What is known of a register's content.
 
     Args:
-        depth: longest chain of loads after the wait that it comes from.
+        depth: length of the longest chain of loads after the wait that it depends on.
         loaded: the tensors at the end of such chains.
-        origins: parameters that it was made from without a load.
+        origins: parameters that it was computed from without a load.
     """
 
     depth: int = 0
@@ -64,9 +64,9 @@ class Load:
     """A load of global memory on the path.
 
     Args:
-        tensor: what is loaded; UNKNOWN where its address does not come from a parameter alone.
-        depth: 1 if nothing after the wait has to be loaded before it.
-        behind: the tensors that have.
+        tensor: what is loaded; UNKNOWN if its address is not computed from a parameter.
+        depth: 1 if it depends on no other load after the wait.
+        behind: the tensors whose loads it depends on.
     """
 
     step: int
@@ -80,7 +80,7 @@ def loads_of(kernel: Kernel) -> list[Load]:
     """The loads on a kernel's path, in order; those before the wait have depth 0."""
     found: list[Load] = []
     held: dict[str, Value] = {}
-    # Of shared memory as a whole, and of the branches passed so far: what is loaded after them had to wait for them.
+    # Shared memory as one value, and the conditions of all branches so far, on which every later load depends.
     shared, passed = Value(), Value()
     path = kernel.path
     for step, i in enumerate(path.steps):
@@ -106,6 +106,6 @@ def loads_of(kernel: Kernel) -> list[Load]:
                 shared |= value
         for name in instruction.writes:
             old = held.get(name, Value()) if instruction.guard else Value()
-            # What an address that may be replaced was made from does not matter.
+            # If a guarded instruction may overwrite an address, the old one's origins do not matter.
             held[name] = Value(old.depth, old.loaded) | value
     return found

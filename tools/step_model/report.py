@@ -1,4 +1,4 @@
-"""What is known of a step's kernels, as data and as tables."""
+"""The results for a step's kernels, as data and as tables."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,13 +18,13 @@ from tools.step_model.cycles import (
 from tools.step_model.kernels import MODEL, Step, StepKernel
 from tools.step_model.rules import check
 
-# The context that a stage's step is modelled at: late in a clip.
+# The context length at which a stage's step is modelled: late in a clip.
 CONTEXT = {"semantic": 1000, "coarse": 917}
 # Rows of the head that a step reads: the semantic tokens and the stop token; both slices of the coarse codes.
 HEAD_ROWS = {"semantic": 10_001, "coarse": 2048}
 DEVICES = (H100, H200)
 HEADS = ("norm_head", "head_draw")
-# From memory, before a later wave of a grid's blocks can begin to compute.
+# us of loads from memory before a later wave of a grid's blocks can begin to compute.
 _WAVE = 0.9
 
 
@@ -33,11 +33,11 @@ class KernelRow:
     """One kernel of one step.
 
     Args:
-        waves: how often its blocks fill the device.
-        trips: how often it waits for what it loads after the wait.
+        waves: how many times its blocks fill the device.
+        trips: how often it stalls, after the wait, for loads issued after the wait.
         cycles: of one wave after the wait, modelled; `before` and `after` the largest tensor is needed.
         ahead: whether that tensor is loaded before the wait.
-        violations: rules that it does not keep, each with what breaks it.
+        violations: rules that it breaks, each with the place.
     """
 
     variant: str
@@ -101,7 +101,7 @@ def _waves(made: StepKernel) -> float:
 
 
 def step_rows(step: Step, variant: Variant, devices: Sequence[Device] = DEVICES) -> Iterator[StepRow]:
-    """The modelled step, for every stage, device and way in which loads may begin."""
+    """The modelled step, for every stage, device and assumption of when loads begin."""
     for stage in step.launches:
         kernels = list(stages(step, variant, stage))
         for device in devices:
@@ -113,7 +113,7 @@ def step_rows(step: Step, variant: Variant, devices: Sequence[Device] = DEVICES)
 
 
 def stages(step: Step, variant: Variant, stage: str) -> Iterator[Stage]:
-    """The kernels of a whole step as the chain takes them."""
+    """The kernels of a whole step as inputs of the chain model."""
     n_layer, _, n_embd, _ = SIZES[MODEL]
     names = step.launches[stage]
     layer = [name for name in names if not name.startswith((*HEADS, "sample"))]
@@ -127,7 +127,7 @@ def stages(step: Step, variant: Variant, stage: str) -> Iterator[Stage]:
         made = step.kernels[name]
         timing = made.timing
         function = name.partition(" ")[0]
-        # The last wave's few blocks have a multiprocessor more for themselves.
+        # A partial last wave counts only by its share: its few blocks have more of a multiprocessor each.
         later = max(0.0, _waves(made) - 1) * (microseconds(timing.total) + _WAVE)
         yield Stage(
             name=function,
@@ -136,19 +136,19 @@ def stages(step: Step, variant: Variant, stage: str) -> Iterator[Stage]:
             after=microseconds(timing.after) + later,
             room=_room(made),
             ahead=timing.ahead,
-            # Keys and values are of this step; no kernel ahead knows where they stand.
+            # Earlier kernels do not prefetch keys and values: they do not know the positions of this step.
             l2_from=variant.l2_ahead if function in sizes and function != "decode_attention" else 0,
         )
 
 
 def _room(made: StepKernel) -> float:
-    """Share of a multiprocessor that a kernel's blocks take."""
+    """Share of a multiprocessor that a kernel's blocks occupy."""
     most = per_multiprocessor(made.kernel, made.launch)
     return min(most, -(-made.launch.blocks // MULTIPROCESSORS)) / most
 
 
 def kernel_table(rows: Sequence[KernelRow]) -> str:
-    """For people."""
+    """A table of kernels as text."""
     titles = ("blocks", "threads", "registers", "shared B", "waves", "trips", "cycles", "before", "after", "us")
     lines = [f"{'kernel':<22}{'':<8}" + "".join(f"{title:>10}" for title in titles)]
     for row in rows:
@@ -161,7 +161,7 @@ def kernel_table(rows: Sequence[KernelRow]) -> str:
 
 
 def step_table(rows: Sequence[StepRow]) -> str:
-    """For people."""
+    """A table of steps as text."""
     groups: dict[tuple[str, str, str], dict[str, float]] = {}
     columns = list(dict.fromkeys(f"{row.device} {row.loads}" for row in rows))
     for row in rows:
@@ -175,7 +175,7 @@ def step_table(rows: Sequence[StepRow]) -> str:
 
 
 def as_data(compilers: Compilers, kernels: Sequence[KernelRow], steps: Sequence[StepRow]) -> dict[str, Any]:
-    """For JSON."""
+    """All results as an object for JSON."""
     return {
         "compilers": compilers,
         "kernels": [asdict(row) for row in kernels],

@@ -1,8 +1,8 @@
-"""What the code of a step's kernels must and must not do from the wait for the kernel ahead on, and what it may take.
+"""Rules for the machine code of a step's kernels after the wait for the previous kernel (PDL), and resource limits.
 
-A load from the L2 cache takes as long as a third of such a kernel. Those that stand side by side cost one such trip;
-one whose address another one brings, or that stands behind the use of another, costs a second. That is decided by the
-compiler, so it is read from the machine code.
+A load from the L2 cache takes a third of such a kernel's time. Independent loads cost one such round trip together; a
+load whose address depends on another load, or that is issued after the use of another, costs a second one. The
+compiler decides the order, so it is read from the machine code.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from tools.step_model.sass import BRANCHES, Code, Instruction
 from tools.step_model.trace import Path
 
 REGISTERS = 64
-# What no kernel of a step writes: the caches of L1 may hold it.
+# Tensors that no kernel of a step writes: they may be loaded through L1.
 CONSTANT = frozenset(
     {
         *("weight", "scale", "bias", "norm_weight", "norm_bias", "head", "wte", "wpe", "slices", "rows", "ahead"),
@@ -22,8 +22,8 @@ CONSTANT = frozenset(
     }
 )
 RULES = {
-    "wait": "a kernel waits for the one ahead of it",
-    "trigger": "the next kernel is let go before the first load",
+    "wait": "a kernel waits for the previous one",
+    "trigger": "the next kernel is triggered before the first load",
     "dependent": "no load after the wait depends on another",
     "trips": "what is loaded after the wait is waited for once",
     "L1": "what kernels write is loaded past L1",
@@ -35,11 +35,11 @@ RULES = {
 
 @dataclass(frozen=True)
 class Violation:
-    """A rule that a kernel does not keep.
+    """A rule that a kernel breaks.
 
     Args:
         rule: one of RULES.
-        detail: where, and what.
+        detail: where and how.
     """
 
     rule: str
@@ -52,14 +52,14 @@ class Violation:
 
 @dataclass(frozen=True)
 class Allowed:
-    """What a kernel may do although a rule forbids it.
+    """Exceptions from the rules for a kernel.
 
     Args:
         dependent: (tensor, tensor that it may depend on) -> why.
-        trips: how often it may wait for what it loads, and why, if `dependent` does not say.
+        trips: how often it may stall for loads, and why, if `dependent` does not explain it.
         branches: tensor whose load may be skipped -> why.
-        calls: why it may call.
-        registers: how many it may have, and why.
+        calls: why it may contain calls.
+        registers: how many it may use, and why.
     """
 
     dependent: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Allowed:
 
 
 def check(kernel: Kernel, trips: int, allowed: Allowed | None = None) -> list[Violation]:
-    """The rules that a kernel does not keep.
+    """The rules that a kernel breaks.
 
     Args:
         trips: see `cycles.Timing`.
@@ -133,7 +133,7 @@ def _check_l1(kernel: Kernel, loads: list[Load]) -> Iterator[Violation]:
     weak: dict[str, list[Instruction]] = {}
     for i in sorted(reachable(kernel.path)):
         instruction = kernel.code.instructions[i]
-        # What is off the path is not known by name.
+        # Loads off the path have no known tensor.
         tensor = on_path.get(instruction.address, UNKNOWN)
         if instruction.is_load and not instruction.is_strong and not set(tensor.split("/")) <= CONSTANT:
             weak.setdefault(tensor, []).append(instruction)
@@ -153,7 +153,7 @@ def _check_branches(kernel: Kernel, loads: list[Load], allowed: Mapping[str, str
         jumps = instruction.base in BRANCHES or instruction.base == "EXIT"
         if not jumps or not instruction.reads or i in path.decided:
             continue
-        # The way not taken; None is the end.
+        # The successors that the path does not take; None is the end.
         ways: set[int | None] = set(code.successors(i)) | ({None} if instruction.base == "EXIT" else set())
         others = ways - {path.steps[step + 1]}
         later = (load for load in loads if load.step > step and load.tensor not in allowed)
@@ -167,7 +167,7 @@ def _check_branches(kernel: Kernel, loads: list[Load], allowed: Mapping[str, str
 
 
 def _ends_without(code: Code, start: int, avoided: int) -> bool:
-    """Whether the kernel can end from `start` on without passing the instruction."""
+    """Whether the kernel can end from `start` on without running instruction `avoided`."""
     pending, seen = [start], {avoided}
     while pending:
         i = pending.pop()
@@ -181,7 +181,7 @@ def _ends_without(code: Code, start: int, avoided: int) -> bool:
 
 
 def reachable(path: Path) -> set[int]:
-    """What may run after the wait, but for what constants rule out."""
+    """The instructions that may run after the wait, without those that constants rule out."""
     code = path.code
     pending = [path.steps[path.wait]] if path.wait and path.wait < len(path.steps) else []
     seen: set[int] = set()

@@ -19,13 +19,13 @@ _SECOND_WORD = re.compile(r"\s+/\* (0x[0-9a-f]{16}) \*/")
 _TEXT = re.compile(r"(?:@(!?U?P\w+)\s+)?(\S+)\s*(.*)")
 _PREDICATE = re.compile(r"U?P(?:\d|T)$")
 _PLAIN = re.compile(r"U?[RP](?:\d+|Z|T)(?:\.64)?$")
-# What has no result in a register.
+# Operations without a result in a register.
 _NO_RESULT = {
     *("BRA", "BRX", "JMP", "CALL", "RET", "EXIT", "NOP", "BAR", "BSSY", "BSYNC", "BREAK", "WARPSYNC", "YIELD"),
     *("ST", "STG", "STS", "STL", "RED", "REDG", "MEMBAR", "FENCE", "CCTL", "ERRBAR", "DEPBAR", "LDGDEPBAR", "LDGSTS"),
     *("PREEXIT", "ACQBULK", "UBLKCP", "UBLKPF", "UBLKRED", "NANOSLEEP", "BPT", "KILL", "WARPGROUP", "UTMALDG"),
 }
-# Whose first result is a predicate and whose second is a register.
+# Operations that may have two results: first a predicate, then a register.
 _PREDICATE_FIRST = {"LOP3", "ULOP3", "SHFL", "ATOM", "ATOMG", "ATOMS", "ELECT", "R2UR", "MATCH"}
 LOADS = {"LDG", "LD", "UBLKCP", "LDGSTS"}
 STORES = {"STG", "ST", "RED", "REDG", "ATOM", "ATOMG"}
@@ -34,13 +34,13 @@ BRANCHES = {"BRA", "BRX", "JMP"}
 
 @dataclass(frozen=True)
 class Control:
-    """What the scheduler is told with an instruction.
+    """An instruction's control code for the scheduler.
 
     Args:
         stall: cycles until the warp's next instruction may issue.
-        write_barrier: of six, the one that falls when the result is there; NO_BARRIER for none.
-        read_barrier: the one that falls when the operands have been read.
-        waits: the barriers that must have fallen before it issues.
+        write_barrier: which of six barriers is released when the result is available; NO_BARRIER for none.
+        read_barrier: the one that is released when the operands have been read.
+        waits: the barriers that must have been released before it issues.
     """
 
     stall: int
@@ -50,7 +50,7 @@ class Control:
 
     @classmethod
     def decode(cls, word: int) -> "Control":
-        """From the upper 64 bits of an instruction."""
+        """Decode the upper 64 bits of an instruction."""
         bits = word >> 41
         waits = frozenset(i for i in range(6) if bits >> (11 + i) & 1)
         return cls(bits & 15, bits >> 5 & 7, bits >> 8 & 7, waits)
@@ -80,12 +80,12 @@ class Instruction:
 
     @property
     def is_load(self) -> bool:
-        """Of global memory."""
+        """Whether it loads global memory."""
         return self.base in LOADS
 
     @property
     def is_strong(self) -> bool:
-        """Whether such a load passes by L1; the copy engine always does."""
+        """Whether such a load bypasses L1; bulk copies always do."""
         return self.base == "UBLKCP" or ".STRONG.GPU" in self.opcode or ".STRONG.SYS" in self.opcode
 
     @property
@@ -106,7 +106,7 @@ class Instruction:
 
     @cached_property
     def reads(self) -> frozenset[str]:
-        """Registers and predicates that it takes, its guard included."""
+        """Registers and predicates that it reads, its guard included."""
         names = set(_names(self.guard, 1))
         for position, operand in enumerate(self.operands[self._results :]):
             data = self.base in ("STG", "ST", "STS", "STL") and position == 1
@@ -132,7 +132,7 @@ class Instruction:
             )
             return 1 + second
         for operand in rest:
-            # Carries and the like; a vote's second predicate is what it counts.
+            # Further predicate results, such as carries; a vote's second predicate is its input.
             if not _PREDICATE.match(operand) or (self.base in ("VOTE", "VOTEU") and count == 2):
                 break
             count += 1
@@ -140,7 +140,7 @@ class Instruction:
 
     @property
     def _result_width(self) -> int:
-        """Registers of a result."""
+        """Number of registers of a result."""
         parts = self.opcode.split(".")
         if self.base in ("LDG", "LD", "LDS", "LDC", "ULDC", "LDL"):
             return max(1, self.width // 4)
@@ -161,9 +161,9 @@ class Code:
 
     Args:
         registers: per thread.
-        stack_bytes, local_bytes: of a thread, in memory.
-        shared_bytes: of a block, static.
-        threads: the most that a block may have, where the source says so; else 0.
+        stack_bytes, local_bytes: memory per thread.
+        shared_bytes: static shared memory per block.
+        threads: the most that a block may have, if the source sets launch bounds; else 0.
     """
 
     name: str
@@ -180,7 +180,7 @@ class Code:
         return {instruction.address: i for i, instruction in enumerate(self.instructions)}
 
     def successors(self, i: int) -> list[int]:
-        """Positions where the program may go on after instruction i; none after it has ended."""
+        """Positions that may follow instruction i, the fall-through first; none after the end."""
         instruction = self.instructions[i]
         following = [i + 1] if i + 1 < len(self.instructions) else []
         if instruction.base in BRANCHES:
@@ -194,7 +194,7 @@ class Code:
 
 
 def is_certain(instruction: Instruction) -> bool:
-    """Whether a branch or exit is taken in any case."""
+    """Whether a branch or exit is unconditional."""
     return (
         instruction.guard in ("", "PT", "UPT")
         and ".DIV" not in instruction.opcode
@@ -209,7 +209,7 @@ def read_cubin(cubin: bytes, tools: Path) -> dict[str, Code]:
     Args:
         tools: folder of nvdisasm and cuobjdump.
 
-    Raises: CalledProcessError if they refuse.
+    Raises: CalledProcessError if they fail.
     """
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
@@ -231,7 +231,7 @@ def _run(*command: str | Path) -> str:
 
 
 def _threads(text: str) -> Iterator[tuple[str, int]]:
-    """What launch bounds say, by kernel."""
+    """Threads per block by the launch bounds, for each kernel that has them."""
     for name, section in re.findall(r"^\.nv\.info\.(\w+)\n(.*?)(?=^\.|\Z)", text, re.DOTALL | re.MULTILINE):
         bounds = re.search(r"EIATTR_(?:MAX_THREADS|REQNTID)\n.*\n\s+Value:\s+(0x\w+) (0x\w+) (0x\w+)", section)
         if bounds:
@@ -266,7 +266,7 @@ def _instructions(text: str, name: str) -> Iterator[Instruction]:
 
 
 def _names(operand: str, width: int) -> set[str]:
-    """Registers in an operand, each with those that follow it where it is so many wide."""
+    """Registers in an operand, each expanded to the `width` registers that start with it."""
     names = set()
     for kind, number, pair in _REGISTER.findall(operand):
         count = 1 if kind.endswith("P") else max(width, 2 if pair else 1)

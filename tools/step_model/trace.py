@@ -1,9 +1,9 @@
-"""The instructions that one warp runs, from the first to the last store, where the code alone can say.
+"""The instructions that one warp runs, from the first to the last store, as far as the code alone tells.
 
-Values that are constants or arguments are followed, and branches that depend on nothing else are decided by them. At
-any other branch the path goes straight on (`if` is compiled as a jump over its body; a loop is left after its first
-round; of two ways the longer is taken) unless that would lead into a slow path, to an end without a store, or into the
-unrolled loop that follows the rounds which do not fill it.
+Constants and arguments are propagated, and decide the branches that depend on nothing else. At other branches the path
+falls through (`if` is compiled as a jump over its body; a loop ends after its first iteration; of two branches the
+longer is taken), unless that leads into a slow path, to an end without a store, or into the unrolled loop that follows
+the loop of the remaining iterations.
 """
 
 import struct
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tools.step_model.sass import BRANCHES, STORES, Code, Instruction, is_certain
 
 LIMIT = 200_000
-# Instructions between the end of the loop for the odd rounds and the jump over the unrolled one.
+# Most instructions between the end of the loop of the remaining iterations and the jump over the unrolled one.
 NEAR = 8
 _MASK = 2**32 - 1
 _COMPARE = {
@@ -28,12 +28,12 @@ _COMPARE = {
 
 @dataclass(frozen=True)
 class Path:
-    """One way through a kernel.
+    """One path through a kernel.
 
     Args:
-        steps: positions in the code, in the order in which they are run.
-        decided: guarded instruction -> whether it runs, where constants say so.
-        wait: how many of the steps come before the one after ACQBULK; 0 without one.
+        steps: positions in the code, in execution order.
+        decided: guarded instruction -> whether it runs, where constants decide that.
+        wait: number of steps up to and including ACQBULK, which is PDL's wait; 0 without one.
     """
 
     code: Code
@@ -43,12 +43,12 @@ class Path:
 
     @property
     def before(self) -> list[Instruction]:
-        """What runs before the wait has ended."""
+        """The instructions up to the end of the wait."""
         return [self.code.instructions[i] for i in self.steps[: self.wait]]
 
     @property
     def after(self) -> list[Instruction]:
-        """From the wait to the last store."""
+        """The instructions from the wait to the last store."""
         return [self.code.instructions[i] for i in self.steps[self.wait :]]
 
 
@@ -56,9 +56,9 @@ def follow(code: Code, arguments: Mapping[int, int]) -> Path:
     """The path of a warp through a kernel.
 
     Args:
-        arguments: offset in the constant bank -> what stands there, 32 bits each, where that is known.
+        arguments: offset in the constant bank -> its 32-bit value, where known.
 
-    Raises: ValueError where a branch's target is not in the code, or it never ends.
+    Raises: ValueError if a branch's target is not in the code, or the path does not end.
     """
     known: dict[str, int] = {}
     steps: list[int] = []
@@ -82,7 +82,7 @@ def follow(code: Code, arguments: Mapping[int, int]) -> Path:
 
 
 def _cut(code: Code, steps: list[int], decided: dict[int, bool]) -> Path:
-    """Without what follows the last store."""
+    """The path without the instructions after the last store."""
     bases = [code.instructions[i].base for i in steps]
     last = max((n for n, base in enumerate(bases) if base in STORES), default=len(steps) - 1)
     wait = bases.index("ACQBULK") + 1 if "ACQBULK" in bases else 0
@@ -90,7 +90,7 @@ def _cut(code: Code, steps: list[int], decided: dict[int, bool]) -> Path:
 
 
 def _next(code: Code, i: int, runs: bool | None) -> int | None:
-    """Where the path goes on after instruction i; None at its end."""
+    """The position after instruction i on the path; None at its end."""
     instruction = code.instructions[i]
     following = i + 1 if i + 1 < len(code.instructions) else None
     ends = instruction.base in ("EXIT", "RET", "KILL")
@@ -109,7 +109,7 @@ def _next(code: Code, i: int, runs: bool | None) -> int | None:
 
 
 def _leads_astray(code: Code, start: int, target: int | None) -> bool:
-    """Whether going straight on means a slow path (a call), another round, or the end before `target` and a store."""
+    """Whether falling through leads to a call (slow path), another iteration or the end, before `target` or a store."""
     i, straight = start + 1, True
     for _ in range(len(code.instructions)):
         if i == target or i >= len(code.instructions):
@@ -131,7 +131,7 @@ def _leads_astray(code: Code, start: int, target: int | None) -> bool:
 
 
 def _is_longer(code: Code, i: int, target: int) -> bool:
-    """Whether `target` is the longer of two ways that meet again, or that both end."""
+    """Whether `target` is the longer of two branches that meet again or both end."""
     last = code.instructions[target - 1]
     if not is_certain(last):
         return False
@@ -145,7 +145,7 @@ def _is_longer(code: Code, i: int, target: int) -> bool:
 
 
 def _follows_a_loop(code: Code, i: int) -> bool:
-    """Whether a jump stands right behind the end of a loop, and is therefore over the same loop unrolled."""
+    """Whether a jump directly follows the end of a loop, and therefore skips the same loop, unrolled."""
     for instruction in reversed(code.instructions[max(0, i - NEAR) : i]):
         if instruction.base in BRANCHES:
             return instruction.target is not None and instruction.target < instruction.address
@@ -173,9 +173,9 @@ def _learn(instruction: Instruction, runs: bool | None, known: dict[str, int], a
 def _results(
     instruction: Instruction, known: Mapping[str, int], arguments: Mapping[int, int]
 ) -> Iterator[tuple[str, int]]:
-    """Results that follow from what is known: moves, loop counters, comparisons."""
+    """Results that follow from known values: moves, loop counters, comparisons."""
     opcode, operands = instruction.opcode, instruction.operands
-    # Of the uniform unit's, the name without its U.
+    # Uniform instructions have the same names with a U in front.
     base = instruction.base.removeprefix("U")
     values = [_value(operand, known, arguments) for operand in operands[1:]]
     if base == "MOV" or opcode.startswith("IMAD.MOV"):
@@ -196,7 +196,7 @@ def _results(
         parts = opcode.split(".")
         left, right = values[1], values[2]
         if "EX" in parts:
-            # Of 64 bits: the lower halves have been compared before.
+            # A 64-bit comparison: an earlier instruction has compared the lower halves.
             below = known.get(operands[5])
             if left is not None and right is not None and below is not None and parts[1] in ("EQ", "NE"):
                 differs = left != right or bool(below) == (parts[1] == "NE")
@@ -206,7 +206,7 @@ def _results(
                 left, right = _signed(left), _signed(right)
             yield operands[0], int(_COMPARE[parts[1]](left, right))
     elif opcode == "LOP3.LUT":
-        # A predicate first says whether any bit is set.
+        # An optional first result is a predicate: whether any bit is set.
         *results, first, second, third, rows = operands[:-1]
         inputs_of = [_value(operand, known, arguments) for operand in (first, second, third)]
         if None not in inputs_of:
@@ -222,7 +222,7 @@ def _results(
 
 
 def _look_up(rows: int, inputs: Sequence[int]) -> int:
-    """Of three inputs' bits at each place, the row of a truth table."""
+    """Apply an 8-row truth table to each bit of three inputs."""
     value = 0
     for row in range(8):
         if rows >> row & 1:

@@ -16,6 +16,6 @@ def attention_out_reference(
     rows: Tensor,
     slots: Tensor,
 ) -> None:
-    """x[slot] += W o + bias, where o is what the row attended to, from the splits of `decode_attention`."""
+    """x[slot] += W o + bias, where o is the attention output, combined from the splits of `decode_attention`."""
     for row, slot in running_rows(rows, slots):
         x[slot] += linear(combined(partial[row], stats[row]).flatten(), weight, scale, bias)

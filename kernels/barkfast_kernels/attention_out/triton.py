@@ -1,4 +1,4 @@
-"""The splits' combination, the output matrix and the residual addition, each weight read once for all rows."""
+"""Combination of the splits, output matrix and residual addition; each weight is read once for all rows."""
 
 import triton
 import triton.language as tl
@@ -21,7 +21,7 @@ def _attention_out_kernel(
     bias,  # (N_HEAD * HEAD_DIM,)
     rows,  # (batch,) int32
     slots,  # (n_slots, WORDS) int32
-    ahead,  # a matrix, see prefetch_l2
+    ahead,  # matrix to prefetch, see prefetch_l2
     ahead_bytes,
     batch,
     N_HEAD: tl.constexpr,
@@ -42,7 +42,7 @@ def _attention_out_kernel(
     N_EMBD: tl.constexpr = N_HEAD * HEAD_DIM
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     n_mask = below(n, N_EMBD, BLOCK_N)
-    # Columns stand as the heads are combined: BLOCK_D of them per head, with a gap where HEAD_DIM is smaller.
+    # Columns have the layout of the combined heads: BLOCK_D of them per head, with a gap where HEAD_DIM is smaller.
     k = tl.arange(0, BLOCK_H * BLOCK_D)
     k_mask = below(k // BLOCK_D, N_HEAD, BLOCK_H) & below(k % BLOCK_D, HEAD_DIM, BLOCK_D)
     column = k // BLOCK_D * HEAD_DIM + k % BLOCK_D
@@ -62,7 +62,7 @@ def _attention_out_kernel(
     head_mask = below(head, N_HEAD, BLOCK_H)
     d_mask = below(d, HEAD_DIM, BLOCK_D)
     for row in range(1 if SINGLE else batch):
-        # Both fetched beside the parts, not after them.
+        # Both are loaded together with the splits, not after them.
         target = x + tl.maximum(listed, 0) * N_EMBD + n
         residual = load_fresh(target, n_mask, ONE_TRIP)
         runs = running(slots, listed, ONE_TRIP) >= 0
@@ -88,7 +88,7 @@ def attention_out(
     variant: Variant = DEFAULT,
     ahead: Tensor | None = None,
 ) -> None:
-    """x[slot] += W o + bias, where o is what the row attended to, from the splits of `decode_attention`.
+    """x[slot] += W o + bias, where o is the attention output, combined from the splits of `decode_attention`.
 
     Args:
         x: (n_slots, n_embd) float32, changed in place.
@@ -122,7 +122,7 @@ def attention_out(
         **present,
         "SINGLE": rows.shape[0] == 1,
     }
-    # About one program per multiprocessor: twice the threads halve what each fetches of the splits.
+    # There is about one program per multiprocessor: twice the warps halve what each thread loads of the splits.
     launch(
         _attention_out_kernel, (tile.programs,), args, constexprs, num_warps=8, pdl=pdl, variant=variant, ahead=ahead
     )

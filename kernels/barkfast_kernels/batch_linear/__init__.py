@@ -1,4 +1,4 @@
-"""The linear layers of a decode step for many slots, on matrix instructions."""
+"""The linear layers of a decode step for large batches, with matrix instructions."""
 
 from barkfast_kernels.batch_linear.reference import (
     linear_gelu_reference,

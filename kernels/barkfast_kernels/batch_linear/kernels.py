@@ -1,4 +1,4 @@
-"""The kernels of batch_linear, each a product of `rows_times_batch` and what becomes of it."""
+"""The kernels of batch_linear: each calls `rows_times_batch` and stores what it makes of the product."""
 
 import triton
 import triton.language as tl
@@ -113,7 +113,7 @@ def linear_partial_kernel(
     BLOCK_B: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """Program (tile, split, part of the batch): columns split * SHARE <= k < (split + 1) * SHARE of its rows."""
+    """Program (tile, split, part of the batch): sums columns split * SHARE <= k < (split + 1) * SHARE of its rows."""
     column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     split = tl.program_id(1)
     row = tl.minimum(column, N - 1)
@@ -150,7 +150,7 @@ def linear_head_kernel(
     BLOCK_B: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """Program (tile, slice, part of the batch): stores the rows that draw from its slice next."""
+    """Program (tile, slice, part of the batch): stores only batch rows whose next token is drawn from its slice."""
     column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     own = tl.program_id(1)
     first = tl.load(slices + own * 2)

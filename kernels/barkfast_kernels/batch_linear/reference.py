@@ -1,4 +1,4 @@
-"""What the linear layers of batch_linear compute, row by row."""
+"""References of the linear layers of batch_linear, row by row."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,7 +19,7 @@ def linear_qkv_reference(
     rows: Tensor,
     slots: Tensor,
 ) -> None:
-    """Query, key and value of each row's token; the latter two go where the row's slot stands."""
+    """Query, key and value of each row's token; key and value are stored at POSITION of the row's slot."""
     _, n_head, block_size, head_dim = keys.shape
     for row, slot in running_rows(rows, slots):
         query, key, value = linear(h[row], weight, scale, bias).chunk(3)
@@ -36,7 +36,7 @@ def linear_gelu_reference(h: Tensor, weight: Tensor, scale: Tensor | None, bias:
 
 
 def linear_partial_reference(h: Tensor, weight: Tensor, scale: Tensor | None, out: Tensor) -> None:
-    """Some numbers whose sum over the splits is W h; here all of it in the first."""
+    """Values whose sum over the splits is W h; here the first split holds all of it."""
     out[:, : len(h)] = 0
     out[0, : len(h)] = linear(h, weight, scale, None)
 
@@ -53,7 +53,7 @@ def linear_head_reference(
     *,
     stage: int,
 ) -> None:
-    """Logits and noise of the candidates that each row's slot draws from next."""
+    """Logits and noise of each row's candidates for the next token."""
     for row, slot in running_rows(rows, slots):
         vocabulary, drawn_noise = candidates_reference(slots[slot], slices, stop_row, stage, h.device)
         logits[row, : len(vocabulary)] = linear(h[row], weight[vocabulary], None, None)

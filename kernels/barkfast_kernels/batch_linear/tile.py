@@ -1,4 +1,4 @@
-"""The product that all linear layers of a batch share: a few weight rows times the activations of the whole batch."""
+"""The matrix product of all batched linear layers: a few weight rows times the activations of the whole batch."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,8 @@ from barkfast_kernels.launch import INTERPRETED, next_power_of_2
 
 NUM_WARPS = 4
 _THREADS = tl.constexpr(32 * NUM_WARPS)
-# The order in which a CPU's matrix product adds up depends on where a column stands; that of a plain sum does not, so
-# that a row is the same in any batch there too.
+# On a CPU the summation order of a matrix product depends on the position of a column. That of a plain sum does not,
+# so that in the interpreter, too, a row has the same result in any batch.
 _PLAIN = tl.constexpr(INTERPRETED)
 # Triton's limit for one block.
 MAX_ELEMENTS = 2**20
@@ -20,15 +20,15 @@ MAX_ELEMENTS = 2**20
 
 @triton.jit
 def prefetch_rows(weight, row, first, K: tl.constexpr, SHARE: tl.constexpr, PDL: tl.constexpr):
-    """Ask for columns first <= k < first + SHARE of the weight rows to be brought into the L2 cache.
+    """Prefetch columns first <= k < first + SHARE of the weight rows into the L2 cache.
 
-    Called ahead of `pdl_wait`: the weights then travel while the kernel before this one still computes, and take
-    neither registers nor shared memory meanwhile.
+    Called before `pdl_wait`: the transfer then overlaps with the previous kernel, and takes neither registers nor
+    shared memory.
     """
     BLOCK_N: tl.constexpr = row.shape[0]
     SIZE: tl.constexpr = weight.dtype.element_ty.primitive_bitwidth // 8
     CHUNKS: tl.constexpr = _THREADS // BLOCK_N
-    # One chunk per thread; addresses and lengths are multiples of 16 bytes. Odd sizes go without.
+    # One chunk per thread; addresses and lengths must be multiples of 16 bytes. Other sizes are not prefetched.
     if PDL and K * SIZE % 16 == 0 and SHARE * SIZE % (16 * CHUNKS) == 0:
         chunk = tl.arange(0, CHUNKS) * (SHARE // CHUNKS)
         address = (weight + row.to(tl.int64)[:, None] * K + (first + chunk)[None, :]).to(tl.int64) & -16
@@ -45,9 +45,9 @@ def prefetch_rows(weight, row, first, K: tl.constexpr, SHARE: tl.constexpr, PDL:
 @triton.jit
 def rows_times_batch(
     weight,  # (rows, K), storage dtype or int8
-    row,  # (BLOCK_N,) rows of `weight` to take, all of them inside
+    row,  # (BLOCK_N,) rows of `weight` to multiply, all within it
     h,  # (batch, K) storage dtype
-    b,  # (BLOCK_B,) rows of `h`, those past the batch are ignored
+    b,  # (BLOCK_B,) rows of `h`; results of rows past the batch are meaningless
     batch,
     first,
     K: tl.constexpr,
@@ -57,8 +57,8 @@ def rows_times_batch(
 ):
     """(BLOCK_N, BLOCK_B) float32: weight[row] @ h[b].T over columns first <= k < first + SHARE.
 
-    The order of each sum is the same whatever the batch. EVEN says that SHARE is a multiple of BLOCK_K and no share
-    reaches beyond K.
+    The order of each sum does not depend on the batch. EVEN means that SHARE is a multiple of BLOCK_K and that no
+    share reaches beyond K.
     """
     k = tl.arange(0, BLOCK_K)
     weight_at = weight + row.to(tl.int64)[:, None] * K + (first + k)[None, :]
@@ -83,13 +83,13 @@ def rows_times_batch(
 
 @triton.jit
 def running_slots(rows, slots, b, batch):
-    """The slots of rows `b`, a block; -1 past the batch and where there is nothing to do."""
+    """The slots of a block of rows `b`; -1 past the batch and where the slot is not running."""
     return tl.where(b < batch, running_slot(rows, slots, tl.minimum(b, batch - 1)), -1)
 
 
 @dataclass(frozen=True)
 class Tile:
-    """How a (rows, K) weight matrix is cut up, and for how many rows of the batch at once."""
+    """Block sizes of a product: weight rows, columns per step, batch rows; and the pipeline stages."""
 
     block_n: int
     block_k: int
@@ -97,7 +97,7 @@ class Tile:
     num_stages: int
 
     def blocks(self) -> dict[str, int]:
-        """The block sizes by the names that kernels give them."""
+        """The block sizes by the kernels' parameter names."""
         return {"BLOCK_N": self.block_n, "BLOCK_K": self.block_k, "BLOCK_B": self.block_b}
 
 
@@ -111,7 +111,7 @@ def choose_tile(rows: int, K: int, batch: int, dtype: torch.dtype) -> Tile:
         block_k = min(128, next_power_of_2(K))
         return Tile(min(MAX_ELEMENTS // (block_b * block_k), next_power_of_2(rows)), block_k, block_b, 1)
     if dtype == torch.float32:
-        # No matrix instructions: operands of the dot live in registers.
+        # No matrix instructions: the operands of the dot are held in registers.
         return Tile(32, 32, block_b, 3)
-    # Every program reads all activations: with 16 weight rows these would be most of the traffic at a batch of 64.
+    # Every program reads all activations: with only 16 weight rows, they would be most of the traffic at a batch of 64.
     return Tile(32, min(128, next_power_of_2(K)), block_b, {16: 6, 32: 5, 64: 4}[block_b])

@@ -1,7 +1,7 @@
 """Linear layers of a decode step where the batch is large enough for matrix instructions.
 
 Weights are the left operand, so that the batch is the short side of the product (padded to 16, 32 or 64) and each
-weight is read once. Beyond 64 rows there is another program for the next 64.
+weight is read once. A larger batch has one program for every 64 rows.
 """
 
 import torch
@@ -17,7 +17,7 @@ from barkfast_kernels.batch_linear.kernels import (
 from barkfast_kernels.batch_linear.tile import NUM_WARPS, choose_tile
 from barkfast_kernels.launch import launch, linear_args, multiprocessors
 
-# More would cost the residual stream more reading than they save.
+# With more splits, reading them for the residual stream would cost more than they save.
 MAX_SPLITS = 8
 
 
@@ -34,7 +34,7 @@ def linear_qkv(
     *,
     pdl: bool = False,
 ) -> None:
-    """q[row] = query part of W h[row] + bias; key and value go to the cache of the row's slot, at its POSITION.
+    """q[row] = query part of W h[row] + bias; key and value are stored in the cache of the row's slot, at its POSITION.
 
     Args:
         h: (at least batch, n_embd) storage dtype.
@@ -45,7 +45,7 @@ def linear_qkv(
         keys, values: (n_slots, n_head, block_size, head_dim), out; nothing is written beyond block_size.
         rows: (batch,) int32.
         slots: (n_slots, WORDS) int32.
-        pdl: whether to start before the kernels ahead have ended.
+        pdl: whether to start before earlier kernels have ended.
     """
     n_rows, K = weight.shape
     batch = rows.shape[0]
@@ -88,7 +88,7 @@ def linear_gelu(
         scale: (out_features,) float32, or None.
         bias: (out_features,) or None.
         out: (batch, out_features) storage dtype.
-        pdl: whether to start before the kernels ahead have ended.
+        pdl: whether to start before earlier kernels have ended.
     """
     batch, K = h.shape
     n_rows = weight.shape[0]
@@ -116,7 +116,7 @@ def linear_gelu(
 
 
 def partial_splits(weight: Tensor, dtype: torch.dtype) -> int:
-    """How many parts `linear_partial` should cut the sums into: the fewest that leave the busiest multiprocessor least.
+    """Number of splits for `linear_partial`: the fewest of those that minimize the busiest multiprocessor's work.
 
     Args:
         weight: (out_features, in_features).
@@ -131,14 +131,14 @@ def partial_splits(weight: Tensor, dtype: torch.dtype) -> int:
 
 
 def linear_partial(h: Tensor, weight: Tensor, scale: Tensor | None, out: Tensor, *, pdl: bool = False) -> None:
-    """out[s] = the part of W h that split s of the in_features contributes; the sum over s is the product.
+    """out[s] = W h over split s of the in_features; the sum over s is the whole product.
 
     Args:
         h: (batch, in_features) storage dtype.
         weight: (out_features, in_features), storage dtype, or int8 with `scale`.
         scale: (out_features,) float32, or None.
-        out: (splits, at least batch, out_features) float32; `partial_splits` says how many.
-        pdl: whether to start before the kernels ahead have ended.
+        out: (splits, at least batch, out_features) float32; `partial_splits` gives the number of splits.
+        pdl: whether to start before earlier kernels have ended.
     """
     batch, K = h.shape
     n_rows, splits = weight.shape[0], out.shape[0]
@@ -182,19 +182,19 @@ def linear_head(
     stage: int,
     pdl: bool = False,
 ) -> None:
-    """`norm_head` without the norm: logits of each row's candidates, and the noise that decides among them.
+    """`norm_head` without the norm: logits of each row's candidates, and their noise for sampling.
 
     Args:
         h: (at least batch, n_embd) storage dtype, already normalised.
         weight: (vocabulary, n_embd) storage dtype.
-        slices: (n_slices, 2) int32, first vocabulary row and width; constant, it is read ahead of earlier kernels.
+        slices: (n_slices, 2) int32, first vocabulary row and width; constant, read before earlier kernels end.
         stop_row: vocabulary row of the stop token, candidate `width`; -1 if there is none.
         logits, noise: (at least batch, largest width + 1 if there is a stop token) float32, out. Columns beyond a
-            row's own candidates are left alone.
+            row's own candidates are not written.
         rows: (batch,) int32.
         slots: (n_slots, WORDS) int32.
-        stage: tells the random numbers of one network from those of another.
-        pdl: whether to start before the kernels ahead have ended.
+        stage: number of the network, so that each network has its own random numbers.
+        pdl: whether to start before earlier kernels have ended.
     """
     batch, candidates = rows.shape[0], logits.shape[1]
     tile = choose_tile(candidates, weight.shape[1], batch, h.dtype)

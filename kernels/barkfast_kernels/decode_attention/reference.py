@@ -42,6 +42,6 @@ def combined(partial: Tensor, stats: Tensor) -> Tensor:
 
 
 def combine_splits_reference(partial: Tensor, stats: Tensor, out: Tensor, rows: Tensor, slots: Tensor) -> None:
-    """out[row] = what the row attended to, from the splits of `decode_attention`."""
+    """out[row] = attention output of the row, combined from the splits of `decode_attention`."""
     for row, _ in running_rows(rows, slots):
         out[row] = combined(partial[row], stats[row]).flatten().to(out.dtype)

@@ -1,4 +1,4 @@
-"""Attention of one token per slot: a program per row, head and split of the positions."""
+"""Attention of one token per slot: one program per row, head and split of the positions."""
 
 import math
 from typing import Any
@@ -24,18 +24,18 @@ from barkfast_kernels.variant import DEFAULT, Variant
 
 @triton.jit
 def attend(k_tile, v_tile, q_row, held, top, total, sums, SCALE: tl.constexpr):
-    """Add a tile of positions to a softmax under way.
+    """Add a tile of positions to a running softmax.
 
     Args:
         k_tile, v_tile: (BLOCK_T, BLOCK_D) in the storage dtype.
         q_row: (BLOCK_D,) float32.
-        held: (BLOCK_T,) which of the positions count.
-        top, total, sums: the largest score so far, the sum of 2**(score - top), and the same of values (BLOCK_D,).
+        held: (BLOCK_T,) mask of the positions to add.
+        top, total, sums: largest score so far, sum of 2**(score - top), sum of 2**(score - top) * value (BLOCK_D,).
     """
     scores = tl.sum(k_tile.to(tl.float32) * q_row[None, :], axis=1) * SCALE
     scores = tl.where(held, scores, float("-inf"))
     new_top = tl.maximum(top, tl.max(scores))
-    # Where nothing counts so far, -inf - -inf would be NaN.
+    # While no position was added, -inf - -inf would be NaN.
     finite_top = tl.where(new_top == float("-inf"), 0.0, new_top)
     decay = tl.exp2(top - finite_top)
     p = tl.exp2(scores - finite_top)
@@ -53,7 +53,7 @@ def _decode_attention_kernel(
     stats,  # (batch_max, N_HEAD, SPLITS, 2) float32
     rows,  # (batch,) int32
     slots,  # (n_slots, WORDS) int32
-    ahead,  # a matrix, see prefetch_l2
+    ahead,  # matrix to prefetch, see prefetch_l2
     ahead_bytes,
     N_HEAD: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
@@ -77,8 +77,8 @@ def _decode_attention_kernel(
         listed = tl.load(rows + row)
         cache = (tl.maximum(listed, 0).to(tl.int64) * N_HEAD + head) * (BLOCK_SIZE * HEAD_DIM)
     if KV_AHEAD:
-        # The slot's position of this step or of an earlier one: all before it is in the cache since then. Where it is
-        # of an earlier one, splits may be cut elsewhere, and what is loaded here is not used.
+        # This reads the slot's position of this step or of an earlier one; the cache holds all positions before it.
+        # If it is of an earlier step, the splits may have other bounds, and what is loaded here is not used.
         known = tl.minimum(load_word(slots, tl.maximum(listed, 0), POSITION, True), BLOCK_SIZE)
         known_chunk = tl.cdiv(tl.minimum(known + 1, BLOCK_SIZE), SPLITS)
         known_t = split * known_chunk + tile_t
@@ -93,7 +93,7 @@ def _decode_attention_kernel(
     if not (ONE_TRIP or KV_AHEAD):
         listed = tl.load(rows + row)
         cache = (tl.maximum(listed, 0).to(tl.int64) * N_HEAD + head) * (BLOCK_SIZE * HEAD_DIM)
-    # Fetched beside the status, not after it.
+    # Loaded together with the status, not after it.
     length = tl.minimum(load_word(slots, tl.maximum(listed, 0), POSITION, ONE_TRIP) + 1, BLOCK_SIZE)
     runs = running(slots, listed, ONE_TRIP) >= 0
     q_at = q + (row * N_HEAD + head) * HEAD_DIM + d
@@ -105,7 +105,7 @@ def _decode_attention_kernel(
         sums = tl.zeros((BLOCK_D,), tl.float32)
         if KV_AHEAD:
             q_row = load_fresh(q_at, d_mask, ONE_TRIP)
-            # All of the query is requested before the position is waited for.
+            # Issue all loads of the query before waiting for the position.
             tl.debug_barrier()
             t = split * chunk + tile_t
             missing = (t < end) & ((known_chunk != chunk) | (t >= known_end))
@@ -121,8 +121,8 @@ def _decode_attention_kernel(
                 at = cache + t[:, None] * HEAD_DIM + d[None, :]
                 k_tile = load_fresh(keys + at, mask, ONE_TRIP)
                 v_tile = load_fresh(values + at, mask, ONE_TRIP)
-                # The query after a barrier, so that keys and values are all requested before any is waited for: the
-                # assembler would save registers by requesting the values once the scores are known.
+                # Load the query after a barrier, so that all key and value loads are issued before any is waited for.
+                # Otherwise the assembler would save registers by loading the values after the scores are computed.
                 tl.debug_barrier()
                 q_row = load_fresh(q_at, d_mask, ONE_TRIP)
                 top, total, sums = attend(k_tile, v_tile, q_row, t < end, top, total, sums, SCALE)
@@ -146,14 +146,14 @@ def combine_heads(
     SPLITS: tl.constexpr,
     ONE_TRIP: tl.constexpr,
 ):
-    """What `head` attended to, (BLOCK_H, BLOCK_D) float32."""
+    """Attention output of `head`, (BLOCK_H, BLOCK_D) float32."""
     first = (row * N_HEAD + head) * SPLITS
     at = first[:, None] * HEAD_DIM + d[None, :]
     mask = head_mask[:, None] & d_mask[None, :]
     parts, tops, totals = (), (), ()
     for split in tl.static_range(SPLITS):
         parts = parts + (load_fresh(partial + at + split * HEAD_DIM, mask, ONE_TRIP),)
-    # Their stats after a barrier, so that all parts are requested before any is waited for; both numbers at once.
+    # Load the stats after a barrier, so that all parts are requested before any is waited for; both numbers at once.
     tl.debug_barrier()
     pairs = stats.to(tl.pointer_type(tl.int64), bitcast=True) + first
     for split in tl.static_range(SPLITS):
@@ -163,7 +163,7 @@ def combine_heads(
     top = tops[0]
     for split in tl.static_range(1, SPLITS):
         top = tl.maximum(top, tops[split])
-    # Where nothing was attended to, -inf - -inf would be NaN.
+    # If all splits are empty, -inf - -inf would be NaN.
     top = tl.where(top == float("-inf"), 0.0, top)
     total = tl.zeros(head.shape, tl.float32)
     sums = tl.zeros((head.shape[0], d.shape[0]), tl.float32)
@@ -227,9 +227,9 @@ def decode_attention(
     _, n_head, block_size, head_dim = keys.shape
     splits = partial.shape[2]
     block_d = triton.next_power_of_2(head_dim)
-    # A whole split of production's sizes (128 positions of 64) is one tile, its keys and values requested at once, with
-    # no second trip to memory. In half precision 4 warps were a tenth faster than 8 on an H100; in float32 they would
-    # not have the registers.
+    # At Bark's sizes (128 positions of 64 channels) a whole split is one tile: its keys and values are requested at
+    # once, without a second round trip to memory. In half precision 4 warps were 10% faster than 8 on an H100; in
+    # float32 they would not have enough registers.
     num_warps = 4 if keys.element_size() == 2 else 8
     block_t = min(8192 // block_d, triton.next_power_of_2(triton.cdiv(block_size, splits)))
     args = {
@@ -249,7 +249,7 @@ def decode_attention(
         "BLOCK_T": block_t,
         "BLOCK_D": block_d,
         "SCALE": math.log2(math.e) / math.sqrt(head_dim),
-        # Without the dependent launch there is no time before the wait; only one tile can be loaded then.
+        # Without PDL there is no time to use before the wait; and only one tile can be loaded before it.
         "KV_AHEAD": variant.kv_ahead and (pdl or INTERPRETED) and block_t * splits >= block_size,
     }
     grid = (rows.shape[0], n_head, splits)
@@ -258,7 +258,7 @@ def decode_attention(
 
 
 def combine_splits(partial: Tensor, stats: Tensor, out: Tensor, rows: Tensor, slots: Tensor, *, pdl: bool) -> None:
-    """out[row] = what the row attended to, from the splits of `decode_attention`.
+    """out[row] = attention output of the row, combined from the splits of `decode_attention`.
 
     Args:
         partial: (batch_max, n_head, splits, head_dim) float32.

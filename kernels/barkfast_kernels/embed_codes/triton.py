@@ -32,11 +32,11 @@ def _embed_codes_kernel(
 
 
 def embed_codes(codes: Tensor, tables: Tensor, wpe: Tensor, x: Tensor, *, codebook: int) -> None:
-    """Input of the fine network: the embeddings of codebooks 0..codebook added up, and the position's.
+    """Input of the fine network: sum of the embeddings of codebooks 0..codebook and of the position.
 
     Args:
         codes: (n_frames, n_codebooks) int32.
-        tables: (n_codebooks, vocabulary, n_embd); may have fewer codebooks than `codes`, but `codebook` among them.
+        tables: (n_codebooks, vocabulary, n_embd); may have fewer codebooks than `codes`, but more than `codebook`.
         wpe: (at least n_frames, n_embd).
         x: (n_frames, n_embd) float32, out.
     """

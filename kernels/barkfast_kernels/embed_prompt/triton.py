@@ -32,7 +32,7 @@ def _embed_prompt_kernel(
 
 
 def embed_prompt(tokens: Tensor, wte: Tensor, wpe: Tensor, x: Tensor, prompt: Tensor) -> None:
-    """Embed a prompt whose first `n_merged` positions each add up two tokens (text and history).
+    """Embed a prompt whose first `n_merged` positions are each the sum of two tokens (text and history).
 
     Position p is wte[tokens[p + n_merged]] + wpe[p], with wte[tokens[p]] added where p < n_merged.
 

@@ -23,7 +23,7 @@ def flash_attention_reference(qkv: Tensor, out: Tensor, *, n_head: int, causal: 
 def prefill_attention_reference(
     qkv: Tensor, out: Tensor, keys: Tensor, values: Tensor, prompt: Tensor, *, n_head: int
 ) -> None:
-    """Causal `flash_attention`; also puts K and V of positions below the prompt's length into its slot of the cache."""
+    """Causal `flash_attention`; also stores K and V of positions below the prompt's length in its slot of the cache."""
     flash_attention_reference(qkv, out, n_head=n_head, causal=True)
     slot, length = prompt[:2].tolist()
     if slot >= 0:

@@ -1,4 +1,4 @@
-"""Attention of one sequence with itself, scores never leaving the chip (Dao et al., FlashAttention-2, algorithm 1)."""
+"""Self-attention of one sequence; scores stay on the chip (Dao et al., FlashAttention-2, algorithm 1)."""
 
 import math
 
@@ -30,9 +30,9 @@ def _attend(
     CAUSAL: tl.constexpr,
     MASKED: tl.constexpr,
 ):
-    """Take the keys first <= position < last into the running softmax (acc, peak, total) of the rows of `q`.
+    """Add the keys first <= position < last to the running softmax (acc, peak, total) of the rows of `q`.
 
-    MASKED says whether some of them may lie beyond T or in the future of a row.
+    MASKED: some of them may be beyond T or, with CAUSAL, after a row.
     """
     d = tl.arange(0, BLOCK_D)
     for start in range(first, last, BLOCK_N):
@@ -83,7 +83,7 @@ def _flash_attention_kernel(
     head = tl.program_id(0)
     block = tl.program_id(1)
     if CAUSAL:
-        # The last queries see most keys: they start first, the short ones fill the gaps.
+        # The last queries see most keys: they start first, and shorter programs fill the gaps.
         block = tl.num_programs(1) - 1 - block
     row = block * BLOCK_M + tl.arange(0, BLOCK_M)
     d = tl.arange(0, BLOCK_D)
@@ -123,8 +123,8 @@ def _flash_attention_kernel(
 def _blocks(dtype: torch.dtype, block_d: int) -> tuple[int, int, int]:
     """BLOCK_M, BLOCK_N and pipeline stages.
 
-    64 queries a program make two programs for each multiprocessor of an H100 at T = 1024 and 16 heads, whose softmax
-    and matrix instructions overlap, and even out the triangle of a causal mask better than 128.
+    64 queries per program give two programs per multiprocessor of an H100 at T = 1024 and 16 heads. Their softmax and
+    matrix instructions overlap, and the load of a causal mask is more even than with 128.
     """
     if INTERPRETED:
         return 128, 128, 1
@@ -169,7 +169,7 @@ def _launch(
 
 
 def flash_attention(qkv: Tensor, out: Tensor, *, n_head: int, causal: bool) -> None:
-    """Softmax attention of one sequence with itself, scores scaled by head_dim**-0.5.
+    """Softmax self-attention of one sequence, scores scaled by head_dim**-0.5.
 
     Args:
         qkv: (T, 3 * n_embd), query, key and value of all heads side by side.
@@ -180,12 +180,12 @@ def flash_attention(qkv: Tensor, out: Tensor, *, n_head: int, causal: bool) -> N
 
 
 def prefill_attention(qkv: Tensor, out: Tensor, keys: Tensor, values: Tensor, prompt: Tensor, *, n_head: int) -> None:
-    """Causal `flash_attention` of a prompt that also fills the slot's cache.
+    """Causal `flash_attention` of a prompt; also fills the slot's KV cache.
 
     Args:
         qkv: (T, 3 * n_embd), padded on the right; padding must be finite.
         out: (T, n_embd).
         keys, values: (n_slots, n_head, block_size, head_dim); positions below the prompt's length are written.
-        prompt: (4,) int32: slot, length and two words for others; a slot of -1 writes no cache.
+        prompt: (4,) int32: slot, length and two words that are not read here; a slot of -1 writes no cache.
     """
     _launch(qkv, out, (keys, values, prompt), n_head=n_head, causal=True)

@@ -1,7 +1,7 @@
-// Attention of one new token per sequence: a block per sequence, head and part of the context.
+// Attention of one new token per sequence: one block per sequence, head and part of the context.
 //
-// All keys and values but the newest are asked for before the block waits for the kernel ahead of it. That kernel
-// leaves the newest beside the query too, where they are found without knowing the slot's position.
+// The block requests all keys and values but the newest before it waits for the previous kernel. That kernel also
+// stores the newest key and value in a separate buffer, where they can be loaded without the slot's position.
 
 constexpr int ATTENTION_WARPS = ATTENTION_THREADS / 32;
 
@@ -10,7 +10,7 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
     decode_attention(const float* q, const Storage* newest, const Storage* keys, const Storage* values, float* partial,
                      float* stats, const int* rows, const int* slots, float scale, const char* ahead, u32 ahead_bytes) {
     constexpr int CHUNK = POSITIONS / SPLITS;
-    // A position's lanes each hold four channels of it, or eight of two bytes.
+    // Each lane of a position holds four of its channels, or eight if they have two bytes.
     constexpr int PER = 16 / sizeof(Storage), LANES = HEAD_DIM / PER, GROUPS = 32 / LANES;
     constexpr int AT_ONCE = ATTENTION_WARPS * GROUPS, PASSES = CHUNK / AT_ONCE, ROW_BYTES = HEAD_DIM * sizeof(Storage);
     static_assert(CHUNK % AT_ONCE == 0 && PASSES <= LANES && LANES <= 32, "positions by lanes");
@@ -23,7 +23,7 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
     u64 offset = ((static_cast<u64>(max(listed, 0)) * HEADS + head) * POSITIONS + start) * HEAD_DIM;
     __shared__ int asked;
     if (threadIdx.x == 0) {
-        // The slot's position of this step or of an earlier one: all before it is in the cache since then.
+        // This reads the slot's position of this step or of an earlier one; the cache holds all positions before it.
         asked = min(max(fresh(slots + max(listed, 0) * WORDS + POSITION) - start, 0), CHUNK);
         copies.expect(2 * asked * ROW_BYTES);
         copies.add(own_keys, keys + offset, asked * ROW_BYTES);
@@ -36,7 +36,7 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
 
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, part = lane % LANES;
     Vector<4> query[PER / 4];
-    // 16 bytes of the newest key for the first threads, of the newest value for the next.
+    // The first threads load 16 bytes each of the newest key, the next threads of the newest value.
     constexpr int PIECES = ROW_BYTES / 16;
     int piece = threadIdx.x % PIECES, is_value = threadIdx.x / PIECES % 2;
     uint4 own_newest = {};
@@ -52,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
     copies.wait();
     if (ONE_TRIP && threadIdx.x < 2 * PIECES && row.position < POSITIONS && end > 0 && end <= CHUNK)
         reinterpret_cast<uint4*>(is_value ? own_values : own_keys)[(end - 1) * PIECES + piece] = own_newest;
-    // What was not asked for yet, where the position known then was that of an earlier step; a second trip, then.
+    // Load what was not requested yet because the position read above was of an earlier step: a second round trip.
     int known = ONE_TRIP && row.position < POSITIONS ? min(end - 1, CHUNK) : count;
 #pragma unroll 1
     for (int i = asked * PIECES + threadIdx.x; i < known * PIECES; i += ATTENTION_THREADS) {
@@ -61,12 +61,12 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
     }
     __syncthreads();
 
-    // Scores of a position of each pass, by the lanes that hold a part of it; then each lane has one pass's.
+    // The lanes of a position compute their parts of its score, for each pass; then each lane gets one pass's score.
     float scores[PASSES];
 #pragma unroll
     for (int p = 0; p < PASSES; p++) {
         scores[p] = 0;
-        // Without a branch all passes are under way at once; what lies beyond the count is not used.
+        // Without a branch all passes overlap; positions beyond the count are not used.
         if (BRANCHLESS || (p * ATTENTION_WARPS + warp) * GROUPS < count) {
             int t = (p * ATTENTION_WARPS + warp) * GROUPS + lane / LANES;
 #pragma unroll
@@ -120,7 +120,7 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
         for (int w = 0; w < ATTENTION_WARPS; w++) highest = fmaxf(highest, tops[w]);
 #pragma unroll
         for (int w = 0; w < ATTENTION_WARPS; w++) {
-            // Warps, and splits, that attended to nothing.
+            // 0 for warps, and splits, without any position.
             float weight_of = tops[w] == -INFINITE ? 0 : power_of_two(tops[w] - highest);
             mass = fmaf(weight_of, totals[w], mass);
             out = fmaf(weight_of, sums[w][threadIdx.x], out);

@@ -1,13 +1,13 @@
-"""What head.cu is compiled with besides the network's shape: the words of a slot, and the most that it can hold."""
+"""Compile-time constants of head.cu besides the network's shape: the words of a slot, and its size limits."""
 
 from barkfast_kernels import slots
 
-# Rows of a batch, slices of a vocabulary, blocks, and weight rows of one slice that a block may have.
+# Limits: rows of a batch, slices of a vocabulary, blocks, and a block's weight rows of one slice.
 MOST_BATCH = 8
 MOST_SLICES = 8
 MOST_BLOCKS = 160
 MOST_HEAD_ROWS = 128
-# Weight rows that arrive, and are multiplied, together: a divisor of MOST_HEAD_ROWS and of 32.
+# Weight rows that are copied and multiplied together: a divisor of MOST_HEAD_ROWS and of 32.
 ROWS_AT_ONCE = 16
 
 _WORDS = ("DRAWN", "LIMIT", "PHASE", "SEED_LOW", "SEED_HIGH", "FIRST_DRAW", "TEMPERATURE_F", "MIN_P_F", "HAS_STOP")

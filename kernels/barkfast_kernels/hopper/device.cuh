@@ -1,4 +1,4 @@
-// What only the device can do, each as one function: the rest is plain C++, so that it can be tested anywhere.
+// Device-only instructions, one function each. All other code is plain C++, so that it can be tested anywhere.
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -26,29 +26,29 @@ __device__ __forceinline__ void store(Half* p, float value) {
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(p->bits) : "f"(value));
 }
 
-// 2**x; what would be denormal is 0.
+// 2**x; denormal results are 0.
 __device__ __forceinline__ float power_of_two(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 
-// 1 / x, to the last bit or its neighbour, without the branch of an exact division.
+// 1 / x with an error of at most one in the last bit, without the branch of an exact division.
 __device__ __forceinline__ float reciprocal(float x) {
     float y;
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 
-// The next kernel may start; it loads what no kernel writes, and waits before anything else.
+// Let the next kernel start; before its own wait it may only load what no kernel writes.
 __device__ __forceinline__ void launch_next() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
-// The kernels before this one have ended and their writes are visible. Every thread must come through here.
+// Wait until the kernels before this one have ended and their writes are visible. Every thread must call this.
 __device__ __forceinline__ void wait_for_last() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 
 __device__ __forceinline__ u32 shared_address(const void* p) { return static_cast<u32>(__cvta_generic_to_shared(p)); }
 
-// What other kernels write. With ONE_TRIP past the L1 cache, and asked for where it stands, so that all of it is under
-// way at once: the compiler moves plain loads behind the branches that use them.
+// Load what other kernels write. With ONE_TRIP the load bypasses the L1 cache and is issued exactly here, so that all
+// such loads overlap: the compiler would move plain loads behind the branches that use them.
 __device__ __forceinline__ float fresh(const float* p) {
     if (!ONE_TRIP) return *p;
     float v;
@@ -86,20 +86,20 @@ __device__ __forceinline__ int fresh(const int* p) {
     return v;
 }
 
-// Count this block; returns how many came before it. What its threads wrote before a barrier ahead of this is visible
-// to the threads of a later block behind a barrier after theirs.
+// Count this block; returns how many blocks arrived before it. If all threads pass a barrier before this call and
+// another one after it, a later block sees all that the threads of earlier blocks wrote before their call.
 __device__ __forceinline__ u32 arrive(u32* counter) {
     u32 before;
     asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
     return before;
 }
 
-// Bring constant memory into the L2 cache: a multiple of 16 bytes, from a multiple of 16.
+// Prefetch constant memory into the L2 cache; address and size are multiples of 16 bytes.
 __device__ __forceinline__ void prefetch(const void* from, u32 bytes) {
     asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
 }
 
-// Copies into shared memory that are under way.
+// Pending bulk copies into shared memory.
 struct Copies {
     u64 barrier;
 
@@ -113,7 +113,7 @@ struct Copies {
                      : "memory");
     }
 
-    // `bytes` is a multiple of 16, and so are both addresses.
+    // `bytes` and both addresses are multiples of 16.
     __device__ void add(void* to, const void* from, u32 bytes) {
         constexpr u32 PIECE = 16384;
         for (u32 done = 0; done < bytes; done += PIECE) {
@@ -127,7 +127,7 @@ struct Copies {
     }
 
     __device__ void wait() {
-        // With BOUNDED, copies that never arrive are an error instead of a hang.
+        // With BOUNDED, copies that never arrive cause an error instead of a hang.
         u32 done = 0;
         for (u32 tries = 0; !done; tries++) {
             asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], 0; selp.u32 %0, 1, 0, p; }"

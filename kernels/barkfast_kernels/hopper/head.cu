@@ -1,11 +1,11 @@
-// The end of a decode step: final layer norm, logits of the candidates, the draw, and the embedding of the token.
+// The end of a decode step: final layer norm, logits of the candidates, sampling, and the embedding of the token.
 //
-// A block takes the same columns of every slice, and asks for their weights before it waits: one wave of blocks holds
-// the whole head in shared memory, whichever slice a row will draw from. Each block leaves the best of its candidates,
-// and the last to arrive draws from those. They lie by block and are put together in one order, so that neither the
-// order of arrival nor the batch changes a bit.
+// A block handles the same columns of every slice and requests their weights before it waits: one wave of blocks holds
+// the whole head in shared memory, whichever slice a row draws from. Each block stores its best candidate, and the last
+// block to arrive draws from these. They are stored by block and merged in a fixed order, so that neither the order of
+// arrival nor the batch changes a bit.
 
-// What is known of some of a row's candidates.
+// Summary of some of a row's candidates.
 struct alignas(16) Found {
     // The largest of logit / temperature + noise, and the lowest column that has it.
     float score;
@@ -14,12 +14,12 @@ struct alignas(16) Found {
     float largest, total;
 };
 
-// The column of a logit that is not finite; with an infinite score, it wins over all others.
+// The column of a logit that is not finite; its score is infinite, so it wins over all others.
 constexpr int BROKEN = -1;
 constexpr int NO_COLUMN = 0x7fffffff;
-// Parts in which a block's rows arrive.
+// Pieces in which a block's rows are copied, at most.
 constexpr int HEAD_PIECES = MOST_HEAD_ROWS / ROWS_AT_ONCE;
-// The lowest finite float32: the largest of nothing, whose distances are no NaN.
+// The lowest finite float32, the maximum of no values: differences between two of them are not NaN.
 #define LOWEST -3.4028234663852886e38f
 
 __device__ __forceinline__ void keep_better(Found& a, float score, int column) {
@@ -43,7 +43,7 @@ __device__ __forceinline__ Found merge(const Found (&parts)[N]) {
     return a;
 }
 
-// Of all lanes of the warp, to each.
+// Merge over all lanes of the warp; every lane gets the result.
 __device__ __forceinline__ void merge_lanes(Found& a) {
     float top = a.largest;
 #pragma unroll
@@ -57,13 +57,13 @@ __device__ __forceinline__ void merge_lanes(Found& a) {
     for (int step = 1; step < 32; step *= 2) a.total += __shfl_xor_sync(~0u, a.total, step);
 }
 
-// The logit itself for a temperature of 0, which is greedy; below 1e-30 the quotient would overflow.
+// value / temperature; the value itself for a temperature of 0 (greedy). Below 1e-30 the quotient would overflow.
 __device__ __forceinline__ float temper(float value, float temperature) {
     return __fdiv_rn(value, temperature == 0 ? 1.0f : fmaxf(temperature, 1e-30f));
 }
 
-// Ask for rows `start` to `start` + ROWS_AT_ONCE of the block's `own` of each slice, less where the slice ends; the
-// stop token's row stands behind the slice's last.
+// Request rows `start` to `start` + ROWS_AT_ONCE of the block's `own` rows of each slice, fewer where the slice ends.
+// The stop token's row follows the slice's last row.
 __device__ __forceinline__ void ask_for_rows(Copies& copies, const Storage* weight, const int* slices, int n_slices,
                                              int stop_row, int own, int start) {
     int from = blockIdx.x * own + start, most = min(ROWS_AT_ONCE, own - start), rows = 0;
@@ -81,14 +81,14 @@ __device__ __forceinline__ void ask_for_rows(Copies& copies, const Storage* weig
     }
 }
 
-// Each warp's part of the products of `own` rows with a vector, of some rows while the next are still on their way.
+// Each warp's part of the products of `own` rows with a vector; rows are multiplied while the next are being copied.
 __device__ __forceinline__ void multiply_head(Copies (&copies)[HEAD_PIECES], const Storage* tile, int own,
                                               const Vector<4>& h, float (&sums)[WARPS][MOST_HEAD_ROWS]) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll 1
     for (int piece = 0; piece * ROWS_AT_ONCE < own; piece++) {
-        // The last rows are as many as the others, some of them once more: to the same bits. Where there are fewer in
-        // all, what lies behind them is multiplied, and not used.
+        // The last piece has as many rows as the others, so some are computed again, with the same bits. If `own` is
+        // smaller than a piece, the memory after the rows is multiplied too, but not used.
         int first = max(min(piece * ROWS_AT_ONCE, own - ROWS_AT_ONCE), 0);
         copies[piece].wait();
         float products[ROWS_AT_ONCE];
@@ -104,7 +104,7 @@ __device__ __forceinline__ void multiply_head(Copies (&copies)[HEAD_PIECES], con
     }
 }
 
-// What a block shares of a row's slot.
+// State of a row's slot, equal in all threads of a block.
 struct Drawer {
     bool running, has_stop;
     int drawn, slice, first, width;
@@ -112,7 +112,7 @@ struct Drawer {
 
     __device__ __forceinline__ Drawer(int slot, const int (&words)[WORDS], const int (&table)[MOST_SLICES][2],
                                       int n_slices, int stop_row) {
-        // Rows with a filter are drawn by another kernel.
+        // Another kernel draws for rows with a filter.
         bool filtered = words[TOP_K] > 0 || __int_as_float(words[TOP_P_F]) <= 1;
         running = slot >= 0 && words[STATUS] == RUNNING && !filtered;
         has_stop = stop_row >= 0 && words[HAS_STOP];
@@ -123,17 +123,17 @@ struct Drawer {
     }
 };
 
-// At most 64 registers a thread, so that the kernels before and after have room beside it; 80 in float32.
+// At most 64 registers per thread (80 in float32), so that blocks of the previous and the next kernel fit beside it.
 extern "C" __global__ void __launch_bounds__(THREADS, (sizeof(Storage) == 2 ? 1024 : 768) / THREADS)
     head_draw(float* x, const Storage* gains, const Storage* offsets, const Storage* weight, const int* slices,
               int stop_row, float* logits, int* tokens, const Storage* wte, const Storage* wpe, const int* rows,
               int* slots, Found* found, u32* arrived, int n_slices, int n_candidates, int own, int stage, int batch,
               const char* ahead, u32 ahead_bytes) {
     if (TRIGGER_FIRST) launch_next();
-    // Candidates of a thread, and the warps that have any.
+    // Candidates per thread, and the number of warps that have any.
     constexpr int EACH = (MOST_HEAD_ROWS + THREADS - 1) / THREADS;
     constexpr int FINDERS = EACH > 1 ? WARPS : MOST_HEAD_ROWS / 32;
-    // Words of a thread.
+    // Words of slots per thread.
     constexpr int TURNS = (MOST_BATCH * WORDS + THREADS - 1) / THREADS;
     __shared__ Copies copies[HEAD_PIECES];
     __shared__ int listed[MOST_BATCH], words[MOST_BATCH][WORDS], table[MOST_SLICES][2], moved[MOST_BATCH];
@@ -161,7 +161,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, (sizeof(Storage) == 2 ? 10
     if (!TRIGGER_FIRST) launch_next();
     wait_for_last();
 
-    // The first row's vector and all rows' words, in one trip.
+    // Load the first row's vector and all rows' words in one round trip.
     Token token(token_at);
     int fetched[TURNS];
 #pragma unroll
@@ -173,13 +173,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, (sizeof(Storage) == 2 ? 10
     }
 #pragma unroll 1
     for (int b = 0; b < batch; b++) {
-        // The words are there, and what the block shares has been read for the row before.
+        // After this, the words are in shared memory, and no thread still reads shared results of the previous row.
         __syncthreads();
         Drawer drawer(listed[b], words[b], table, n_slices, stop_row);
         Vector<4> h = normalize(token.own, token.shift(), gain, offset, moments);
         if (b + 1 < batch) token = Token(x + max(listed[b + 1], 0) * EMBD);
         multiply_head(copies, reinterpret_cast<const Storage*>(dynamic) + drawer.slice * own * EMBD, own, h, sums);
-        // Needs no product, so the warps that have candidates may do it while others still multiply.
+        // The noise needs no product, so warps that have candidates can compute it while others still multiply.
         float noise[EACH] = {};
 #pragma unroll
         for (int e = 0; e < EACH; e++) {
@@ -199,7 +199,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, (sizeof(Storage) == 2 ? 10
             float value = 0;
 #pragma unroll
             for (int w = 0; w < WARPS; w++) value += sums[w][r];
-            // A row that does not run is computed like the others, so that its loads wait for nothing.
+            // A row that is not running is computed like the others, so that no load depends on its status.
             if (drawer.running) logits[b * n_candidates + column] = value;
             if (column == drawer.width && !drawer.has_stop) continue;
             float tempered = temper(value, drawer.temperature);
@@ -217,7 +217,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, (sizeof(Storage) == 2 ? 10
         if (threadIdx.x == 0) {
             Found best = merge(by_warp);
             found[b * gridDim.x + blockIdx.x] = best;
-            // One of these is the token whose embedding is needed soon.
+            // One of the blocks' best candidates is the token whose embedding is needed soon.
             if (drawer.running && best.column >= 0 && best.column < drawer.width)
                 prefetch(wte + static_cast<u64>(drawer.first + best.column) * EMBD, EMBD * sizeof(Storage));
             if (drawer.running && blockIdx.x == 0)
@@ -225,12 +225,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, (sizeof(Storage) == 2 ? 10
         }
     }
 
-    // Logits and finds of this block stand before the barriers above, so whoever sees its arrival sees them; and it
-    // has read all of x and slots that it needs, so the last block may overwrite both.
+    // This block wrote its logits before the barriers above, and thread 0 wrote `found`: a block that sees its arrival
+    // sees both. It has also read all it needs of x and slots, so the last block may overwrite them.
     if (threadIdx.x == 0) last = arrive(arrived) == gridDim.x - 1;
     __syncthreads();
     if (!last) return;
-    // All have arrived. The next launch sees this as it sees every other result: through its wait.
+    // All blocks have arrived. The next launch sees this reset after its wait, like every other result.
     if (threadIdx.x == 0) *arrived = 0;
 
 #pragma unroll 1
@@ -238,13 +238,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, (sizeof(Storage) == 2 ? 10
         constexpr int PARTS = (MOST_BLOCKS + 31) / 32;
         Drawer drawer(listed[b], words[b], table, n_slices, stop_row);
         int slot = max(listed[b], 0), drawn = drawer.drawn, position = words[b][POSITION], blocks = gridDim.x;
-        // All in one trip: whether a value is used is decided later.
+        // All loads in one round trip: whether a value is used is decided later.
         Found parts[PARTS];
 #pragma unroll
         for (int i = 0; i < PARTS; i++) {
             int block = 32 * i + lane;
             float4 raw = fresh4(reinterpret_cast<const float*>(found + b * blocks + min(block, blocks - 1)));
-            // The last block's once more changes nothing but the sum.
+            // Lanes beyond the last block load its part again: this would change nothing but the sum.
             parts[i] = {raw.x, __float_as_int(raw.y), raw.z, block < blocks ? raw.w : 0};
         }
         int* place = tokens + static_cast<u64>(slot) * POSITIONS + min(drawn, POSITIONS - 1);

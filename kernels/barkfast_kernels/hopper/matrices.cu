@@ -1,11 +1,11 @@
-// The four matrices of a transformer layer, each with what stands around it, for one new token per sequence.
+// The four matrix products of a transformer layer with the operations around them, for one new token per sequence.
 //
-// A block keeps its rows of a matrix in shared memory and asks for all of them, by the copy engine, before it waits for
-// the kernel ahead of it: about one block per multiprocessor, so that the blocks of several kernels fit beside one
-// another and memory never rests. Thread t of a block holds channels 4 t to 4 t + 3 of the vector in registers; every
-// sum has one order, whatever the batch.
+// A block keeps its rows of a matrix in shared memory. It requests all of them from the copy engine before it waits for
+// the previous kernel. There is about one block per multiprocessor, so that blocks of several kernels fit on it and
+// memory is never idle. Thread t of a block holds channels 4 t to 4 t + 3 of the vector in registers. Every sum has the
+// same order for any batch.
 
-// Halve the values that a lane holds, and double the lanes that each is a sum of, until one is left.
+// Until one value per lane is left: halve the values per lane, and double the lanes that each is a sum of.
 template <int HALF, int P>
 __device__ __forceinline__ void exchange(float (&values)[P], int lane) {
     if constexpr (HALF > 0) {
@@ -19,7 +19,7 @@ __device__ __forceinline__ void exchange(float (&values)[P], int lane) {
     }
 }
 
-// Sums over groups of `LANES` neighbours of `P` values of each; lane l gets that of value l % P.
+// Sum each of the lanes' `P` values over groups of `LANES` adjacent lanes; lane l gets the sum of value l % P.
 template <int P, int LANES = 32>
 __device__ __forceinline__ float add_lanes(float (&values)[P], int lane) {
     exchange<P / 2>(values, lane);
@@ -31,7 +31,7 @@ __device__ __forceinline__ float add_lanes(float (&values)[P], int lane) {
 
 __device__ constexpr int power_of_2(int n) { return n <= 1 ? 1 : 2 * power_of_2((n + 1) / 2); }
 
-// Sums of ROWS products of a tile's row, EMBD * CHUNKS wide, with a vector; thread r < ROWS gets that of row r.
+// Dot products of the tile's ROWS rows, EMBD * CHUNKS wide, with a vector; thread r < ROWS gets that of row r.
 template <int ROWS, int CHUNKS>
 __device__ __forceinline__ float multiply(const Weight* tile, const Vector<4> (&h)[CHUNKS], float (&sums)[WARPS][32]) {
     constexpr int P = power_of_2(ROWS);
@@ -61,10 +61,10 @@ __device__ __forceinline__ float multiply(const Weight* tile, const Vector<4> (&
     return total;
 }
 
-// The block's layer norm of one row, from one pass over it: sums of distances from `shift`, and of their squares.
+// Layer norm of one row by the block, in one pass: sums of the differences from `shift`, and of their squares.
 //
-// The square of the mean's distance from the shift is lost in the variance's precision. With the mean of four channels
-// for a shift it is at most 256 times the variance, where those four hold all of it, and most often less than once.
+// The variance loses precision by the square of the difference between mean and shift. With the mean of four channels
+// as shift it is at most 256 times the variance (if these four hold all of it), and mostly less than the variance.
 __device__ __forceinline__ Vector<4> normalize(const Vector<4>& x, float shift, const Vector<4>& gain,
                                                const Vector<4>& offset, float2 (&moments)[WARPS]) {
     float sum = 0, squares = 0;
@@ -95,7 +95,7 @@ __device__ __forceinline__ Vector<4> normalize(const Vector<4>& x, float shift, 
     return y;
 }
 
-// A row of x: the thread's channels, and the first four.
+// A row of x: the thread's channels, and the row's first four.
 struct Token {
     Vector<4> own, first;
 
@@ -107,7 +107,7 @@ struct Token {
 
 __device__ __forceinline__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.7071067811865476f)); }
 
-// The matrix's part of a block: rows first to first + count, in shared memory, with their scales and biases.
+// A block's part of a matrix: rows first to first + count, in shared memory, with their scales and biases.
 template <int ROWS, int COLUMNS>
 struct Part {
     int first, count;
@@ -138,10 +138,10 @@ struct Part {
     }
 };
 
-// A vector for each running row of the batch, times the block's part of a matrix with `n_out` rows.
+// Multiply the block's part of a matrix with `n_out` rows by one vector for each running row of the batch.
 //
-// fetch(b, slot, n): what row b needs that kernels write, only loaded; n is the thread's row of the matrix, or -1.
-// prepare(fetched, h): the vector's channels of this thread. store(b, row, n, fetched, y): the product's row n.
+// fetch(b, slot, n): only load what row b needs of other kernels' results; n is the thread's row of the matrix, or -1.
+// prepare(fetched, h): compute this thread's channels of the vector. store(b, row, n, fetched, y): store result n.
 template <int ROWS, int CHUNKS, class Fetch, class Prepare, class Store>
 __device__ __forceinline__ void multiply_rows(int n_out, const Weight* weight, const float* scales,
                                               const Storage* biases, const int* rows, const int* slots, int batch,
@@ -161,7 +161,7 @@ __device__ __forceinline__ void multiply_rows(int n_out, const Weight* weight, c
             listed = listed_slot(rows, b);
             __syncthreads();
         }
-        // Whether it runs matters only where something is stored: a branch here would be a second trip to the cache.
+        // Only stores depend on whether the row is running: a branch here would cost a second trip to the cache.
         Row row(listed, slots);
         auto fetched = fetch(b, max(listed, 0), n);
         if (!ONE_TRIP && !row.running()) continue;
@@ -174,7 +174,7 @@ __device__ __forceinline__ void multiply_rows(int n_out, const Weight* weight, c
     copies.wait();
 }
 
-// The same of the layer norm of each row's x.
+// The same, where the vector is the layer norm of each row's x.
 template <int ROWS, class Store>
 __device__ __forceinline__ void multiply_normed(int n_out, const float* x, const Storage* gains, const Storage* offsets,
                                                 const Weight* weight, const float* scales, const Storage* biases,
@@ -221,7 +221,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                              [&](int b, const Row& row, int n, float y) { store(hidden + b * 4 * EMBD + n, gelu(y)); });
 }
 
-// What is added to x, and the channel of x that it is added to.
+// A channel of x, and its value before the addition.
 struct Residual {
     float* target;
     float value;
@@ -254,7 +254,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         [&](int b, const Row& row, int n, const Fetched& fetched, float y) { fetched.residual.add(y); });
 }
 
-// What of each split of a head's positions, and how much of it.
+// The attention splits of a head: weighted sums of the values, and stats (largest score, sum of weights).
 struct Attended {
     Vector<4> sum[SPLITS];
     float2 stat[SPLITS];
@@ -272,7 +272,7 @@ struct Attended {
     }
 
     __device__ __forceinline__ Vector<4> combine() const {
-        // The first position is always attended to, so the largest score is finite.
+        // The first position always takes part, so the largest score is finite.
         float top = stat[0].x, total = 0;
 #pragma unroll
         for (int s = 1; s < SPLITS; s++) top = fmaxf(top, stat[s].x);

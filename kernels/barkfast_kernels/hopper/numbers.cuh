@@ -1,8 +1,8 @@
-// Numbers as they are stored, and what every kernel knows of its network and of a slot.
+// Loads and stores of the storage types, sizes of the network, prefetch of weights, and the slot of a batch row.
 //
-// Compiled with EMBD, HEADS, POSITIONS, SPLITS, the rows of each matrix that a block takes, the words of a slot (see
-// barkfast_kernels/slots.py), and the types Storage (activations, norms, cache) and Weight, one of float, Half, Bfloat
-// and, for Weight, Int8.
+// Compiled with EMBD, HEADS, POSITIONS, SPLITS, the rows of each matrix per block, the words of a slot (see
+// barkfast_kernels/slots.py), and the types Storage (activations, norms, KV cache) and Weight: each is one of float,
+// Half, Bfloat and, for Weight, Int8.
 
 constexpr int HEAD_DIM = EMBD / HEADS;
 constexpr int THREADS = EMBD / 4;
@@ -22,7 +22,7 @@ __device__ __forceinline__ void unpack(u32 pair, float& low, float& high, Bfloat
     high = __uint_as_float(pair & 0xffff0000u);
 }
 
-// Four neighbours, in one load.
+// Four adjacent values, in one load.
 template <class T>
 __device__ __forceinline__ Vector<4> load4(const T* p) {
     uint2 raw = *reinterpret_cast<const uint2*>(p);
@@ -40,7 +40,7 @@ __device__ __forceinline__ Vector<4> load4(const float* p) {
 
 template <>
 __device__ __forceinline__ Vector<4> load4(const Int8* p) {
-    // A byte in the last place of 2**23 is that float plus the byte.
+    // The float 2**23 with a byte in its lowest bits is 2**23 plus the byte.
     u32 raw = *reinterpret_cast<const u32*>(p) ^ 0x80808080u;
     Vector<4> v;
 #pragma unroll
@@ -48,7 +48,7 @@ __device__ __forceinline__ Vector<4> load4(const Int8* p) {
     return v;
 }
 
-// Four neighbours that another kernel writes.
+// Four adjacent values that another kernel writes.
 __device__ __forceinline__ Vector<4> take4(const float* p) {
     float4 raw = fresh4(p);
     return {{raw.x, raw.y, raw.z, raw.w}};
@@ -64,7 +64,7 @@ __device__ __forceinline__ Vector<4> take4(const T* p) {
 
 __device__ __forceinline__ void store(float* p, float value) { *p = value; }
 
-// A later kernel's weights, to be brought into the L2 cache meanwhile; each thread of the grid asks for a share.
+// Weights of a later kernel to prefetch into the L2 cache; each thread of the grid requests a share.
 struct Ahead {
     const char* weights;
     u32 bytes;
@@ -79,11 +79,11 @@ struct Ahead {
     }
 };
 
-// The slot of row b of the batch. Where there is only one slot there are no `rows`, and no load that others wait for.
+// The slot of row b of the batch. With a single slot `rows` is null, which saves a load that others depend on.
 __device__ __forceinline__ int listed_slot(const int* rows, int b) { return rows ? rows[b] : b; }
 
-// The slot of a row of the batch. Its words are compared where they are needed: to do it here would be to wait for
-// them.
+// The slot of a row of the batch. Its words are compared only where they are needed: a comparison here would wait for
+// the loads.
 struct Row {
     int listed, slot, position, status;
 

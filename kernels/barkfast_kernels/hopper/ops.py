@@ -15,12 +15,12 @@ from barkfast_kernels.slots import POSITION, RUNNING, STATUS, WORDS
 from barkfast_kernels.variant import VARIANTS, Variant
 
 STEP = VARIANTS["C9 C8, weights to L2"]
-# Rows of a batch that they serve.
+# Largest batch.
 VECTOR_ROWS = 8
-# Rows of a matrix that a block may have: a lane of a warp for each.
+# Most rows of a matrix per block: one lane of a warp for each.
 MOST_ROWS = 32
 ATTENTION_THREADS = 256
-# Of shared memory, besides what is asked for by size.
+# Shared memory besides the dynamic part, which is requested by size.
 RESERVED_BYTES = 8 * 1024
 FOLDER = Path(__file__).parent
 SOURCES = ("device.cuh", "numbers.cuh", "matrices.cu", "attention.cu", "random.cuh", "head.cu")
@@ -29,13 +29,13 @@ TYPES = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "Bfloat"
 
 @dataclass(frozen=True)
 class Shape:
-    """What the source is compiled for.
+    """Sizes, types and options that the source is compiled for.
 
     Args:
-        dtype: of activations, norms and cache.
-        int8: whether the layers' matrices are, rather than of that dtype.
-        variant: how the kernels are run.
-        bounded: have copies that never arrive end in an error; for debugging.
+        dtype: of activations, norms and KV cache.
+        int8: whether the layers' matrices are int8 instead of `dtype`.
+        variant: options of the kernels.
+        bounded: turn copies that never arrive into an error; for debugging.
     """
 
     n_embd: int
@@ -48,7 +48,7 @@ class Shape:
 
     @property
     def definitions(self) -> tuple[str, ...]:
-        """For the compiler."""
+        """Macro definitions for the compiler."""
         storage, variant = TYPES[self.dtype], self.variant
         values = {
             "EMBD": self.n_embd,
@@ -78,37 +78,37 @@ class Shape:
         return self.n_embd // self.n_head
 
     def rows(self, n_out: int) -> int:
-        """Rows that a block takes of a matrix with `n_out`."""
+        """Rows per block of a matrix with `n_out` rows."""
         return min(MOST_ROWS, -(-n_out // self.variant.blocks))
 
     def matrix_bytes(self, n_out: int, n_in: int) -> int:
-        """Of a block's rows."""
+        """Bytes of a block's rows."""
         return self.rows(n_out) * n_in * (1 if self.int8 else self.dtype.itemsize)
 
     @property
     def attention_bytes(self) -> int:
-        """Of a split's keys and values."""
+        """Bytes of a split's keys and values."""
         return 2 * (self.block_size // self.variant.splits) * self.head_dim * self.dtype.itemsize
 
     @property
     def most_bytes(self) -> int:
-        """Of shared memory, by the block that takes most."""
+        """Shared memory of the block that needs most."""
         largest = max(self.matrix_bytes(4 * self.n_embd, self.n_embd), self.matrix_bytes(self.n_embd, 4 * self.n_embd))
         return max(largest, self.attention_bytes) + RESERVED_BYTES
 
     def why_not(self) -> str | None:
-        """Why there are no kernels for it, or None."""
+        """Why there are no kernels for this shape, or None."""
         if self.n_embd % 128 or self.n_embd > 1024:
             return f"n_embd is {self.n_embd}, not a multiple of 128 up to 1024"
-        # 16 bytes of a position by each lane, and as many positions at once as there are lanes left.
+        # Each lane handles 16 bytes of a position, so a block handles ATTENTION_THREADS // lanes positions at once.
         lanes = self.head_dim * self.dtype.itemsize // 16
         if self.head_dim not in (32, 64, 128) or self.block_size % (self.variant.splits * ATTENTION_THREADS // lanes):
-            return f"heads of {self.head_dim} channels and {self.block_size} positions are not among what they serve"
+            return f"heads of {self.head_dim} channels and {self.block_size} positions are not supported"
         return None
 
 
 def why_not(shape: Shape, device: torch.device) -> str | None:
-    """Why these kernels cannot serve such a network on a device, or None."""
+    """Why these kernels do not support such a network on a device, or None."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) != (9, 0):
         return "they need compute capability 9.0; on others they have not been run"
     room = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
@@ -133,7 +133,7 @@ def compile_step(shape: Shape, capability: tuple[int, int]) -> bytes:
 
 
 def read_source() -> str:
-    """All of it as one."""
+    """All source files as one text."""
     return "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SOURCES)
 
 
@@ -150,9 +150,9 @@ class Launchable(Protocol):
 
 
 class Loader(Protocol):
-    """Where kernels come from."""
+    """Source of kernels: a program.Program or an emulator."""
 
-    # Bytes of shared memory that a block can have.
+    # Limit of shared memory per block, bytes.
     room: int
 
     def kernel(self, name: str, *, threads: int, shared_bytes: int, carveout: int | None) -> Launchable:
@@ -163,10 +163,10 @@ class HopperOps:
     """The operations for networks of one shape.
 
     Args:
-        program: None for the current device's.
-        one_slot: every batch is of slot 0 alone.
+        program: None compiles one for the current device.
+        one_slot: every batch consists of slot 0 only.
 
-    Raises: ProgramError if the compiler or the driver refuse.
+    Raises: ProgramError if the compiler or the driver fails.
     """
 
     def __init__(self, shape: Shape, program: Loader | None = None, *, one_slot: bool = False) -> None:
@@ -192,17 +192,17 @@ class HopperOps:
             shared_bytes=shape.attention_bytes,
             carveout=carveout,
         )
-        # (row, key and value, channel): the newest of each row, where attention finds them beside the query.
+        # (row, key and value, channel): newest key and value of each row, which attention loads with the query.
         device = "cpu" if emulated else "cuda"
         self.newest = torch.zeros(VECTOR_ROWS, 2, width, dtype=shape.dtype, device=device)
         self._scale = math.log2(math.e) / math.sqrt(shape.head_dim)
 
     def norm_qkv(self, *args: Tensor | None, pdl: bool, ahead: Tensor | None = None) -> None:
-        """With the arguments of barkfast_kernels.norm_qkv, in order."""
+        """Same as barkfast_kernels.norm_qkv; positional arguments in its order."""
         self._multiply(self._qkv, (*args[:7], self.newest, *args[7:]), pdl, ahead)
 
     def decode_attention(self, *args: Tensor, pdl: bool, ahead: Tensor | None = None) -> None:
-        """With those of barkfast_kernels.decode_attention; split s is positions s * chunk to (s + 1) * chunk."""
+        """Same as barkfast_kernels.decode_attention, but with fixed splits of block_size // splits positions."""
         q, *others, rows, slots = args
         grid = (self.splits, self.shape.n_head, len(rows))
         self._attention.launch(
@@ -210,19 +210,19 @@ class HopperOps:
         )
 
     def attention_out(self, *args: Tensor | None, pdl: bool, ahead: Tensor | None = None) -> None:
-        """With those of barkfast_kernels.attention_out."""
+        """Same as barkfast_kernels.attention_out."""
         self._multiply(self._out, args, pdl, ahead)
 
     def norm_fc_gelu(self, *args: Tensor | None, pdl: bool, ahead: Tensor | None = None) -> None:
-        """With those of barkfast_kernels.norm_fc_gelu."""
+        """Same as barkfast_kernels.norm_fc_gelu."""
         self._multiply(self._fc, args, pdl, ahead)
 
     def proj_residual(self, *args: Tensor | None, pdl: bool, ahead: Tensor | None = None) -> None:
-        """With those of barkfast_kernels.proj_residual."""
+        """Same as barkfast_kernels.proj_residual."""
         self._multiply(self._proj, args, pdl, ahead)
 
     def _listed(self, rows: Tensor) -> Tensor | None:
-        """What the kernels take for `rows`."""
+        """The kernels' argument `rows`; None means slot 0 only."""
         return None if self.one_slot else rows
 
     def _multiply(
@@ -235,5 +235,5 @@ class HopperOps:
 
 
 def later(ahead: Tensor | None, pdl: bool) -> tuple[Tensor | None, int]:
-    """The last two arguments of every kernel: a later one's weights and their bytes; none without early starts."""
+    """The last two arguments of every kernel: weights to prefetch and their bytes; None and 0 without PDL."""
     return (None, 0) if ahead is None or not pdl else (ahead, ahead.numel() * ahead.element_size())

@@ -1,4 +1,4 @@
-"""CUDA source to kernels at run time, by NVIDIA's own bindings; torch's CUDA builds bring both of them along."""
+"""Compile CUDA source to kernels at run time, with NVIDIA's NVRTC and bindings; torch's CUDA builds include both."""
 
 import ctypes
 import hashlib
@@ -16,16 +16,16 @@ from barkfast_kernels.driver import prefer_shared
 logger = logging.getLogger(__name__)
 
 Argument = Tensor | int | float | None
-# What a cubin begins with.
+# The first bytes of a cubin.
 ELF = b"\x7fELF"
 
 
 class ProgramError(RuntimeError):
-    """The compiler or the driver refused; the message holds what it said."""
+    """The compiler or the driver failed; the message holds its error."""
 
 
 def compile_cubin(source: str, options: Sequence[str], name: str) -> bytes:
-    """Machine code of CUDA C++ `source`, kept on disk beside Triton's for the next process; needs no GPU.
+    """Machine code of CUDA C++ `source`, cached on disk beside Triton's for the next process; needs no GPU.
 
     Raises: ProgramError with the compiler's log; ImportError without the bindings.
     """
@@ -37,10 +37,10 @@ def compile_cubin(source: str, options: Sequence[str], name: str) -> bytes:
 
 
 def kept(key: str, name: str, build: Callable[[], bytes]) -> bytes:
-    """A cubin from Triton's cache folder, else built and put there; where nothing can be kept it is only built.
+    """A cubin from Triton's cache folder, else built and stored there; if the cache cannot be used, only built.
 
     Args:
-        key: hexadecimal digest of all that it is built from.
+        key: hexadecimal digest of everything that it is built from.
     """
     try:
         folder = get_cache_manager(key)
@@ -78,7 +78,7 @@ def _compile(source: str, options: Sequence[str], name: str) -> bytes:
 
 
 def _take(result: tuple[Any, ...]) -> Any:
-    """What a call gave besides its status; ProgramError if that is not success, which is 0 in every enumeration."""
+    """The results of a call without its status. Raises: ProgramError if the status is not 0, success in every enum."""
     error, *values = result
     if error:
         raise ProgramError(f"{error!r}")
@@ -86,18 +86,18 @@ def _take(result: tuple[Any, ...]) -> Any:
 
 
 class Program:
-    """A cubin on the current device, whose context torch has made."""
+    """A cubin loaded on the current device, in the context that torch created."""
 
     def __init__(self, cubin: bytes) -> None:
         from cuda.bindings import driver
 
         self._module = _take(driver.cuModuleLoadData(cubin))
         self.room = torch.cuda.get_device_properties(torch.cuda.current_device()).shared_memory_per_block_optin
-        # Of each function the most that was asked for: all that use it share its limit.
+        # The largest size requested for each function: all its users share one limit.
         self._most_bytes: dict[str, int] = {}
 
     def kernel(self, name: str, *, threads: int, shared_bytes: int, carveout: int | None) -> "Kernel":
-        """One of its functions, for blocks of `threads` with so much dynamic shared memory.
+        """One of its functions, for blocks of `threads` threads with `shared_bytes` of dynamic shared memory.
 
         Args:
             carveout: see barkfast_kernels.variant.
@@ -123,7 +123,7 @@ class Kernel:
         """Launch on torch's current stream; None is a null pointer.
 
         Args:
-            pdl: whether it may begin before the kernel before it has ended (programmatic dependent launch).
+            pdl: whether it may begin before the previous kernel has ended (programmatic dependent launch).
         """
         from cuda.bindings import driver
 
@@ -142,7 +142,7 @@ class Kernel:
 
 
 def ctype_of(arg: Argument) -> Any:
-    """How C knows an argument."""
+    """The C type of an argument."""
     if isinstance(arg, Tensor) or arg is None:
         return ctypes.c_void_p
     return ctypes.c_int if isinstance(arg, int) else ctypes.c_float

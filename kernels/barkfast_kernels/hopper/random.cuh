@@ -1,4 +1,4 @@
-// Gumbel noise from a counter, as barkfast_kernels/random computes it.
+// Counter-based Gumbel noise, the same as in barkfast_kernels/random.
 
 // The first word of Philox-4x32-10 with counter (index, draw, stage, 0).
 __device__ __forceinline__ u32 philox_word(u32 index, u32 draw, u32 stage, u32 key_0, u32 key_1) {
@@ -14,7 +14,7 @@ __device__ __forceinline__ u32 philox_word(u32 index, u32 draw, u32 stage, u32 k
     return c_0;
 }
 
-// Always finite. Why it is computed like this stands in random/triton.py.
+// Always finite. random/triton.py explains the computation.
 __device__ __forceinline__ float gumbel_of_word(u32 word) {
     float v = fminf((static_cast<float>(word) + 0.5f) * 0x1p-32f, 1.0f - 0x1p-24f);
     float series = v * (1.0f + v * (0.5f + v * (1.0f / 3.0f)));

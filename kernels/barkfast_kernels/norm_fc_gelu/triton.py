@@ -1,4 +1,4 @@
-"""Layer norm, the fc matrix and GELU, each weight read once for all rows."""
+"""Layer norm, the fc matrix and GELU; each weight is read once for all rows."""
 
 import triton
 import triton.language as tl
@@ -21,7 +21,7 @@ def _norm_fc_gelu_kernel(
     hidden,  # (batch_max, N)
     rows,  # (batch,) int32
     slots,  # (n_slots, WORDS) int32
-    ahead,  # a matrix, see prefetch_l2
+    ahead,  # matrix to prefetch, see prefetch_l2
     ahead_bytes,
     batch,
     N: tl.constexpr,

@@ -9,7 +9,7 @@ from barkfast_kernels.slots import DRAWN, FIRST_DRAW, PHASE, SEED_HIGH, SEED_LOW
 def candidates_reference(
     slot: Tensor, slices: Tensor, stop_row: int, stage: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """The vocabulary rows that a slot (its words, int32) draws from next, and the noise that decides among them."""
+    """Vocabulary rows of the candidates for a slot's next token, and their noise; `slot` is its words, int32."""
     words = slot.tolist()
     first, width = slices[(words[PHASE.value] + words[DRAWN.value]) % len(slices)].tolist()
     vocabulary = torch.arange(first, first + width, device=device)

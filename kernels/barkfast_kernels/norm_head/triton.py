@@ -20,7 +20,7 @@ from barkfast_kernels.variant import DEFAULT, Variant
 
 @triton.jit
 def load_draw(slots, slot, ONE_TRIP: tl.constexpr):
-    """What keys a slot's next random numbers, and its temperature; `slot` is a scalar or a block, -1 gives zeros.
+    """Key of a slot's next random numbers, and its temperature; `slot` is a scalar or a block, -1 gives zeros.
 
     Returns: the two halves of the seed, the number of the draw (int32), the temperature (float32).
     """
@@ -31,12 +31,12 @@ def load_draw(slots, slot, ONE_TRIP: tl.constexpr):
 
 @triton.jit
 def store_candidates(logits, noise, offsets, values, vocabulary, mask, drawing, STAGE: tl.constexpr):
-    """Store logits, and beside them the noise that decides the draw (0 for greedy slots).
+    """Store logits and their noise for sampling (0 for greedy slots).
 
     Args:
-        offsets: where the values go in `logits` and `noise`, both float32; they broadcast with what follows.
+        offsets: of the values in `logits` and `noise`, both float32; they broadcast with the next arguments.
         values: the logits, float32.
-        vocabulary: int32 block, the vocabulary row of each value: what its noise is drawn for.
+        vocabulary: int32 block, the vocabulary row of each value; indexes its noise.
         drawing: from `load_draw`.
     """
     seed_low, seed_high, draw, temperature = drawing
@@ -56,7 +56,7 @@ def _norm_head_kernel(
     noise,  # (batch, N_CANDIDATES) float32, out
     rows,  # (batch,) int32
     slots,  # (n_slots, WORDS) int32
-    ahead,  # a matrix, see prefetch_l2
+    ahead,  # matrix to prefetch, see prefetch_l2
     ahead_bytes,
     batch,
     N_SLICES: tl.constexpr,
@@ -102,7 +102,7 @@ def _norm_head_kernel(
     if not ONE_TRIP:
         listed = tl.load(rows)
     for row in range(batch):
-        # All fetched beside the status, not after it.
+        # All loaded together with the status, not after it.
         place = tl.maximum(listed, 0)
         residual = load_fresh(x + place * N_EMBD + k, inside, ONE_TRIP)
         runs = running(slots, listed, ONE_TRIP) >= 0
@@ -110,7 +110,7 @@ def _norm_head_kernel(
             runs = runs & is_filtered(slots, place, ONE_TRIP)
         turn = load_word(slots, place, PHASE, ONE_TRIP) + load_word(slots, place, DRAWN, ONE_TRIP)
         drawing = load_draw(slots, place, ONE_TRIP)
-        # Of the next row.
+        # For the next row.
         listed = load_fresh(rows + row + 1, row + 1 < batch, ONE_TRIP)
         competes_now = runs & (turn % N_SLICES == own)
         if ONE_TRIP or competes_now:
@@ -121,9 +121,9 @@ def _norm_head_kernel(
 
 
 def tile_rows(candidates: int, n_embd: int, sms: int) -> int:
-    """Weight rows per program: the most of those that leave no multiprocessor with much more than its share.
+    """Weight rows per program: the most for which the busiest multiprocessor has at most 10% above the minimum.
 
-    At most 16 * 1024 weights, which a program holds in registers.
+    At most 16 * 1024 weights (but at least 4 rows), which a program holds in registers.
     """
     busiest = {}
     for size in (4, 8, 16, 32):
@@ -150,22 +150,22 @@ def norm_head(
     variant: Variant = DEFAULT,
     ahead: Tensor | None = None,
 ) -> None:
-    """Final layer norm, the logits of the candidates for the next token, and the noise that decides among them.
+    """Final layer norm, the logits of the candidates for the next token, and their noise for sampling.
 
-    A slot draws from slice (PHASE + DRAWN) % n_slices: column c below its width is vocabulary row first + c, column
-    `width` the stop token, whether or not the slot lets it compete. Columns beyond are left alone.
+    A slot draws from slice (PHASE + DRAWN) % n_slices: column c below its width is vocabulary row first + c; column
+    `width` is the stop token, whether or not the slot has HAS_STOP. Columns beyond are not written.
 
     Args:
         x: (n_slots, n_embd) float32.
         norm_weight, norm_bias: (n_embd,), bias optional.
         weight: (vocabulary, n_embd).
-        slices: (n_slices, 2) int32, first vocabulary row and width; constant, it is read ahead of earlier kernels.
+        slices: (n_slices, 2) int32, first vocabulary row and width; constant, read before earlier kernels end.
         stop_row: vocabulary row of the stop token; -1 if there is none.
         logits, noise: (batch, largest width + 1 if there is a stop token) float32, out. Noise is 0 for greedy slots.
         rows: (batch,) int32.
         slots: (n_slots, WORDS) int32.
-        stage: tells the random numbers of one network from those of another.
-        only_filtered: leave out rows without a top-k or top-p filter: hopper's head_draw serves them.
+        stage: number of the network, so that each network has its own random numbers.
+        only_filtered: skip rows without a top-k or top-p filter: hopper's head_draw handles them.
         pdl, variant, ahead: see `launch`.
     """
     n_embd, candidates = x.shape[1], logits.shape[1]

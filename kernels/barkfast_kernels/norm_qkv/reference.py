@@ -19,7 +19,7 @@ def norm_qkv_reference(
     rows: Tensor,
     slots: Tensor,
 ) -> None:
-    """q[row] = query of LN(x[slot]); the key and value go to the slot's POSITION, or nowhere beyond the cache."""
+    """q[row] = query of LN(x[slot]); key and value are stored at the slot's POSITION, unless it is beyond the cache."""
     _, n_head, block_size, head_dim = keys.shape
     for row, slot in running_rows(rows, slots):
         h = layer_norm(x[slot], norm_weight, norm_bias)

@@ -1,4 +1,4 @@
-"""Layer norm and the qkv matrix, each weight read once for all rows."""
+"""Layer norm and the qkv matrix; each weight is read once for all rows."""
 
 import triton
 import triton.language as tl
@@ -24,7 +24,7 @@ def _norm_qkv_kernel(
     values,  # as keys
     rows,  # (batch,) int32
     slots,  # (n_slots, WORDS) int32
-    ahead,  # a matrix, see prefetch_l2
+    ahead,  # matrix to prefetch, see prefetch_l2
     ahead_bytes,
     batch,
     N_EMBD: tl.constexpr,
@@ -98,7 +98,7 @@ def norm_qkv(
     variant: Variant = DEFAULT,
     ahead: Tensor | None = None,
 ) -> None:
-    """q[row] = query of LN(x[slot]); the key and value go to the slot's POSITION, or nowhere beyond the cache.
+    """q[row] = query of LN(x[slot]); key and value are stored at the slot's POSITION, unless it is beyond the cache.
 
     Args:
         x: (n_slots, n_embd) float32.

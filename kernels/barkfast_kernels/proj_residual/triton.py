@@ -1,4 +1,4 @@
-"""The proj matrix and the residual addition, each weight read once for all rows."""
+"""The proj matrix and the residual addition; each weight is read once for all rows."""
 
 import triton
 import triton.language as tl
@@ -19,7 +19,7 @@ def _proj_residual_kernel(
     bias,  # (N,)
     rows,  # (batch,) int32
     slots,  # (n_slots, WORDS) int32
-    ahead,  # a matrix, see prefetch_l2
+    ahead,  # matrix to prefetch, see prefetch_l2
     ahead_bytes,
     batch,
     N: tl.constexpr,
@@ -55,7 +55,7 @@ def _proj_residual_kernel(
         h_after = h_row
         if not SINGLE:
             h_after = load_fresh(hidden + tl.minimum(row + 1, batch - 1) * K + k, k_mask, ONE_TRIP)
-        # Fetched beside the status, not after it.
+        # Loaded together with the status, not after it.
         target = x + tl.maximum(listed, 0) * N + n
         residual = load_fresh(target, n_mask, ONE_TRIP)
         runs = running(slots, listed, ONE_TRIP) >= 0

@@ -21,7 +21,7 @@ def philox_reference(counter: tuple[Tensor, ...], key: tuple[Tensor, Tensor]) ->
     """The four output words of Philox-4x32-10, int64 in 0..2**32-1.
 
     Args:
-        counter, key: four and two int64 tensors that broadcast; the low 32 bits count.
+        counter, key: four and two int64 tensors that broadcast; only the low 32 bits are used.
     """
     c0, c1, c2, c3 = (word & _MASK for word in counter)
     k0, k1 = (word & _MASK for word in key)

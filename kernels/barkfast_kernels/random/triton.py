@@ -1,4 +1,4 @@
-"""Gumbel noise from a counter: the same four numbers give the same noise in any kernel, batch and order."""
+"""Counter-based Gumbel noise: the same seed, stage, draw and index give the same noise in any kernel and batch."""
 
 import triton
 import triton.language as tl
@@ -6,10 +6,10 @@ import triton.language as tl
 
 @triton.jit
 def gumbel_of_word(word):
-    """Standard Gumbel noise, float32 and always finite, from uint32 random bits; the smaller the word, the larger."""
+    """Standard Gumbel noise, float32 and always finite, from uint32 random bits; decreases with `word`."""
     # A token of probability p wins only if its exponential variate is of the order of p, so small variates must keep
-    # all their bits. float32 has them near 0 and not near 1: the variate is therefore made from 1 - v with a small v,
-    # and where 1 - v would round v away, from the series of -log(1 - v).
+    # all their bits. float32 is precise near 0 but not near 1. Therefore the variate is -log(1 - v) with a small v,
+    # and where 1 - v would round v away, the series of -log(1 - v).
     v = tl.minimum((word.to(tl.float32) + 0.5) * (2.0**-32), 1.0 - 2.0**-24)
     series = v * (1.0 + v * (0.5 + v * (1.0 / 3.0)))
     exponential = tl.where(v < 2.0**-10, series, -tl.log(1.0 - v))
@@ -20,10 +20,10 @@ def gumbel_of_word(word):
 def gumbel_noise(seed_low, seed_high, stage, draw, index):
     """Standard Gumbel noise, float32, in the shape that the arguments broadcast to.
 
-    Philox-4x32-10 with key (seed_low, seed_high) and counter (index, draw, stage, 0), its first word alone.
+    From the first output word of Philox-4x32-10 with key (seed_low, seed_high) and counter (index, draw, stage, 0).
 
     Args:
-        seed_low, seed_high, draw, index: int32 scalars or blocks; their bits count.
+        seed_low, seed_high, draw, index: int32 scalars or blocks; their bits are taken as uint32.
         stage: int32 scalar or block, or a constexpr.
     """
     word, _, _, _ = tl.philox_impl(

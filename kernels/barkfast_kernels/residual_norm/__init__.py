@@ -1,4 +1,4 @@
-"""The residual stream takes in a layer's output and is normalised for the next layer."""
+"""Add a layer's output to the residual stream and normalise the sum for the next layer."""
 
 from barkfast_kernels.residual_norm.reference import residual_norm_reference
 from barkfast_kernels.residual_norm.triton import residual_norm

@@ -92,7 +92,7 @@ def residual_norm(
     """
     n_rows = len(out) if rows is None else len(rows)
     n_embd = x.shape[1]
-    # Rows are few in a decode step, and in prefill there are enough to fill the device one by one.
+    # A decode step has few rows, and prefill has enough to fill the device with one row per program.
     block_r = min(64, triton.next_power_of_2(n_rows)) if INTERPRETED else 1
     launch(
         _residual_norm_kernel,

@@ -21,7 +21,7 @@ from barkfast_kernels.slots import (
 
 
 def filter_reference(logits: Tensor, top_p: float, top_k: int) -> Tensor:
-    """(n,) `logits` with -inf for what top-p, then top-k, remove; ties at an edge survive. Above 1 and 0 are off."""
+    """(n,) `logits` with -inf where top-p, then top-k, remove; ties survive. Off: `top_p` above 1, `top_k` 0."""
     if top_p <= 1:
         ordered = logits.double().sort(descending=True).values
         mass = torch.cat([ordered.new_zeros(1), ordered.softmax(0).cumsum(0)])
@@ -59,7 +59,7 @@ def sample_reference(
             continue
         if filtered:
             values = filter_reference(values, floats[TOP_P_F.value], words[TOP_K.value])
-        # A tensor: on a GPU torch divides by a number through its reciprocal.
+        # Kept as a tensor: on a GPU, torch divides by a Python number through its reciprocal.
         temperature = slots[slot, TEMPERATURE_F.value].view(torch.float32)
         if temperature == 0:
             best = int(values.argmax())

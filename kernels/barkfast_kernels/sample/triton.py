@@ -28,8 +28,8 @@ from barkfast_kernels.variant import DEFAULT, Variant
 
 @triton.jit
 def temper(value, temperature):
-    """value / temperature as torch divides; `value` itself for greedy slots, whose temperature is 0."""
-    # Below 1e-30 a temperature is as good as greedy, and the quotient would overflow.
+    """value / temperature, rounded like torch's division; `value` itself where temperature is 0 (greedy)."""
+    # A temperature below 1e-30 is practically greedy, and the quotient would overflow.
     divisor = tl.where(temperature == 0.0, 1.0, tl.maximum(temperature, 1e-30))
     return tl.div_rn(value, tl.broadcast_to(divisor, value.shape))
 
@@ -46,7 +46,7 @@ def load_slices(slices, N_SLICES: tl.constexpr):
 
 @triton.jit
 def is_finite(value):
-    """Neither NaN nor infinite, float32."""
+    """Whether float32 `value` is neither NaN nor infinite."""
     return tl.abs(value) <= HIGHEST
 
 
@@ -61,7 +61,7 @@ def _sample_kernel(
     x,  # (n_slots, N_EMBD) float32, out
     rows,  # (batch,) int32
     slots,  # (n_slots, WORDS) int32
-    ahead,  # a matrix, see prefetch_l2
+    ahead,  # matrix to prefetch, see prefetch_l2
     ahead_bytes,
     batch,
     N_SLICES: tl.constexpr,
@@ -91,7 +91,7 @@ def _sample_kernel(
     logits_at = (logits + row.to(tl.int64) * N_CANDIDATES) + column
     noise_at = (noise + row.to(tl.int64) * N_CANDIDATES) + column
     if ONE_TRIP:
-        # All columns, beside the words that say which of them are candidates.
+        # All columns, loaded together with the words that say which of them are candidates.
         inside = (row < batch) & (column < N_CANDIDATES)
         value = load_fresh(logits_at, inside, True)
         drawn_noise = load_fresh(noise_at, inside, True)
@@ -121,7 +121,7 @@ def _sample_kernel(
     if FILTERED:
         top_p = load_word(slots, slot, TOP_P_F, ONE_TRIP).to(tl.float32, bitcast=True)
         top_k = tl.where(running, load_word(slots, slot, TOP_K, ONE_TRIP), 0)
-    # Known only now which it is, and not needed before the end.
+    # Its address is known only now, and its value is not needed before the end.
     token_at = tokens + slot.to(tl.int64) * BLOCK_SIZE + drawn
     forced_token = load_fresh(token_at, forced & (drawn < BLOCK_SIZE), ONE_TRIP)
     if not ONE_TRIP:
@@ -139,7 +139,7 @@ def _sample_kernel(
 
     ended = tl.zeros((ROWS, 1), tl.int1)
     if STOP_ROW >= 0:
-        # The two bounds matter only where nothing is running: no NaN arises there.
+        # The bounds LOWEST and 1.0 matter only for rows that are not running: they prevent NaN.
         largest = tl.maximum(tl.max(tempered, axis=1)[:, None], LOWEST)
         mass = tl.exp(tempered - largest)
         total = tl.sum(mass, axis=1)[:, None]
@@ -183,12 +183,12 @@ def sample(
     variant: Variant = DEFAULT,
     ahead: Tensor | None = None,
 ) -> None:
-    """Draw each running slot's next token, see whether the slot has come to its end, and embed the token.
+    """Draw each running slot's next token, update the slot's state, and embed the token.
 
-    The stop token competes in column `width` of slots that have HAS_STOP. Such a slot is STOPPED when it is drawn, or
-    when its probability after filters and temperature reaches MIN_P whatever was drawn; then `stop_row` is written as
-    the token and `x` is left alone. A forced token comes from `tokens`, and never stops a slot. Any candidate that is
-    NaN or infinite makes the slot FAILED and changes nothing else.
+    Slots with HAS_STOP have the stop token as candidate `width`. Such a slot is STOPPED when it is drawn, or when its
+    probability after filters and temperature reaches MIN_P, whatever was drawn; then `stop_row` is written as the
+    token and `x` is not written. A forced token comes from `tokens` and never stops a slot. If any candidate is NaN or
+    infinite, the slot is FAILED and nothing else changes.
 
     Args:
         logits, noise: (batch, n_candidates) float32, from `norm_head` or `linear_head`.
@@ -196,11 +196,11 @@ def sample(
         stop_row: vocabulary row of the stop token; -1 if there is none.
         tokens: (n_slots, block_size) int32; token DRAWN is written, as its vocabulary row.
         wte, wpe: (vocabulary, n_embd), (block_size, n_embd).
-        x: (n_slots, n_embd) float32; the new token at its position, unless that is beyond block_size.
+        x: (n_slots, n_embd) float32, out: embedding of the new token, unless its position is beyond block_size.
         rows: (batch,) int32.
         slots: (n_slots, WORDS) int32; STATUS, DRAWN and POSITION are written.
-        filtered: whether to heed TOP_P and TOP_K; slots that have them off draw the same token either way.
-        only_filtered: leave out rows without a filter: hopper's head_draw serves them.
+        filtered: whether to apply TOP_P and TOP_K; slots that have them off draw the same token either way.
+        only_filtered: skip rows without a filter: hopper's head_draw handles them.
         pdl, variant, ahead: see `launch`.
     """
     batch, candidates = rows.shape[0], logits.shape[1]

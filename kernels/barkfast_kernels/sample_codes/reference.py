@@ -10,7 +10,7 @@ def sample_codes_reference(
 ) -> None:
     """What `sample_codes` computes, frame by frame."""
     words = draw.tolist()
-    # A tensor: on a GPU torch divides by a number through its reciprocal.
+    # Kept as a tensor: on a GPU, torch divides by a Python number through its reciprocal.
     temperature = draw[TEMPERATURE_F.value].view(torch.float32)
     for t in range(words[POSITION.value], len(logits)):
         values = logits[t, :codebook_size].float()

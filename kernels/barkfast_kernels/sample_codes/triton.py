@@ -41,16 +41,16 @@ def _sample_codes_kernel(
 
 
 def sample_codes(logits: Tensor, codes: Tensor, draw: Tensor, *, codebook: int, codebook_size: int, stage: int) -> None:
-    """Draw one codebook's code for every frame from the first wanted one on.
+    """Draw one codebook's code for every frame from frame POSITION on.
 
-    A frame with a logit that is NaN or infinite keeps its code, and makes STATUS of `draw` FAILED.
+    A frame with a logit that is NaN or infinite keeps its code and sets STATUS of `draw` to FAILED.
 
     Args:
-        logits: (n_frames, at least codebook_size), columns beyond codebook_size are left out.
+        logits: (n_frames, at least codebook_size); columns beyond codebook_size are ignored.
         codes: (n_frames, n_codebooks) int32; column `codebook` is written.
-        draw: (WORDS,) int32 in the words of a slot: POSITION is the first frame, TEMPERATURE_F, SEED_LOW, SEED_HIGH.
-            Frame t's random numbers are number FIRST_DRAW + codebook * n_frames + t.
-        stage: tells the random numbers of one network from those of another.
+        draw: (WORDS,) int32, laid out like a slot: POSITION is the first frame; TEMPERATURE_F, SEED_LOW, SEED_HIGH.
+            Frame t is drawn with random number FIRST_DRAW + codebook * n_frames + t.
+        stage: number of the network, so that each network has its own random numbers.
     """
     n_frames, block_v = logits.shape[0], next_power_of_2(codebook_size)
     block_t = min(triton.next_power_of_2(n_frames), max(1, (1 << 20) // block_v)) if INTERPRETED else 1
