@@ -1,4 +1,4 @@
-"""Set-up for every test: no network, none of the user's caches or settings, and GPU tests only where there is one."""
+"""Set-up for every test: no network, none of the user's caches or settings; GPU tests run only if there is a GPU."""
 
 import os
 import shutil
@@ -19,14 +19,14 @@ os.environ.update(
     TRANSFORMERS_OFFLINE="1",
     XDG_CACHE_HOME=os.path.join(_HOME, "cache"),
     TOKENIZERS_PARALLELISM="false",
-    # The networks under test are small: more threads would only wait for one another, in sub-processes too.
+    # The networks under test are small: more threads would only wait for one another. Sub-processes inherit this.
     OMP_NUM_THREADS="1",
 )
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-# Its asserts explain themselves as those in the tests' own files do.
+# So that failed asserts in this helper module show their values, as those in test files do.
 pytest.register_assert_rewrite("contract.decoding")
 
 torch.set_num_threads(1)
@@ -41,14 +41,14 @@ sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in (".", "ker
 if find_spec("hypothesis"):
     from hypothesis import HealthCheck, settings
 
-    # How long an example takes says how busy the machine is, not whether the code is right.
+    # The duration of an example depends on the machine's load, not on whether the code is right.
     settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("busy machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of our own."""
-    parser.addoption("--full", action="store_true", help="judge the demo voice by 200 sentences instead of a few")
+    """Add the options of this test suite."""
+    parser.addoption("--full", action="store_true", help="test the demo voice with 200 sentences instead of a few")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -63,12 +63,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 # What the parity tests need.
 REFERENCE = ("bark", "encodec", "transformers", "scipy", "einops", "funcy")
-# What tests have to say at the end besides passing: figures are added up, texts are shown one after the other.
+# For the summary at the end of a run: figures are added up, texts are printed one after the other.
 FIGURES, TEXTS = pytest.StashKey[Counter[str]](), pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start with nothing to say."""
+    """Start with an empty summary."""
     config.stash[FIGURES], config.stash[TEXTS] = Counter(), []
 
 
@@ -85,7 +85,7 @@ def texts(request: pytest.FixtureRequest) -> list[str]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A worker of pytest-xdist hands what it has to say to the process that prints."""
+    """Send the summary of a pytest-xdist worker to the process that prints it."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["figures"] = dict(session.config.stash[FIGURES])
         session.config.workeroutput["texts"] = session.config.stash[TEXTS]
@@ -93,14 +93,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take what a worker had to say; one that crashed says nothing."""
+    """Add the summary of a finished worker; one that crashed has none."""
     output = getattr(node, "workeroutput", {})
     node.config.stash[FIGURES].update(output.get("figures", {}))
     node.config.stash[TEXTS].extend(output.get("texts", []))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print it."""
+    """Print the summary."""
     for text in terminalreporter.config.stash[TEXTS]:
         terminalreporter.write_line(text)
     figures = terminalreporter.config.stash[FIGURES]

@@ -1,4 +1,4 @@
-"""Waveforms to files: every format reads back, nothing clips in silence, nothing is left half-written."""
+"""Waveforms to files: every format reads back, nothing clips without a warning, nothing is left half-written."""
 
 import errno
 import io
@@ -168,7 +168,7 @@ def test_a_folder_that_takes_no_files_is_noticed(tmp_path: Path, monkeypatch: py
 def test_a_full_disk_is_noticed_however_the_sound_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, room: int
 ):
-    """libsndfile itself says nothing where only the end of a file is lost."""
+    """libsndfile itself reports no error if only the end of a file is lost."""
     left = room
 
     def write(self: files._NewFile, data: bytes) -> int:

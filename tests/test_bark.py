@@ -68,7 +68,7 @@ def test_manual_seed_rules_where_no_seed_is_given(bark: Bark, spoken: barkfast.G
     assert not same(first, bark.generate(TEXT, **SHORT))
     torch.manual_seed(7)
     assert same(first, bark.generate(TEXT, **SHORT))
-    # Other engines count their random numbers from a seed that torch's generator draws.
+    # Other engines use a counter-based generator, with a seed that torch's generator draws.
     assert same(first, spoken) == (bark.components.engine == "torch")
 
 
@@ -219,7 +219,7 @@ def test_memory_comes_back_when_parts_are_dropped() -> None:
 
 
 def test_it_stands_in_for_bark() -> None:
-    """The names and calls of Suno's README, under `import barkfast as bark`, in a process of its own."""
+    """The names and calls of Suno's README, under `import barkfast as bark`, in its own process."""
     script = """
         import numpy as np
         import barkfast as bark

@@ -1,4 +1,4 @@
-"""The command line: exit status tells the truth, errors are one line, and nothing on disk is lost."""
+"""The command line: the exit status is right, errors are one line, and nothing on disk is lost."""
 
 import io
 import json
@@ -28,13 +28,13 @@ def make_generation(peak: float = 0.5) -> Generation:
 
 
 def small_voice(**changes) -> dict[str, np.ndarray]:
-    """A voice that the demo model takes."""
+    """A voice that the demo model accepts."""
     return make_generation().prompt | changes
 
 
 @pytest.fixture(autouse=True)
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to stand in, with the demo model as the default one."""
+    """An empty working folder, with the demo model as the default."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BARKFAST_MODEL", "random:demo")
     barkfast.generation.forget_default_bark()
@@ -44,7 +44,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
-    """Stand-ins for loading and generating, for what only the command line does; collects the arguments."""
+    """Replace loading and generating, to test the command line alone; collect the arguments."""
     collected: list[dict] = []
 
     def generate(self, text, voice=None, **options):
@@ -58,7 +58,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 
 @pytest.fixture
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever opens a network fails the test."""
+    """Opening a network fails the test."""
 
     def refuse(self, *args):
         pytest.fail("a model was loaded before the arguments were checked")
@@ -409,7 +409,7 @@ def test_the_demo_model_speaks_from_a_real_shell_and_repeats_itself():
     assert rate == 24_000 and 0.1 < len(first) / rate < 0.5
     assert main(["say", "Hello!", "-o", "again.wav", *options[:-2], "--quiet"]) == 0
     np.testing.assert_array_equal(soundfile.read("again.wav", dtype="float32")[0], first)
-    # What was said serves as a voice.
+    # The saved clip serves as a voice.
     assert main(["say", "Hi", "-o", "next.ogg", *options[:-3], "--voice", "said.npz", "--quiet"]) == 0
     assert soundfile.info("next.ogg").samplerate == 24_000
 

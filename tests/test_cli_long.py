@@ -27,7 +27,7 @@ PLAY = "# A play.\nALICE: Who is there?\nBOB: It is me.\n"
 
 @pytest.fixture(autouse=True)
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to stand in, with the demo model as the default one."""
+    """A working folder with a book and a play, and the demo model as the default."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BARKFAST_MODEL", "random:demo")
     barkfast.generation.forget_default_bark()
@@ -39,7 +39,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever opens a network fails the test."""
+    """Opening a network fails the test."""
 
     def refuse(self, *args):
         pytest.fail("a model was loaded before the arguments were checked")
@@ -50,7 +50,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
-    """Stand-ins for loading and speaking; collects what was to be said and how."""
+    """Replace loading and speaking; collect the texts and their options."""
     collected: list[dict] = []
 
     def speak(what):
@@ -175,7 +175,7 @@ def test_a_stream_is_a_wav_of_unknown_length(calls, capsysbinary: pytest.Capture
     assert struct.unpack("<I", printed.out[40:44]) == (0xFFFFFFFF,)
     samples = np.frombuffer(printed.out[44:], dtype="<i2")
     assert len(samples) == 7200 and set(samples) == {round(0.25 * 32767)}
-    # What is said about it goes elsewhere.
+    # Messages about it go to standard error.
     assert b"sound: 0.30 s of audio in 3 pieces" in printed.err
     assert calls[0]["at_once"] == 2
     assert main(["say", "Hello.", "--stream", "--raw", "--quiet"]) == 0
@@ -202,7 +202,7 @@ def test_a_stream_is_not_written_to_a_terminal(no_model, monkeypatch, capsys: py
 
 
 def player(work: Path, code: str) -> str:
-    """A program for --player."""
+    """Write a program and return the command for --player."""
     path = work / "player.py"
     path.write_text(code, encoding="utf-8")
     return f"{sys.executable} {path}"
@@ -396,11 +396,11 @@ def test_the_demo_model_reads_aloud_from_a_real_shell(work: Path):
     assert "seed 3" in said.stdout.decode()
     samples, rate = soundfile.read("book.wav", dtype="int16")
     assert rate == RATE and len(samples) > 0.2 * RATE
-    # Within sentences, it is as long for each.
+    # Streamed within sentences, each sentence has the same length.
     live = run("say", "--file", "book.txt", "--stream", "--raw", *options, "--mode", "low_latency")
     assert live.returncode == 0, live.stderr
     assert len(live.stdout) > 2 * 0.2 * RATE
-    # A pipe gets what the file has.
+    # The pipe gets the same samples as the file.
     np.testing.assert_allclose(np.frombuffer(streamed.stdout, "<i2").astype(int), samples.astype(int), atol=1)
     assert sorted(files_in(work)) == ["book.txt", "book.wav", "play.txt"]
 

@@ -1,4 +1,4 @@
-"""Every kernel that the GPU engine launches becomes machine code for three GPUs, without a GPU, and fits."""
+"""Every kernel that the GPU engine launches compiles for three GPU architectures, without a GPU, and fits them."""
 
 import json
 import os
@@ -13,7 +13,7 @@ pytest.importorskip("triton", reason="triton is not installed (the extra `triton
 
 ROOT = Path(__file__).parents[1]
 ARCHITECTURES = (80, 90, 120)
-# The kernels of the decode step in the vector way; each holds its weights in registers.
+# The decode step's kernels for few slots (matrix-vector products); each holds its weights in registers.
 VECTOR = {"norm_qkv", "attention_out", "norm_fc_gelu", "proj_residual", "norm_head"}
 STEP = VECTOR | {"decode_attention", "combine_splits", "linear_qkv", "linear_partial", "linear_gelu", "linear_head"}
 STEP |= {"sample"}
@@ -29,7 +29,7 @@ Row = dict[str, Any]
 def rows(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> list[Row]:
     """One row per kernel, set of constants and architecture; the summary shows the table."""
     path = tmp_path_factory.mktemp("kernels") / "kernels.json"
-    # Not where Triton keeps its kernels: a cached one would prove nothing.
+    # Not Triton's usual cache folder: a cached kernel would prove nothing.
     environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(path.parent / "cache")}
     command = [sys.executable, str(ROOT / "tools" / "compile_kernels.py"), "--json", str(path)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -65,7 +65,7 @@ def test_the_list_of_kernels_is_complete() -> None:
 
 
 def test_nothing_spills(rows: list[Row]) -> None:
-    # A few bytes of stack that one kernel keeps are not worth a smaller tile; they stay in the L1 cache.
+    # One kernel uses a few bytes of stack: they stay in the L1 cache and are not worth a smaller tile.
     spilled = [f"{show(row)}: {row['local_bytes']} B" for row in rows if row["local_bytes"] > 16]
     assert not spilled, "\n".join(spilled)
 
@@ -74,7 +74,7 @@ def test_every_kernel_fits_on_a_multiprocessor(rows: list[Row]) -> None:
     for row in rows:
         assert row["shared_bytes"] <= SHARED_BYTES[row["sm"]], show(row)
         registers = row["registers"] * 32 * row["num_warps"]
-        # Two programs of a step's kernel side by side, so that one loads while the other adds.
+        # Two programs of a step's kernel must fit side by side, so that one loads while the other adds.
         share = 2 if row["kernel"] in VECTOR | {"decode_attention"} else 1
         assert registers * share <= REGISTERS_OF_A_MULTIPROCESSOR, f"{show(row)}: {row['registers']} registers"
 

@@ -1,4 +1,4 @@
-"""How many cores there are to use, as the system tells it: hardware threads, cgroups of both versions, quotas."""
+"""The number of usable cores as the system reports it: hardware threads, cgroups v1 and v2, quotas."""
 
 import os
 from pathlib import Path
@@ -40,7 +40,7 @@ def cgroup(mounts: str, own: str, **quotas: str) -> dict[str, str]:
 
 def test_a_core_with_two_hardware_threads_is_one(tmp_path: Path):
     assert physical_cores(plant(tmp_path, siblings(["0,4", "1,5", "2,6", "3,7"] * 2))) == 4
-    # Nothing is told: each counts.
+    # Without topology files each CPU counts.
     assert physical_cores(tmp_path / "elsewhere") == 8
 
 
@@ -56,7 +56,7 @@ def test_a_core_with_two_hardware_threads_is_one(tmp_path: Path):
             0.5,
             1,
         ),
-        # The path that the host knows it by.
+        # In a container: the cgroup has the path that the host sees.
         (cgroup(V2.format(root="/docker/9f"), "0::/docker/9f", **{"cpu.max": "300000 100000"}), 3, 3),
         (cgroup(V2.format(root="/docker/9f"), "0::/docker/9f/in", **{"in/cpu.max": "100000 100000"}), 1, 1),
         (cgroup(V2.format(root="/"), "0::/../../elsewhere", **{"cpu.max": "300000 100000"}), 3, 3),
@@ -78,9 +78,9 @@ def test_a_core_with_two_hardware_threads_is_one(tmp_path: Path):
             None,
             8,
         ),
-        # More than the cores that there are.
+        # A quota above the number of cores.
         (cgroup(V2.format(root="/"), "0::/", **{"cpu.max": "9900000 100000"}), 99, 8),
-        # Files that say nothing of use.
+        # Files without usable content.
         (cgroup(V2.format(root="/"), "0::/", **{"cpu.max": "many words here"}), None, 8),
         (cgroup(V2.format(root="/"), "0::/", **{"cpu.max": "100000 0"}), None, 8),
         ({"proc/self/cgroup": "what\n:\n0", "proc/self/mountinfo": "1\n - \n - cgroup2\n1 2 3 4 5 - cgroup2"}, None, 8),

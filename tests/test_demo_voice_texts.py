@@ -1,4 +1,4 @@
-"""Texts of several short sentences for the demo voice: drawn, laid out, judged; training on from an exported model."""
+"""Texts of several short sentences for the demo voice: drawing, layout, scoring; training from an exported model."""
 
 import re
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_held_out_texts_are_of_two_to_six_sentences_each_with_a_mark() -> None:
 
 
 def say_all(folder: Path, split: str, texts: list[str]) -> Utterances:
-    """Utterances of `texts` with units that name the text: 10 of each, the number of the utterance."""
+    """Utterances of `texts`; the units of each are 10 times the utterance's number."""
     work = Work(folder)
     ids = [np.array(layout.tokenize(text)[0], np.int16) for text in texts]
     arrays = {

@@ -78,7 +78,7 @@ def test_alignment_goes_along_the_words_and_gives_up_where_they_differ() -> None
     phones, _ = make_clip()
     guide = align("hel lo.", phones, [Segment(0, 0.6, "hel"), Segment(0.6, 1.0, "lo")], 59)
     assert guide[0] == 0 and guide[15] < 1 and 3 < guide[45] <= 5
-    # The closing pause is the full stop's.
+    # The closing pause is aligned with the full stop.
     assert guide[-1] == 5
     assert (np.diff(guide[11:50]) >= 0).all()
     assert (align("one two three", phones, [Segment(0, 1, "onetwo")], 59) == NO_GUIDE).all()

@@ -1,4 +1,4 @@
-"""The examples: those whose packages are installed run, with the demo model; the others are at least looked through."""
+"""The examples: all compile and import existing names; those whose packages are installed run with the demo model."""
 
 import ast
 import asyncio
@@ -27,7 +27,7 @@ SHORT = {"max_duration_s": 0.3}
 
 
 def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """An example as a module; skipped where what it is made with is not installed."""
+    """Import an example; skip the test if a package that the example needs is not installed."""
     missing = [module for module in FOREIGN.get(name, ()) if find_spec(module) is None]
     if missing:
         pytest.skip(f"{', '.join(missing)} not installed: {name}.py was compiled, and not run")
@@ -81,7 +81,7 @@ def stream_alone(text: str, seed: int) -> np.ndarray:
 
 
 async def call_app(app: Any, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
-    """One request to an ASGI application: its status, and all that it sends."""
+    """Send one request to an ASGI application; return the status and the whole body."""
     content = b"" if body is None else json.dumps(body).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path}

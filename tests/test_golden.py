@@ -1,4 +1,4 @@
-"""Golden tokens: what the reference generated on tiny models, where the reference itself is not installed.
+"""Golden tokens: what the reference generated on tiny models; the reference itself need not be installed.
 
 `tools/make_golden.py` makes them; `golden/tiny.py` rebuilds the models and `golden/cases.py` the calls.
 """

@@ -1,4 +1,4 @@
-"""The shape of the repository: which way imports flow, what an import costs, what is packaged and documented."""
+"""The structure of the repository: direction of imports, cost of an import, packaging and documentation."""
 
 import ast
 import os
@@ -19,8 +19,8 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "barkfast"
 
-# Room -> the rooms of barkfast it may import. A room is a sub-package or a module at the top; every one has its line,
-# and reading downwards nothing imports what stands below it:
+# Room -> the rooms of barkfast it may import. A room is a sub-package or a top-level module; each has an entry, and
+# none imports a room that is listed below it:
 #   face (api -> generation; bench, cli) -> bark -> pipeline -> engine -> {components, longform}
 #   -> {stages, runtime, weights, voices, text, audio} -> models -> config
 GROUND = {"errors", "config"}
@@ -53,19 +53,19 @@ ROOMS["longform"] = GROUND | {"voices", "normalize"}
 ROOMS["engine"] = PIPELINE | {"components", "longform"}
 ROOMS["pipeline"] = ROOMS["engine"] | {"engine"}
 ROOMS["bark"] = ROOMS["pipeline"] | {"pipeline"}
-# The modules of `bark`, by its names, and what they are made of.
+# The modules that have the names of `bark`'s own, and their helpers.
 ROOMS["helpers"] = GROUND
 ROOMS["foreign"] = ROOMS["components"] | {"components"}
 ROOMS["generation"] = ROOMS["bark"] | {"bark", "model", "model_fine", "helpers", "foreign"}
 ROOMS["api"] = ROOMS["generation"] | {"generation"}
 ROOMS["as_bark"] = GROUND | {""}
 ROOMS["__init__"] = {*ROOMS}
-# "" is `barkfast` itself, its public face.
+# "" is `barkfast` itself, the public API.
 ROOMS["bench"] = {*ROOMS, ""}
 ROOMS["cli"] = {*ROOMS, ""}
 ROOMS["__main__"] = ROOMS["cli"] | {"cli"}
 
-# Room -> the packages it may use besides the standard library; a room without a line may use none.
+# Room -> the packages it may use besides the standard library; a room without an entry may use none.
 THIRD_PARTY = {
     "anywhere": {"torch"},
     "fields": set(),
@@ -96,7 +96,7 @@ THIRD_PARTY = {
 KERNELS_MAY_IMPORT = {"torch", "triton", "barkfast_kernels"}
 # Loaded with `import barkfast`; any other package is imported by the function that needs it.
 AT_IMPORT = {"torch", "numpy"}
-# The cuda engine is itself imported by the function that needs it, and may load what it is made of.
+# The cuda engine itself is imported by the function that needs it, so it may import its kernels when loaded.
 CUDA_ENGINE = PACKAGE / "runtime" / "cuda"
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -188,7 +188,7 @@ def test_kernels_know_only_tensors():
     kernels = ROOT / "kernels"
     assert not (kernels / "__init__.py").exists(), "kernels/ must not be importable: transformers imports `kernels`"
     for path in sorted(kernels.rglob("*.py")):
-        # NVIDIA's bindings, where CUDA is compiled and the driver asked.
+        # NVIDIA's bindings are allowed where CUDA is compiled and where the driver is called.
         allowed = KERNELS_MAY_IMPORT | ({"cuda"} if path.parent.name == "hopper" or path.stem == "driver" else set())
         foreign = third_party(imports_in(parse(path), path)) - allowed
         assert not foreign, f"{name_of(path)} imports {sorted(foreign)}"
@@ -200,7 +200,7 @@ def test_native_sources_do_not_include_torch():
 
 
 def python(code: str, **env: str) -> str:
-    """Run code in a fresh interpreter that stands in the root of the repository; returns what it printed."""
+    """Run code in a fresh interpreter in the root of the repository; return its output."""
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True
     )
@@ -209,7 +209,7 @@ def python(code: str, **env: str) -> str:
 
 
 def test_import_costs_little_beyond_torch():
-    # Of the processor's time, and the best of several: the clock measures what else the machine is doing.
+    # CPU time, and the best of several runs: wall time would include other load on the machine.
     code = "import time, torch; start = time.process_time(); import barkfast; print(time.process_time() - start)"
     python(code)
     best = min(float(python(code)) for _ in range(3))
@@ -278,7 +278,7 @@ def test_every_environment_variable_is_documented():
                 assert isinstance(node.args[0], ast.Constant), f"{name_of(path)}: {ast.unparse(node)} hides the name"
                 read.add(node.args[0].value)
     page = (ROOT / "docs" / "environment.md").read_text(encoding="utf-8")
-    # Those of huggingface_hub are named but not read, and have no line in the tables.
+    # Variables of huggingface_hub are named but not read, and have no row in the tables.
     libraries = {name for name in named - read if name.startswith("HF_")}
     documented = set(re.findall(r"^\| `([A-Z0-9_]+)`", page, flags=re.MULTILINE))
     assert (named | read) - libraries == documented

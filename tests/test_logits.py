@@ -1,4 +1,4 @@
-"""Every engine shows the logits that its last step drew from, and those of any codebook."""
+"""Every engine returns the logits that its last step drew from, and those of any codebook."""
 
 import dataclasses
 from functools import cache
@@ -25,7 +25,7 @@ FINE = FineConfig(
     n_layer=2, n_head=2, n_embd=64, input_vocab_size=40, output_vocab_size=40, block_size=32, n_codes_total=4
 )
 STOP = 100
-# Of two widths, so that the stop token's logit lies in another place from step to step.
+# Two widths, so that the index of the stop token's logit changes from step to step.
 SLICES = ((0, 50), (50, 90))
 GREEDY = Sampling(0)
 
@@ -46,7 +46,7 @@ def place(engine: str, n_slots: int = 1) -> select.Placement:
 def tensors(config: GPTConfig | FineConfig) -> dict[str, torch.Tensor]:
     made = make_gpt(config, torch.Generator().manual_seed(1))
     if config is CONFIG:
-        # A greedy job does not stop by itself.
+        # So that a greedy job does not stop by itself.
         made["lm_head.weight"][90:] *= 0.1
     return made
 
@@ -69,7 +69,7 @@ def make_job(seed: int = 0, **fields: Any) -> Job:
 
 
 def judge_logits(job: Job, tokens: list[int]) -> np.ndarray:
-    """Those after a prompt and some tokens, from a model that has seen neither before."""
+    """Logits after a prompt and some tokens, from a fresh decoder of the torch engine."""
     decoder = decoder_of("torch")
     prompt = np.concatenate([job.prompt, tokens]).astype(np.int32)
     turn = len(tokens) % len(job.slices)

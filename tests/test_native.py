@@ -1,4 +1,4 @@
-"""The optional native module: what it reports, and that an install goes on without it."""
+"""The optional native module: what it reports, and that an install succeeds without it."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def fresh_import(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget what an earlier test found."""
+    """Clear the cached import before and after the test."""
     native._import_native.cache_clear()
     yield
     native._import_native.cache_clear()

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# All that it takes to need the sanitizer's runtime.
+# The smallest program that needs the sanitizer's runtime.
 HELLO = "int main() { return 0; }\n"
 
 
@@ -22,7 +22,7 @@ def _run(*command: str | Path, seconds: int = 600) -> subprocess.CompletedProces
         text=True,
         errors="replace",
         timeout=seconds,
-        # A library that is loaded ahead of everything would come before the sanitizer's.
+        # A preloaded library would come before the sanitizer's runtime.
         env={key: value for key, value in os.environ.items() if key not in ("LD_PRELOAD", "BARKFAST_CPU_ISA")},
     )
 

@@ -1,4 +1,4 @@
-"""The documents' tables are what the results that they name make of them."""
+"""The tables in the documents match the results that they name."""
 
 import json
 from pathlib import Path

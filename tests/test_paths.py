@@ -24,7 +24,7 @@ TONE = np.zeros(100, np.float32)
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home with a model and a voice in it; the current folder is another one."""
+    """A home folder with a model and a voice; the working folder is another one."""
     place = tmp_path / "home"
     shutil.copytree(demo.FOLDER, place / "model", ignore=shutil.ignore_patterns("*.safetensors"))
     (place / "model" / "model.safetensors").symlink_to(demo.FOLDER / "model.safetensors")

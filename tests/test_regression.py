@@ -1,7 +1,7 @@
-"""What must not become slower, by numbers that no other load on the machine can change.
+"""Performance regressions, measured by numbers that other load on the machine cannot change.
 
-Counts are exact: positions read, passes, launches, allocations, bytes. Two are ratios of times that were taken in turn
-within one run, with wide margins and the best of a few tries. No time is compared with one of another run.
+Counts are exact: positions read, passes, launches, allocations, bytes. Two tests use ratios of times that are measured
+in turn in one run, with wide margins and the best of a few tries. No time is compared with one of another run.
 """
 
 import gc
@@ -35,12 +35,12 @@ needs_native = pytest.mark.skipif(load_native() is None, reason=f"no native modu
 
 LAYOUT = Layout()
 COMPONENTS = {"semantic": "text", "coarse": "coarse"}
-# Tries for a ratio of times: one that holds will do.
+# Tries for a ratio of times: one success is enough.
 TRIES = 5
 
 
 def cpu_decoder(stage: str, dtype: str = "float32", n_slots: int = 1, model: str = "random:nano") -> Any:
-    """The cpu engine's network."""
+    """The cpu engine's decoder of a stage."""
     weights = open_model(model).stage(COMPONENTS[stage])
     place = select.Placement("cpu", "cpu", "cpu", dtype, n_slots)
     decoder = select.build_decoder(stage, weights.config, weights.tensors, place)
@@ -49,7 +49,7 @@ def cpu_decoder(stage: str, dtype: str = "float32", n_slots: int = 1, model: str
 
 
 class Counting:
-    """A native decoder that counts the positions that go through its layers, in prompts and one by one."""
+    """Wraps a native decoder and counts the positions that go through its layers, in prompts and one by one."""
 
     def __init__(self, native: Any) -> None:
         self._native = native
@@ -63,13 +63,13 @@ class Counting:
         self._native.prefill(slot, prompt, n_merged)
 
     def seat(self, slot: int, fed: np.ndarray, steps: int, *args: Any, **options: Any) -> None:
-        # The token drawn last is not read.
+        # The token that is drawn last is not fed back.
         self.steps += len(fed) + steps - 1
         self._native.seat(slot, fed, steps, *args, **options)
 
 
 def count_semantic(seconds: float, voice: Any) -> tuple[int, int]:
-    """Positions of prompts, and one by one, of the semantic stage."""
+    """Positions that the semantic stage reads: in prompts, and one by one."""
     decoder = cpu_decoder("semantic")
     decoder._native = counting = Counting(decoder._native)
     history = None if voice is None else voice["semantic_prompt"]
@@ -87,7 +87,7 @@ def count_semantic(seconds: float, voice: Any) -> tuple[int, int]:
 
 
 def count_coarse(n_semantic: int, voice: Any) -> tuple[int, int]:
-    """The same of the coarse stage."""
+    """The same for the coarse stage."""
     decoder = cpu_decoder("coarse")
     decoder._native = counting = Counting(decoder._native)
     history = None if voice is None else (voice["semantic_prompt"], voice["coarse_prompt"])
@@ -113,7 +113,7 @@ def test_coarse_windows_without_a_voice_read_nothing_twice():
 
 @needs_native
 def test_coarse_windows_with_a_voice_read_their_history_and_no_more():
-    # The first window has the voice's 626 tokens, the next ones all that may be; 450 tokens in eight windows.
+    # The first window has the voice's 626 tokens, the next ones the maximum of 630; 450 tokens in eight windows.
     assert count_coarse(150, full_voice(LAYOUT)) == (257 + 626 + 7 * (257 + 630), 450 - 8)
 
 
@@ -136,7 +136,7 @@ def test_fine_windows_are_no_more_than_frames_need(frames: int, with_voice: bool
     assert passes == [6] * windows
 
 
-# Kernels of a step of two layers: the vector way for one job, the matrix way for sixteen.
+# Kernels of a step of two layers: matrix-vector products for one job, matrix products for sixteen.
 LAUNCHES = {
     1: {
         "norm_qkv": 2,
@@ -184,12 +184,12 @@ def test_a_step_on_a_gpu_launches_these_kernels(batch: int):
 
 
 def kernel_name(kernel: Any) -> str:
-    """Without what is the same in all."""
+    """The name without the parts that all kernels share."""
     return kernel.__name__.strip("_").removesuffix("_kernel")
 
 
 def traced(work: Callable[[], object]) -> int:
-    """The most bytes that Python and numpy have allocated at a time during `work`, beyond what was there before."""
+    """Peak of the bytes that Python and numpy allocate during `work`, beyond what was allocated before."""
     work()
     gc.collect()
     tracemalloc.start()
@@ -252,7 +252,7 @@ def test_packed_weights_are_no_larger_than_their_numbers(part: str, dtype: str, 
 
 
 def holds(measure: Callable[[], float], most: float) -> None:
-    """Whether a ratio of times is below its limit in one of a few tries."""
+    """Assert that a ratio of times is below its limit in one of a few tries."""
     found = []
     for _ in range(TRIES):
         found.append(measure())
@@ -270,7 +270,7 @@ def test_a_product_takes_at_most_twice_as_long_as_reading_its_matrix(format: str
         pytest.skip("without vector instructions arithmetic takes longer than reading")
 
     def measure() -> float:
-        # More than a cache holds, on one thread, each product right beside a pass that only reads.
+        # More data than a cache holds, on one thread, each product right next to a pass that only reads.
         found = native.time_linear(format, 3072, 768, 1, 2**26, False, 1, 25)
         return statistics.median(a / b for a, b in zip(found["seconds"], found["read_seconds"], strict=True))
 
@@ -279,19 +279,19 @@ def test_a_product_takes_at_most_twice_as_long_as_reading_its_matrix(format: str
 
 @needs_native
 def test_eight_jobs_together_are_cheaper_than_one_after_the_other():
-    # Of a width where reading the weights is what costs, on one thread, which others on the machine disturb least.
+    # Wide enough that reading the weights takes most of the time; on one thread, which other load disturbs least.
     config = GPTConfig(2, 12, 768, *VOCABULARIES["coarse"], bias=False)
     decoder = build_on_one_thread(config)
 
     def step(batch: int) -> float:
-        # The quickest: what others do on the machine only adds to a time.
+        # The minimum: other load on the machine only adds to a time.
         return min(step_times(decoder, [step_job("coarse", LAYOUT, 64, 24, seed) for seed in range(batch)]))
 
     holds(lambda: step(8) / step(1), 5.0)
 
 
 def build_on_one_thread(config: GPTConfig) -> Any:
-    """The cpu engine in int8, with eight slots and a pool of its own."""
+    """The cpu engine's decoder in int8, with eight slots and its own pool of one thread."""
     from barkfast.runtime.cpu.decoder import CpuDecoder
     from barkfast.runtime.cpu.packing import pack_network
     from barkfast.weights.random import make_gpt

@@ -17,7 +17,7 @@ from zygote import BROKEN_PIPE, ROOT, Zygote
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 SAY = ("say", "Hello.", "-o", "out.wav", "--model", "demo", "--seed", "1", "--engine", "torch", "--max-duration", "0.3")
-# With something to say on standard error: no model was named, and the real one is not here.
+# Writes a warning to standard error: no model is named, and the real one is not available.
 TALKATIVE = tuple(word for word in SAY if word not in ("--model", "demo"))
 BOOK = "This is a sentence of a book. " * 50
 
@@ -91,7 +91,7 @@ def test_a_full_disk_behind_the_streams(zygote: Zygote, tmp_path: Path):
     (line,) = written(tmp_path)["2"].splitlines()
     assert line.startswith("barkfast: error:") and "No space left" in line
     (tmp_path / "out.wav").unlink()
-    # What cannot be said on standard error stops nothing, and is no reason to fail.
+    # A failed write to standard error neither stops the command nor makes it fail.
     assert zygote.run(*TALKATIVE, cwd=tmp_path, fds={2: "/dev/full"}) == 0
     assert zygote.run(*SAY, cwd=tmp_path, fds={1: "/dev/full", 2: "/dev/full"}) == 1
     assert soundfile.info(tmp_path / "out.wav").frames
@@ -114,7 +114,7 @@ def test_a_full_disk_is_an_error_that_names_the_path(zygote: Zygote, tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "book.txt"]
 
 
-# Commands, and where each is held while it writes. `ready` appears then.
+# STALL holds a command while it writes, and creates the file `ready`; WRITERS has the commands and where to hold them.
 STALL = """
 import importlib, pathlib, time
 owner, name = {0!r}.rsplit(".", 1)
@@ -173,7 +173,7 @@ def test_a_signal_leaves_nothing_half_written(
     assert status == (-number if number == signal.SIGKILL else 128 + number)
     (tmp_path / "ready").unlink()
     if writer == "voice":
-        # The sound came before it, and is whole.
+        # The sound was written before the voice, and is whole.
         (tmp_path / "out.wav").unlink()
     assert contents(tmp_path) == before
     if number != signal.SIGKILL:
@@ -191,7 +191,7 @@ def has_unnamed_files(folder: Path) -> bool:
 
 def contents(folder: Path) -> dict[str, bytes]:
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    # Which digests are known already is another file, and whole.
+    # The cache of known digests is a separate file, and whole.
     return {name: data for name, data in files.items() if name not in ("1", "2", "cache/hashes.json")}
 
 
@@ -203,7 +203,7 @@ def wait_for(path: Path) -> None:
 
 
 def test_signals_in_quick_succession_do_not_interrupt_the_cleaning_up(zygote: Zygote, tmp_path: Path):
-    """As from a terminal that closes; and what was told to ignore hang-ups does."""
+    """As from a terminal that closes."""
     slow = "import shutil, time; remove = shutil.rmtree\ndef slow(*args, **options):\n    time.sleep(0.3)\n"
     slow += "    remove(*args, **options)\nshutil.rmtree = slow\n"
     argv, held = WRITERS["model"]
@@ -234,7 +234,7 @@ pwd.getpwuid = unknown
 
 
 def python(code: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run code as a user whom the system does not know."""
+    """Run code as a user that the system does not know."""
     kept = {name: value for name, value in os.environ.items() if name not in PERSONAL}
     path = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
     return subprocess.run(
@@ -263,7 +263,7 @@ assert not os.environ["TRITON_HOME"].startswith(os.getcwd()) and os.path.isdir(o
     facts = json.loads(result.stdout)
     assert "no home folder" in facts["found"]["packed weights"]
     assert "demo" in facts["found"]["demo voice"]
-    # Nothing was kept, in a folder that is named `~` least of all.
+    # Nothing was cached, and above all not in a folder that is named `~`.
     assert [path.name for path in tmp_path.iterdir()] == ["out.wav"]
 
 

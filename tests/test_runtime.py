@@ -1,4 +1,4 @@
-"""The plain torch engine fulfils the contract: jobs in, tokens out, alone or among others."""
+"""The plain torch engine fulfils the contract: jobs in, tokens out, single or batched."""
 
 import dataclasses
 
@@ -137,7 +137,7 @@ def test_a_seed_leaves_the_global_generator_alone_and_equals_manual_seed(model: 
 
 
 class CountingGPT(GPT):
-    """A GPT that notes how many tokens each call brings."""
+    """A GPT that records the number of tokens of each call."""
 
     def forward(self, tokens: torch.Tensor, cache: KVCache, n_merged: int = 0) -> torch.Tensor:
         self.lengths = [*getattr(self, "lengths", []), tokens.shape[1]]

@@ -29,7 +29,7 @@ def test_draws_follow_the_probabilities(sampling: Sampling) -> None:
     assert counts[~possible].sum() == 0
     expected = probs.double()[possible] * N_DRAWS
     chi_square = ((counts[possible] - expected) ** 2 / expected).sum()
-    # 99.9 % quantile of chi-square with 23 degrees of freedom; fewer possible ids only make it stricter to exceed.
+    # 99.9 % quantile of chi-square with 23 degrees of freedom; with fewer possible ids it is exceeded even less often.
     assert chi_square < 49.7
 
 

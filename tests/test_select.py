@@ -1,4 +1,4 @@
-"""Which engine and dtype a request gets, why, and what happens where the first choice cannot be had."""
+"""Which engine and dtype a request gets, why, and what happens if the first choice is not available."""
 
 import importlib.metadata
 import logging
@@ -19,7 +19,7 @@ from barkfast.weights.random import make_gpt
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A machine with one GPU, to be described and not to be used; change `capability` to make it older."""
+    """Pretend that there is one GPU, which can be described but not used; change `capability` to make it older."""
     machine = SimpleNamespace(capability=(9, 0))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: machine.capability)
@@ -107,7 +107,7 @@ def test_dtypes_of_the_cpu_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert select.resolve_dtype("auto", "cpu", "torch") == "float32"
     for name, expected in {"fp32": "float32", "bf16": "bfloat16", "int8": "int8", "int4": "int4"}.items():
         assert select.resolve_dtype(name, "cpu", "cpu") == expected
-        # What the torch engine takes over it runs in the only dtype that is fast there.
+        # If the torch engine takes over, it uses the only dtype that is fast there.
         assert select.Placement("cpu", "cpu", "cpu", expected).storage == torch.float32
     for name in ("float16", "half"):
         with pytest.raises(InputError, match=f"dtype is '{name}'.*use bfloat16"):
@@ -120,7 +120,7 @@ def test_dtypes_of_the_cpu_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def native(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A native module that can be described and not used; `isa_error` is what it says to the level asked for."""
+    """A native module that can be described but not used; `isa_error` is its error for the requested level."""
     module = SimpleNamespace(isa_error=None)
 
     def choose_isa() -> str:
@@ -156,7 +156,7 @@ def test_the_cpu_engine_runs_on_no_other_device(native: SimpleNamespace, gpu: Si
 def test_a_part_on_another_device_gets_a_dtype_that_exists_there(
     native: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the codec does, which stays on the CPU beside an Apple GPU."""
+    """For example the codec, which stays on the CPU when the device is an Apple GPU."""
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     components = Bark("random:demo", device="mps", dtype="float16").components
     assert components._place("mps", "mps").dtype == "float16"
@@ -253,7 +253,7 @@ def test_info_says_why_there_is_no_cuda_engine(
 
 
 def fail_to_load(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    """Have everything fail that the cuda engine loads."""
+    """Make everything that the cuda engine loads raise `error`."""
     from barkfast.runtime.cuda import codec, decoder, refiner
 
     def fail(*args: object, **kwargs: object) -> None:

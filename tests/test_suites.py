@@ -1,4 +1,4 @@
-"""The pytest-benchmark suites: all of them run, with the smallest model, and none takes a time of what is wrong."""
+"""The pytest-benchmark suites: all of them run with the smallest model, and none times code whose results are wrong."""
 
 import json
 import os
@@ -24,7 +24,7 @@ pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is not installe
 
 
 def run_suites(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], list[dict[str, Any]]]:
-    """Run suites in a process of their own; returns it and the benchmarks in their file."""
+    """Run suites in a separate process; return it and the benchmarks in their file."""
     out = folder / "out.json"
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--smoke", "--device", "cpu"]
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}

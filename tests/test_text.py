@@ -1,4 +1,4 @@
-"""Text to ids: equal to transformers' BertTokenizer on a vocabulary of full size, and by golden ids without it."""
+"""Text to ids: equal to transformers' BertTokenizer on a full-size vocabulary, and to golden ids without it."""
 
 import json
 from dataclasses import dataclass
@@ -111,7 +111,7 @@ def make_vocabulary() -> list[str]:
 
 @dataclass(frozen=True)
 class FakeCheckpoint:
-    """What `load_tokenizer` asks of a checkpoint."""
+    """The fields that `load_tokenizer` reads from a checkpoint."""
 
     name: str = "some model"
     folder: Path | None = None

@@ -1,4 +1,4 @@
-"""Voices: found in every place, checked as the reference checks them, and never a pickle run."""
+"""Voices: found in every location, checked as the reference checks them, and no pickle is ever run."""
 
 import importlib.util
 import io
@@ -46,7 +46,7 @@ def assert_same(voice, other) -> None:
 
 @dataclass(frozen=True)
 class FakeCheckpoint:
-    """What voices ask of a checkpoint."""
+    """The fields that `barkfast.voices` reads from a checkpoint."""
 
     folder: Path | None = None
     repo: str | None = None
@@ -56,7 +56,7 @@ class FakeCheckpoint:
 
 @pytest.fixture(autouse=True)
 def no_bark(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No installed `bark`, unless a test brings one."""
+    """No installed `bark`, unless a test provides one."""
     monkeypatch.setattr("barkfast.voices.places.bark_folder", lambda: None)
 
 
@@ -143,7 +143,7 @@ def test_voices_come_from_the_hub_one_at_a_time(tmp_path: Path, monkeypatch: pyt
     assert_same(load_voice("mine", FakeCheckpoint(repo="owner/model")), voice)
     assert {repo for repo, _ in asked} == {"suno/bark", "owner/model"}
     assert len(asked) == 8
-    # Suno's voices do not fit a model with other tokens, and an unknown name is not worth a question.
+    # Suno's voices do not fit a model with other tokens, and an unknown name is not looked up on the hub.
     asked.clear()
     other = Layout(semantic=SemanticLayout(vocab_size=160))
     with pytest.raises(VoiceError, match="other tokens"):

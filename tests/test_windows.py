@@ -1,7 +1,7 @@
 """The window arithmetic against an independent transcription of the reference's index formulas, for all lengths.
 
-The transcription below works on plain lists and integers and shares no code with barkfast.stages. Networks are played
-by counters: what a window generates is known in advance, so every slice and every frame can be told apart.
+The transcription below works on plain lists and integers and shares no code with barkfast.stages. Counters replace the
+networks: what a window generates is known in advance, so every slice and every frame can be told apart.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ thorough = settings(max_examples=500)
 
 @st.composite
 def window_settings(draw: st.DrawFn) -> tuple[int, int]:
-    """Any legal (tokens per window, tokens of history), the customary ones often."""
+    """Any legal (tokens per window, tokens of history), with the usual ones drawn often."""
     history = draw(st.one_of(st.sampled_from([60, 333, 630]), st.integers(60, 630)))
     room = 1024 - 256 - history
     return draw(st.one_of(st.sampled_from([min(60, room), room]), st.integers(1, room))), history
@@ -42,7 +42,7 @@ def voice_lengths() -> st.SearchStrategy[tuple[int, int]]:
 
 
 def numbered_voice(n_semantic: int, n_frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """A voice whose tokens tell where they stood."""
+    """A voice whose tokens encode their positions."""
     semantic = 5000 + np.arange(n_semantic)
     codes = np.stack([np.arange(n_frames) % SIZE, (np.arange(n_frames) * 3 + 1) % SIZE])
     return semantic, codes
@@ -57,7 +57,7 @@ def flat_voice(n_frames: int) -> list[int]:
 
 
 def generated(step: int) -> int:
-    """The coarse token that the pretended network generates at `step`."""
+    """The coarse token that the fake network generates at `step`."""
     return FIRST + SIZE * (step % 2) + (step * 7) % SIZE
 
 
@@ -67,7 +67,7 @@ def last(items: list[int], count: int) -> list[int]:
 
 
 def transcribed_trim(n_semantic: int, n_flat: int, max_history: int) -> tuple[int, int]:
-    """How many semantic and flat coarse tokens of a voice count, before the last two are dropped."""
+    """How many semantic and flat coarse tokens of a voice are kept, before the last two are dropped."""
     even = n_semantic if n_semantic % 2 == 0 else n_semantic - 1
     keep = min(int(np.floor(max_history / RATIO)), even, int(np.floor(n_flat / RATIO)))
     return keep, int(round(keep * RATIO))
@@ -76,7 +76,7 @@ def transcribed_trim(n_semantic: int, n_flat: int, max_history: int) -> tuple[in
 def transcribed_windows(
     n_semantic: int, voice: tuple[int, int] | None, window: int, max_history: int, n_steps: int
 ) -> list[tuple[list[int], list[int]]]:
-    """The prompt of every window, and the steps it generates, in the reference's formulas."""
+    """The prompt of every window, and the steps it generates, by the reference's formulas."""
     past, coarse = [], []
     if voice is not None:
         semantic, flat = list(numbered_voice(*voice)[0]), flat_voice(voice[1])
@@ -115,7 +115,7 @@ def test_coarse_windows_for_every_length(voice: tuple[int, int] | None) -> None:
 
 
 def check_coarse_windows(n_semantic: int, window: tuple[int, int], voice: tuple[int, int] | None) -> None:
-    """Every window of one generation: prompt, steps, slices, what it extends; and that all tokens come out once."""
+    """Check every window of one generation: prompt, steps, slices, continues_from; and that each token occurs once."""
     windows = CoarseWindows(
         np.arange(n_semantic),
         LAYOUT,
@@ -139,7 +139,7 @@ def check_coarse_windows(n_semantic: int, window: tuple[int, int], voice: tuple[
         assert allowed == [(FIRST + SIZE * (i % 2), FIRST + SIZE * (i % 2 + 1)) for i in steps]
         assert job.stop is None and job.n_merged == 0
         assert len(job.prompt) <= 256 + 1 + window[1] <= 887
-        # the last token of a window is never fed back, so the highest position is that of the one before
+        # the last token of a window is never fed back, so the highest position is that of the token before it
         assert len(job.prompt) + job.steps - 2 < 1024
         extends = before is not None and prompt == before[1]
         assert job.continues_from is (before[0] if extends else None)
@@ -167,7 +167,7 @@ def test_number_of_coarse_steps_for_every_length() -> None:
 @example(n_semantic=768, seconds=2.5 / 75)
 @example(n_semantic=768, seconds=3.5 / 75)
 def test_coarse_duration_limit(n_semantic: int, seconds: float) -> None:
-    """At most round(seconds * 75) frames, halves to even."""
+    """At most round(seconds * 75) frames, with halves rounded to even."""
     windows = CoarseWindows(np.zeros(n_semantic, int), LAYOUT, SAMPLING, max_duration_s=seconds)
     unlimited = int(round(np.floor(n_semantic * RATIO / 2) * 2))
     assert windows.n_steps == min(unlimited, int(np.floor(round(seconds * 75)) * 2))
@@ -217,7 +217,7 @@ def test_illegal_windows_are_refused(sliding_window: int, max_history: int) -> N
 
 
 def test_windows_extend_each_other_until_the_history_slides() -> None:
-    """Without a voice windows 1 to 10 begin where their predecessor's cache ends; with a full one none does."""
+    """Without a voice windows 1 to 10 begin where their predecessor's cache ends; with a full voice none does."""
 
     def extended(history: tuple[np.ndarray, np.ndarray] | None) -> list[int]:
         windows = CoarseWindows(np.arange(768), LAYOUT, SAMPLING, history=history)
@@ -233,7 +233,7 @@ def test_windows_extend_each_other_until_the_history_slides() -> None:
 
 
 def transcribed_fine(codes: np.ndarray, history: np.ndarray | None) -> tuple[list[tuple[np.ndarray, int]], np.ndarray]:
-    """Every window as it goes in with its first frame to fill, and the result, by the reference's formulas."""
+    """Every input window with its first frame to fill, and the result, by the reference's formulas."""
     n_given, n_frames = codes.shape
     columns = [[*codes[:, t], *[1024] * (8 - n_given)] for t in range(n_frames)]
     past = [] if history is None else [list(column) for column in history.T[-512:]]
@@ -252,7 +252,7 @@ def transcribed_fine(codes: np.ndarray, history: np.ndarray | None) -> tuple[lis
 
 
 def filled(window: int, frame: int, codebook: int) -> int:
-    """The code that the pretended fine network puts at a frame of a window."""
+    """The code that the fake fine network writes at a frame of a window."""
     return (window * 311 + frame * 5 + codebook) % 1024
 
 
@@ -330,7 +330,7 @@ def test_semantic_prompt(n_text: int, n_history: int | None, early_stop: bool, m
     seconds=st.one_of(
         st.floats(0, 20),
         st.integers(0, 800).map(lambda n: n / 49.9),
-        # the very sums that the limit is compared with
+        # exactly the sums that the limit is compared with
         st.integers(0, 800).map(lambda n: float(np.cumsum(np.full(n + 1, 1 / 49.9))[-1])),
     )
 )

@@ -1,9 +1,9 @@
-"""A process that has loaded barkfast and runs each command in a child of its own, as a fresh process would.
+"""A process that has loaded barkfast, and forks a child for each command, which runs it as a fresh process would.
 
-Run as a program it reads a line of json for each command: {"argv", "env", "cwd", "fds", "prepare", "real"}. `fds` is
-what the child's streams are: 0, 1 or 2 -> a path, or null for closed. `prepare` is code that is run before the command.
-Unless `real` the model is a stand-in. It answers with the child's process id, and later with its exit status. `Zygote`
-is the other side.
+Run as a program it reads a line of JSON for each command: {"argv", "env", "cwd", "fds", "prepare", "real"}. `fds` are
+the child's streams: 0, 1 or 2 -> a path, or null for closed. `prepare` is code that is run before the command. Unless
+`real`, the model is a stand-in. The process answers with the child's process id, and later with its exit status.
+`Zygote` is the client.
 """
 
 import json
@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# In the place of a path: a pipe whose reader is gone.
+# Instead of a path: a pipe whose reader is gone.
 BROKEN_PIPE = "|"
 ROOT = Path(__file__).resolve().parents[1]
 
 
 class Zygote:
-    """The process, from the tests' side."""
+    """Starts the process and sends it commands."""
 
     def __init__(self) -> None:
         path = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
@@ -96,7 +96,7 @@ def _become(command: dict[str, Any]) -> None:
 
 
 def _speak_noise() -> None:
-    """Stand-ins for the model, which takes seconds: what is under test is what is around it."""
+    """Replace the model, which takes seconds, by noise: these tests are about everything around it."""
     import numpy as np
 
     from barkfast import Bark, Generation
@@ -132,7 +132,7 @@ def _serve() -> None:
                 status = main(command["argv"])
             except BaseException:
                 traceback.print_exc()
-            # As at the end of a process: whatever is left in the streams is written, or 120 is the status.
+            # As at the end of a process: what is left in the streams is written, or the status becomes 120.
             sys.exit(status)
         print(child, flush=True)
         _, status = os.waitpid(child, 0)

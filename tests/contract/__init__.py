@@ -1,1 +1,1 @@
-"""What every engine does, as tests: an engine's own test class says how its decoder is built and inherits the rest."""
+"""Tests that every engine must pass: an engine's test class builds its decoder and inherits the tests."""

@@ -1,4 +1,4 @@
-"""Jobs on any engine's decoder: the torch engine's greedy tokens, and each request's own tokens in any company."""
+"""Jobs on any engine's decoder: greedy tokens equal the torch engine's, and no token depends on the batch."""
 
 import dataclasses
 import itertools
@@ -40,13 +40,13 @@ def assert_same(results: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -
 
 
 def make_windows(sampling: Sampling, seed: int = 3) -> CoarseWindows:
-    """A clip's coarse windows without a voice, of which all but the first extend the one before."""
+    """A clip's coarse windows without a voice; each but the first continues from the cache of the one before."""
     semantic = np.random.default_rng(seed).integers(0, 20, 6)
     return CoarseWindows(semantic, LAYOUT, sampling, random=Randomness(seed))
 
 
 def run_windows(decoder: Decoder, windows: CoarseWindows, between: Job | None = None) -> np.ndarray:
-    """The windows' codes; `between` is run between any two of them."""
+    """Run the windows and return their codes; the job `between` runs before each of them."""
     while (job := windows.next_job()) is not None:
         if between is not None:
             decoder.run([between])
@@ -55,12 +55,12 @@ def run_windows(decoder: Decoder, windows: CoarseWindows, between: Job | None = 
 
 
 class DecoderContract:
-    """The tests that every engine's decoder passes; a subclass builds it."""
+    """Tests that every engine's decoder must pass; a subclass builds the decoder."""
 
     config: ClassVar[GPTConfig]
 
     def make(self, **options: Any) -> Decoder:
-        """The decoder under test, of one slot and in float32 unless `options` say otherwise."""
+        """Build the decoder under test, with one slot and in float32 unless `options` say otherwise."""
         raise NotImplementedError
 
     def judge(self) -> Decoder:
@@ -69,17 +69,17 @@ class DecoderContract:
 
     @pytest.fixture
     def way(self) -> dict[str, Any]:
-        """Options that lead through other code and to the same greedy tokens."""
+        """Decoder options that select other code paths and must give the same greedy tokens."""
         return {}
 
     @pytest.fixture
     def narrow(self) -> dict[str, Any]:
-        """Options under which numbers are rounded."""
+        """Decoder options for narrower number formats, which round."""
         return {}
 
     @pytest.fixture
     def company(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Options under which requests run alone, and those under which they run together."""
+        """Decoder options to run requests one at a time, and those to run them in a batch."""
         return {}, [{"n_slots": 3}]
 
     def greedy_jobs(self) -> list[Job]:
@@ -187,7 +187,7 @@ class DecoderContract:
             assert counts == sorted(set(counts))
             assert (counts[-1] if counts else 0) == len(result)
 
-    # --- windows that continue one another's caches
+    # --- windows that continue from the cache of the window before
 
     def test_greedy_windows_equal_the_torch_engines(self, way: dict[str, Any]) -> None:
         codes = run_windows(self.make(**way), make_windows(Sampling(0.0)))
@@ -218,7 +218,7 @@ class DecoderContract:
                 windows.append(tokens)
         assert_same([windows.codes() for windows in chains], alone)
 
-    # --- requests that fail, alone
+    # --- a request that fails does not affect the others
 
     def test_a_poisoned_request_fails_alone(self, way: dict[str, Any]) -> None:
         good, bad = make_job(1, steps=6), poisoned(make_job(2, steps=6))
@@ -243,7 +243,7 @@ class DecoderContract:
         assert steps[slot].done and "step 1" in str(steps[slot].error)
         assert steps[other].token is not None and steps[other].error is None
 
-    # --- what cannot be run is refused, with the value and the remedy
+    # --- impossible jobs are refused with the value and the remedy
 
     def test_slots(self) -> None:
         for n in (0, 65):

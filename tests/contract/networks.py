@@ -1,4 +1,4 @@
-"""Small networks and jobs for an engine under test and its judge, the plain torch engine, from the same tensors."""
+"""Small networks and jobs: the same tensors for an engine under test and its reference, the plain torch engine."""
 
 import dataclasses
 from functools import cache
@@ -16,8 +16,7 @@ from barkfast.runtime.torch_ import TorchDecoder
 from barkfast.weights.random import make_gpt
 
 FINE = FineConfig(2, 2, 64, 40, 40, 32, bias=True, n_codes_total=4, n_codes_given=1)
-# Tokens behind the slices that jobs draw from: one that ends a job, and one that makes NaN of the logits of a prompt
-# that holds it.
+# Token ids above the slices that jobs draw from: STOP ends a job, POISON in a prompt makes its logits NaN.
 STOP = 100
 POISON = 119
 
@@ -33,7 +32,7 @@ def with_biases(tensors: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
 
 @cache
 def gpt_tensors(config: GPTConfig) -> dict[str, Tensor]:
-    """A random network whose logits are spread out, so that rounding decides no draw."""
+    """A random network whose logits are spread out, so that rounding changes no drawn token."""
     tensors = with_biases(make_gpt(config, torch.Generator().manual_seed(1)), seed=2)
     tensors["lm_head.weight"] *= 2
     return tensors
@@ -41,7 +40,7 @@ def gpt_tensors(config: GPTConfig) -> dict[str, Tensor]:
 
 @cache
 def fine_tensors(config: FineConfig = FINE) -> dict[str, Tensor]:
-    """A random fine network. Its norms have biases even where nothing else has, and then weights that are not one."""
+    """A random fine network. Its norms always have biases; without `config.bias`, the weights of ln_1 are not one."""
     tensors = with_biases(make_gpt(config, torch.Generator().manual_seed(3)), seed=4)
     for name, tensor in tensors.items():
         if not config.bias and name.endswith("ln_1.weight"):
@@ -50,7 +49,7 @@ def fine_tensors(config: FineConfig = FINE) -> dict[str, Tensor]:
 
 
 def torch_decoder(config: GPTConfig, tensors: dict[str, Tensor] | None = None) -> TorchDecoder:
-    """The judge, in float32 on the CPU."""
+    """The reference: the torch engine's decoder, in float32 on the CPU."""
     model = GPT(config).requires_grad_(False).eval()
     model.load_state_dict(tensors or gpt_tensors(config))
     return TorchDecoder(model, stage="coarse")
@@ -65,25 +64,25 @@ def make_job(
     slices: tuple[tuple[int, int], ...] = ((0, 50), (50, 100)),
     **fields: Any,
 ) -> Job:
-    """A job with a prompt of its own."""
+    """A job with a random prompt that depends on `seed`."""
     prompt = np.random.default_rng(1000 + (seed or 0)).integers(0, 118, length).astype(np.int32)
     return Job(prompt, steps, slices, sampling, random=Randomness(seed), **fields)
 
 
 def fresh(job: Job) -> Job:
-    """The same request again, with random numbers from the start."""
+    """The same request with its random numbers restarted."""
     return dataclasses.replace(job, random=Randomness(job.random.seed))
 
 
 def poisoned(job: Job) -> Job:
-    """The same request, with a token in its prompt that makes NaN of its logits."""
+    """The same request with POISON in its prompt, which makes its logits NaN."""
     prompt = job.prompt.copy()
     prompt[4] = POISON
     return dataclasses.replace(job, prompt=prompt)
 
 
 def mixed_jobs() -> list[Job]:
-    """Requests as they come: every length, sampling, ending and phase, more than there are slots."""
+    """Requests as in practice: various lengths, sampling, stop rules and slices, and more of them than slots."""
     stop = Stop(STOP, 0.2)
     return [
         make_job(0, length=1, steps=5, sampling=Sampling(0.7)),

@@ -1,4 +1,4 @@
-"""Small networks, packed, on the CPU engine."""
+"""Small packed networks for tests of the CPU engine."""
 
 from functools import cache
 from typing import Any
@@ -14,7 +14,7 @@ from contract.networks import POISON, gpt_tensors
 
 needs_native = pytest.mark.skipif(load_native() is None, reason=f"no native module: {native_status()[1]}")
 
-# Of the sizes only a head's is a multiple of 16; an unused tail stands behind the tokens that are drawn.
+# Only n_embd and the head size are multiples of 16. Most jobs draw tokens below 100; the vocabulary goes on to 120.
 CONFIG = GPTConfig(2, 3, 48, input_vocab_size=123, output_vocab_size=120, block_size=130, bias=True)
 DTYPES = ("float32", "bfloat16", "int8", "int4")
 
@@ -27,7 +27,7 @@ def isas() -> list[str]:
 
 @cache
 def make_pool(threads: int = 2) -> Any:
-    """Native threads, shared by the tests."""
+    """A pool of native threads, shared by the tests."""
     native = load_native()
     assert native is not None
     return native.Pool(threads)
@@ -39,13 +39,13 @@ def pack(dtype: str = "float32", config: GPTConfig = CONFIG) -> Packed:
     packed = pack_network(config, gpt_tensors(config), dtype, what="the network under test")
     table = next(piece for piece in packed.pieces if piece.name == "transformer.wte.weight")
     row = table.size // table.rows
-    # Both bytes of a bfloat16 and all of a float32: NaN.
+    # Bytes of 0xFF are NaN in bfloat16 and in float32.
     packed.block[table.offset + POISON * row : table.offset + (POISON + 1) * row] = 0xFF
     return packed
 
 
 def packed_tensors(dtype: str, config: GPTConfig = CONFIG) -> dict[str, torch.Tensor]:
-    """What the packed network's numbers stand for, in float32."""
+    """The packed network's weights as float32, rounded as packing rounds them."""
     packed = pack_network(config, gpt_tensors(config), dtype, what="the network under test")
     tensors = dict(gpt_tensors(config))
     for name, kind, format, *_ in packed.entries:
@@ -65,6 +65,6 @@ def cpu_decoder(
     isa: str = "",
     stage: str = "coarse",
 ) -> CpuDecoder:
-    """The engine under test."""
+    """The decoder under test."""
     packed = pack(dtype, config)
     return CpuDecoder(config, packed, stage=stage, pool=make_pool(threads), n_slots=n_slots, dtype=dtype, isa=isa)

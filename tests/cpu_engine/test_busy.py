@@ -1,4 +1,4 @@
-"""Other processes that want the cores, too: threads that were put aside are not waited for in every phase."""
+"""Other processes use the cores too: preempted threads are not waited for in every phase."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from barkfast.bench.processor import count_cores
 from barkfast.native import native_status
 from benchmarks.cpu.sections.busy import busy_loops
 
-# A process that speaks each time it reads a line, and tells how long that took.
+# A process that generates a clip for each line it reads, and prints the seconds it took.
 SPEAKER = """
 import sys, time
 from barkfast import Bark
@@ -25,7 +25,7 @@ for _ in sys.stdin:
 
 @pytest.mark.skipif(not native_status()[0], reason=f"native module {native_status()[1]}")
 def test_a_clip_beside_busy_loops_takes_its_share_of_the_cores_and_no_more() -> None:
-    """Beside two loops for each core a fair share is three times; waiting in every phase, it was a hundred times."""
+    """With two busy loops per core, a fair share takes three times as long; waiting in every phase took 100 times."""
     cores = count_cores()
     if cores == 1:
         pytest.skip("on one core there is one thread, which waits for nobody")
@@ -53,7 +53,7 @@ def test_a_clip_beside_busy_loops_takes_its_share_of_the_cores_and_no_more() -> 
     ("setting", "spins"), [({}, "10000"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0")]
 )
 def test_the_threads_of_torch_do_not_spin_for_long(setting: dict[str, str], spins: str) -> None:
-    """What libgomp is loaded with, unless the user said otherwise; processes started later see nothing of it."""
+    """libgomp is loaded with a low spin count unless the user sets one; child processes do not inherit the variable."""
     environment = {
         name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
     }

@@ -1,4 +1,4 @@
-"""The native codec: against plain torch, as a stream, at every level of instructions, and in other shapes."""
+"""The native codec: against plain torch, as a stream, at every instruction-set level, and in other shapes."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -38,7 +38,7 @@ VARIATIONS = {
     "one stage": replace(SMALL, ratios=(5,)),
     "five stages, one of them idle": replace(SMALL, ratios=(3, 1, 2, 2, 2)),
     "narrow kernels": replace(SMALL, kernel_size=1, last_kernel_size=3, residual_kernel_size=1),
-    # A look ahead of several frames in the last layers too, and a frame that is no multiple of 16 samples.
+    # The left edge needs several frames of look-ahead in the last layers too; a frame is no multiple of 16 samples.
     "wide kernels": replace(SMALL, kernel_size=9, last_kernel_size=31, residual_kernel_size=7, ratios=(2, 1)),
     "one codebook": replace(SMALL, n_codebooks=1),
 }
@@ -46,7 +46,7 @@ VARIATIONS = {
 
 @cache
 def weights(config: CodecConfig) -> Tensors:
-    """Random, and biases too, as the published codec has them."""
+    """Random weights with biases that are not zero, as in the published codec."""
     generator = torch.Generator().manual_seed(1)
     tensors = make_codec(config, generator)
     for name, tensor in tensors.items():
@@ -142,7 +142,7 @@ def test_streams_at_once():
 
 
 def test_a_clip_leaves_nothing_behind():
-    """A long clip, with the buffers full of it, does not reach into a short one."""
+    """What a long clip leaves in the buffers does not change a short clip after it."""
     codec, fresh = make(VARIATIONS["wide kernels"]), make(VARIATIONS["wide kernels"])
     codec.decode(draw_codes(SMALL, 50, seed=1))
     codes = draw_codes(SMALL, 3)
@@ -151,7 +151,7 @@ def test_a_clip_leaves_nothing_behind():
 
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_change_no_bit(threads):
-    # Wide enough for the LSTM's steps to be shared.
+    # Wide enough that the LSTM's steps are split among threads.
     config = replace(SMALL, n_filters=32)
     codes = draw_codes(config, 20)
     np.testing.assert_array_equal(make(config, threads).decode(codes), make(config).decode(codes))
@@ -212,7 +212,7 @@ def test_stream_refuses_codes():
     stream.push(draw_codes(SMALL, 2))
     with pytest.raises(InputError, match="2 codebooks after 4"):
         stream.push(draw_codes(SMALL, 2, codebooks=2))
-    # A refusal costs nothing: the stream goes on.
+    # A refused call changes nothing: the stream goes on.
     assert stream.finish().size == 2 * SMALL.hop_length
     with pytest.raises(InputError, match="finished"):
         stream.push(draw_codes(SMALL, 2))

@@ -1,4 +1,4 @@
-"""Jobs on the CPU engine: what every engine does, and every dtype and instruction-set level near the torch engine."""
+"""Jobs on the CPU engine: the tests of every engine, and each dtype and instruction-set level against torch."""
 
 import dataclasses
 import signal
@@ -21,7 +21,7 @@ from ops.tools import rms_error
 
 pytestmark = needs_native
 
-# Other widths of a head, and no biases.
+# Other head sizes (32 and 64), without and with biases.
 WIDE = [
     GPTConfig(1, 2, 64, 123, 120, 130, bias=False),
     GPTConfig(3, 1, 64, 123, 120, 144, bias=True),
@@ -31,7 +31,7 @@ SLOW = GPTConfig(4, 4, 256, 123, 120, 1024, bias=False)
 
 
 class TestDecoder(DecoderContract):
-    """On every level, one job at a time and several together."""
+    """On every instruction-set level, single and batched."""
 
     config = CONFIG
 
@@ -58,14 +58,14 @@ class TestDecoder(DecoderContract):
     def greedy_jobs(self) -> list[Job]:
         return [
             *super().greedy_jobs(),
-            # Stop tokens far behind the slice, in front of it, and within it.
+            # Stop tokens far above the slice, below it, and within it.
             make_job(7, steps=6, slices=((3, 20), (2, 30)), stop=Stop(119)),
             make_job(8, steps=6, slices=((70, 95),), stop=Stop(0)),
             make_job(9, steps=6, slices=((0, 120),), stop=Stop(64)),
         ]
 
     def mixed_jobs(self) -> list[Job]:
-        # Other vocabularies run beside one another.
+        # Jobs with other vocabulary slices in the same batch.
         return [
             *super().mixed_jobs(),
             make_job(7, length=17, steps=8, sampling=Sampling(0.8), slices=((70, 95),), stop=Stop(1)),
@@ -90,10 +90,10 @@ def logits_of_a_prompt(job: Job, **options: object) -> torch.Tensor:
     return torch.from_numpy(decoder.logits(slot))
 
 
-# int8 rounds weights and activations to 1/127 of a row's largest, int4 weights to 1/8 of a group's.
+# int8 rounds weights and activations to 1/127 of a row's largest number, int4 weights to 1/8 of a group's.
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("bfloat16", 0.02), ("int8", 0.03), ("int4", 0.35)])
 def test_logits_are_near_those_of_the_torch_engine(dtype: str, bound: float) -> None:
-    """Against the rounded weights, only the activations' rounding is left."""
+    """Compared with the rounded weights, only the rounding of the activations is left."""
     job = make_job(3, length=41, steps=1, slices=((0, 120),), n_merged=10)
 
     def judge(tensors: dict[str, torch.Tensor] | None) -> torch.Tensor:
@@ -110,7 +110,7 @@ def test_logits_are_near_those_of_the_torch_engine(dtype: str, bound: float) -> 
 
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("bfloat16", 0.02), ("int8", 0.03), ("int4", 0.03)])
 def test_levels_agree(dtype: str, bound: float) -> None:
-    """Up to rounding, of prompts to bfloat16 where the CPU multiplies that, and of inputs to int8."""
+    """Up to rounding: of prompts to bfloat16 where the CPU multiplies bfloat16, and of inputs to int8."""
     job = make_job(3, length=41, steps=3, slices=((0, 120), (5, 6)))
     expected = logits_of_a_prompt(job, dtype=dtype, isa="scalar")
     for isa in isas():
@@ -124,14 +124,14 @@ def test_the_cache_holds_what_the_torch_engine_holds(dtype: str, length: int) ->
     job = make_job(2, length=length, steps=6)
     decoder, judge = cpu_decoder(dtype), torch_decoder(CONFIG, packed_tensors(dtype))
     for memory in (decoder._keys, decoder._values):
-        # In scales, too, what nobody has written is no number.
+        # Bytes that nothing has written are NaN, in scales too.
         memory.view(torch.uint8).fill_(0xFF)
     slot, other = decoder.admit(job), judge.admit(job)
     for _ in range(job.steps):
         decoder.step()
         judge.step()
     cache = judge._sequences[other].cache
-    # Where inputs are rounded, too, another token may be drawn.
+    # With rounded inputs another token may be drawn, so only the prompt is compared.
     compared = length if dtype in ("int8", "int4") else cache.length
     for ours, theirs in zip(decoder.read_cache(slot), (cache.keys, cache.values), strict=True):
         assert ours.shape == theirs[:, 0, :, : cache.length].shape and ours.isfinite().all()
@@ -162,7 +162,7 @@ def test_draws_are_those_of_the_kernels_reference(sampling: Sampling) -> None:
 
 
 def test_a_likely_stop_token_ends_a_job() -> None:
-    """At its probability after temperature, to the digit."""
+    """The limit applies exactly to the probability after temperature."""
     job = make_job(4, steps=1, sampling=Sampling(0.8), slices=((0, 50),))
     decoder = cpu_decoder()
     slot = decoder.admit(dataclasses.replace(job, stop=Stop(STOP)))
@@ -175,7 +175,7 @@ def test_a_likely_stop_token_ends_a_job() -> None:
 
 
 class TestThreads:
-    """Ctrl-C, and more threads than one."""
+    """Ctrl-C, and several threads."""
 
     def slow_job(self, steps: int = 900) -> Job:
         return make_job(1, length=20, steps=steps, slices=((0, 100),))

@@ -1,4 +1,4 @@
-"""How the CPU decoder reads what a slot's cache lacks."""
+"""How the CPU decoder reads prompt tokens that a slot's cache lacks."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ pytestmark = needs_native
 
 
 def test_a_lost_cache_steps_like_a_kept_one() -> None:
-    """A step draws a token for every slot, however many have to be read first."""
+    """A step draws one token for every slot, however many tokens must be read first."""
     windows = make_windows(Sampling(0.9))
     decoder = cpu_decoder(n_slots=2)
     while (job := windows.next_job()) is not None and job.continues_from is None:
@@ -43,7 +43,7 @@ def test_a_job_that_ended_early_is_not_extended() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_tokens_read_one_by_one_are_a_prompt(threads: int) -> None:
-    """Many steps of one call draw nothing."""
+    """Most steps of this one native call read a prompt token and draw nothing."""
     job = make_job(1, length=100, steps=20)
     (expected,) = torch_decoder(CONFIG).run([job])
     decoder = cpu_decoder(threads=threads)

@@ -1,4 +1,4 @@
-"""A fork while another thread is in a native call: the child's first call works, and nothing in it waits for ever."""
+"""A fork while another thread is in a native call: the child's first call works, and nothing in the child hangs."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ from cpu_engine.networks import cpu_decoder, make_pool, needs_native
 
 pytestmark = [needs_native, pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")]
 
-# Slow enough that a thread that works is in native code nearly all the time.
+# Slow enough that a busy thread is in native code nearly all the time.
 SLOW = GPTConfig(1, 4, 256, 123, 120, 1024, bias=False)
 FINE = FineConfig(2, 4, 64, 40, 40, 130, bias=True, n_codes_total=4, n_codes_given=1)
 CODEC = CodecConfig(n_codebooks=4, codebook_size=64, dimension=24, n_filters=6, ratios=(4, 3, 2))
@@ -39,7 +39,7 @@ def in_child(work: Callable[[], None]) -> None:
     if child == 0:
         status = 1
         try:
-            # It ends the process, whatever that waits for.
+            # The alarm ends the process even if it hangs.
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(HANGS_AFTER_S)
             work()
@@ -55,7 +55,7 @@ def in_child(work: Callable[[], None]) -> None:
 
 @contextmanager
 def at_work(work: Callable[[], Any]) -> Iterator[None]:
-    """A thread that does `work` again and again for the length of the block."""
+    """Repeat `work` in another thread for the length of the block."""
     ends = threading.Event()
 
     def repeat() -> None:
@@ -104,11 +104,11 @@ def test_the_object_at_work_works_in_the_child(kind: str) -> None:
 
     def check() -> None:
         np.testing.assert_array_equal(run(), expected)
-        # The first runs of two threads start the pool's workers once.
+        # The first calls of two threads start the pool's workers only once.
         with ThreadPoolExecutor(2) as callers:
             for got in callers.map(lambda _: run(), range(2)):
                 np.testing.assert_array_equal(got, expected)
-        # And a child of its own.
+        # A child of the child works too.
         in_child(lambda: np.testing.assert_array_equal(run(), expected))
 
     with at_work(run):
@@ -117,7 +117,7 @@ def test_the_object_at_work_works_in_the_child(kind: str) -> None:
 
 
 def test_what_shares_the_pool_of_what_is_at_work() -> None:
-    """While one of each is at work and the others wait for it, others of each kind work in the child."""
+    """While one object of each kind runs or waits for the shared pool, other objects of each kind work in the child."""
     busy, idle = [make() for make in MAKERS.values()], [make() for make in MAKERS.values()]
     expected = [run() for run in idle]
 
@@ -179,7 +179,7 @@ def test_a_thread_that_forks_within_its_own_call_goes_on() -> None:
 
 def test_a_stream_at_work_is_refused_in_the_child() -> None:
     codec = CpuCodec(CODEC, make_codec(CODEC, None), pool=make_pool())
-    # So many frames that it is at work at nearly every instant, for as long as a fork takes.
+    # So many frames that the stream is nearly always busy, also while the process forks.
     codes, stream = np.random.default_rng(0).integers(0, 64, (4, 60_000)), codec.stream()
 
     def check() -> None:

@@ -1,4 +1,4 @@
-"""Which level multiplies many rows: measured once, kept with the CPU's name, forced by a variable."""
+"""Instruction-set level for products of many rows: measured once, stored with the CPU's name, or set by a variable."""
 
 import json
 import os
@@ -17,7 +17,7 @@ ALL = ["scalar", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"]
 
 
 class Machine:
-    """A native module on a CPU that has `isas`; a product takes so many milliseconds on each."""
+    """A fake native module on a CPU with `isas`; a product takes `ms` milliseconds on each of them."""
 
     def __init__(self, isas: list[str], **ms: float) -> None:
         self.isas, self.ms = isas, ms
@@ -33,7 +33,7 @@ class Machine:
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """Sets a machine up, as in a fresh process; `machine.cpu` is its name."""
+    """`machine.start` sets up a fake machine, as in a fresh process; `machine.cpu` is the CPU's name."""
     state = SimpleNamespace(cpu="Example CPU (family 6, model 207)", folder=tmp_path)
 
     def start(isas: list[str], **ms: float) -> Machine:
@@ -58,7 +58,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
         ({"avx512_vnni": 5.0, "avx512_bf16": 9.0, "amx": 2.0}, "amx"),
         ({"avx512_vnni": 5.0, "avx512_bf16": 2.0, "amx": 9.0}, "avx512_bf16"),
         ({"avx512_vnni": 2.0, "avx512_bf16": 4.0, "amx": 9.0}, "avx512_vnni"),
-        # Nearly a tie: what comes out does not hang on chance.
+        # Nearly a tie: the result does not depend on chance.
         ({"avx512_vnni": 5.0, "avx512_bf16": 2.0, "amx": 2.2}, "amx"),
     ],
 )
@@ -68,7 +68,7 @@ def test_the_fastest_is_chosen_once(machine: Any, ms: dict[str, float], chosen: 
     assert set(fresh.measured) == set(ms)
     n_measured = len(fresh.measured)
     assert choose_level("bfloat16") == chosen and len(fresh.measured) == n_measured
-    # Another process finds what was chosen.
+    # Another process reads the stored choice.
     later = machine.start(ALL, **ms)
     assert choose_level("bfloat16") == chosen and later.measured == []
     assert read_choices()["bfloat16"]["ms"] == ms
@@ -115,7 +115,7 @@ def test_the_same_cpu_with_other_levels_or_threads_is_measured_again(
     machine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept(machine)
-    # A system that does not grant tiles.
+    # A system that does not enable AMX tiles.
     there = machine.start(ALL[:-1], avx512_vnni=5.0, avx512_bf16=2.0)
     assert choose_level("bfloat16") == "avx512_bf16" and there.measured
     monkeypatch.setattr(levels, "count_threads", lambda: 1)

@@ -1,4 +1,4 @@
-"""Packed weights: each format against its definition in numpy, the block's layout, and numbers that are refused."""
+"""Packed weights: each format against its definition in torch, the block's layout, and numbers that are refused."""
 
 import numpy as np
 import pytest
@@ -15,12 +15,12 @@ native = load_native()
 if native is None:
     pytest.skip(native_status()[1], allow_module_level=True)
 
-# Less, as much and more than a panel's rows, a step's columns, a group.
+# Smaller than, equal to and larger than a panel's rows, a step's columns and a group.
 SHAPES = [(1, 1), (15, 3), (16, 32), (17, 33), (50, 70), (96, 128)]
 
 
 def pack(source: Tensor, format: Format, threads: int = 1) -> tuple[Tensor, bool]:
-    """Panels, and whether all numbers were finite; what is not written keeps its poison."""
+    """Panels, and whether all numbers were finite; bytes that are not written keep the value 77."""
     rows, cols = source.shape
     panels = torch.full((native.packed_bytes(format, rows, cols),), 77, dtype=torch.uint8)
     kind = SOURCES[source.dtype]
@@ -34,7 +34,7 @@ def unpack(panels: Tensor, format: Format, rows: int, cols: int) -> Tensor:
 
 
 def round_to(format: Format, w: Tensor) -> Tensor:
-    """What (rows, cols) float32 weights become, straight from the formats' definitions."""
+    """Round (rows, cols) float32 weights as the format's definition says."""
     if format == Format.F32:
         return w
     if format == Format.BF16:
@@ -48,7 +48,7 @@ def round_to(format: Format, w: Tensor) -> Tensor:
 
 
 def assert_same(found: Tensor, expected: Tensor) -> None:
-    """Bit for bit, but for the sign of zeros."""
+    """Equal bit for bit, except for the sign of zeros."""
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
@@ -65,11 +65,11 @@ def test_packing_rounds_as_defined(format: Format, dtype: torch.dtype, shape: tu
 
 @pytest.mark.parametrize("format", Format, ids=str)
 def test_every_byte_is_written_and_padding_weighs_nothing(format: Format):
-    """17 rows and 33 columns leave 15 rows and part of a step or group; all of them must be zero weights."""
+    """17 rows and 33 columns leave 15 rows and part of a step or group; all this padding must be zero weights."""
     source = torch.randn(17, 33)
     panels, _ = pack(source, format)
     cols = {Format.F32: 33, Format.BF16: 34, Format.INT8: 64, Format.INT4: 64}[format]
-    # The panels are those of a matrix that has rows and columns where this one has padding.
+    # The panels have the size of a matrix with rows and columns in place of the padding.
     assert len(panels) == native.packed_bytes(format, 32, cols)
     everything = unpack(panels, format, 32, cols)
     assert not everything[17:].any() and not everything[:, 33:].any()

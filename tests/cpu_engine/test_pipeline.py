@@ -1,4 +1,4 @@
-"""Text to sound on the native engine: the torch engine's tokens where nothing is left to chance, with every voice."""
+"""Text to sound on the native engine: greedy tokens equal the torch engine's, with every voice."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ from benchmarks.sources import vocabulary
 
 TEXT = "Hello world, this is a test."
 GREEDY = Sampling(0)
-# Of bark's own, chosen for lengths and types at the edges of what a stage keeps of them.
+# Presets of bark, chosen for lengths and dtypes at the limits of what a stage keeps of a voice.
 PRESETS = ("announcer", "de_speaker_7", "tr_speaker_4", "v2/en_speaker_6", "v2/zh_speaker_6")
 Pair = tuple[Bark, Bark]
 
@@ -42,7 +42,7 @@ def voice_of(pair: Pair, name: str | None) -> dict[str, np.ndarray] | str | None
     if name == "full":
         return full_voice(pair[0].layout)
     if name == "short":
-        # The same stretch of speech in all three: 49.9 semantic tokens and 75 frames a second.
+        # All three prompts cover the same time: 49.9 semantic tokens and 75 frames a second.
         return {
             k: array[..., : 40 if k == "semantic_prompt" else 60] for k, array in full_voice(pair[0].layout).items()
         }
@@ -54,7 +54,7 @@ def voice_of(pair: Pair, name: str | None) -> dict[str, np.ndarray] | str | None
 @pytest.mark.parametrize("name", [None, "full", "short", *PRESETS])
 def test_greedy_tokens_of_all_stages(pair: Pair, name: str | None) -> None:
     voice = voice_of(pair, name)
-    # Long enough for six coarse windows, of which those without a voice extend one another.
+    # Long enough for six coarse windows; without a voice, each continues from the cache of the one before.
     semantic, expected = (
         bark.generate_semantic(TEXT, voice, GREEDY, max_duration_s=2.4, min_eos_p=None) for bark in pair
     )
@@ -68,7 +68,7 @@ def test_greedy_tokens_of_all_stages(pair: Pair, name: str | None) -> None:
 
 
 def test_shorter_coarse_histories(pair: Pair) -> None:
-    """The user's knob, at its ends and between."""
+    """`max_history` at its limits and between them."""
     semantic = np.random.default_rng(5).integers(0, 10_000, 150)
     for max_history in (60, 222, 630):
         voice = full_voice(pair[0].layout)

@@ -1,4 +1,4 @@
-"""Whole prompts in native code, against the network in plain torch: hidden states, keys and values."""
+"""Prefill of whole prompts in native code, against the network in plain torch: hidden states, keys and values."""
 
 import dataclasses
 from typing import Any
@@ -24,14 +24,14 @@ NARROW = GPTConfig(2, 1, 32, 123, 120, 40, bias=False)
 WIDE = dataclasses.replace(CONFIG, n_head=2, n_embd=128, block_size=200)
 # More than one block of rows, of queries and of panels.
 MIDDLE = GPTConfig(4, 4, 256, 123, 120, 320, bias=False)
-# Around a panel's positions, a block of queries and a block of rows.
+# Around the sizes of a panel, a block of queries and a block of rows.
 LENGTHS = [1, 2, 15, 16, 17, 47, 49, 97, 130, 191, 193]
-# Rounding of weights and inputs: to 8 bits, and to 1/127 of the largest number of a row (0.6 % each per product).
+# Rounding of weights and inputs: bfloat16 to 8 bits, int8 to 1/127 of a row's largest number (0.6 % each per product).
 TOLERANCES = {"float32": 1e-5, "bfloat16": 1e-2, "int8": 3e-2}
 
 
 class Prompts:
-    """The native layers over prompts, and the cache that they fill."""
+    """The native layers for prompts, and the KV cache that they fill."""
 
     def __init__(self, packed: Packed, config: GPTConfig = CONFIG, *, threads: int = 2, isa: str = "") -> None:
         native = load_native()
@@ -39,7 +39,7 @@ class Prompts:
         network = native.Network(config.n_layer, config.n_head, config.n_embd, config.block_size, packed.entries)
         self._keys, self._values = allocate_cache(config, 1, Format(network.cache_format))
         for memory in (self._keys, self._values):
-            # No numbers: nothing beyond the prompt may reach a result.
+            # NaN: nothing beyond the prompt may reach a result.
             memory.view(torch.uint8).fill_(0xFF)
         addresses = self._keys.data_ptr(), self._values.data_ptr()
         self._native = native.Trunk(network, make_pool(threads), *addresses, isa=isa)
@@ -49,7 +49,7 @@ class Prompts:
         return torch.from_numpy(self._native.prefill(prompt, n_merged))
 
     def cache(self, length: int) -> tuple[Tensor, Tensor]:
-        """Keys and values as KVCache has them, (n_layer, n_head, length, head_dim)."""
+        """Keys and values in the layout of KVCache, (n_layer, n_head, length, head_dim)."""
         keys, values = unpack_cache(self._keys, self._values, 0, self.config.head_dim)
         return keys[:, :, :length], values[:, :, :length]
 

@@ -120,7 +120,7 @@ def test_int4_is_close_to_what_its_weights_stand_for(isa: str) -> None:
     }
     window = make_job(frames=301).window
     model = FineGPT(MIDDLE).requires_grad_(False).eval()
-    # Input tables and heads are rounded apart.
+    # Input tables and heads are rounded separately.
     for i, head in enumerate(model.lm_heads):
         model.transformer.wtes[i + 1].weight = torch.nn.Parameter(torch.empty_like(head.weight), requires_grad=False)
     model.load_state_dict(tensors)
@@ -176,7 +176,7 @@ def test_threads_that_share_a_refiner_take_turns() -> None:
 
 def test_infinite_logits_are_an_error_and_the_next_window_is_fine() -> None:
     tensors = dict(fine_tensors(SMALL))
-    # Finite itself; some products with it are not.
+    # Finite weights whose products overflow.
     tensors["lm_heads.2.weight"] = tensors["lm_heads.2.weight"].clone()
     tensors["lm_heads.2.weight"][7] = 3e38
     refiner = cpu_refiner(tensors=tensors)

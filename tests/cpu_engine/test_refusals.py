@@ -1,4 +1,4 @@
-"""What only the CPU decoder has to refuse, with the value and the remedy."""
+"""Arguments that only the CPU decoder refuses; the errors name the value and the remedy."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Packed weights on disk: found again whole, made again if damaged, and no harm where the folder cannot be used."""
+"""Packed weights on disk: read back unchanged, packed again if damaged, and no failure without a usable folder."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ TENSORS = make_gpt(CONFIG, torch.Generator().manual_seed(0))
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own, which does not exist yet."""
+    """The test's own cache folder, which does not exist yet."""
     monkeypatch.setenv("BARKFAST_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(store, "_warned", False)
     return tmp_path / "cache"
@@ -112,7 +112,7 @@ def claim_a_huge_header(content: bytes) -> bytes:
 
 
 def change_header(content: bytes) -> bytes:
-    """Rows and columns of a piece exchanged, the length kept."""
+    """Swap the rows and columns of a piece; the length stays the same."""
     changed = content.replace(rb"0, 96, 64,", rb"0, 64, 96,").replace(rb"1, 96, 64,", rb"1, 64, 96,")
     assert changed != content
     return changed
@@ -169,7 +169,7 @@ def test_where_it_lies(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_folder_that_cannot_be_written_costs_one_warning(
     folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    # Rights do not stop an administrator, a file in the way stops everybody.
+    # Permissions do not stop root; a file in the folder's place stops everybody.
     folder.write_text("not a folder")
     with caplog.at_level(logging.WARNING):
         first, second = open_it(), open_it("bfloat16")

@@ -1,4 +1,4 @@
-"""How many threads the cpu engine uses, and that a process has one pool of them."""
+"""The number of threads that the cpu engine uses, and the one pool that a process has."""
 
 import os
 import subprocess
@@ -108,7 +108,7 @@ def test_cpus_that_were_given_away_do_not_count():
 def test_torch_is_loaded_with_as_many_threads_as_a_quota_grants_cores(
     quota: float | None, given: str | None, n: str | None, monkeypatch: pytest.MonkeyPatch
 ):
-    """libgomp reads the variable while torch is loaded; afterwards it is what it was."""
+    """libgomp reads the variable while torch is loaded; afterwards the variable has its old value."""
     monkeypatch.setattr(anywhere, "cpu_quota", lambda: quota)
     monkeypatch.setattr(anywhere, "physical_cores", lambda: 2)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

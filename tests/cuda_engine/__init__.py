@@ -1,1 +1,1 @@
-"""The GPU engine as a whole: in Triton's interpreter, graphs replaced by direct calls, or as it is on a GPU."""
+"""The whole GPU engine: on a GPU, or in Triton's interpreter with direct calls in place of CUDA graphs."""

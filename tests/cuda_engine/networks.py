@@ -1,4 +1,4 @@
-"""Small networks on the GPU engine, and the judge on its device."""
+"""Small networks on the GPU engine, and the torch reference on the same device."""
 
 from functools import cache
 
@@ -15,13 +15,13 @@ from contract import networks
 from contract.networks import FINE, POISON, fine_tensors
 
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda:0")
-# 48 is no power of two; an unused tail stands behind the tokens that are drawn.
+# A head size of 48 is no power of two. Jobs draw tokens below 100; the vocabulary goes on to 120.
 CONFIG = GPTConfig(2, 2, 96, input_vocab_size=120, output_vocab_size=120, block_size=128, bias=True)
 
 
 @cache
 def gpt_tensors() -> dict[str, Tensor]:
-    """The network; token POISON's embedding is NaN."""
+    """The network's tensors; token POISON's embedding is NaN."""
     tensors = dict(networks.gpt_tensors(CONFIG))
     table = tensors["transformer.wte.weight"] = tensors["transformer.wte.weight"].clone()
     table[POISON] = float("nan")

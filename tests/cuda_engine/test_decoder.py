@@ -1,4 +1,4 @@
-"""Jobs on the GPU engine: what every engine does, and what only this one has to see to."""
+"""Jobs on the GPU engine: the tests of every engine, and those for this engine alone."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ from contract.decoding import DecoderContract, assert_same
 from contract.networks import make_job, mixed_jobs
 from cuda_engine.networks import CONFIG, DEVICE, cuda_decoder, gpt_tensors, torch_decoder
 
-# Both dtypes in both ways where a token does not cost a third of a second.
+# More combinations on a GPU: in the interpreter a token takes a third of a second.
 CASES = [(3, torch.float16), (16, torch.float32)]
 CASES += [] if DEVICE.type == "cpu" else [(3, torch.float32), (3, torch.bfloat16), (16, torch.float16)]
 
 
 class TestDecoder(DecoderContract):
-    """Up to 8 slots multiply row by row, more with matrix instructions."""
+    """Up to 8 slots use matrix-vector products, more use matrix instructions."""
 
     config = CONFIG
 
@@ -50,7 +50,7 @@ def test_few_slots_and_one_slot_give_the_same_tokens() -> None:
 
 @pytest.mark.parametrize("n_slots", [3, 5, 12])
 def test_no_launch_has_more_rows_than_there_are_slots(n_slots: int) -> None:
-    """Scratch has a row per slot, and kernels do not look where it ends."""
+    """Scratch memory has one row per slot, and kernels do not check its bounds."""
     from barkfast_kernels.launch import recording
 
     decoder = cuda_decoder(n_slots=n_slots)
@@ -93,7 +93,7 @@ def test_other_slices_beside_running_jobs() -> None:
     with pytest.raises(EngineError, match="cannot run beside"):
         decoder.admit(make_job(2, slices=((0, 30),)))
     decoder.release(slot)
-    # One after the other is fine, and run() sees to it.
+    # run() runs such jobs one after the other.
     jobs = [make_job(1), make_job(2, slices=((0, 30),)), make_job(3)]
     assert_same(decoder.run(jobs), torch_decoder().run(jobs))
 

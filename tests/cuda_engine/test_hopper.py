@@ -1,4 +1,4 @@
-"""The engine with the CUDA kernels of its step: what every engine does, on a GPU or in the kernels' emulator."""
+"""The GPU engine with CUDA kernels for the decode step: the tests of every engine, on a GPU or in the emulator."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ops.emulator import Emulator, find_compiler
 
 CUDA = VARIANTS["C9 C8, weights to L2"]
 REAL = step.hopper_operations
-# The narrowest network, with the shortest context, that the kernels serve.
+# The narrowest network with the shortest context that the kernels support.
 CONFIG = GPTConfig(2, 4, 128, input_vocab_size=120, output_vocab_size=120, block_size=256, bias=True)
 
 
@@ -38,7 +38,7 @@ def make(**options: Any) -> CudaDecoder:
 
 @pytest.fixture(scope="module", autouse=True)
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Emulated where there is no GPU."""
+    """Emulate the CUDA kernels if there is no GPU."""
     if DEVICE.type == "cuda":
         if torch.cuda.get_device_capability() < (9, 0):
             pytest.skip("the CUDA kernels of a step need compute capability 9.0")
@@ -58,7 +58,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 class TestDecoder(DecoderContract):
-    """One and several slots; more than eight are Triton's."""
+    """One slot and several; for more than eight, Triton kernels run."""
 
     config = CONFIG
 
@@ -91,7 +91,7 @@ def test_they_are_taken_where_they_are_asked_for() -> None:
 
 
 def test_a_network_that_they_do_not_serve_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The one that was there before the emulator's.
+    # The real function in place of the emulator's.
     monkeypatch.setattr(step, "hopper_operations", REAL)
     with pytest.raises(EngineError, match="n_embd is 96|compute capability.*use a variant"):
         cuda_decoder(options=Options(variant=CUDA))

@@ -1,4 +1,4 @@
-"""Text to sound on the GPU engine: the same as the torch engine's where nothing is left to chance."""
+"""Text to sound on the GPU engine: greedy results equal the torch engine's."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Which variant of the step's kernels runs: what was measured on the device, else the default, and never an error."""
+"""The variant of the decode step's kernels: the one measured on the device, else the default without an error."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ CUDA = VARIANTS["C4 C3, branchless"]
 
 
 def entry(**changes: Any) -> dict[str, Any]:
-    """One of this device, dtype and source."""
+    """An entry for this device, dtype and source, with `changes`."""
     content = {
         "device": "nvidia-h200",
         "dtype": "bfloat16",
@@ -49,7 +49,7 @@ def write(folder: Path, *entries: Any, **changes: Any) -> Path:
 
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
-    """What was read, and said, is not remembered from one test to the next."""
+    """Clear the caches of files read and warnings given after each test."""
     yield
     tuned.read.cache_clear()
     tuned._warn.cache_clear()
@@ -57,7 +57,7 @@ def forget() -> Iterator[None]:
 
 @pytest.fixture
 def h200(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device to be asked what it is, on which the CUDA kernels run."""
+    """Pretend that there is an H200, on which the CUDA kernels run."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA H200")
@@ -65,13 +65,13 @@ def h200(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    """Have choices made by another file."""
+    """Make `tuned.choose` read the file at `path`."""
     monkeypatch.setattr(tuned, "choose", partial(tuned.choose, path=path))
 
 
 def test_the_file_of_the_package_is_one() -> None:
     kept = tuned.parse(tuned.FILE.read_text(encoding="utf-8"))
-    # What is installed was written by `python -m benchmarks.tuned`, and is kept as it writes it.
+    # `python -m benchmarks.tuned` wrote the installed file; reading and writing an entry changes nothing.
     assert [tuned.Entry.from_dict(e.to_dict()) for e in kept] == list(kept)
     assert all(e.variant in VARIANTS.values() for e in kept)
 

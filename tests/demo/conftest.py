@@ -1,4 +1,4 @@
-"""What the tests of the demo voice share: the sentences, and what it made of them."""
+"""Fixtures of the demo voice's tests: held-out sentences and the clips generated from them."""
 
 import dataclasses
 from typing import Any
@@ -13,7 +13,7 @@ from .model import read_sentences
 
 @dataclasses.dataclass(frozen=True)
 class Spoken:
-    """A held-out sentence and what was said for it."""
+    """A held-out sentence and the clip generated from it."""
 
     text: str
     phones: list[str]
@@ -34,7 +34,7 @@ def bark() -> Bark:
 
 @pytest.fixture(scope="session")
 def spoken(bark: Bark, sentences: list[dict[str, Any]]) -> list[Spoken]:
-    """Each sentence, at the usual temperatures."""
+    """A clip of each sentence at the default temperatures."""
     return [
         Spoken(item["text"], item["phones"].split(), bark.generate(item["text"], seed=number))
         for number, item in enumerate(sentences)

@@ -1,4 +1,4 @@
-"""The demo voice from the shell: asked for, or in the place of a model that cannot be had."""
+"""The demo voice from the shell: requested, or as a fallback for a model that is not available."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ OPTIONS = ("--seed", "1", "--max-duration", "0.5", "--quiet")
 
 @pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in; no model is set, cached or to be had (the tests run offline)."""
+    """An empty working folder; no model is set, cached or available online (the tests run offline)."""
     monkeypatch.delenv("BARKFAST_MODEL", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

@@ -1,6 +1,6 @@
-"""Every engine and dtype on the demo voice: its greedy tokens beside float32's, and what it says left to itself.
+"""The demo voice on every engine and dtype: teacher-forced greedy tokens and free-running phones against float32's.
 
-Random weights show that an engine computes the same network; a trained one shows whether rounding is heard.
+Random weights show that an engine computes the same network; a trained network shows whether rounding is audible.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from .conftest import Spoken
 from .model import phone_error_rate, read_back, read_sentences
 
 needs_native = pytest.mark.skipif(not native_status()[0], reason="the native module was not built")
-# engine, dtype; least share of led greedy tokens equal to float32's, most that the phone error rate may grow.
+# engine, dtype, minimum share of teacher-forced greedy tokens equal to float32's, maximum rise of phone error rate.
 PLACES = [
     pytest.param("torch", "bfloat16", 0.97, 0.02, id="torch-bfloat16"),
     pytest.param("cpu", "float32", 0.995, 0.005, id="cpu-float32", marks=needs_native),
@@ -48,7 +48,7 @@ def place_of(engine: str, dtype: str) -> Placement:
 
 @pytest.fixture(scope="module")
 def judge(spoken: list[Spoken]) -> dict[str, list]:
-    """Greedy jobs of two stages and what the torch engine chooses in float32."""
+    """Greedy jobs of two stages, with the tokens that the torch engine chooses in float32."""
     checkpoint, place = open_model("demo"), place_of("torch", "float32")
     tokenizer, layout = load_tokenizer(checkpoint), checkpoint.layout
     texts = [np.array(tokenizer.encode(one.text), np.int32) for one in spoken[:N_LED]]
@@ -62,9 +62,9 @@ def judge(spoken: list[Spoken]) -> dict[str, list]:
 
 @pytest.fixture(scope="module")
 def rate_of(request: pytest.FixtureRequest) -> Callable[[str, str], float]:
-    """The phone error rate of an engine and dtype at the usual temperature: 200 sentences with `--full`, else fewer.
+    """The phone error rate of an engine and dtype at temperature 0.7: 200 sentences with `--full`, else 48.
 
-    Only the rates of one engine compare: each draws from numbers of its own.
+    Compare only rates of one engine: each engine draws other random numbers.
     """
     some = read_sentences()[: 200 if request.config.getoption("--full") else 48]
 

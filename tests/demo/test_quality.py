@@ -1,4 +1,4 @@
-"""What the demo voice says of sentences it never saw; `--full` for 200 of them. Phones are read from its units."""
+"""How well the demo voice speaks held-out sentences (200 with `--full`); phones are read back from its units."""
 
 import numpy as np
 import pytest
@@ -8,14 +8,14 @@ from barkfast import Bark
 from .conftest import Spoken
 from .model import all_said, phone_error_rate, read_back, read_short_texts
 
-# The phone error rate that is promised.
+# The highest phone error rate that is promised.
 HIGHEST = 0.12
-# Texts of several short sentences of which all of them are said, at least: 0.95 as measured.
+# Minimum share of texts of several short sentences that are spoken completely; 0.95 was measured.
 WHOLE = 0.9
 FRUIT, FRUIT_PHONES = "Apples. Pears. Plums.", ["ae p ax l z", "p eh r z", "p l ah m z"]
-# Seconds for a phone: fewer is a dead clip, more one that ran on.
+# Seconds per phone: below SHORTEST the clip is dead, above LONGEST it did not stop in time.
 SHORTEST, LONGEST = 0.03, 0.3
-# What the training voice says for the sentence of `make demo`.
+# The phones that the training voice speaks for the sentence of `make demo`.
 DEMO_PHONES = (
     "hh ax l ow ay ae m b aa r k f ae s t ae n d eh v er iy s t eh p ah v s p iy k ih ng dh ih s s eh n t ax n s "
     "r ae n aa n y ao r ow n m ax sh iy n"

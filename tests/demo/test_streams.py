@@ -1,4 +1,4 @@
-"""The demo voice as it comes, and at length."""
+"""The demo voice in streams and on a long text."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,14 @@ import pytest
 from barkfast import Bark
 from barkfast.bench.compare import log_mel_distance
 
-# One sentence: a stream speaks several one after the other, a clip all in one go.
+# One sentence: of several, a stream generates one after the other, a clip all at once.
 TEXT = "Hello, my name is Bark, the weather is nice today, and the train leaves in ten minutes."
 LONG_TEXT = (
     "Once upon a time there was a small machine that wanted to speak. Every morning it listened to the rain, and every "
     "evening it counted from one to ten. One day a teacher came by, opened the door, and said good morning. The "
     "machine was very happy, and answered in a clear voice. After that they talked every day."
 )
-# The most that sixths of a long text may differ in pitch and level; those of the training voice's differ by 1.3 dB.
+# Largest ratio of pitch and difference of level between sixths of a long text; the training voice's differ by 1.3 dB.
 HIGHEST_PITCH, LOUDEST_DB = 1.25, 5.0
 
 
@@ -39,7 +39,7 @@ def test_low_latency_is_about_as_far_off_as_another_draw(bark: Bark, texts: list
 def test_long_text_keeps_its_voice(bark: Bark, texts: list[str]) -> None:
     features = pytest.importorskip("tools.demo_voice.features", reason="needs scipy (the extra `reference`)")
     pieces: list = []
-    # In pieces of a sentence or two, so that there are seams to hear.
+    # In pieces of a sentence or two, so that there are joins between pieces.
     sound = np.concatenate(list(bark.generate_long(LONG_TEXT, seed=0, seconds=5.0, on_piece=pieces.append)))
     seconds = len(sound) / bark.sample_rate
     assert seconds > 15 and len(pieces) >= 3

@@ -1,4 +1,4 @@
-"""Any text, on every way into the demo voice: spelled out, refused in one line, or spoken somehow."""
+"""Any text through every entry point of the demo voice: spelled out, refused in one line, or spoken anyway."""
 
 import asyncio
 
@@ -94,5 +94,5 @@ def test_a_long_text_counts_what_is_said(bark: Bark) -> None:
     pieces: list = []
     text = "The number is 123,456,789. " * 8
     sound = np.concatenate(list(bark.generate_long(text, seed=0, max_duration_s=0.3, on_piece=pieces.append)))
-    # 256 tokens are not enough for three of these sentences once they are words.
+    # 256 tokens are not enough for three of these sentences once their numbers are words.
     assert len(pieces) >= 4 and len(sound)

@@ -1,4 +1,4 @@
-"""The same folder in transformers: it loads, and chooses the same tokens."""
+"""The demo voice's folder in transformers: it loads and chooses the same tokens."""
 
 from typing import Any
 

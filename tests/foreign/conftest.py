@@ -1,4 +1,4 @@
-"""A small model behind the functions of `bark`, and settings that are forgotten after each test."""
+"""A small model behind the functions of `bark`, with settings that are reset after each test."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""barkfast under the name `bark`: every module once, however it is imported, and programs run as `python` runs them."""
+"""barkfast under the name `bark`: each module is loaded once, however it is imported; programs run as in `python`."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""How programs around `bark` call it: web interfaces, cloning scripts, notebooks; each in a few lines of ours."""
+"""How programs that use `bark` call it: web interfaces, cloning scripts, notebooks; each reduced to a few lines."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ KEYS = ("semantic_prompt", "coarse_prompt", "fine_prompt")
 
 @pytest.fixture
 def demo(nano: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The demo voice, which ends by itself, where a program gives no length."""
+    """The demo voice, for programs that set no length: its clips end by themselves."""
     monkeypatch.setenv("BARKFAST_MODEL", "demo")
     for name in ("BARKFAST_ENGINE", "BARKFAST_DTYPE"):
         monkeypatch.delenv(name)
@@ -84,7 +84,7 @@ def test_interface_that_fills_models_from_files_of_its_own(nano: None, tmp_path:
     assert all(np.array_equal(actual[key], expected[key]) for key in KEYS) and np.array_equal(again, audio)
 
 
-# A web interface with generation loops of its own (audio-webui's).
+# A web interface with its own generation loops (audio-webui's).
 
 
 def test_interface_with_a_loop_of_its_own(nano: None) -> None:

@@ -1,4 +1,4 @@
-"""What a program assigns to the module after importing it counts when a network is loaded, as in `bark`."""
+"""Settings that a program assigns to the module after import take effect when a network is loaded, as in `bark`."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def test_cache_dir(unloaded: None, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         coarse = generation.load_model(model_type="coarse", force_reload=shift == 2.0)
         assert torch.equal(weight(coarse), make_tensors("coarse")[KEY] + shift)
         assert generation._get_ckpt_path("coarse") == str(tmp_path / f"mine{shift}" / "coarse_2.pt")
-    # What is loaded without being asked for comes from there too.
+    # Networks that are loaded implicitly come from there too.
     assert torch.equal(weight(generation.current_bark().components.load("fine")), make_tensors("fine")[KEY] + 2)
 
 
@@ -54,7 +54,7 @@ def test_use_small_models(
         generation.USE_SMALL_MODELS = assigned
     assert torch.equal(weight(generation.load_model(model_type="fine")), make_tensors("fine")[KEY] + (not small))
     assert generation._get_ckpt_path("fine").endswith("fine.pt" if small else "fine_2.pt")
-    # The argument asks for the small one, whatever the setting.
+    # The argument overrides the setting.
     fine = generation.load_model(model_type="fine", use_small=True, force_reload=True)
     assert torch.equal(weight(fine), make_tensors("fine")[KEY])
 
@@ -144,7 +144,7 @@ def test_a_seeded_first_call_is_a_seeded_later_call(nano: None) -> None:
 
 
 def test_what_has_no_effect(nano: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Functions that a program replaces are not called, and the dict that counts is the first."""
+    """Replaced functions are not called, and a replaced `models` has no effect: the first dict stays in use."""
 
     def never(*args: object, **options: object) -> None:
         raise AssertionError("it was called")

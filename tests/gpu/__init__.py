@@ -1,1 +1,1 @@
-"""What only a GPU can show. The kernels' and the engine's own tests (tests/ops, tests/cuda_engine) run there too."""
+"""Tests that need a GPU. The tests of the kernels and the engine (tests/ops, tests/cuda_engine) run there too."""

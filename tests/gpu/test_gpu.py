@@ -1,4 +1,4 @@
-"""The GPU engine on a GPU: exact in float32, close in half precision, the same by graph and by hand, never waiting."""
+"""The GPU engine on a GPU: exact in float32, close in half precision, equal without graphs, no wait per token."""
 
 import dataclasses
 import logging
@@ -85,7 +85,7 @@ def test_float32_greedy_fine_codes_are_those_of_the_torch_engine() -> None:
 
 
 def logits_after(decoder: CudaDecoder, job: Job, forced: np.ndarray) -> torch.Tensor:
-    """Logits that decide the token after `forced`, which are fed after the prompt as another job's tokens would be."""
+    """Logits for the token after `forced`, whose tokens follow the prompt as in a job that continues from `job`."""
     longer = np.concatenate([job.prompt, forced]).astype(np.int32)
     chained = dataclasses.replace(job, prompt=longer, continues_from=job, steps=1)
     slot = decoder.admit(chained)
@@ -143,7 +143,7 @@ def test_seeds_reproduce_across_runs_and_batch_sizes(dtype: torch.dtype, n_slots
 
 
 def hopper_options() -> Options:
-    """Those for the CUDA kernels of a step."""
+    """Options for the CUDA kernels of the decode step."""
     options = Options.for_device(torch.device("cuda:0"))
     if not options.pdl:
         pytest.skip("the CUDA kernels of a step need compute capability 9.0")

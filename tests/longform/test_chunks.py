@@ -1,4 +1,4 @@
-"""Chunks: they fit, they hold whole sentences where they can, and together they are the text."""
+"""Chunks: they fit the limits, hold whole sentences where possible, and together give the text."""
 
 import itertools
 
@@ -24,7 +24,7 @@ def texts_of(*args, **options) -> list[str]:
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt.code)
 def test_a_sentence_takes_about_the_same_time_in_every_language(prompt):
-    # The benchmark's sentences say about as much as each other.
+    # The benchmark's sentences have about the same content.
     assert 2.5 < estimate_seconds(prompt.text, prompt.code) < 6.5
     script = guess_language(prompt.text)
     assert script == (prompt.code if prompt.code in ("hi", "ja", "ko", "ru", "zh") else "en")
@@ -35,7 +35,7 @@ def test_rates_are_those_of_the_sources():
     assert CHARACTERS_PER_SECOND["en"] == pytest.approx(1_308_674 / (23 * 3600 + 55 * 60 + 17), abs=0.05)
     assert estimate_seconds("a" * 152, "en") == pytest.approx(10)
     assert estimate_seconds("语" * 42, "zh") == pytest.approx(10)
-    # A foreign script goes by its own rate, and digits are words.
+    # A foreign script has its own rate, and digits count as words.
     assert estimate_seconds("语" * 42, "en") == pytest.approx(10)
     assert estimate_seconds("a" * 152, "zh") == pytest.approx(10)
     assert estimate_seconds("1" * 30, "ja") == pytest.approx(30 * 5 / 15.2)
@@ -43,7 +43,7 @@ def test_rates_are_those_of_the_sources():
 
 
 def is_text(said: str, text: str) -> bool:
-    """Whether what is said is the text, but for full stops that were put between its lines."""
+    """Whether `said` is `text`, except for full stops that were added between its lines."""
     said, text, n_stops = bare(said), bare(text), 0
     for character in said:
         if text[:1] == character:
@@ -70,7 +70,7 @@ def test_each_sentence_can_have_its_own():
 def test_a_paragraph_ends_a_chunk():
     half = PARAGRAPH + "And slept."
     assert len(texts_of(f"{half}\n\n{half}", "en")) == 2
-    # However short: only between chunks is there silence.
+    # However short it is: silence exists only between chunks.
     assert texts_of("Yes.\n\nNo.\n\nPerhaps.", "en") == ["Yes.", "No.", "Perhaps."]
 
 
@@ -92,8 +92,7 @@ def test_lines_are_sentences_with_a_pause():
     lines = [line for line in LIST.split("\n") if line]
     assert [chunk.text for chunk in chunks] == lines
     assert all(pause_after(chunk) >= PAUSES["sentence"] for chunk in chunks[1:])
-    # Together in a chunk they have full stops between them, from which the model makes the pauses; none is added at a
-    # chunk's end.
+    # Lines in one chunk get full stops between them, at which the model pauses; none is added at a chunk's end.
     together = ["We need: - apples. - green pears", "1. wash. 2) cut", "Roses are red. Violets are blue"]
     assert texts_of(LIST, "en") == together
     assert texts_of("Roses are red", "en") == ["Roses are red"]
@@ -147,7 +146,7 @@ def test_tags_and_marked_letters_stay_whole():
 def test_a_chunk_fits_the_models_text_slots():
     chunks = texts_of("a b c d e f g h. " * 50, "en", count_tokens=lambda text: len(text.split()), max_tokens=20)
     assert all(len(text.split()) <= 20 for text in chunks)
-    # What cannot be cut is handed on: the model says so.
+    # Text that cannot be cut is passed on; the model refuses it.
     assert texts_of("ab", "en", count_tokens=lambda text: 9 * len(text), max_tokens=5) == ["a", "b"]
 
 

@@ -1,4 +1,4 @@
-"""Joining: pauses where they belong, no noise at the ends, no clicks, and not a sample touched without need."""
+"""Joining: pauses where they belong, no noise at the ends, no clicks, and no sample changed without need."""
 
 import itertools
 
@@ -64,16 +64,16 @@ def test_silence_that_is_there_counts_as_pause():
     second = np.concatenate((silence(0.1), tone(0.5)))
     audio = joined(first, second, pause=0.35, trim=False)
     assert len(audio) == pytest.approx(len(first) + len(second) + 0.15 * RATE, abs=0.01 * RATE)
-    # Of trimmed sounds what is left before the second, too: the quiet that is kept at both ends is 0.11 s.
+    # With trimming, the silence left before the second sound counts too: 0.11 s of quiet is kept at both ends.
     between = joined(first, second, pause=0.35) != 0
     assert len(between) == pytest.approx((0.5 + 0.35 + 0.5) * RATE, abs=0.03 * RATE)
-    # More than wanted is not taken away: that is for trimming.
+    # A longer silence is not shortened: trimming does that.
     long = np.concatenate((tone(0.5), silence(1.0)))
     assert len(joined(long, second, pause=0.35, trim=False)) == len(long) + len(second) - round(FADE * RATE)
 
 
 def test_seams_do_not_click():
-    # These end and begin at full level.
+    # Both begin and end at full level.
     one, other = tone(0.5, 200, 0.5), tone(0.5, 330, 0.5)
     for pause in (0.0, 0.15):
         audio = joined(one, other, one, pause=pause, trim=False)
@@ -106,7 +106,7 @@ def test_quiet_ends_are_trimmed(noise: float):
     assert 1.0 < len(trimmed) / RATE < 1.2
     begin, end = find_sound(sound, RATE)
     assert begin / RATE == pytest.approx(0.4, abs=0.011) and end / RATE == pytest.approx(1.4, abs=0.011)
-    # Speech itself is as it was.
+    # Speech itself is unchanged.
     first = begin - round(0.03 * RATE)
     np.testing.assert_array_equal(trimmed[begin - first : end - first], sound[begin:end])
     assert steps(trimmed) <= steps(sound)
@@ -117,7 +117,7 @@ def test_a_faint_burst_after_the_end_is_noise():
     sound = np.concatenate((tone(1.0), silence(0.5), click, silence(0.3)))
     assert len(trim_ends(sound, RATE)) / RATE < 1.15
     for kept in (
-        # As loud as speech, as long as a word, or as near as the end of one.
+        # Kept: as loud as speech, as long as a word, or as near to the speech as a word's end.
         np.concatenate((tone(1.0), silence(0.5), tone(0.05), silence(0.3))),
         np.concatenate((tone(1.0), silence(0.5), tone(0.3, 200, 0.02), silence(0.3))),
         np.concatenate((tone(1.0), silence(0.1), click, silence(0.3))),
@@ -210,7 +210,7 @@ def test_of_a_sound_that_comes_no_more_is_held_back_than_a_fade():
     live, sound = LiveJoiner(RATE), tone(0.5)
     n = sum(len(live.push(sound[start : start + 1000])) for start in range(0, len(sound), 1000))
     assert n == len(sound) - round(FADE * RATE)
-    # The pause need not wait for what comes behind it.
+    # The pause is returned without waiting for the next sound.
     assert len(live.next(0.35)) == round(FADE * RATE) + round(0.35 * RATE)
     assert live.push(sound[:480], last=True)[0] == pytest.approx(0, abs=0.001)
     np.testing.assert_array_equal(live.push(sound[480:], last=True), sound[480:])

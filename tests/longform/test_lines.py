@@ -1,4 +1,4 @@
-"""Line ends: those that were meant end sentences, those that wrap a text do not."""
+"""Line ends: intended ones end sentences, those that only wrap a text do not."""
 
 import textwrap
 
@@ -25,7 +25,7 @@ def test_wrapped_prose_is_the_same_as_unwrapped(width: int):
 
 
 WORD = st.text("abcdeABCDEÄß0", min_size=1, max_size=12)
-# With commas and dashes, but never two lines that might be items of a list.
+# Words without list markers, so that no wrapped line looks like an item of a list.
 SENTENCE = st.lists(WORD, min_size=1, max_size=30).map(lambda words: " ".join(words) + "z.")
 
 
@@ -58,7 +58,7 @@ def test_list_items_are_sentences(items: list[str], marker: str, intro: str, wid
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        # Headings that text follows at once.
+        # Headings that text follows directly.
         ("Introduction\nHello there.", ["Introduction", "Hello there."]),
         ("CHAPTER I\n" + PROSE[:87], ["CHAPTER I", PROSE[:86]]),
         ("CHAPTER I.\nDown the Rabbit-Hole", ["CHAPTER I.", "Down the Rabbit-Hole"]),

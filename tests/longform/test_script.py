@@ -1,4 +1,4 @@
-"""Dialogue scripts: who says what, and errors that name their line."""
+"""Dialogue scripts: speakers and their lines, and errors that name the line."""
 
 import io
 

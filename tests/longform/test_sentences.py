@@ -1,4 +1,4 @@
-"""Sentences: found in every language, and nothing lost on the way."""
+"""Sentences: found in every language, with no text lost."""
 
 import itertools
 
@@ -11,7 +11,7 @@ from barkfast.longform import split_sentences
 from barkfast.longform.sentences import LANGUAGES, WINDOW, Sentence, language_of
 from barkfast.normalize import drop_invisible
 
-# Two sentences in each language, with an abbreviation or a mark that ends none where the language has one.
+# Two sentences in each language; where the language has one, an abbreviation or a mark that ends no sentence.
 TEXTS = {
     "en": ["Dr. Smith paid $3.50 for it.", "Did he really?"],
     "de": ["Das kostet z. B. 3,50 Euro.", "Wirklich?"],
@@ -163,7 +163,7 @@ def test_line_ends_come_in_parts():
 
 
 def test_full_stops_after_letters_with_signs_end_sentences():
-    # The last letter has a sign before it, and is no initial.
+    # A vowel sign precedes the last letter, so the letter is not taken for an initial.
     assert texts_of("वे लोग. हम आए.", "hi") == ["वे लोग.", "हम आए."]
 
 

@@ -1,4 +1,4 @@
-"""Text spelled out for the demo voice: what each thing becomes, and what holds for any text at all."""
+"""Text spelled out for the demo voice: examples of each kind, and properties that hold for any text."""
 
 import logging
 import re
@@ -101,7 +101,7 @@ def test_years_and_times() -> None:
     assert spell_time(7, 0) == "seven o'clock" and spell_time(23, 59) == "twenty three fifty nine"
 
 
-# What the rules look for, mixed with anything.
+# Text that the rules look for, mixed with random text.
 PIECES = st.sampled_from(
     [*SPELLED, "Mr", "St", "e.g", "No", "a.m", "$", "%", ".", ",", "'", "-", ":", "/", " ", "½", "é"]
 )

@@ -1,4 +1,4 @@
-"""Invisible characters: taken out, however the text comes, and kept where they choose the shape of a letter."""
+"""Invisible characters: removed, however the text is cut, but kept where they select the shape of a letter."""
 
 import itertools
 import unicodedata
@@ -27,7 +27,7 @@ def test_words_stay_whole(character: str):
         ("a\r\nb\rc\x85d\u2028e\u2029f", "a\nb\nc\nd\ne\n\nf"),
         ("un\u00ad\nbroken, un\u00ad\r\nbroken", "unbroken, unbroken"),
         ("a\u00ad\n\nb\u00ad\n c", "a\n\nb\n c"),
-        # Joiners in Persian, Hindi and pictures stay; elsewhere they say nothing.
+        # Joiners in Persian, Hindi and emoji stay; elsewhere they mean nothing.
         ("می\u200cروم", "می\u200cروم"),
         ("क्\u200dष क्\u200cष", "क्\u200dष क्\u200cष"),
         ("👩\u200d🚀 ❤\ufe0f\u200d🔥", "👩\u200d🚀 ❤\u200d🔥"),
@@ -49,7 +49,7 @@ def test_it_does_not_depend_on_how_the_text_is_cut(text: str, cuts: list[int]):
     assert "".join(clean(parts)) == "".join(normalize_stream(parts)) == expected
     assert list(read_lines(parts, 7)) == list(read_lines([text], 7))
     assert "".join(read_lines(parts, 7)) == expected
-    # Once is enough, and nothing that can be seen is gone.
+    # A second pass changes nothing, and no visible character is lost.
     assert drop_invisible(expected) == expected
     seen = [c for c in text if unicodedata.category(c) not in ("Cc", "Cf", "Mn", "Cn", "Zl", "Zp")]
     assert seen == [c for c in expected if unicodedata.category(c) not in ("Cc", "Cf", "Mn", "Cn", "Zl", "Zp")]
@@ -60,7 +60,7 @@ def test_lines_are_cut_where_they_are_too_long():
 
 
 def test_memory_is_constant_whatever_comes():
-    # A run without end holds back one character of it.
+    # Of an endless run only one character is held back.
     noise = itertools.chain(itertools.repeat("\u00ad\u200d\u200b" * 100, 300), ["end"])
     assert "".join(clean(noise)) == "end"
     endless = read_lines(itertools.repeat("word "), 50)

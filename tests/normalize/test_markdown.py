@@ -1,4 +1,4 @@
-"""Markdown: what people read of it aloud, in streams too."""
+"""Markdown: converted to the text that people read aloud, in streams too."""
 
 import itertools
 import time
@@ -63,7 +63,7 @@ def test_markdown_is_read_as_people_read_it(text: str, expected: str):
 
 
 def test_cases_follow_each_other():
-    # All but those that must begin a text, those that go on to its end, and what one defines and the other does not.
+    # Without cases that must begin a text or go on to its end, and without links that another case might define.
     cases = [
         (text, said)
         for text, said in CASES
@@ -89,7 +89,7 @@ def test_brackets_are_never_swallowed(text: str):
     kept = "".join(c for c in normalize(text, "markdown") if c in "ab")
     assert kept == "".join(c for c in text if c in "ab")
     if "|" not in text:
-        # But for the full stops after paragraphs.
+        # Except for the full stops after paragraphs.
         assert is_text(normalize(text, "markdown"), text)
 
 
@@ -110,7 +110,7 @@ def test_a_stream_is_read_before_it_ends():
     said = "".join(itertools.islice(normalize_stream(book(), "markdown"), 4))
     assert said == "Chapter 0.\n\nText of chapter 0.\n\nChapter 1.\n\nText of chapter 1.\n\n"
     assert len(read) < 10
-    # In a stream an address that comes later is not known.
+    # A stream does not know an address that is defined later.
     assert "".join(normalize_stream(["[a][p] [p]\n\n[p]: https://x.org\n\n[a][p]"], "markdown")) == "[a][p] [p]\n\na"
 
 

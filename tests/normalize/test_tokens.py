@@ -1,4 +1,4 @@
-"""What is dropped changes no token of a model with BERT's tokenizer."""
+"""Dropping invisible characters changes no token of BERT's tokenizer."""
 
 from hypothesis import given
 from hypothesis import strategies as st

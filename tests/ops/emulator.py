@@ -1,4 +1,4 @@
-"""CUDA kernels on the CPU: their sources compiled by a C++ compiler, tests/ops/emulated/device.h for the device."""
+"""CUDA kernels on the CPU: a C++ compiler compiles their sources with tests/ops/emulated/device.h as the device."""
 
 import ctypes
 import os
@@ -17,18 +17,18 @@ from barkfast_kernels.hopper.ops import FOLDER
 from barkfast_kernels.hopper.program import Argument, ctype_of
 
 HERE = Path(__file__).parent / "emulated"
-# Of a block: an H100's.
+# Shared memory of a block on an H100.
 SHARED_BYTES = 227 * 1024
 
 
 def find_compiler() -> str | None:
-    """A C++ compiler, if there is one."""
+    """The path of a C++ compiler, or None."""
     return shutil.which(os.environ.get("CXX", "c++"))
 
 
 @cache
 def build(shape: Shape, folder: Path) -> ctypes.CDLL:
-    """The kernels for one shape."""
+    """Compile the kernels for one shape."""
     library = folder / f"step-{abs(hash(shape))}.so"
     command = [find_compiler() or "c++", "-std=c++17", "-O1", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", "-w"]
     command += [
@@ -44,7 +44,7 @@ def build(shape: Shape, folder: Path) -> ctypes.CDLL:
 
 
 class Emulator:
-    """A program whose kernels run on the CPU; it looks like barkfast_kernels.hopper.program.Program."""
+    """A program whose kernels run on the CPU; it has the interface of barkfast_kernels.hopper.program.Program."""
 
     room = SHARED_BYTES
 
@@ -56,14 +56,14 @@ class Emulator:
         return EmulatedKernel(self.library, name, threads)
 
     def take_prefetched(self) -> tuple[int, int, int]:
-        """First address and end of what was asked for to be in the L2 cache since the last call, and its bytes."""
+        """First address, end and number of the bytes prefetched into the L2 cache since the last call."""
         found = (ctypes.c_ulonglong * 3)()
         self.library.take_prefetched(found)
         return found[0], found[1], found[2]
 
     @contextmanager
     def changing(self, *changes: tuple[Tensor, Tensor]) -> Iterator[None]:
-        """Within the block, every tensor holds the other, of its size, until a kernel waits for the one ahead of it."""
+        """Within the block, each first tensor holds its second's values until a kernel waits for the previous one."""
         kept = [(tensor, before, tensor.clone()) for tensor, before in changes]
         for tensor, before, after in kept:
             pointers = [ctypes.c_void_p(t.data_ptr()) for t in (tensor, before, after)]
@@ -74,12 +74,12 @@ class Emulator:
             self.library.change_nothing()
 
     def begin_with_block(self, x: int) -> None:
-        """From now on a grid's blocks are taken from number `x` on, and round."""
+        """From now on start each row of a grid's blocks with number `x`, and wrap around."""
         self.library.begin_with_block(x)
 
 
 class EmulatedKernel:
-    """One kernel."""
+    """One kernel of the emulated program."""
 
     def __init__(self, library: ctypes.CDLL, name: str, threads: int) -> None:
         self.library, self.name, self.threads = library, name, threads

@@ -1,4 +1,4 @@
-// One kernel that keeps all rules of a decode step's code, and one that breaks each of them; see test_step_rules.py.
+// One kernel that obeys all rules for a decode step's code, and one or more that break each; see test_step_rules.py.
 
 #define START asm volatile("griddepcontrol.launch_dependents;" ::: "memory")
 #define WAIT asm volatile("griddepcontrol.wait;" ::: "memory")
@@ -49,7 +49,7 @@ extern "C" __global__ void __launch_bounds__(128) depends(const float* x, const 
     out[threadIdx.x] = fresh(x + fresh(slots) * 128 + threadIdx.x);
 }
 
-// By way of shared memory.
+// The dependence goes through shared memory.
 extern "C" __global__ void __launch_bounds__(128) depends_on_others(const float* x, const int* slots, float* out) {
     __shared__ int slot[128];
     START;
@@ -74,14 +74,14 @@ extern "C" __global__ void __launch_bounds__(128) loads_by_l1(const float* x, co
     out[threadIdx.x] = fresh(x + threadIdx.x) * q[threadIdx.x];
 }
 
-// Off the path, which is the longer way.
+// The load through L1 is not on the critical path: the other branch takes longer.
 extern "C" __global__ void __launch_bounds__(128)
     loads_by_l1_elsewhere(const float* x, const float* q, float* out, int n) {
     START;
     WAIT;
     float y = fresh(x + threadIdx.x);
     if (n & 1) {
-        // Nothing of it can be done in advance.
+        // The sleep keeps the compiler from moving this work ahead of the branch.
         __nanosleep(1);
         out[threadIdx.x] = q[threadIdx.x];
     } else

@@ -31,7 +31,7 @@ from ops.tools import (
 
 FLOAT32 = TOLERANCE[torch.float32]
 BATCHES = [1, 3, 16, 17, 33, 64, 70]
-# What the int8 weights stand for is held in half precision too, so both have one tolerance.
+# Dequantized int8 weights are in half precision too, so both have the same tolerance.
 STORAGE = [(dtype, False) for dtype in DTYPES] + [(dtype, True) for dtype in DTYPES]
 
 
@@ -147,7 +147,7 @@ def test_head_gives_each_row_its_own_slice(dtype, slices, stop_row):
 
 
 def outputs(rows, dtype, int8):
-    """All that the linear layers give for rows of a batch; the row of slot s has the same numbers in any batch."""
+    """All outputs of the linear layers for `rows`; slot s has the same input numbers in any batch."""
     n_slots, n_head, head_dim, n_embd = 70, 2, 48, 96
     slots = running_slots([slot % 100 for slot in range(n_slots)])
     h = randn(n_slots, n_embd, dtype=dtype)[rows].contiguous()

@@ -1,4 +1,4 @@
-"""decode_attention and combine_splits."""
+"""decode_attention and combine_splits against their references."""
 
 import math
 
@@ -32,7 +32,7 @@ def outputs(batch: int, n_head: int, splits: int, head_dim: int) -> tuple[Tensor
 
 
 def check(actual: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
-    """Within rounding, and untouched or empty in the same places."""
+    """Equal within rounding, and NaN (not written) or infinite (empty split) in the same places."""
     for a, e in zip(actual, expected, strict=True):
         assert torch.equal(torch.isnan(a), torch.isnan(e))
         assert torch.equal(torch.isinf(a), torch.isinf(e))
@@ -99,7 +99,7 @@ def test_large_scores() -> None:
         decode_attention(q, keys, values, partial, stats, rows, slots, pdl=False)
         combine_splits(partial, stats, out, rows, slots, pdl=False)
         expected = F.scaled_dot_product_attention(q.view(1, 1, 1, 64).double(), keys.double(), values.double())
-        # Scores of some thousands in float32.
+        # Scores are in the thousands, where float32 is less exact.
         assert tools.rms_error(out, expected.flatten()[None]) < 1e-3
 
 

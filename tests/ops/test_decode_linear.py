@@ -51,7 +51,7 @@ def residual_stream(n_embd: int) -> Tensor:
 
 
 def splits(n_embd: int, n_head: int) -> State:
-    """What decode_attention leaves behind for sequences from one position (seven splits empty) to full ones."""
+    """Outputs of decode_attention for sequences from one position (seven splits empty) to full ones."""
     batch = len(POSITIONS)
     partial = tools.randn(batch, n_head, SPLITS, n_embd // n_head, seed=8)
     stats = tools.randn(batch, n_head, SPLITS, 2, seed=9)
@@ -102,14 +102,14 @@ def proj_case(size: tuple[int, int], dtype: torch.dtype, *, biases: bool, int8: 
     }
 
 
-# Kernel, reference, what they are given, what they write.
+# Kernel, reference, function that makes their arguments, names of their outputs.
 CASES = {
     "norm_qkv": (norm_qkv, norm_qkv_reference, qkv_case, ("q", "keys", "values")),
     "attention_out": (attention_out, attention_out_reference, out_case, ("x",)),
     "norm_fc_gelu": (norm_fc_gelu, norm_fc_gelu_reference, fc_case, ("hidden",)),
     "proj_residual": (proj_residual, proj_residual_reference, proj_case, ("x",)),
 }
-# Written by row; the others by slot.
+# Outputs that are indexed by row; the others by slot.
 BY_ROW = ("q", "hidden")
 
 

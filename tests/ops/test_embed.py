@@ -47,7 +47,7 @@ def test_codes(dtype: torch.dtype, n_embd: int, n_frames: int, codebook: int) ->
     codes = _integers(56, n_frames, 8)
     tables, wpe = randn(8, 56, n_embd, dtype=dtype, seed=1), randn(1024, n_embd, dtype=dtype, seed=2)
     actual, expected = poison(n_frames, n_embd), poison(n_frames, n_embd)
-    # Codebooks beyond take no part, whatever they hold.
+    # Later codebooks must have no effect, whatever they hold.
     tables[codebook + 1 :] = float("nan")
     embed_codes(codes, tables, wpe, actual, codebook=codebook)
     embed_codes_reference(codes, tables, wpe, expected, codebook=codebook)

@@ -40,7 +40,7 @@ def test_large_scores_do_not_overflow():
     out, expected = poison(70, 64), poison(70, 64)
     flash_attention(qkv, out, n_head=1, causal=True)
     flash_attention_reference(qkv, expected, n_head=1, causal=True)
-    # A float32 score of 1e5 is exact to 1e-2 alone.
+    # A float32 score of 1e5 is exact only to 1e-2.
     assert rms_error(out, expected) < 1e-2
 
 
@@ -71,7 +71,7 @@ def test_prefill_fills_the_cache(slot, length, dtype):
     T, n_head, head_dim = 140, 2, 48
     qkv = randn(T, 3 * n_head * head_dim, dtype=dtype)
     prompt = row_list(slot, length, 256, 0)
-    # One slot more in front, where a slot of -1 would be.
+    # One extra slot in front, where slot -1 would be written.
     caches = [[poison(4, n_head, 200, head_dim, dtype=dtype) for _ in range(2)] for _ in range(2)]
     out, expected = poison(T, n_head * head_dim, dtype=dtype), poison(T, n_head * head_dim)
     prefill_attention(qkv, out, *(cache[1:] for cache in caches[0]), prompt, n_head=n_head)

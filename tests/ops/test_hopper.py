@@ -1,4 +1,4 @@
-"""The CUDA kernels of a layer against their references: on a GPU, or without one in an emulator of its threads."""
+"""The CUDA kernels of a layer against their references: on a GPU, or in an emulator of its threads without one."""
 
 import math
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from .emulator import SHARED_BYTES, Emulator, find_compiler
 
 DEVICE = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 N_POSITIONS = 1024
-# Of each slot; the third does not run. Both ends of a split, both ends of the cache, and beyond it.
+# Position of each slot; the third does not run. Both ends of a split, both ends of the cache, and one beyond it.
 POSITIONS = (0, 5, 17, 255, 256, 600, 1023, 1024)
 ROWS = (3, 1, 0, 7, -1, 2, 5, 6)
 IDLE = (-1, 2)
@@ -39,16 +39,16 @@ TYPES = [
     (torch.bfloat16, True),
     (torch.float32, True),
 ]
-# Bark's own sizes, and others that they must serve: heads of 128 and 32 channels.
+# Bark's own sizes, and others that the kernels must support: heads of 128 and 32 channels.
 SIZES = [(1024, 16), (768, 12), (384, 3), (128, 4)]
 SHAPES = [Shape(*size, N_POSITIONS, *kind) for size in SIZES for kind in TYPES]
-# Each way to run them, with one of these.
+# Every CUDA variant, with one of these sizes.
 SHAPES += [
     Shape(384, 3, N_POSITIONS, torch.bfloat16, False, variant)
     for variant in VARIANTS.values()
     if variant.kernels == "cuda"
 ]
-# What a block can have of an H100's shared memory.
+# Only shapes that fit into a block's shared memory on an H100.
 SHAPES = [shape for shape in SHAPES if shape.most_bytes <= SHARED_BYTES]
 
 
@@ -87,16 +87,16 @@ class Setting:
         words = [pack_slot(position=p, limit=2000, status=s) for p, s in zip(POSITIONS, status, strict=True)]
         self.slots = torch.stack(words).to(DEVICE)
         self.earlier_slots = self.slots.clone()
-        # Most stand one position behind, one of them many.
+        # Most are one position behind, one of them 90.
         behind = torch.tensor([90 if position == 600 else 1 for position in POSITIONS], device=DEVICE)
         self.earlier_slots[:, POSITION.value] = (self.slots[:, POSITION.value] - behind).clamp_min(0)
 
     def random(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        """In the storage dtype, or another."""
+        """A random tensor in the storage dtype, or in `dtype`."""
         return torch.randn(*shape, device=DEVICE, generator=self.generator).to(dtype or self.shape.dtype)
 
     def floats(self, *shape: int) -> Tensor:
-        """Float32."""
+        """A random float32 tensor."""
         return self.random(*shape, dtype=torch.float32)
 
     def matrix(self, n_out: int, n_in: int, *, bias: bool = True) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -114,16 +114,16 @@ class Setting:
         return self.random(*shape), self.random(*shape)
 
     def room(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """For results, full of sevens."""
+        """A tensor for results, filled with sevens."""
         return torch.full(shape, 7.0, device=DEVICE).to(dtype)
 
     def attended(self) -> tuple[Tensor, Tensor]:
-        """Room for what splits attended to."""
+        """Tensors for the outputs of attention's splits: partial results and their statistics."""
         shape = (len(ROWS), self.shape.n_head, self.shape.variant.splits)
         return self.room(*shape, self.shape.head_dim), self.room(*shape, 2)
 
     def arriving(self, *tensors: Tensor) -> AbstractContextManager[None]:
-        """Within the block, kernels find NaN there, and slots a position behind, until they wait."""
+        """Within the block, kernels see NaN in `tensors`, and slots at earlier positions, until they wait."""
         if self.emulator is None:
             return nullcontext()
         earlier = [(tensor, torch.full_like(tensor, math.nan)) for tensor in tensors]
@@ -138,7 +138,7 @@ class Setting:
         inputs: tuple[int, ...],
         pdl: bool,
     ) -> None:
-        """Both on copies of `args[i]` for i in `outputs`; those in `inputs` are what the kernel ahead leaves."""
+        """Compare both on copies of `args[i]` for i in `outputs`; the previous kernel writes those in `inputs`."""
         ours, theirs = (
             [a.clone() if i in outputs else a for i, a in enumerate((*args, self.rows, self.slots))] for _ in range(2)
         )
@@ -150,7 +150,7 @@ class Setting:
 
 
 def assert_close(ours: Tensor, theirs: Tensor) -> None:
-    """Float32 but for the order of sums; what is stored in half precision may fall to its other side."""
+    """Equal up to the order of float32 sums; numbers stored in half precision may round the other way."""
     assert torch.isfinite(ours).all()
     tolerance = {torch.float32: 2e-6, torch.bfloat16: 1e-3, torch.float16: 2e-4}[ours.dtype]
     error = (ours.double() - theirs.double()).norm() / theirs.double().norm()
@@ -190,7 +190,7 @@ def test_attention_is_its_reference(shape: Shape, pdl: bool, folder: Path) -> No
     q, (keys, values) = s.floats(len(ROWS), shape.n_embd), s.caches()
     (partial, stats), expected = s.attended(), s.attended()
     decode_attention_reference(q, keys, values, *expected, s.rows, s.slots)
-    # Nothing behind the token's own position is ever used.
+    # Nothing after the token's own position is ever used.
     for slot, position in enumerate(POSITIONS):
         keys[slot, :, position + 1 :] = values[slot, :, position + 1 :] = math.nan
     for row, slot in enumerate(ROWS):
@@ -206,7 +206,7 @@ def test_attention_is_its_reference(shape: Shape, pdl: bool, folder: Path) -> No
 
 
 def newest_arriving(s: Setting, cache: Tensor) -> AbstractContextManager[None]:
-    """Within the block, the token's own position and the one that it stood at before are not there before the wait."""
+    """Within the block, the cache is NaN from each slot's earlier position on, until the wait."""
     if s.emulator is None:
         return nullcontext()
     earlier = cache.clone()
@@ -245,8 +245,8 @@ def test_a_row_alone_is_the_same_bits(shape: Shape, folder: Path) -> None:
 SMALL = Shape(128, 4, N_POSITIONS, torch.float32, False)
 
 
-# Rows, and how far from the reference they may be: where the first four channels hold most of the variance, its square
-# is 256 times what is left after the subtraction.
+# Rows and their tolerances. Where the first four channels hold most of the variance, a number much larger than the
+# variance is subtracted (up to 256 times at 1024 channels), which loses precision.
 UNEVEN = {
     "a mean of a thousand deviations": (lambda x: x + 1000, 2e-6),
     "all the same": (lambda x: torch.full_like(x, 3.3), 2e-6),
@@ -265,7 +265,7 @@ def test_the_norm_of_uneven_rows(kind: str, folder: Path) -> None:
     norm = s.random(SMALL.n_embd), s.random(SMALL.n_embd)
     ours = s.room(len(ROWS), 4 * SMALL.n_embd)
     s.ops.norm_fc_gelu(x, *norm, weight, scale, bias, ours, s.rows, s.slots, pdl=True)
-    # In float64: far from zero float32's own mean is not exact enough to judge by.
+    # In float64: far from zero the mean in float32 is not exact enough for a reference.
     exact = F.layer_norm(x.double(), (SMALL.n_embd,), *(t.double() for t in norm), 1e-5)
     exact = F.gelu(F.linear(exact, weight.double(), bias.double()))
     for row, slot in enumerate(ROWS):
@@ -278,7 +278,7 @@ def test_the_norm_of_uneven_rows(kind: str, folder: Path) -> None:
 def test_a_later_kernels_weights_are_asked_for_once(n_bytes: int, folder: Path) -> None:
     s = Setting(SMALL, folder)
     width, n = SMALL.n_embd, len(ROWS)
-    # As every allocation on a device.
+    # Aligned to 16 bytes, as every allocation on a device is.
     ahead = torch.empty(n_bytes + 16, dtype=torch.int8)
     ahead = ahead[-ahead.data_ptr() % 16 :][:n_bytes]
     x, (keys, values), (partial, stats) = s.floats(len(POSITIONS), width), s.caches(), s.attended()
@@ -314,7 +314,7 @@ def test_the_real_compiler_keeps_all_in_registers(shape: Shape) -> None:
     assert len(codes) == read_source().count('extern "C" __global__') == 6
     assert not {name for name, code in codes.items() if code.stack_bytes or code.local_bytes}
     assert codes["head_draw"].registers <= (64 if shape.dtype.itemsize == 2 else 80)
-    # Only for debugging do waits end in an error.
+    # Waits end in an error only in shapes for debugging (`bounded`).
     assert any("BPT.TRAP" in str(i) for i in codes["norm_qkv"].instructions) == shape.bounded
 
 

@@ -1,4 +1,4 @@
-"""The CUDA kernel at a step's end against its references: on a GPU, or without one in an emulator of its threads."""
+"""The CUDA kernel that ends a decode step against its references: on a GPU, or in an emulator of its threads."""
 
 import copy
 import random
@@ -21,7 +21,7 @@ from .test_hopper import DEVICE, N_POSITIONS, SHAPES, assert_close, name_of
 from .test_sample_odds import chi_square_p
 
 SMALL = Shape(128, 4, N_POSITIONS, torch.float32, False)
-# The head is never int8, so of those networks one is enough.
+# The head is never int8, so one int8 network is enough.
 SHAPES = [
     shape
     for shape in SHAPES
@@ -34,7 +34,7 @@ STOP_ROW = 120
 VOCABULARIES = [(ONE, STOP_ROW), (TWO, -1), (TWO, STOP_ROW)]
 VOCABULARY = 130
 STAGE = 3
-# What no kernel may leave behind.
+# Fills outputs before a launch, to show what the kernel did not write.
 POISON = 7.0
 
 
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def emulator_for(shape: Shape, folder: Path) -> Emulator | None:
-    """None on a GPU."""
+    """An emulator for the shape; None on a GPU."""
     if DEVICE.type == "cuda":
         reason = why_not(shape, DEVICE)
         if reason:
@@ -61,7 +61,7 @@ def make(shape: Shape, blocks: int, emulator: Emulator | None) -> HeadDraw:
 
 
 class Case:
-    """All that the kernel reads and writes, for slots that are given."""
+    """All tensors that the kernel reads and writes, for the given slots."""
 
     def __init__(self, shape: Shape, slots: list[Tensor], slices: list[list[int]], stop_row: int) -> None:
         self.shape, self.stop_row, n, width = shape, stop_row, len(slots), shape.n_embd
@@ -84,14 +84,14 @@ class Case:
         self.logits = torch.empty(0)
 
     def candidate_logits(self, values: Tensor) -> None:
-        """Make logits of every slot about `values`, by vocabulary row, with equal bits for equal values."""
+        """Make every slot's logits about `values`, one per vocabulary row; equal values give equal bits."""
         self.x[:] = self.x[0]
         h = torch.nn.functional.layer_norm(self.x[0], (self.shape.n_embd,), *(t.float() for t in self.norm))
         direction = (h / h.square().sum()).cpu()
         self.weight = (values[:, None] * direction[None, :]).to(DEVICE, self.shape.dtype)
 
     def after(self, draw: HeadDraw | Tensor | None, *rows: int, emulator: Emulator | None = None) -> "Case":
-        """A copy after `launch`."""
+        """Return a copy on which `launch` has run."""
         c = copy.copy(self)
         c.x, c.tokens, c.slots = self.x.clone(), self.tokens.clone(), self.slots.clone()
         c.logits = torch.full((len(rows), self.columns), POISON, device=DEVICE)
@@ -99,9 +99,9 @@ class Case:
         return c
 
     def launch(self, draw: HeadDraw | Tensor | None, *rows: int, emulator: Emulator | None = None) -> None:
-        """In place; None is its references, and a tensor these from logits as another has computed them.
+        """Run in place: the kernel, its references (None), or the references on given logits (a tensor).
 
-        Equal rows have products with equal bits in the kernel, and not in torch.
+        For equal weight rows the kernel computes equal bits, and torch does not.
         """
         listed = torch.tensor(rows, dtype=torch.int32, device=DEVICE)
         head = (self.x, *self.norm, self.weight, self.slices, self.stop_row, self.logits)
@@ -117,24 +117,24 @@ class Case:
             draw(*head, self.tokens, *tables, listed, self.slots, stage=STAGE, pdl=True)
 
     def arriving(self, emulator: Emulator | None) -> AbstractContextManager[Any]:
-        """Within the block, nothing that other kernels write is there until a block has waited."""
+        """Within the block, what other kernels write appears only after a block has waited."""
         if emulator is None:
             return nullcontext()
         nothing = torch.full_like(self.x, float("nan"))
-        # Words that would do harm: a slot that runs, in another slice, with another seed.
+        # Harmful words: a slot that runs, in another slice, with another seed.
         wrong = self.slots + 1
         wrong[:, STATUS.value] = RUNNING.value
         tokens = torch.full_like(self.tokens, 5)
         return emulator.changing((self.x, nothing), (self.slots, wrong), (self.tokens, tokens))
 
     def same_as(self, other: "Case") -> bool:
-        """Bit for bit, in all that the kernel writes."""
+        """Whether everything that the kernel writes is equal bit for bit."""
         pairs = [(getattr(self, name), getattr(other, name)) for name in ("x", "tokens", "slots", "logits")]
         return all(torch.equal(a.view(torch.int32), b.view(torch.int32)) for a, b in pairs)
 
 
 def assert_agree(actual: Case, expected: Case) -> None:
-    """Tokens, words and embeddings to the bit, logits but for the order of sums."""
+    """Tokens, slot words and embeddings are bit-equal; logits are equal up to the order of sums."""
     assert torch.equal(actual.slots, expected.slots)
     assert torch.equal(actual.tokens, expected.tokens)
     assert torch.equal(actual.x, expected.x)
@@ -144,13 +144,13 @@ def assert_agree(actual: Case, expected: Case) -> None:
 
 
 def slot_with(drawn: int = 0, **options: Any) -> Tensor:
-    """A slot at its `drawn`-th token."""
+    """A slot that has drawn `drawn` tokens."""
     slot = pack_slot(**{"position": 20, "limit": 900, "seed": 5} | options)
     slot[DRAWN.value] = drawn
     return slot
 
 
-# One of each kind, in the slots of a batch of eight: the third does not run.
+# One slot of each kind in a batch of eight: the third does not run.
 KINDS = [
     slot_with(temperature=0.7, has_stop=True),
     slot_with(temperature=0.0, phase=1),
@@ -169,7 +169,7 @@ ROWS = (3, 1, 0, 7, -1, 2, 5, 4)
 def test_agrees_with_its_references(shape: Shape, slices: list[list[int]], stop_row: int, folder: Path) -> None:
     emulator, case = emulator_for(shape, folder), Case(shape, KINDS, slices, stop_row)
     gain, offset = case.norm
-    # A block's rows in several pieces, candidates for several of its warps, and more blocks than there are columns.
+    # Cases: a block's rows in several pieces, candidates for several of its warps, and more blocks than columns.
     for blocks, norm in ((2, (gain, offset)), (1, (gain, None)), (53, (gain, offset))):
         if why_not_head(shape, case.columns, len(slices), blocks, SHARED_BYTES):
             continue
@@ -181,7 +181,7 @@ def test_agrees_with_its_references(shape: Shape, slices: list[list[int]], stop_
 
 
 def test_agrees_at_the_size_of_the_semantic_network(folder: Path) -> None:
-    """10001 candidates in 128 blocks, 79 rows each and less in the last, and in 132."""
+    """10001 candidates in 128 blocks (79 rows each, fewer in the last), and in 132 blocks."""
     shape = Shape(1024, 16, N_POSITIONS, torch.bfloat16, False)
     emulator, case = emulator_for(shape, folder), Case(shape, KINDS[:1], [[0, 10000]], 10000)
     generator = torch.Generator().manual_seed(3)
@@ -212,7 +212,7 @@ def random_slot(rng: random.Random) -> Tensor:
 
 @pytest.mark.parametrize("stop_row", [STOP_ROW, -1])
 def test_agrees_for_many_slots(stop_row: int, folder: Path) -> None:
-    """Every end is reached many times; with ties, and where the stop token often leads."""
+    """Every final status occurs many times; with ties, and with a stop token that often has the largest logit."""
     rng, ends = random.Random(9), torch.zeros(5, dtype=torch.int64)
     emulator = emulator_for(SMALL, folder)
     draw = make(SMALL, 4, emulator)
@@ -224,7 +224,7 @@ def test_agrees_for_many_slots(stop_row: int, folder: Path) -> None:
         values[STOP_ROW] = values[10:97].max() + rng.choice([-3.0, -1.0, 0.0, 1.0])
         case.candidate_logits(values)
         if round_ % 5 == 0:
-            # One that only one of the slices has, or the stop token.
+            # A row that only one of the slices has, or the stop token.
             case.weight[rng.choice([10, 59, 60, 96, STOP_ROW])] = rng.choice([float("nan"), float("inf")])
         actual = case.after(draw, *range(8), emulator=emulator)
         expected = case.after(actual.logits, *range(8))
@@ -257,7 +257,7 @@ def test_neither_the_batch_nor_the_order_of_blocks_changes_a_bit(shape: Shape, f
 
 
 def test_one_step_follows_another(folder: Path) -> None:
-    """From x as the step before has left it, with what the kernel keeps between launches."""
+    """Each step continues from the x of the step before, and from the state that the kernel keeps between launches."""
     emulator = emulator_for(SMALL, folder)
     draw = make(SMALL, 3, emulator)
     slots = [slot_with(temperature=0.8, seed=s, limit=4 + s, position=N_POSITIONS - 6) for s in range(3)]
@@ -272,7 +272,7 @@ def test_one_step_follows_another(folder: Path) -> None:
 
 
 def test_equal_logits_go_to_the_first(folder: Path) -> None:
-    """Of one block or of several, whatever the order of blocks; -0 and 0 are equal."""
+    """In one block or several, in any order of blocks; -0 and 0 are equal."""
     emulator = emulator_for(SMALL, folder)
     for blocks in (1, 6):
         draw = make(SMALL, blocks, emulator)
@@ -308,7 +308,7 @@ def test_hardly_any_temperature_is_greedy(folder: Path) -> None:
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 1.7])
 def test_stops_at_the_stop_tokens_probability(temperature: float, folder: Path) -> None:
-    """Just below its probability and not just above, whatever is drawn; of all candidates in all blocks."""
+    """With min_p just below the stop token's probability over all blocks, and not just above, whatever is drawn."""
     emulator = emulator_for(SMALL, folder)
     case = Case(SMALL, [slot_with(temperature=temperature, has_stop=True) for _ in range(3)], ONE, STOP_ROW)
     values = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(1)) * 2
@@ -339,7 +339,7 @@ def test_only_a_slots_own_candidates_can_fail_it(folder: Path) -> None:
                 case.slots[slot, STATUS.value] = FAILED.value
                 for name in ("x", "tokens", "slots"):
                     assert torch.equal(getattr(after, name)[slot], getattr(case, name)[slot])
-    # And a vector that is not finite fails its own row alone.
+    # A vector that is not finite fails only its own row.
     case = Case(SMALL, slots, TWO, STOP_ROW)
     case.x[1, 7] = float("nan")
     status = case.after(draw, 0, 1, 2, 3).slots[:, STATUS.value].tolist()
@@ -348,7 +348,7 @@ def test_only_a_slots_own_candidates_can_fail_it(folder: Path) -> None:
 
 @pytest.mark.parametrize("has_stop", [False, True])
 def test_draws_have_the_right_odds(has_stop: bool, folder: Path) -> None:
-    """4000 draws from 25 candidates, of eight slots whose x stays as it is; of several blocks."""
+    """4000 draws from 25 candidates by eight slots with constant x, in several blocks."""
     emulator = emulator_for(SMALL, folder)
     draw = make(SMALL, 3, emulator)
     slots = [

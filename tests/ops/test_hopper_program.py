@@ -1,4 +1,4 @@
-"""CUDA sources to machine code: kept on disk by content, built anew where that is damaged or cannot be had."""
+"""CUDA sources compiled to machine code: cached on disk by content, rebuilt if the cache is damaged or unusable."""
 
 import stat
 from pathlib import Path
@@ -18,7 +18,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def build_once() -> list[bytes]:
-    """What `build` is to give, once."""
+    """A list with the result of one build; a second build fails."""
     return [CUBIN]
 
 

@@ -1,4 +1,4 @@
-"""The head and its noise: candidates by slice, the stop token, skipped rows, rows alone and together."""
+"""The head and its noise: candidates by slice, the stop token, skipped rows, rows single and batched."""
 
 import math
 
@@ -34,7 +34,7 @@ class Case:
             pack_slot(position=64, limit=9, temperature=0.5, seed=2**64 - 1, phase=1, first_draw=1000),
             pack_slot(position=1023, limit=9, temperature=0.7, seed=1, first_draw=2**31 - 1),
         )
-        self.slots[4, 1] = 3  # DRAWN, so that the slice is not the phase alone
+        self.slots[4, 1] = 3  # DRAWN, so that the slice does not depend on the phase alone
 
     def run(self, function, *rows: int, **options) -> tuple[Tensor, Tensor]:
         columns = 61 + (self.stop_row >= 0)
@@ -61,7 +61,7 @@ def test_agrees_with_the_reference(dtype: torch.dtype, n_embd: int, stop_row: in
     expected = case.run(norm_head_reference, *rows)
     _assert_agree(case.run(norm_head, *rows), expected)
     stop = int(stop_row >= 0)
-    # The reference itself: who has how many candidates, and that greedy slots have no noise.
+    # Check the reference itself: the number of candidates of each row, and no noise for greedy slots.
     assert expected[0].isfinite().sum(1).tolist() == [61 + stop, 0, 61 + stop, 0, 61 + stop, 50 + stop]
     assert expected[1][2].eq(0).all() and expected[1][0].ne(0).all()
 

@@ -17,7 +17,7 @@ from barkfast_kernels.random import (
 )
 from ops.tools import device, poison
 
-# The smallest variates keep their bits, so their logarithms agree to float32's last digits at 23, the largest noise.
+# The smallest variates keep all bits, so the noise agrees to float32's last digits even at 23, its largest value.
 TOLERANCE = 6e-6
 
 # Random123's kat_vectors, philox4x32-10: counter, key, output.
@@ -88,7 +88,7 @@ def test_extreme_words_give_finite_noise_in_order() -> None:
     expected = gumbel_of_word_reference(torch.tensor(values, device=device()))
     assert (out - expected).abs().max() < TOLERANCE
     exact = [-math.log(-math.log1p(-(min((word + 0.5) / 2**32, 1 - 2**-24)))) for word in values]
-    # 1 - v is rounded to 2**-25 where it is taken, v being at least 2**-10: that is the worst.
+    # The largest error: where 1 - v is used (v is at least 2**-10), it is rounded to 2**-25.
     assert (out.double().cpu() - torch.tensor(exact, dtype=torch.float64)).abs().max() < 4e-5
     assert 22.8 < out[0] < 22.9
     assert (out[:129].diff() < 0).all()
@@ -99,7 +99,7 @@ def test_noise_is_gumbel_distributed() -> None:
     noise = gumbel_noise_reference(5, 6, 0, torch.arange(64)[:, None], torch.arange(1 << 14)[None, :]).flatten()
     n = len(noise)
     assert abs(float(noise.double().mean()) - 0.5772156649) < 5 * math.pi / math.sqrt(6 * n)
-    # P(noise > g) = 1 - exp(-exp(-g)), deep into the tail that rare tokens win by.
+    # P(noise > g) = 1 - exp(-exp(-g)), far into the tail, which decides draws of rare tokens.
     for chance in (0.9, 0.5, 0.1, 1e-2, 1e-3, 1e-4, 2e-5):
         above = int((noise > -math.log(-math.log1p(-chance))).sum())
         assert abs(above - n * chance) < 4 * math.sqrt(n * chance), chance

@@ -7,7 +7,7 @@ from barkfast_kernels.residual_norm import residual_norm, residual_norm_referenc
 from barkfast_kernels.slots import FINISHED, pack_slot
 from ops.tools import DTYPES, TOLERANCE, poison, randn, rms_error, row_list, running_slots, slot_table
 
-# LayerNorm divides by the spread of what was added up: float32 sums differ by a few units in the last place.
+# LayerNorm divides by the standard deviation of the sums, which in float32 differ by a few units in the last place.
 FLOAT32 = TOLERANCE[torch.float32]
 
 
@@ -51,7 +51,7 @@ def test_rows_go_to_their_slots(dtype):
     rows = row_list(4, -1, 0, 5, 2)
     x, y = randn(6, 96), randn(2, 7, 96, seed=1)
     y_bias, weight, bias = (randn(96, seed=seed, dtype=dtype) for seed in (2, 3, 4))
-    # Scratch is for the largest batch; rows that nothing stands for may hold anything.
+    # Scratch has rows for the largest batch; unused rows may hold anything.
     y[:, [1, 3, 5, 6]] = float("nan")
     before, expected_x = x.clone(), x.clone()
     out, expected = poison(7, 96, dtype=dtype), poison(7, 96)

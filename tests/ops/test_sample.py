@@ -1,4 +1,4 @@
-"""The sampler against its reference, and the cases that need care."""
+"""The sampler against its reference, and special cases."""
 
 import random
 
@@ -25,7 +25,7 @@ class State:
         n_slots = len(slots)
         self.slices = torch.tensor(SLICES, dtype=torch.int32, device=device())
         self.tokens = torch.full((n_slots, BLOCK_SIZE), -7, dtype=torch.int32, device=device())
-        # What forced slots find there.
+        # The tokens that forced slots take.
         self.tokens[:, :8] = torch.arange(8, device=device())
         self.wte, self.wpe = randn(130, 48, dtype=dtype, seed=8), randn(BLOCK_SIZE, 48, dtype=dtype, seed=9)
         self.x = poison(n_slots, 48)
@@ -36,7 +36,7 @@ class State:
         return other
 
     def run(self, function, rows: Tensor, *, filtered: bool, stop_row: int = STOP_ROW, **options) -> "State":
-        """A copy after `function`."""
+        """Return a copy on which `function` has run."""
         after = self.copy()
         parts = (after.logits, after.noise, after.slices, stop_row, after.tokens, after.wte, after.wpe, after.x)
         function(*parts, rows, after.slots, filtered=filtered, **options)
@@ -72,10 +72,10 @@ def _random_state(n: int, seed: int, dtype: torch.dtype = torch.float32) -> Stat
     rng = random.Random(seed)
     slots = slot_table(*(_random_slot(rng) for _ in range(n)))
     logits = randn(n, 51, seed=seed + 1, scale=3)
-    # The stop token often leads, so that it is drawn, and is likely, about as often as not.
+    # The stop token often has the largest logit, so that it is drawn, or likely, in about half of the rows.
     for row in range(n):
         logits[row, rng.choice([37, 50])] += rng.choice([0.0, 4.0, 8.0])
-    # Ties, within half of the rows, in logits and so in greedy draws and at the filters' edges; -0 and 0 too.
+    # Half of the rows have ties in logits, and so in greedy draws and at the filters' limits; -0 and 0 too.
     logits[::2] = (logits[::2] * 2).round() / 2
     noise = gumbel_noise_reference(seed, 0, 0, torch.arange(n)[:, None], torch.arange(51)[None, :]).to(device())
     for row in range(0, n, 7):
@@ -91,7 +91,7 @@ def test_agrees_with_the_reference(dtype: torch.dtype, filtered: bool, stop_row:
     state = _random_state(n, seed=3, dtype=dtype)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(1)).to(device(), torch.int32)
     rows = torch.cat([order[:50], row_list(-1, -1), order[50:]])
-    # Row by row, not slot by slot.
+    # Logits and noise are indexed by row, not by slot.
     state.logits = torch.cat([state.logits, state.logits[:2]])
     state.noise = torch.cat([state.noise, state.noise[:2]])
     actual = state.run(sample, rows, filtered=filtered, stop_row=stop_row)
@@ -100,7 +100,7 @@ def test_agrees_with_the_reference(dtype: torch.dtype, filtered: bool, stop_row:
         if not torch.equal(actual.slots[slot], expected.slots[slot]):
             pytest.fail(f"slot {state.slots[slot].tolist()}: {actual.slots[slot, :4]} for {expected.slots[slot, :4]}")
     assert _same(actual, expected)
-    # The cases reach every end.
+    # The cases reach every final status.
     counts = expected.slots[:, STATUS.value].bincount(minlength=5).tolist()
     assert all(counts[status.value] > 20 for status in (IDLE, RUNNING, FINISHED, FAILED))
     assert (counts[STOPPED.value] > 50) == (stop_row >= 0)
@@ -108,7 +108,7 @@ def test_agrees_with_the_reference(dtype: torch.dtype, filtered: bool, stop_row:
 
 @pytest.mark.parametrize("filtered", [False, True])
 def test_agrees_with_a_row_per_program(filtered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU; and a row alone is the row in a batch."""
+    """As on a GPU; a single row gives the same as the row in a batch."""
     state = _random_state(16, seed=5)
     rows = row_list(*range(16))
     together = state.run(sample, rows, filtered=filtered)
@@ -122,7 +122,7 @@ def test_filters_that_are_off_change_nothing() -> None:
     rows = row_list(*range(300))
     plain = state.run(sample, rows, filtered=False)
     assert _same(state.run(sample, rows, filtered=True), plain)
-    # Beside slots that do filter, too.
+    # Also in a batch with slots that do filter.
     mixed = state.copy()
     mixed.slots[1::2, 9] = 3
     after = mixed.run(sample, rows, filtered=True)
@@ -159,7 +159,7 @@ def test_greedy_takes_the_first_of_the_largest() -> None:
 
 
 def test_greedy_stops_only_where_the_stop_token_leads() -> None:
-    """Its probability is 1 or 0, however close the runner-up."""
+    """The stop token's probability is 1 or 0, however close the runner-up."""
     logits = torch.full((3, 51), -5.0, device=device())
     logits[0, [4, 50]] = torch.tensor([1.0, 0.9], device=device())
     logits[1, [4, 50]] = torch.tensor([0.9, 1.0], device=device())
@@ -171,7 +171,7 @@ def test_greedy_stops_only_where_the_stop_token_leads() -> None:
 
 
 def test_divides_by_the_temperature() -> None:
-    """To the last bit: a logit of 0 whose noise is the other's quotient ties with it, so the first of the two wins."""
+    """Exactly: a logit of 0 whose noise is the other logit's quotient ties with it, so the first of the two wins."""
     n = 400
     value = randn(n, seed=1, scale=10).abs()
     logits, noise = torch.full((n, 51), -1e4, device=device()), torch.zeros(n, 51, device=device())

@@ -1,4 +1,4 @@
-"""The fine network's sampler against its reference, and against the odds it should have."""
+"""The fine network's sampler against its reference, and against the expected odds."""
 
 import pytest
 import torch
@@ -14,14 +14,14 @@ SIZE = 48
 
 
 def _logits(n_frames: int, dtype: torch.dtype) -> Tensor:
-    """Logits of SIZE codes; what else there is of columns is NaN, and must not be looked at."""
+    """Logits of SIZE codes; the other columns are NaN and must not be read."""
     logits = poison(n_frames, SIZE + 9, dtype=dtype)
     logits[:, :SIZE] = randn(n_frames, SIZE, dtype=dtype, seed=1, scale=2)
     return logits
 
 
 def _run(function, logits: Tensor, draw: Tensor, codebook: int) -> tuple[Tensor, Tensor]:
-    """(codes, draw) afterwards; codes were -1."""
+    """Run `function` on codes of -1; return (codes, draw)."""
     codes, draw = torch.full((len(logits), 8), -1, dtype=torch.int32, device=device()), draw.clone()
     function(logits, codes, draw, codebook=codebook, codebook_size=SIZE, stage=2)
     return codes, draw
@@ -71,7 +71,7 @@ def test_logits_that_are_not_finite_fail(bad: float, temperature: float) -> None
     logits[11, SIZE - 1] = bad
     codes, after = _run(sample_codes, logits, draw, 2)
     assert after[STATUS.value] == FAILED.value
-    # The frame keeps its code, the others have theirs, and nothing else of `draw` changes.
+    # The failed frame keeps -1, the others have their codes, and nothing else of `draw` changes.
     fine[0][11, 2] = -1
     assert torch.equal(codes, fine[0])
     after[STATUS.value] = RUNNING.value

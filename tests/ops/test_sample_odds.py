@@ -1,4 +1,4 @@
-"""The sampler against barkfast's torch sampler: who survives the filters, when it stops, and the odds of its draws."""
+"""The sampler against barkfast's torch sampler: which candidates the filters keep, when it stops, odds of draws."""
 
 import math
 
@@ -32,7 +32,7 @@ def _slot_for(sampling: Sampling, **options) -> Tensor:
 
 @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS.keys())
 def test_survivors_are_those_of_the_torch_sampler(sampling: Sampling) -> None:
-    """Noise that lets one candidate win at a time shows which of them are left."""
+    """Noise that lets one candidate win at a time shows which candidates the filters keep."""
     for seed in range(4):
         logits = randn(50, seed=seed, scale=2)
         expected = probabilities(logits, sampling) > 0
@@ -65,7 +65,7 @@ def test_stops_at_the_torch_samplers_probability(sampling: Sampling) -> None:
 
 
 def chi_square_p(counts: Tensor, odds: Tensor) -> float:
-    """Chance of counts at least this far from `odds`; what has odds 0 must not occur at all."""
+    """The p-value of `counts` under `odds`; entries with odds 0 must not occur at all."""
     assert not counts[odds == 0].any()
     expected = odds.double() * counts.sum()
     common = expected >= 5

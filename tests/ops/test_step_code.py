@@ -1,4 +1,4 @@
-"""The code of a decode step's kernels, of two versions of Triton and of CUDA: its rules, and its modelled time."""
+"""Machine code of a decode step's kernels, from two versions of Triton and from CUDA: rules and modelled time."""
 
 import json
 import os
@@ -24,7 +24,7 @@ Report = dict[str, Any]
 
 
 def model(folder: Path, *arguments: str) -> Report:
-    """What the tool says, of kernels compiled anew."""
+    """Compile the kernels again with tools.step_model, and return its report."""
     path = folder / "step.json"
     environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(folder / "cache")}
     environment["PYTHONPATH"] = os.pathsep.join(str(ROOT / name) for name in (".", "kernels"))
@@ -36,7 +36,7 @@ def model(folder: Path, *arguments: str) -> Report:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Report:
-    """Of the default variant, and of the CUDA kernels where there is a compiler for them; the summary shows it."""
+    """The report on the default variant, and on the CUDA kernels if there is a compiler; the summary shows it."""
     variants = [DEFAULT, FUSED] if compiler() else [DEFAULT]
     found = model(tmp_path_factory.mktemp("step"), "--variant", *variants)
     texts.append(found["text"])
@@ -45,7 +45,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Report
 
 @pytest.fixture(scope="module")
 def other_report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """Of Triton 3.6, which torch's CUDA builds of 2026 bring along."""
+    """The report on Triton 3.6, which torch's CUDA builds of 2026 contain."""
     if not (OTHER_TRITON / "triton").is_dir():
         folder = OTHER_TRITON.relative_to(ROOT)
         pytest.skip(f"no {folder}: pip install --no-deps --target {folder} triton==3.6.0")
@@ -92,7 +92,7 @@ def test_every_kernel_of_a_step_is_there(report: Report) -> None:
 def test_steps_are_modelled(report: Report) -> None:
     for row in report["steps"]:
         assert 100 < row["us"] < 700, row
-    # Loads that are ahead, or a faster memory, make no step slower.
+    # Loads ahead of the wait, or faster memory, make no step slower.
     us = {
         tuple(row[key] for key in ("variant", "dtype", "stage", "device", "loads")): row["us"]
         for row in report["steps"]
@@ -107,7 +107,7 @@ def test_steps_are_modelled(report: Report) -> None:
     ("loads", "us"), [("loads ahead", 245), ("loads begin when the predecessor ends", 400)], ids=["ahead", "late"]
 )
 def test_a_step_in_cuda_is_modelled_within_its_target(report: Report, loads: str, us: float) -> None:
-    """Bark-large in bf16 on an H100; the largest of both networks."""
+    """Bark-large in bf16 on an H100; the slower of the two networks."""
     steps = [
         row for row in report["steps"] if (row["variant"], row["dtype"], row["device"]) == (FUSED, "bfloat16", "H100")
     ]

@@ -1,6 +1,6 @@
-"""The rules on the code of a decode step's kernels: that each is seen where it is broken, and the model of its time.
+"""The rules for the machine code of a decode step's kernels: each violation is found; and the model of the time.
 
-The kernels are compiled, disassembled and looked at; none runs.
+The kernels are compiled, disassembled and inspected; none runs.
 """
 
 import re
@@ -50,7 +50,7 @@ def kernels() -> dict[str, Kernel]:
 
 
 def broken(kernel: Kernel, allowed: Allowed | None = None) -> set[str]:
-    """The names of the rules that it breaks."""
+    """The names of the rules that the kernel breaks."""
     return {found.rule for found in check(kernel, time_kernel(kernel, LAUNCH).trips, allowed)}
 
 
@@ -101,7 +101,7 @@ def test_the_path_is_that_of_the_arguments(kernels: dict[str, Kernel]) -> None:
 
 
 def test_control_codes() -> None:
-    # FFMA that waits for barriers 0 and 2, lets 3 fall and stalls for 5 cycles; no read barrier.
+    # FFMA that waits for barriers 0 and 2, has write barrier 3 and stalls for 5 cycles; no read barrier.
     word = (5 | 3 << 5 | 7 << 8 | 0b000101 << 11) << 41
     assert Control.decode(word) == Control(stall=5, write_barrier=3, read_barrier=7, waits=frozenset({0, 2}))
 
@@ -116,7 +116,7 @@ def test_a_second_trip_costs_a_latency(kernels: dict[str, Kernel]) -> None:
 def test_work_is_divided_where_the_weights_are_needed(kernels: dict[str, Kernel]) -> None:
     timing = time_kernel(kernels["obeys"], LAUNCH)
     assert timing.ahead and timing.before + timing.after == timing.total
-    # Its product comes after x has come.
+    # The product is computed after x has arrived.
     assert timing.before > L2
     assert not time_kernel(kernels["depends"], LAUNCH).ahead
 
@@ -124,7 +124,7 @@ def test_work_is_divided_where_the_weights_are_needed(kernels: dict[str, Kernel]
 def test_the_model_says_of_the_h100_what_it_said() -> None:
     rows = {row.name: row for row in calibration.rows()}
     assert len(rows) == 12
-    # In us, of the model in which loads begin when the predecessor ends; written down when it was first made.
+    # In us, of the model in which loads begin when the predecessor ends; recorded when the model was first made.
     assert rows["large bfloat16 coarse 300 graphs"].at_the_end == pytest.approx(535.9, abs=0.1)
     assert rows["large bfloat16 semantic 1000 graphs"].at_the_end == pytest.approx(572.0, abs=0.1)
     assert rows["large int8 coarse 918 graphs"].at_the_end == pytest.approx(469.4, abs=0.1)
@@ -143,12 +143,12 @@ def test_a_step_is_its_kernels_or_its_bytes() -> None:
     stage = Stage("linear", megabytes=6.0, before=0.4, after=0.6, room=1 / 3)
     ahead, at_the_end = (Chain(H100, boundary=0.8, loads=loads) for loads in (AHEAD, AT_THE_END))
     rate = H100.read * H100.share
-    # Bytes hide behind nothing: latency, then all of them, then what comes after.
+    # Nothing hides the loads: first the latency, then all bytes, then the work after them.
     assert at_the_end.step([stage] * 10) == pytest.approx(10 * (0.8 + H100.latency + 6 / rate + 0.6))
     assert ahead.step([stage] * 10) == pytest.approx(max(10 * (0.8 + 0.4 + 0.6), 10 * 6 / rate))
     light = replace(stage, megabytes=0.1)
     assert ahead.step([light] * 10) == pytest.approx(10 * (0.8 + 0.4 + 0.6))
-    # Without room beside the others nothing can be loaded ahead.
+    # Blocks that fill a multiprocessor leave no room for the next kernel's, so nothing can be loaded ahead.
     alone = [replace(stage, room=1.0)] * 10
     assert ahead.step([stage] * 10) < ahead.step(alone)
 

@@ -1,4 +1,4 @@
-"""The ways to run the kernels of a step: all of Triton's give the same bits, and what is loaded early is right."""
+"""Variants of a step's kernels: all of Triton's give the same bits, and data that is loaded early is correct."""
 
 import json
 import math
@@ -26,7 +26,7 @@ BASE = VARIANTS["T0 as on the H100"]
 
 
 def traces(variant: Variant, n_slots: int) -> list[torch.Tensor]:
-    """Tokens of several jobs, and what they leave behind: the cache and the residual stream."""
+    """Tokens of several jobs, and the KV cache and residual stream after them."""
     options = Options(pdl=Options.for_device(tools.device()).pdl, variant=variant)
     decoder = cuda_decoder(torch.float32, n_slots=n_slots, options=options)
     stop = Stop(STOP, 0.2)
@@ -66,7 +66,7 @@ def test_what_is_no_variant_is_named(entries: dict[str, Any]) -> None:
 
 
 class Compiled:
-    """In place of one of Triton's functions: remembers what it was launched with."""
+    """A stand-in for one of Triton's functions, which records its launches."""
 
     do_not_specialize = ("ahead_bytes",)
     launched: ClassVar[list[dict[str, Any]]] = []
@@ -99,10 +99,10 @@ def test_what_a_variant_changes_in_a_launch(monkeypatch: pytest.MonkeyPatch) -> 
     best = launch(DEFAULT, True)
     assert (best["TRIGGER_FIRST"], best["ONE_TRIP"], best["PDL"]) == (True, True, True)
     assert best["ahead"] is later and best["ahead_bytes"] == 35 and best["AHEAD"] == 64
-    # Another handle than the base's, and the same each time.
+    # Not the base's handle, and the same one each time.
     assert best["kernel"] is not kernel and shares == [(best["kernel"].function, 100)]
     assert launch(DEFAULT, True)["kernel"] is best["kernel"]
-    # Without overlap there is nothing to ask for ahead.
+    # Without overlap nothing is prefetched.
     alone = launch(DEFAULT, False)
     assert alone["ahead"] is x and (alone["ahead_bytes"], alone["AHEAD"]) == (0, 0)
     assert alone["kernel"] is kernel and "launch_pdl" not in alone and len(shares) == 2
@@ -114,7 +114,7 @@ def test_what_a_variant_changes_in_a_launch(monkeypatch: pytest.MonkeyPatch) -> 
 def test_keys_of_an_earlier_position_are_loaded_again(
     position: int, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the wait the slot stands `steps` earlier, and what was written since is NaN."""
+    """Before the wait the slot is `steps` positions earlier, and what was written since is NaN."""
     n_head, block_size, head_dim, splits = 2, 1024, 32, 8
     earlier = max(position - steps, 0)
     q = tools.randn(1, n_head * head_dim, seed=1)
@@ -137,7 +137,7 @@ def test_keys_of_an_earlier_position_are_loaded_again(
         for tensor, content in zip(changing, seen, strict=True):
             tensor.copy_(content)
 
-    # A program's first line, and the end of what it may do early.
+    # pdl_launch is a program's first line; pdl_wait is the end of what it may do early.
     monkeypatch.setattr(attention_module, "pdl_launch", begin)
     monkeypatch.setattr(attention_module, "pdl_wait", wait)
     actual = tools.poison(1, n_head, splits, head_dim), tools.poison(1, n_head, splits, 2)

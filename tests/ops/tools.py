@@ -1,4 +1,4 @@
-"""What the kernel tests share: where they run, poisoned outputs, how far from the reference they may be."""
+"""Helpers of the kernel tests: the device, inputs, poisoned outputs, and tolerances."""
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ def randn(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0, scale:
 
 
 def poison(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A buffer of NaN, so that what a kernel leaves out is seen."""
+    """A buffer of NaN, which shows what a kernel did not write."""
     return torch.full(shape, float("nan"), device=device(), dtype=dtype)
 
 
@@ -45,7 +45,7 @@ def row_list(*slots: int) -> Tensor:
 
 
 def rms_error(actual: Tensor, expected: Tensor) -> float:
-    """RMS of the difference over the RMS of `expected`; infinite if anything is NaN where it should not be."""
+    """RMS of the difference over the RMS of `expected`; infinite if the result is NaN."""
     difference = (actual.double() - expected.double()).square().mean().sqrt()
     error = float(difference / expected.double().square().mean().sqrt().clamp_min(1e-30))
     return error if error == error else float("inf")

@@ -1,1 +1,1 @@
-"""Suno's own Bark beside barkfast, on the same random checkpoints."""
+"""Suno's Bark compared with barkfast, on the same random checkpoints."""

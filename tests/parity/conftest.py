@@ -1,4 +1,4 @@
-"""Fixtures of the parity tests; without the reference installed they are left out, and the summary says so."""
+"""Fixtures of the parity tests; without the reference installed they are not collected, and the summary says so."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -41,6 +41,6 @@ def pair(files: Files) -> Iterator[Pair]:
 
 @pytest.fixture(scope="session", autouse=True)
 def report(figures: Counter[str]) -> Iterator[None]:
-    """Have the summary say how many token sequences were compared, and how many were identical."""
+    """Add to the summary how many token sequences were compared, and how many were identical."""
     yield
     figures.update(sequences=tally.compared, identical=tally.identical, logits=tally.logits, same_bits=tally.same_bits)

@@ -1,8 +1,8 @@
-"""Suno's own Bark beside barkfast: both load the same random checkpoints, run the same calls, and are compared.
+"""Suno's Bark and barkfast load the same random checkpoints and run the same calls; the results are compared.
 
 The reference is the `bark` package (the wheel `tts-webui.bark`, Suno's last state) and `encodec`, unchanged. Only what
-surrounds it is supplied: a stand-in for torchaudio (needed by an import alone), files instead of downloads, and leave
-for torch.load to read the numpy scalar in a checkpoint.
+surrounds it is supplied: a stand-in for torchaudio (needed only by an import), files instead of downloads, and
+permission for torch.load to read the numpy scalar in a checkpoint.
 """
 
 import importlib.machinery
@@ -37,7 +37,7 @@ VOICES = (None, *PRESETS)
 
 @dataclass
 class Tally:
-    """What this run compared: token sequences, and outputs of the networks alone."""
+    """Counts of what this run compared: token sequences, and outputs of single networks."""
 
     compared: int = 0
     identical: int = 0
@@ -53,7 +53,7 @@ def import_reference() -> tuple[ModuleType, ModuleType]:
     if "bark.generation" not in sys.modules and "torchaudio" not in sys.modules:
         from transformers.utils import is_torchaudio_available
 
-        # transformers remembers its first answer, which must not be given while the stand-in is there
+        # transformers caches its first answer, so ask before the stand-in is installed
         is_torchaudio_available()
         stand_in = types.ModuleType("torchaudio")
         stand_in.__spec__ = importlib.machinery.ModuleSpec("torchaudio", None)
@@ -198,9 +198,9 @@ def assert_identical(actual: np.ndarray, expected: np.ndarray) -> None:
 
 
 def assert_logits(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    """Logits equal those of the reference's modules up to fp32 rounding; counted, and whether the bits agree too.
+    """Assert that logits equal the reference modules' up to fp32 rounding; count them, and those with equal bits.
 
-    They do where the tests were written. On another CPU torch may choose other kernels for other shapes.
+    The bits agree on the CPU where the tests were written. On another, torch may choose other kernels for other shapes.
     """
     tally.logits += 1
     tally.same_bits += torch.equal(actual, expected)

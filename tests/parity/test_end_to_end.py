@@ -48,7 +48,7 @@ def test_other_temperatures(pair: Pair) -> None:
 
 
 def test_a_generation_is_a_voice(pair: Pair, tmp_path: Path) -> None:
-    """What one package generates and saves serves the other as a voice, as a dict and as a file."""
+    """A clip that one package generates and saves is a voice for the other, as a dict and as a file."""
     tokens = compare_full(pair, "The first.", seed=13)
     compare_full(pair, "The second.", seed=14, history_prompt=tokens)
     bark, _ = import_reference()

@@ -1,4 +1,4 @@
-"""Whoever imports from `bark` or `bark.generation` finds the same names, signatures, defaults and constants here."""
+"""barkfast has the names, signatures, defaults and constants of `bark` and `bark.generation`."""
 
 import inspect
 import re
@@ -31,7 +31,7 @@ FUNCTIONS = [
     ("generation", "_load_history_prompt"),
     ("generation", "_grab_best_device"),
 ]
-# Where the reference keeps its own files: of no use to a caller.
+# Locations of the reference's own files, of no use to a caller.
 INNER = {"CUR_PATH", "REMOTE_MODEL_PATHS"}
 
 
@@ -65,9 +65,9 @@ def test_the_package_exports_what_bark_exports() -> None:
 
 
 def test_progress_bars_are_the_reference_s(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
-    """Semantic and coarse show theirs unless silent, fine only if asked; they end on the same counts.
+    """Semantic and coarse show a bar unless silent, fine only on request; the bars end on the same counts.
 
-    But for one: without an end token the reference's semantic bar leaves out the last token, and ours does not.
+    One exception: without an end token the reference's semantic bar omits the last token, and ours does not.
     """
     endings = []
     for generation in (pair.reference, pair.barkfast):

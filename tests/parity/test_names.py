@@ -1,4 +1,4 @@
-"""Every name of `bark` is there with the reference's meaning, or is refused with a sentence."""
+"""Every name of `bark` exists with the reference's meaning, or importing it fails with an explanation."""
 
 import importlib
 
@@ -13,7 +13,7 @@ import barkfast.model_fine
 
 from .reference import Pair, assert_logits, build_module, import_reference, read_tokenizer
 
-# Loop variables, which mean nothing by themselves, and typing's names.
+# Left-over loop variables without a meaning, and typing's names.
 NOT_MEANT = {"lang", "prefix", "n", "_", "Dict", "Optional", "Union"}
 MODULES = ["api", "generation", "model", "model_fine", "cli"]
 

@@ -1,4 +1,4 @@
-"""The networks alone: logits beside the reference's modules and transformers' BarkModel, sound beside encodec."""
+"""Single networks: logits against the reference's modules and transformers' BarkModel, sound against encodec."""
 
 import numpy as np
 import pytest
@@ -90,7 +90,7 @@ def build_for_transformers(stage: str, module: torch.nn.Module) -> torch.nn.Modu
 
 
 def run_reference(module: torch.nn.Module, tokens: torch.Tensor, n_prompt: int, merged: bool) -> torch.Tensor:
-    """Logits after the prompt and after each token behind it, (1 + N_STEPS, vocabulary), with the reference's cache."""
+    """Logits after the prompt and after each later token, (1 + N_STEPS, vocabulary), with the reference's cache."""
     logits, cache = module(tokens[:, :n_prompt], merge_context=merged, use_cache=True)
     rows = [logits[0, 0]]
     for i in range(n_prompt, tokens.shape[1]):

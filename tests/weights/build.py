@@ -20,7 +20,7 @@ Tensors = dict[str, torch.Tensor]
 
 STAGES = ("text", "coarse", "fine")
 
-# Suno's vocabularies, so that Suno's token layout fits, and all else as small as can be.
+# Suno's vocabularies, so that Suno's token layout fits, and everything else as small as possible.
 CONFIGS: dict[str, GPTConfig | FineConfig] = {
     "text": GPTConfig(2, 2, 8, 129_600, 10_048, bias=False),
     "coarse": GPTConfig(2, 2, 8, 12_096, 12_096, bias=True),
@@ -73,7 +73,7 @@ def write_suno(
 
 
 def model_args(config: GPTConfig | FineConfig, *, old: bool = False) -> dict[str, Any]:
-    """A checkpoint's hyper-parameters; `old` is the time when there was one `vocab_size`."""
+    """A checkpoint's hyper-parameters; `old` is the old form with a single `vocab_size`."""
     names = ["n_layer", "n_head", "n_embd", "block_size", "bias", "input_vocab_size", "output_vocab_size"]
     names += ["n_codes_total", "n_codes_given"] if isinstance(config, FineConfig) else []
     args = {name: getattr(config, name) for name in names} | {"dropout": 0.0}
@@ -132,7 +132,7 @@ def make_hf_model() -> Any:
 
 
 def fill_codebooks(codec: Any) -> None:
-    """A fresh EnCodec of transformers has empty codebooks."""
+    """Fill the codebooks with random numbers: a new EnCodec of transformers has empty ones."""
     for i, layer in enumerate(codec.quantizer.layers):
         layer.codebook.embed.normal_(generator=torch.Generator().manual_seed(i))
 

@@ -1,4 +1,4 @@
-"""Every test here starts alone: no settings, nothing in any cache, and no way to the hub."""
+"""Every test here starts isolated: no settings, empty caches, and no access to the hub."""
 
 from pathlib import Path
 

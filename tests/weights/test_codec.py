@@ -1,4 +1,4 @@
-"""EnCodec from each of its homes sounds the same as where it came from."""
+"""EnCodec opened from each of its locations decodes as the model that was saved there."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +41,7 @@ def decode_hf(codec: Any) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def th_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.Tensor]:
-    """EnCodec's own file, named by its hash as the original is, and what it says."""
+    """EnCodec's own file, named by its hash as the original is, and the samples that its model decodes."""
     model = make_encodec()
     with torch.inference_mode():
         expected = model.decoder(model.quantizer.decode(CODES.transpose(0, 1))).flatten()

@@ -27,7 +27,7 @@ def write_voice(path: Path, first: int = 0) -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Suno's files with a codec of transformers' make, a tokenizer and two voices beside them."""
+    """Suno's files with a tokenizer and two voices beside them, and without a codec."""
     folder = write_suno(tmp_path / "suno")
     (folder / "vocab.txt").write_text("[PAD]\n[UNK]\na\n")
     write_voice(folder / "announcer.npz")
@@ -196,7 +196,7 @@ def test_interrupted_leaves_nothing_and_loses_nothing(
     def fail(*args: object) -> bool:
         raise error
 
-    # The last thing that is done: everything else is already written by then.
+    # The last step of a conversion: everything else is written by then.
     monkeypatch.setattr(module, "copy_voices", fail)
     for name in ("out", "new"):
         with pytest.raises(type(error) if isinstance(error, BaseException) else error):
@@ -218,7 +218,7 @@ def test_unwritable_place_is_noticed_before_the_work(tmp_path: Path, monkeypatch
     def refuse(self: Path, *args: object, **kwargs: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    # Permissions do not bind the superuser, as whom tests often run.
+    # Permissions do not stop root, and tests often run as root.
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(InputError, match="Permission denied"):
         convert("random:demo", tmp_path / "out")

@@ -1,4 +1,4 @@
-"""EnCodec's encoder gives the codes that the `encodec` package gives, from every format, and costs nothing unused."""
+"""EnCodec's encoder gives the codes of the `encodec` package, from every format, and is not read if it is unused."""
 
 import json
 from pathlib import Path
@@ -31,9 +31,9 @@ def clip(n_samples: int, seed: int = 0, batch: int = 1) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def encodec_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module, EncodecEncoder, Path]:
-    """encodec's model, ours of the same weights, and the file.
+    """encodec's model, ours with the same weights, and the file.
 
-    The codebooks lie where its latents do; fresh ones are all zeros.
+    The codebooks are near the model's latents; new ones would be all zeros.
     """
     model, generator = make_encodec(), torch.Generator().manual_seed(1)
     with torch.no_grad():

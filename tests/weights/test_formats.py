@@ -48,7 +48,7 @@ def test_tied_tensors_are_one(format_: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads a process's peak memory from /proc")
 def test_optimizer_state_is_not_read(tmp_path: Path) -> None:
-    """What is not used must cost nothing: 200 MB of optimizer state may not show up as memory."""
+    """Unused content must cost nothing: 200 MB of optimizer state must not show up as memory."""
     path = write_suno(tmp_path) / "fine_2.pt"
     content = torch.load(path, weights_only=False)
     content["optimizer"] = {"exp_avg": torch.ones(50_000_000)}
@@ -96,7 +96,7 @@ def test_large_is_preferred_unless_small_is_asked_for(tmp_path: Path, monkeypatc
 
 
 class Intruder:
-    """What a malicious checkpoint holds."""
+    """An object as in a malicious checkpoint: makes a folder when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark

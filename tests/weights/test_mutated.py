@@ -1,4 +1,4 @@
-"""Files that somebody edited or that a disk damaged: read, or refused with one of barkfast's errors, and nothing else.
+"""Edited or damaged files are either read, or refused with one of barkfast's errors; no other exception occurs.
 
 Five kinds: config.json, generation_config.json, voices, weights, tokenizers; by values and by bytes.
 """
@@ -42,7 +42,7 @@ VALUES = st.one_of(
 
 
 def paths_in(content: Any, path: tuple = ()) -> Iterator[tuple]:
-    """The way to every value of a json document, those that hold others included."""
+    """The path to every value of a JSON document, including values that contain others."""
     items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     for key, value in items:
         yield (*path, key)
@@ -61,7 +61,7 @@ def replaced(content: Any, path: tuple, value: Any) -> Any:
 
 @st.composite
 def damaged(draw: Any, whole: bytes) -> bytes:
-    """Bytes of which a few are changed, cut out, put in, or missing at the end."""
+    """`whole` with a few bytes changed, removed or inserted, or cut off at the end."""
     data = bytearray(whole)
     for _ in range(draw(st.integers(1, 4))):
         at, kind = draw(st.integers(0, max(len(data) - 1, 0))), draw(st.integers(0, 3))
@@ -90,7 +90,7 @@ EDITS = [(name, path) for name, content in DEMO.items() for path in paths_in(con
 
 @pytest.fixture(scope="module", autouse=True)
 def read_once() -> Iterator[None]:
-    """The weights are the same in all examples of the configurations."""
+    """Read the weights once: they are the same in all examples of the configurations."""
     read = cache(read_tensors)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -102,7 +102,7 @@ def read_once() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo model, its weights linked."""
+    """The demo model without its configurations, and with linked weights."""
     place = tmp_path_factory.mktemp("model")
     for name in ("vocab.txt", "tokenizer_config.json"):
         shutil.copyfile(demo.FOLDER / name, place / name)
@@ -216,7 +216,7 @@ SMALL = GPTConfig(1, 1, 4, 12, 12, 8, bias=False)
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """A network of a few numbers as files of every kind; suffix -> bytes."""
+    """A network of a few numbers in files of every kind; file name -> bytes."""
     from safetensors.torch import save_file
 
     folder = tmp_path_factory.mktemp("weights")

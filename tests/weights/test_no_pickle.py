@@ -118,7 +118,7 @@ def test_voices_of_three_files_run_no_code(patched: None, tmp_path: Path, monkey
 
 @pytest.mark.parametrize("bare", ["npy", "pickle"])
 def test_a_bare_pickle_is_no_voice(bare: str, patched: None, tmp_path: Path) -> None:
-    """numpy.load unpickles what is neither .npy nor .npz."""
+    """numpy.load unpickles files that are neither .npy nor .npz."""
     mark, path = tmp_path / "was-here", tmp_path / "voice.npz"
     array = intruding_voice(mark)["fine_prompt"]
     path.write_bytes(array.dumps()) if bare == "pickle" else np.save(path.open("wb"), array)

@@ -1,4 +1,4 @@
-"""Models made from a seed: the same every time, Suno's sizes, and no trace in torch's global generator."""
+"""Models made from a seed: the same every time, in Suno's sizes, and without using torch's global generator."""
 
 import pytest
 import torch
@@ -85,7 +85,7 @@ def test_codec_is_audible_and_does_not_clip(name: str) -> None:
 @pytest.mark.parametrize("stage", ["text", "coarse"])
 @pytest.mark.parametrize("name", ["random:nano", "random:demo"])
 def test_networks_listen_to_their_context(name: str, stage: str) -> None:
-    """A network whose logits are flat, or deaf to what came before, would hide errors."""
+    """A network with flat logits, or with logits that do not depend on the context, would hide errors."""
     weights = open_model(name).stage(stage)
     network = GPT(weights.config)
     network.load_state_dict(weights.tensors)

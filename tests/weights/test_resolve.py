@@ -1,4 +1,4 @@
-"""Names, paths, environment variables, caches and the hub: what is found, and what is said when nothing is."""
+"""Names, paths, environment variables, caches and the hub: what is found, and the errors when nothing is."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class FakeHub:
-    """Stands for the hub's servers: serves files into the cache as `hf_hub_download` does, and counts."""
+    """Replaces the hub's servers: puts files into the cache as `hf_hub_download` does, and records the requests."""
 
     def __init__(self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.cache, self.asked = folder, tmp_path / "hf", []
@@ -153,7 +153,7 @@ def test_offline_in_a_fresh_process(tmp_path: Path) -> None:
 
 
 def test_unreachable_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every further file must fail at once."""
+    """After one failed request, every further file must fail at once."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     calls = []
@@ -173,7 +173,7 @@ def test_unreachable_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("answers", [False, True])
 def test_a_silent_hub_is_given_up_after_one_question(answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """huggingface_hub by itself repeats the question: that takes 20 s without a network, or minutes."""
+    """huggingface_hub by itself repeats the request: that takes 20 s without a network, or minutes."""
     from huggingface_hub.errors import HfHubHTTPError
 
     calls = []
@@ -255,7 +255,7 @@ def test_wrong_hash_after_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyP
             fetch_from_hub("suno/bark", "pytorch_model.bin")
         for part in ("pytorch_model.bin", expected, found.hexdigest(), "fetch it again"):
             assert part in str(caught.value)
-    # It was not left behind for the next call to trust.
+    # The bad file was not left for the next call to trust.
     assert server.asked == ["pytorch_model.bin"] * 2
     assert not [path for path in (tmp_path / "hf").rglob("*") if path.name == "pytorch_model.bin"]
 

@@ -1,5 +1,5 @@
-// What the kernels need of a CUDA device, on a CPU: a block's threads are fibers that take turns at every barrier and
-// shuffle, blocks follow one another. In the place of the kernel ahead, memory changes under a block while it waits.
+// What the kernels need of a CUDA device, on a CPU: a block's threads are fibers that switch at every barrier and
+// shuffle, and blocks run one after another. In place of the previous kernel, memory changes while a block waits.
 
 #pragma once
 
@@ -51,7 +51,7 @@ inline float2 make_float2(float x, float y) { return {x, y}; }
 
 constexpr int MOST_THREADS = 1024, STACK_BYTES = 64 * 1024;
 
-// Those that meet: the lanes of a warp, or a block's threads.
+// A barrier for the lanes of a warp, or for a block's threads.
 struct Meeting {
     int size = 0, arrived = 0;
     unsigned round = 0;
@@ -131,9 +131,9 @@ inline void run_block(int threads) {
     }
 }
 
-// ------------------------------------------------------------------------------------------------- the kernel ahead
+// ----------------------------------------------------------------------------------------------- the previous kernel
 
-// What memory holds before and after the kernel ahead has ended.
+// What memory holds before and after the previous kernel ends.
 struct Change {
     char* at;
     const char *before, *after;
@@ -153,7 +153,7 @@ inline uint2 fresh2(const void* p) { return *reinterpret_cast<const uint2*>(p); 
 inline u32 arrive(u32* counter) { return (*counter)++; }
 
 inline void wait_for_last() {
-    // Everybody has done what is allowed before.
+    // All threads have done the work that is allowed before the wait.
     meet(block_meeting);
     if (!waited) {
         for (const Change& change : changes) std::memcpy(change.at, change.after, change.bytes);
@@ -162,7 +162,7 @@ inline void wait_for_last() {
     meet(block_meeting);
 }
 
-// What was asked for before the wait to be in the L2 cache: the lowest address, the end of the highest, and the bytes.
+// Prefetches into the L2 cache before the wait: the lowest address, the highest end, and the number of bytes.
 inline u64 prefetched[3];
 
 inline void prefetch(const void* from, u32 bytes) {
@@ -261,7 +261,7 @@ inline void store(Bfloat* p, float value) {
     p->bits = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
-// Copies arrive when they are waited for: what is read earlier is not there yet.
+// Copies complete only in wait(): earlier reads do not see the data.
 struct Copies {
     struct Piece {
         void* to;
@@ -300,7 +300,7 @@ struct Copies {
 
 // ------------------------------------------------------------------------------------------------------------ launch
 
-// Of a row of blocks, which go round.
+// The block of a row that runs first; the others follow and wrap around.
 inline int first_block;
 
 template <class... Args, size_t... I>
@@ -320,7 +320,7 @@ void launch(void (*kernel)(Args...), const int* grid, int threads, void** args) 
             for (int i = 0; i < grid[0]; i++) {
                 blockIdx.x = (i + first_block) % grid[0];
                 for (const Change& change : changes) std::memcpy(change.at, change.before, change.bytes);
-                // As NaN, whatever a block before has left there.
+                // NaN, to overwrite what an earlier block left there.
                 std::memset(dynamic, 0xff, sizeof dynamic);
                 waited = false;
                 run_block(threads);

@@ -1,4 +1,4 @@
-// Each needs what stands before it.
+// Each file needs the ones above it.
 // clang-format off
 #include "device.h"
 #include "numbers.cuh"
