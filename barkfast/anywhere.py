@@ -1,4 +1,4 @@
-"""torch, loaded so that it runs anywhere: in a folder that was deleted, in a container, and beside other processes."""
+"""Import torch so that it works in a deleted folder, in a container, and beside other processes."""
 
 import os
 import sys
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 from barkfast.cores import cpu_quota, physical_cores
 
-# How often a thread of torch's (libgomp's) looks for work before it sleeps, some 100 us. By default it is 30 times as
-# many: beside another process that wants the cores a thread then spends its share of them on looking.
+# How many times an idle thread of torch's (libgomp's) polls for work before it sleeps, about 100 us. The default is 30
+# times as many: if another process needs the cores too, a thread then wastes its share of CPU time on polling.
 SPINS = 10_000
-# What is set, and the user's own settings of the same.
+# Variable -> the user's variables that take precedence over our value.
 _SETTINGS = {"GOMP_SPINCOUNT": ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"), "OMP_NUM_THREADS": ("OMP_NUM_THREADS",)}
 
 
@@ -23,10 +23,10 @@ def _load_torch() -> None:
 
 @contextmanager
 def _settings() -> Iterator[None]:
-    """For the length of the block: libgomp reads them when it is loaded, and nobody else shall."""
+    """Set the variables only within the block: libgomp reads them when it is loaded, and nothing else should."""
     values = {"GOMP_SPINCOUNT": SPINS}
     if cpu_quota() is not None:
-        # By itself it takes a thread for every core of the machine, however little of them a container grants.
+        # By default libgomp starts a thread for every core of the machine, even if a container grants less.
         values["OMP_NUM_THREADS"] = physical_cores()
     ours = [name for name in values if not any(given in os.environ for given in _SETTINGS[name])]
     os.environ.update({name: str(values[name]) for name in ours})
@@ -39,7 +39,7 @@ def _settings() -> Iterator[None]:
 
 @contextmanager
 def _existing_folder() -> Iterator[None]:
-    """Another current folder, for the length of the block, if it was deleted: MKL would end the process."""
+    """If the current folder was deleted, use another within the block: otherwise MKL would end the process."""
     try:
         os.getcwd()
     except OSError:

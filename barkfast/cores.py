@@ -1,4 +1,4 @@
-"""How many cores this process may use: those that it may be put on, as far as its cgroups' quota goes."""
+"""How many cores this process may use, by its CPU affinity and its cgroups' quota."""
 
 import math
 import os
@@ -12,10 +12,10 @@ ROOT = Path("/")
 
 
 def physical_cores(root: Path = ROOT) -> int:
-    """Cores that this process may use; at least 1.
+    """Physical cores that this process may use; at least 1.
 
     Args:
-        root: where the system's own folders, /proc and /sys, are.
+        root: the folder with the system's /proc and /sys.
     """
     quota = cpu_quota(root)
     cores = _allowed_cores(root)
@@ -23,12 +23,12 @@ def physical_cores(root: Path = ROOT) -> int:
 
 
 def logical_cpus() -> int:
-    """Hardware threads that this process may be put on."""
+    """Hardware threads that this process may run on."""
     return len(_allowed_cpus())
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:
-    """Cores' worth of time that this process's cgroups, the tightest of them, grant; None where they set no limit."""
+    """CPU time, in cores, that the tightest of this process's cgroups grants; None without a limit."""
     quotas = [quota for folder in _cgroup_folders(root) if (quota := _read_quota(folder)) is not None]
     return min(quotas, default=None)
 
@@ -40,18 +40,18 @@ def _allowed_cpus() -> set[int]:
 
 
 def _allowed_cores(root: Path) -> int:
-    """Cores behind those hardware threads."""
+    """Physical cores of the hardware threads that this process may run on."""
     if sys.platform == "darwin":
         with suppress(OSError, ValueError, subprocess.SubprocessError):
             command = ["sysctl", "-n", "hw.physicalcpu"]
             return max(1, int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout))
     topology = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-    # Hardware threads of one core name the same siblings.
+    # Hardware threads of one core list the same siblings.
     return len({_read(root / topology.format(cpu)) or str(cpu) for cpu in _allowed_cpus()})
 
 
 def _cgroup_folders(root: Path) -> Iterator[Path]:
-    """The folders of the cgroups that this process is in, with the parents that are visible: of version 2 and 1."""
+    """Folders of this process's cgroups, version 2 and 1, and of their visible parents."""
     own: dict[str, PurePosixPath] = {}
     for line in _read(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
@@ -64,20 +64,20 @@ def _cgroup_folders(root: Path) -> Iterator[Path]:
         if kind not in own or len(fields) < 5 or (kind == "cgroup" and "cpu" not in options[-1].split(",")):
             continue
         mounted, place, own_path = PurePosixPath(fields[3]), root / fields[4].lstrip("/"), own[kind]
-        # In a container the path may be one that only the host can see.
+        # In a container the path may exist only on the host.
         within = own_path.relative_to(mounted) if own_path.is_relative_to(mounted) else PurePosixPath()
         yield from (place / part for part in (within, *within.parents))
 
 
 def _read_quota(folder: Path) -> float | None:
-    """Cores' worth of time that one cgroup grants."""
+    """CPU time, in cores, that one cgroup grants; None without a limit."""
     words = _read(folder / "cpu.max").split()
     if not words:
         words = [_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
     with suppress(ValueError):
         quota, period = map(float, words)
         return quota / period if quota > 0 and period > 0 else None
-    # "max", or nothing at all.
+    # "max", or no file.
     return None
 
 

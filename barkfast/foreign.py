@@ -1,4 +1,4 @@
-"""Networks that a program brings itself: torch modules put into `models`, and checkpoints opened by their path."""
+"""Networks that the user's program supplies: torch modules put into `models`, and checkpoints loaded by path."""
 
 import os
 from collections.abc import Mapping
@@ -19,13 +19,13 @@ from barkfast.weights.sources import Folder
 
 
 def adopt(components: Components) -> None:
-    """Have an engine run each torch module that a program has put into `components.models`.
+    """Replace each torch module in `components.models` by an engine's network that runs it.
 
-    They are networks with Suno's configuration and parameter names: those of `bark.model` and `bark.model_fine`. Their
-    parameters are shared where the engine allows, and stay where they are.
+    The modules have Suno's configuration and parameter names, those of `bark.model` and `bark.model_fine`. The engine
+    shares their parameters where it can, and runs on their device.
 
     Raises:
-        InputError: what was put there is no such network.
+        InputError: an entry is no such network.
     """
     with components.lock:
         for component, entry in list(components.models.items()):
@@ -50,7 +50,7 @@ def _adopt(components: Components, component: str, entry: Any) -> None:
 def load_network(
     components: Components, path: str | os.PathLike[str], device: str, component: str, small: bool | None
 ) -> Any:
-    """A network of its own from Suno's checkpoint at `path`, or from where the model's is found; not in `models`."""
+    """Load a separate network, not in `models`, from Suno's checkpoint at `path`; without that file, the model's."""
     file = Path(path)
     checkpoint = components.checkpoint(small)
     weights = suno.read_stage(file, component, Folder(file.parent)) if file.is_file() else checkpoint.stage(component)
@@ -60,7 +60,7 @@ def load_network(
 
 
 def load_codec(components: Components, device: str) -> Any:
-    """A codec of its own, not in `models`."""
+    """Load a separate codec, not in `models`."""
     codec, target = components.checkpoint().codec(), select.resolve_device(device)
     network = select.build_codec(codec.config, codec.tensors, _place(components, target, None))
     network.read_encoder = codec.read_encoder
@@ -93,7 +93,7 @@ def _build(
 
 
 def _place(components: Components, device: str, dtype: str | None) -> select.Placement:
-    """Where the model's own networks would run; in the dtype that the network has, if that is half precision."""
+    """The placement of the model's own networks, but with the given dtype if it is not float32 and is supported."""
     engine = select.resolve_engine(components.engine, device)
     wanted = (
         dtype if dtype in DTYPES and dtype != "float32" and dtype in select.ENGINE_DTYPES[engine] else components.dtype

@@ -22,7 +22,7 @@ def detokenize(tokenizer: Any, enc_text: list[int]) -> str:
 
 
 def flatten_codebooks(arr: np.ndarray, offset_size: int | None = _CODEBOOK_SIZE) -> np.ndarray:
-    """(codebooks, frames) codes frame by frame, codebook k raised by k * `offset_size`."""
+    """Flatten (codebooks, frames) codes frame by frame, with k * `offset_size` added to codebook k."""
     if arr.ndim != 2:
         raise InputError(f"codes have shape {arr.shape}; expected (codebooks, frames)")
     offsets = np.arange(len(arr), dtype=arr.dtype)[:, None] * arr.dtype.type(offset_size or 0)
@@ -35,7 +35,7 @@ def cast_bool_env_var(s: str) -> bool:
 
 @contextlib.contextmanager
 def inference_mode() -> Iterator[None]:
-    """torch's inference mode; `bark` switches its autocast on as well."""
+    """torch's inference mode; `bark`'s function also enables autocast."""
     with torch.inference_mode():
         yield
 

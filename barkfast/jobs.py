@@ -1,7 +1,7 @@
-"""What a stage asks of a runtime: plain data, numpy only.
+"""Jobs, the requests of a stage to a runtime: plain data, numpy only.
 
 A stage (barkfast.stages) turns the data so far into jobs; a runtime (barkfast.runtime) turns jobs into tokens.
-Neither knows the other.
+Neither depends on the other.
 """
 
 from dataclasses import dataclass
@@ -32,8 +32,8 @@ class Job:
         stop: when to end early; the stop token competes in every draw and is not part of the result.
         n_merged: the first `n_merged` prompt tokens and the next `n_merged` are embedded and summed pairwise
             (the semantic prompt: text and history); 0 for none.
-        continues_from: the job whose prompt and tokens together are this prompt, so that its cache may be kept, if any.
-        random: where random numbers come from; made by the runtime's package, opaque to the stage.
+        continues_from: the job whose prompt plus tokens are this prompt, so that its KV cache can be reused; or None.
+        random: the source of random numbers; made by barkfast.runtime, opaque to the stage.
     """
 
     prompt: np.ndarray

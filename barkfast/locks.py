@@ -1,4 +1,4 @@
-"""A lock whose waiters get it in the order in which they came."""
+"""A lock that threads get in the order of their requests."""
 
 import threading
 from collections import deque
@@ -8,28 +8,28 @@ from types import TracebackType
 class FairLock:
     """A lock for one thread at a time, not re-entrant, first come first served.
 
-    threading.Lock does not promise an order: a thread that releases it and takes it again at once, as a loop over short
-    pieces of work does, keeps others waiting many times over.
+    threading.Lock does not promise an order: a thread that releases it and acquires it again at once, as in a loop over
+    short tasks, can starve the others.
     """
 
     def __init__(self) -> None:
-        # Re-entrant: a finalizer may run in the middle, and try to take the lock.
+        # Re-entrant: a finalizer may run while the guard is held, and try to acquire the lock.
         self._guard = threading.RLock()
         self._waiting: deque[threading.Lock] = deque()
         self._held = False
 
     @property
     def n_waiting(self) -> int:
-        """Threads that wait for it now."""
+        """Threads that wait for the lock now."""
         return len(self._waiting)
 
     @property
     def held(self) -> bool:
-        """Whether a thread has it."""
+        """Whether a thread holds the lock."""
         return self._held
 
     def acquire(self, blocking: bool = True) -> bool:
-        """Take the lock; without `blocking` return False at once where another thread has it or waits for it."""
+        """Acquire the lock; without `blocking`, return False at once if a thread holds it or waits for it."""
         with self._guard:
             if not self._held:
                 self._held = True
@@ -47,7 +47,7 @@ class FairLock:
         return True
 
     def release(self) -> None:
-        """Give the lock to the thread that has waited longest, if any does."""
+        """Pass the lock to the thread that has waited longest, if any."""
         with self._guard:
             if self._waiting:
                 self._waiting.popleft().release()
@@ -55,7 +55,7 @@ class FairLock:
                 self._held = False
 
     def _give_up(self, turn: threading.Lock) -> None:
-        """Stop waiting, after KeyboardInterrupt; a lock that was handed over at that moment goes on to the next."""
+        """Stop waiting, e.g. after KeyboardInterrupt; if the lock was passed to this thread meanwhile, pass it on."""
         with self._guard:
             if turn in self._waiting:
                 self._waiting.remove(turn)

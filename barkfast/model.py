@@ -1,6 +1,6 @@
-"""The names of `bark.model`: Suno's GPT and its configuration, for programs that make and fill networks themselves.
+"""The names of `bark.model`: Suno's GPT and its configuration, for programs that build and load networks themselves.
 
-Such a network may be put into `barkfast.generation.models`; there it is run by one of barkfast's engines.
+Such a network may be put into `barkfast.generation.models`; one of barkfast's engines then runs it.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from barkfast.models import gpt
 
 __all__ = ["GPT", "GPTConfig"]
 
-# Text slots, and as many history slots that are summed onto them.
+# Positions of the text, and of the history whose embeddings are added to them.
 _MERGED = 256
 
 LAYERS = "layers come with GPT and FineGPT; barkfast's own are in barkfast.models.gpt, with other arguments"
@@ -23,7 +23,7 @@ Past = tuple[tuple[Tensor, Tensor], ...]
 
 
 def __getattr__(name: str) -> Any:
-    """Raises: ImportError, with its reason, for the classes that Suno's network is made of."""
+    """Raise ImportError, with the reason, for the layer classes of Suno's network, which barkfast does not have."""
     if name in ("Block", "CausalSelfAttention", "LayerNorm", "MLP"):
         raise ImportError(f"barkfast.model has no {name!r}, which bark.model has: {LAYERS}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -31,7 +31,7 @@ def __getattr__(name: str) -> Any:
 
 @dataclass
 class GPTConfig:
-    """Size of a network, by Suno's names, in Suno's order; `dropout` is kept and never applied."""
+    """Sizes of a network, with Suno's names in Suno's order; `dropout` is stored but never applied."""
 
     block_size: int = 1024
     input_vocab_size: int = 10_048
@@ -56,8 +56,8 @@ def forward(
     Args:
         idx: (batch, time) ids: a prompt, or one token with `past_kv`.
         merge_context: sum the embeddings of the first 256 ids and of the next 256.
-        past_kv: keys and values of what came before, (batch, n_head, time, head_dim) each, a pair per layer.
-        position_ids: (1, time) positions, if not those that follow the past.
+        past_kv: keys and values of earlier positions, (batch, n_head, time, head_dim) each, a pair per layer.
+        position_ids: (1, time) positions; by default those that follow the past.
     """
     x = network.embed(idx, _MERGED if merge_context and past_kv is None else 0)
     start, time = past_kv[0][0].shape[-2] if past_kv else 0, x.shape[1]
@@ -81,7 +81,7 @@ def forward(
 
 
 def count_parameters(network: torch.nn.Module, without: list[Any]) -> int:
-    """Parameters of a network, but for those of some tables."""
+    """Number of a network's parameters, those of the tables in `without` excluded."""
     left_out = sum(table.weight.numel() for table in without)
     return sum(parameter.numel() for parameter in network.parameters()) - left_out
 

@@ -1,4 +1,4 @@
-"""The names of `bark.model_fine`: Suno's FineGPT and its configuration; as barkfast.model."""
+"""The names of `bark.model_fine`: Suno's FineGPT and its configuration; see barkfast.model."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ __all__ = ["FineGPT", "FineGPTConfig"]
 
 
 def __getattr__(name: str) -> Any:
-    """Raises: ImportError, with its reason, for the classes that Suno's network is made of."""
+    """Raise ImportError, with the reason, for the layer classes of Suno's network, which barkfast does not have."""
     if name in ("FineBlock", "NonCausalSelfAttention", "MLP"):
         raise ImportError(f"barkfast.model_fine has no {name!r}, which bark.model_fine has: {LAYERS}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -21,7 +21,7 @@ def __getattr__(name: str) -> Any:
 
 @dataclass
 class FineGPTConfig(GPTConfig):
-    """Size of the fine network, by Suno's names."""
+    """Sizes of the fine network, with Suno's names."""
 
     n_codes_total: int = 8
     n_codes_given: int = 1

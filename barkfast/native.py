@@ -1,13 +1,13 @@
-"""The optional compiled module `barkfast._native`, and why it is absent where it is."""
+"""The optional compiled module `barkfast._native`, and the reason if it is missing."""
 
 import importlib
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-# Of the module that this code can work with; csrc/bindings/module.cpp says which one it is.
+# Interface version of the module that this code works with; csrc/bindings/module.cpp sets the module's own.
 INTERFACE = 3
-# setup.py leaves its reason here when it installs without the module.
+# setup.py writes its reason here when it installs without the module.
 BUILD_NOTE = Path(__file__).with_name("_native_build.txt")
 
 
@@ -33,6 +33,6 @@ def load_native() -> ModuleType | None:
 
 
 def native_status() -> tuple[bool, str]:
-    """Return whether the native module is there, and one line for people: what it found, or why it is absent."""
+    """Return whether the native module is loaded, and one line for users: the CPU's features, or why it is missing."""
     module, status = _import_native()
     return module is not None, status

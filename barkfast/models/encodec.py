@@ -25,7 +25,7 @@ class CausalConv1d(nn.Module):
         """(batch, n_in, time) -> (batch, n_out, time)."""
         if not self.pad:
             return self.conv(x)
-        # Reflection needs more samples than it reflects: a shorter input is extended by zeros for its sake.
+        # Reflection needs more samples than it reflects, so a shorter input is first extended with zeros.
         missing = max(0, self.pad + 1 - x.shape[-1])
         padded = F.pad(F.pad(x, (0, missing)), (self.pad, 0), mode="reflect")
         return self.conv(padded[..., : padded.shape[-1] - missing])
@@ -60,7 +60,7 @@ class SkipLSTM(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a shortcut."""
+    """Two convolutions, added to a shortcut."""
 
     def __init__(self, config: CodecConfig, width: int, dilation: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Decoder(nn.Module):
 
 
 class Codebook(nn.Module):
-    """One quantizer layer's table, under the name its checkpoints use."""
+    """One quantizer layer's table, under the name that checkpoints use."""
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()

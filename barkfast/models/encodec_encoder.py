@@ -1,6 +1,6 @@
-"""EnCodec's encoder (24 kHz, causal): samples to codes, for making voices; speaking does not need it.
+"""EnCodec's encoder (24 kHz, causal): samples to codes, for making voices; synthesis does not need it.
 
-Source and names: as barkfast.models.encodec.
+Source and names: see barkfast.models.encodec.
 """
 
 import torch
@@ -22,7 +22,7 @@ class CausalDownConv1d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, n_in, time) -> (batch, n_out, time / stride, rounded up)."""
         left, right = self.stride, -x.shape[-1] % self.stride
-        # Reflection needs more samples than it reflects: a shorter input is extended by zeros for its sake.
+        # Reflection needs more samples than it reflects, so a shorter input is first extended with zeros.
         missing = max(0, left + 1 - x.shape[-1])
         padded = F.pad(F.pad(x, (0, missing)), (left, right), mode="reflect")
         return self.conv(padded[..., : padded.shape[-1] - missing])
@@ -31,7 +31,7 @@ class CausalDownConv1d(nn.Module):
 class Encoder(nn.Module):
     """Samples to latent frames: a convolution, one downsampling stage per ratio, an LSTM, a convolution."""
 
-    # (n_in, n_out, stride) -> the layer that takes fewer samples; training uses a simpler one.
+    # (n_in, n_out, stride) -> a downsampling layer; training uses a simpler one.
     down: type[nn.Module] = CausalDownConv1d
 
     def __init__(self, config: CodecConfig) -> None:
@@ -54,7 +54,7 @@ class Encoder(nn.Module):
 
 
 def quantize(quantizer: Quantizer, latent: Tensor) -> Tensor:
-    """Nearest entries, each codebook taking what the ones before it left: (batch, dimension, frames) -> codes.
+    """Codes of (batch, dimension, frames): the nearest entries, each codebook quantizing what the ones before it left.
 
     Returns: (batch, n_codebooks, frames) int64.
     """
@@ -63,7 +63,7 @@ def quantize(quantizer: Quantizer, latent: Tensor) -> Tensor:
     for codebook in quantizer.layers:
         table = codebook.get_buffer("codebook.embed").t()
         rows = latent.transpose(1, 2).reshape(-1, dimension)
-        # Written out, as in the reference: torch.cdist rounds differently, and near ties would fall otherwise.
+        # Written out, as in the reference: torch.cdist rounds differently and could decide near ties differently.
         distance = rows.pow(2).sum(1, keepdim=True) - 2 * rows @ table + table.pow(2).sum(0, keepdim=True)
         codes.append((-distance).max(dim=-1).indices.view(batch, frames))
         latent = latent - codebook(codes[-1])
@@ -80,5 +80,5 @@ class EncodecEncoder(nn.Module):
         self.quantizer = Quantizer(config)
 
     def forward(self, samples: Tensor) -> Tensor:
-        """(batch, 1, samples) -> (batch, n_codebooks, frames) int64; the last frame may be filled up by reflection."""
+        """(batch, 1, samples) -> (batch, n_codebooks, frames) int64; a partial last frame is padded by reflection."""
         return quantize(self.quantizer, self.encoder(samples))

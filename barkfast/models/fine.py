@@ -37,14 +37,14 @@ class FineGPT(nn.Module):
         self.tie()
 
     def tie(self) -> None:
-        """Share each head with its codebook's input table, to be called again after loading."""
+        """Share each head with its codebook's input table; call it again after loading."""
         for i, head in enumerate(self.lm_heads):
             self.transformer.wtes[i + 1].weight = head.weight
 
     def embed(self, codes: Tensor, codebook: int) -> Tensor:
-        """Sum the embeddings of codebooks 0..`codebook` inclusive of `codes` (batch, frames, codebooks).
+        """Sum the embeddings of codebooks 0..`codebook`, inclusive, of `codes` (batch, frames, codebooks).
 
-        The codebook being predicted contributes what its slot holds now: the pad id or an earlier prediction.
+        The codebook being predicted contributes its current content: the pad id or an earlier prediction.
         """
         tables = self.transformer.wtes
         # One reduction over a stacked axis, as in the reference: adding one by one rounds differently.

@@ -1,7 +1,7 @@
 """The semantic and coarse network: a pre-norm GPT with a static key-value cache.
 
-Parameter names are those of Suno's checkpoints. In float32 on the CPU the logits carry the same bits as the
-reference's, because every matrix is multiplied in the same shape and order.
+Parameter names are those of Suno's checkpoints. In float32 on the CPU the logits equal the reference's bit for bit,
+because every matrix is multiplied in the same shape and order.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from barkfast.config import GPTConfig
 
-# A row of a matrix-vector product keeps its bits when rows are dropped in whole blocks of this many.
+# The rows of a matrix-vector product stay bitwise the same if others are dropped in whole blocks of this many.
 HEAD_BLOCK = 64
 
 
@@ -60,7 +60,7 @@ class Attention(nn.Module):
         return self.c_proj(y.transpose(1, 2).flatten(2))
 
     def forward(self, x: Tensor, keys: Tensor | None = None, values: Tensor | None = None, start: int = 0) -> Tensor:
-        """Attend from `x`, which stands at positions `start`.. of the cache slices `keys` and `values`.
+        """Attend from `x`, at positions `start`.. of the cache slices `keys` and `values`.
 
         With a cache, either `start` is 0 (a prompt) or `x` is one token: a single query sees everything before it.
         """
@@ -88,7 +88,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One transformer layer; `norm_bias` differs between the GPT and the fine network."""
+    """One transformer layer; the GPT and the fine network set `norm_bias` differently."""
 
     def __init__(self, config: GPTConfig, norm_bias: bool) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""Engines that turn jobs into tokens; they know GPTs, not Bark's stages."""
+"""Engines that turn jobs into tokens: they run GPTs and do not depend on Bark's stages."""

@@ -1,4 +1,4 @@
-"""The contract of a codec's stream: a clip whose codes come piece by piece."""
+"""The interface of a codec's stream: a clip whose codes arrive in pieces."""
 
 from abc import ABC, abstractmethod
 
@@ -9,13 +9,13 @@ from barkfast.errors import InputError
 
 
 class CodecStream(ABC):
-    """One clip, decoded as its codes come: all samples together are those of `Codec.decode`.
+    """One clip, decoded as its codes arrive: all samples together are those of `Codec.decode`.
 
-    At the clip's start each layer sees a reflection of what comes after, so the first samples need `lead_in` frames
+    At the clip's start each layer pads with a reflection of its next inputs, so the first samples need `lead_in` frames
     (7 in EnCodec, 93 ms); after that every push returns the samples of all its frames.
 
     Args:
-        lead_in: frames until the first samples come; None for a codec that looks ahead, where all come at the end.
+        lead_in: frames needed for the first samples; None for a codec with lookahead, which returns all at the end.
     """
 
     def __init__(self, config: CodecConfig, lead_in: int | None) -> None:
@@ -24,9 +24,9 @@ class CodecStream(ABC):
         self._finished = False
 
     def push(self, codes: np.ndarray) -> np.ndarray:
-        """Take (codebooks, frames) codes, always of as many codebooks; return (samples,) float32, maybe none.
+        """Decode (codebooks, frames) codes, as many codebooks in every call; return (samples,) float32, maybe none.
 
-        Errors: InputError for other shapes, for codes out of range, and after `finish`; the stream goes on after it.
+        Raises: InputError for other shapes, for codes out of range, and after `finish`; the stream stays usable.
         """
         self._check_open()
         codes = check_codes(codes, self.config)
@@ -36,7 +36,7 @@ class CodecStream(ABC):
         return self._push(codes)
 
     def finish(self) -> np.ndarray:
-        """End the clip; return what is still to come, (samples,) float32: of a clip shorter than `lead_in`, all."""
+        """End the clip and return the remaining (samples,) float32: all of them for a clip shorter than `lead_in`."""
         self._check_open()
         self._finished = True
         return self._finish()
@@ -47,7 +47,7 @@ class CodecStream(ABC):
 
     @abstractmethod
     def _finish(self) -> np.ndarray:
-        """Decode what is kept back."""
+        """Decode the frames that are still buffered."""
 
     def _check_open(self) -> None:
         if self._finished:
@@ -55,7 +55,7 @@ class CodecStream(ABC):
 
 
 def check_codes(codes: np.ndarray, config: CodecConfig) -> np.ndarray:
-    """The codes as int32. Errors: InputError if they are not (codebooks, frames) or out of range."""
+    """Return the codes as int32. Raises: InputError if they are not (codebooks, frames) or out of range."""
     if codes.ndim != 2 or not 1 <= len(codes) <= config.n_codebooks or not np.issubdtype(codes.dtype, np.integer):
         raise InputError(
             f"codes are {codes.dtype} of shape {codes.shape}; expected integers, "

@@ -1,4 +1,4 @@
-"""Convolutions of the codec on a GPU: float32 that is float32, and the same samples every time."""
+"""The codec's convolutions on a GPU: full float32 precision and deterministic results."""
 
 from contextlib import AbstractContextManager
 
@@ -6,5 +6,5 @@ import torch
 
 
 def exact_convolutions() -> AbstractContextManager[None]:
-    """Within the block, cuDNN neither rounds float32 to TF32's 10 bits nor picks algorithms whose sums change order."""
+    """Within the block, cuDNN uses neither TF32 (float32 with 10 mantissa bits) nor nondeterministic algorithms."""
     return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)

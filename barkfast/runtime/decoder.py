@@ -1,4 +1,4 @@
-"""The contract every engine fulfils."""
+"""The interface that every engine implements."""
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -15,15 +15,15 @@ from barkfast.jobs import FineJob, Job
 from barkfast.runtime.codec_stream import CodecStream
 from barkfast.runtime.face import CodecFace, NetworkFace
 
-# Sequences that a decoder runs at a time, at most.
+# Most sequences that a decoder runs at a time.
 MAX_SLOTS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step did for one slot: the token it drew (None if that was the stop), and whether the job ended.
+    """The result of one step for one slot: the token drawn (None after a stop or an error), and whether the job ended.
 
-    With `error` the job ended because it failed; the other slots' did not.
+    With `error`, the job ended because it failed; jobs in other slots are not affected.
     """
 
     slot: int
@@ -33,13 +33,13 @@ class Step:
 
 
 def check_slots(n_slots: int) -> None:
-    """Refuse a number of slots that no decoder has."""
+    """Raise InputError unless `n_slots` is 1 to MAX_SLOTS."""
     if not 1 <= n_slots <= MAX_SLOTS:
         raise InputError(f"n_slots is {n_slots}; expected 1 to {MAX_SLOTS} sequences at a time")
 
 
 def check_job(job: Job, config: GPTConfig) -> None:
-    """Refuse a job that the network cannot run."""
+    """Raise InputError for a job that the network cannot run."""
     context = len(job.prompt) - job.n_merged
     if context < 1 or job.steps < 1:
         raise InputError(f"a job of {context} positions and {job.steps} steps; expected at least one of each")
@@ -57,7 +57,7 @@ def check_job(job: Job, config: GPTConfig) -> None:
 
 
 def check_window(window: np.ndarray, config: FineConfig) -> None:
-    """Refuse a window, (frames, codebooks), that the fine network cannot take."""
+    """Raise InputError for a window, (frames, codebooks), that the fine network cannot take."""
     length, n_codebooks = window.shape
     if length > config.block_size or n_codebooks != config.n_codes_total:
         raise InputError(
@@ -67,7 +67,7 @@ def check_window(window: np.ndarray, config: FineConfig) -> None:
 
 
 def check_codebook(codebook: int, config: FineConfig) -> None:
-    """Refuse a codebook that the fine network does not predict."""
+    """Raise InputError for a codebook that the fine network does not predict."""
     if not config.n_codes_given <= codebook < config.n_codes_total:
         raise InputError(
             f"codebook {codebook} cannot be predicted; expected {config.n_codes_given} to {config.n_codes_total - 1}"
@@ -75,7 +75,7 @@ def check_codebook(codebook: int, config: FineConfig) -> None:
 
 
 def not_finite(stage: str, step: int | None, dtype: object) -> EngineError:
-    """The error for logits that hold NaN or infinity."""
+    """The error for logits with NaN or infinity."""
     where = f"the {stage} network's logits" + (f" at step {step}" if step is not None else "")
     return EngineError(
         f"{where} are not finite: its weights hold NaN or infinity, or {dtype} is too small for them; "
@@ -84,47 +84,47 @@ def not_finite(stage: str, step: int | None, dtype: object) -> EngineError:
 
 
 def still_seated(stage: str) -> EngineError:
-    """The error for slots that were to change while they are used."""
+    """The error for changing the number of slots while jobs use them."""
     return EngineError(f"the {stage} network's slots cannot change while it has jobs; release them first")
 
 
-# What CUDA says once a device has failed: every later call in this process fails, too.
+# Messages of sticky CUDA errors: after one, every later call in this process fails too.
 _LOST_DEVICE = ("CUDA error", "cudaError", "CUDNN_STATUS_EXECUTION_FAILED", "CUBLAS_STATUS_EXECUTION_FAILED")
 
 
 def loses_device(error: BaseException) -> bool:
-    """Whether an error means that the device can do no more work, for anybody, until the process is started anew."""
+    """Whether after this error nothing can use the device any more until the process is restarted."""
     if isinstance(error, torch.OutOfMemoryError) or not isinstance(error, RuntimeError):
         return False
-    # torch has the class since 2.8.
+    # torch 2.8 introduced the class.
     kind = getattr(torch, "AcceleratorError", ())
     return isinstance(error, kind) or any(sign in str(error) for sign in _LOST_DEVICE)
 
 
 def job_failed(stage: str, error: Exception) -> EngineError:
-    """The error for a job that the `stage` network failed at, and no other."""
+    """The error for one failed job of the `stage` network; other jobs go on."""
     failure = EngineError(f"the {stage} network failed: {type(error).__name__}: {error}")
     failure.__cause__ = error
     return failure
 
 
 def no_logits(slot: int) -> EngineError:
-    """The error for logits that were asked for when they are not there."""
+    """The error for requested logits that are not available."""
     return EngineError(f"slot {slot} has no logits to show; they are there right after a step that drew for it")
 
 
 def find_root(job: Job) -> Job:
-    """The job at the start of a chain of extensions."""
+    """The first job of the chain that `continues_from` links."""
     while job.continues_from is not None:
         job = job.continues_from
     return job
 
 
 class KeptSlots(OrderedDict[int, Job]):
-    """Slots whose finished job's cache may still be extended, the oldest first, and those jobs."""
+    """Released slots whose KV cache a later job may continue, oldest first, each with the job that filled it."""
 
     def take(self, job: Job) -> int | None:
-        """The slot whose cache `job` extends, no longer kept; None if there is none."""
+        """Remove and return the slot whose cache `job` continues; None if there is none."""
         for slot, kept in self.items():
             if job.continues_from is kept and len(job.prompt) == len(kept.prompt) + kept.steps:
                 del self[slot]
@@ -132,7 +132,7 @@ class KeptSlots(OrderedDict[int, Job]):
         return None
 
     def find_free(self, n_slots: int, seated: Container[int]) -> int:
-        """A slot that is neither seated nor kept, or else the one that was kept longest. At least one is not seated."""
+        """A slot that is neither in use nor retained, else the one retained longest. At least one is not in use."""
         for slot in range(n_slots):
             if slot not in seated and slot not in self:
                 return slot
@@ -140,11 +140,11 @@ class KeptSlots(OrderedDict[int, Job]):
 
 
 class Network(NetworkFace, ABC):
-    """What the three kinds below have in common.
+    """The common base of Decoder, Refiner and Codec.
 
     Attributes:
         engine: the name of the engine that runs it.
-        fallback: why it is not the engine that was to run it; None if it is.
+        fallback: why the torch engine runs it instead of the device's own; None without a fallback.
     """
 
     engine = "torch"
@@ -152,17 +152,17 @@ class Network(NetworkFace, ABC):
 
     @abstractmethod
     def to(self, device: str) -> Any:
-        """Move the weights, e.g. to the CPU between uses; returns this object, as torch modules do."""
+        """Move the weights, e.g. to the CPU between uses; return this object, as torch modules do."""
 
 
 class Decoder(Network):
-    """Runs a GPT: jobs in, tokens out. Slots are admitted and released between steps."""
+    """Runs a GPT: jobs in, tokens out. Jobs are admitted and released between steps."""
 
     @abstractmethod
     def admit(self, job: Job) -> int:
-        """Take a job in and return its slot; the slot is stepped from then on, until its job is done or released."""
+        """Admit a job and return its slot; `step` advances the slot until its job is done or released."""
 
-    # Up to as many slots, a job draws the tokens that it draws in a decoder of one slot.
+    # With up to this many slots, a job draws the same tokens as in a decoder of one slot.
     same_tokens_slots = MAX_SLOTS
 
     @abstractmethod
@@ -170,9 +170,10 @@ class Decoder(Network):
         """Advance every slot whose job is not done by one token, or by several where that is cheaper.
 
         Args:
-            seconds: engines that gain by several tokens at a time may draw for so long, and no longer than until the
+            seconds: time limit for engines that are faster with several tokens per call; they also stop when the
                 first job ends. 0 for one token.
-        Returns: the steps in the order in which they were done; of a slot maybe several.
+
+        Returns: the steps; a slot may have several, in the order in which they were done.
         """
 
     @abstractmethod
@@ -181,17 +182,19 @@ class Decoder(Network):
 
     @abstractmethod
     def logits(self, slot: int) -> np.ndarray:
-        """What the last step drew from for this slot: (n,) float32 logits of its slice, then of the stop token, if any.
+        """The logits of this slot's last draw: (n,) float32, those of its slice, then the stop token's, if any.
 
-        They are there right after `step`, for the slots that drew a token in it or stopped, and until another prompt
-        is admitted. Errors: EngineError for a slot without.
+        Available after `step`, for slots that drew a token or stopped in it, until another job is admitted.
+
+        Raises: EngineError for a slot without logits.
         """
 
     def resize(self, n_slots: int) -> None:
-        """Have `n_slots` slots from now on, on the weights that are there; caches that could be extended are lost.
+        """Change the number of slots; the weights stay loaded, retained caches may be lost.
 
-        Engines that allocate their slots do it anew; others take as many sequences as there is memory for.
-        Errors: InputError for an impossible number; EngineError while jobs are admitted, and without memory.
+        Engines that preallocate slots reallocate them; others run as many sequences as there is memory for.
+
+        Raises: InputError for an impossible number; EngineError while jobs are admitted, or without memory.
         """
         check_slots(n_slots)
 
@@ -205,9 +208,9 @@ class Decoder(Network):
         """Run jobs to their end and return their tokens as int32 arrays.
 
         Args:
-            on_token: called with (job index, tokens so far) as tokens come.
-            keep_errors: a job that fails leaves its exception in its place, instead of raising it once the others
-                are done.
+            on_token: called with (job index, number of tokens so far) as tokens are drawn.
+            keep_errors: return the exception of a failed job in its place, instead of raising it after the other
+                jobs are done.
         """
         results: list[np.ndarray | EngineError] = []
         for index, job in enumerate(jobs):
@@ -232,7 +235,7 @@ class Decoder(Network):
 
 
 def raise_first(results: Sequence[np.ndarray | BarkfastError]) -> list[np.ndarray]:
-    """The results, unless one of them is an error."""
+    """Return the results, or raise the first error among them."""
     arrays = []
     for result in results:
         if isinstance(result, BarkfastError):
@@ -242,7 +245,7 @@ def raise_first(results: Sequence[np.ndarray | BarkfastError]) -> list[np.ndarra
 
 
 class Refiner(Network):
-    """Runs the fine network: a window in, the window with its codebooks filled out."""
+    """Runs the fine network: a window in, the window with its codebooks filled in."""
 
     @abstractmethod
     def refine(self, job: FineJob) -> np.ndarray:
@@ -252,8 +255,9 @@ class Refiner(Network):
     def logits(self, window: np.ndarray, codebook: int) -> np.ndarray:
         """Logits of one codebook in every frame of a window: (frames, codebooks) -> (frames, vocabulary) float32.
 
-        The window holds what the network is to see: in the codebook itself the pad id, or an earlier prediction.
-        Errors: InputError for a window or a codebook that the network cannot take.
+        The window is the network's input; the codebook itself holds the pad id or an earlier prediction.
+
+        Raises: InputError for a window or a codebook that the network cannot take.
         """
 
 
@@ -266,4 +270,4 @@ class Codec(CodecFace, Network):
 
     @abstractmethod
     def stream(self) -> CodecStream:
-        """Begin a clip whose codes come piece by piece; any number may be under way."""
+        """Start a clip whose codes arrive in pieces; several streams may be open at once."""

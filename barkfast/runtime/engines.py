@@ -1,4 +1,4 @@
-"""Every engine, whether it can be used here, and why."""
+"""The engines, whether each is available here, and why."""
 
 import importlib.metadata
 import importlib.util
@@ -17,7 +17,7 @@ MIN_CAPABILITY = (7, 0)
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """One way to run the networks, and whether it can be used here."""
+    """One way to run the networks, and whether it is available here."""
 
     name: str
     available: bool
@@ -25,7 +25,7 @@ class Engine:
 
 
 def describe_engines(device: str = "cuda") -> list[Engine]:
-    """Every engine, present or not on `device` (of CUDA devices: the current one), with the reason."""
+    """List all engines: whether each is available on `device` ("cuda" means the current CUDA device), and why."""
     return [
         Engine("torch", True, f"plain torch {torch.__version__}, any device"),
         _describe_cpu(),
@@ -46,9 +46,9 @@ def _describe_cpu() -> Engine:
 
 
 def choose_isa() -> str:
-    """The level of instructions that the cpu engine runs: $BARKFAST_CPU_ISA, else the best there is.
+    """The instruction-set level (ISA) of the cpu engine: $BARKFAST_CPU_ISA, else the best that this CPU supports.
 
-    Errors: InputError for a level that is unknown or that this CPU does not have; EngineError without the native
+    Raises: InputError for a level that is unknown or that this CPU does not support; EngineError without the native
     module.
     """
     from barkfast.runtime.cpu.packing import require_native

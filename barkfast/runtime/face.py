@@ -1,4 +1,4 @@
-"""What programs written for `bark` ask of the networks in its `models`, beyond what the stages use."""
+"""What programs written for `bark` expect of the networks in its `models`, beyond what the stages use."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -26,20 +26,20 @@ _NOT_TORCH = (
 
 
 class NetworkFace:
-    """An engine in the place of Suno's module: `config`, `eval()`, and on the torch engine what a module can.
+    """Stands in for Suno's module: has `config` and `eval()`, and on the torch engine all that a torch module has.
 
-    On the other engines there is a sentence for what they do not have.
+    On the other engines, using a missing attribute of modules raises an error that explains why.
     """
 
     def eval(self: T) -> T:
-        """Do nothing: networks here only speak."""
+        """Do nothing: networks here only run inference."""
         return self
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """The network alone, with the arguments and results of Suno's classes (barkfast.model, model_fine).
+        """Run the network alone, with the arguments and results of Suno's classes (barkfast.model, model_fine).
 
         Raises:
-            EngineError: on another engine than torch.
+            EngineError: on engines other than torch.
         """
         network = self._module()
         if isinstance(network, FineGPT):
@@ -51,7 +51,7 @@ class NetworkFace:
             raise EngineError(_NOT_TORCH)
         return vars(self)["model"]
 
-    if not TYPE_CHECKING:  # or type checkers would take every misspelt name
+    if not TYPE_CHECKING:  # or type checkers would accept every misspelt name
 
         def __getattr__(self, name: str) -> object:
             of_modules = hasattr(nn.Module, name) and not name.startswith("__")
@@ -66,10 +66,10 @@ def _call_fine(network: FineGPT, pred_idx: int, idx: Tensor) -> Tensor:
 
 
 class CodecFace(NetworkFace):
-    """A codec in the place of encodec's EncodecModel at 6 kbit/s.
+    """Stands in for encodec's EncodecModel at 6 kbit/s.
 
-    `read_encoder` reads the encoder's tensors; whoever builds the codec sets it. Nothing of the encoder is loaded
-    before `encode` is called.
+    `read_encoder` reads the encoder's tensors; the code that builds the codec sets it. The first call of `encode` loads
+    the encoder.
     """
 
     config: CodecConfig
@@ -88,7 +88,7 @@ class CodecFace(NetworkFace):
 
     @property
     def quantizer(self) -> SimpleNamespace:
-        """`n_q` codebooks of `bins` entries: those that Bark speaks, of the 32 that EnCodec has.
+        """`n_q` codebooks of `bins` entries: those that Bark uses, of the 32 that EnCodec has.
 
         On the torch engine it has `decode`: (codebooks, batch, frames) codes to (batch, dimension, frames).
         """
@@ -100,7 +100,7 @@ class CodecFace(NetworkFace):
 
     @property
     def decoder(self) -> Any:
-        """On the torch engine, the module from (batch, dimension, frames) to (batch, 1, samples)."""
+        """The module from (batch, dimension, frames) to (batch, 1, samples), on the torch engine only."""
         return self._module().decoder
 
     @torch.no_grad()
@@ -108,12 +108,12 @@ class CodecFace(NetworkFace):
         """Codes of a recording, as encodec's `encode` gives them.
 
         Args:
-            wav: (batch, 1, samples) floating point, at `sample_rate`, on any device: the encoder comes to it.
+            wav: (batch, 1, samples) floating point, at `sample_rate`, on any device: the encoder moves there.
 
-        Returns: one pair of (batch, n_q, frames) int64 codes, on wav's device, and no scale.
+        Returns: one pair of (batch, n_q, frames) int64 codes, on wav's device, and None for the scale.
 
         Raises:
-            InputError: wav is of another kind.
+            InputError: wav has another type or shape, or values that are not finite.
             CheckpointError: the model's files hold no encoder.
         """
         if not isinstance(wav, Tensor) or wav.ndim != 3 or wav.shape[1] != 1 or not wav.shape[2]:

@@ -1,4 +1,4 @@
-"""Drawing tokens as the reference does, from the same random numbers.
+"""Sample tokens as the reference does, with the same random numbers.
 
 Order: top-p on the plain logits, then top-k, then temperature, then softmax, then one multinomial draw.
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 from barkfast.checks import check_seed
 from barkfast.config import Sampling
 
-# The number that stands for each stage where random numbers are keyed by (seed, stage, position).
+# Each stage's number in the key (seed, stage, index) of counter-based random numbers.
 STAGE_KEYS = {"semantic": 0, "coarse": 1, "fine": 2}
 
 
@@ -18,9 +18,9 @@ class Randomness:
     """The random numbers of one request.
 
     With a seed, one torch generator per device, each seeded with it: the numbers that the reference would see after
-    `torch.manual_seed(seed)`, whatever else runs in the process. Without, torch's global generator.
+    `torch.manual_seed(seed)`, whatever else runs in the process. Without a seed, torch's global generator.
 
-    Engines that draw on the device use counted random numbers instead, see `reserve`.
+    Engines that draw in their own kernels use counter-based random numbers instead, see `reserve`.
     """
 
     def __init__(self, seed: int | None = None) -> None:
@@ -31,13 +31,13 @@ class Randomness:
 
     @classmethod
     def of(cls, seed: "Seed") -> "Randomness":
-        """Randomness from a seed; what is randomness already goes on from where it is."""
+        """A new Randomness from a seed; an existing one is returned as it is and continues."""
         if isinstance(seed, Randomness):
             return seed
         return cls(check_seed(seed))
 
     def on(self, device: torch.device) -> torch.Generator | None:
-        """The generator for `device`; None stands for torch's global one."""
+        """The generator for `device`; None means torch's global one."""
         if self.seed is None:
             return None
         if device.type not in self._generators:
@@ -45,9 +45,9 @@ class Randomness:
         return self._generators[device.type]
 
     def reserve(self, stage: str, count: int) -> tuple[int, int]:
-        """Set aside `count` counted random numbers of a stage: (seed, number of the first).
+        """Reserve `count` counter-based random numbers of a stage; return (seed, index of the first).
 
-        Each is a function of (seed, stage, number) alone. Without a seed, one is drawn from torch's global generator.
+        Each depends only on (seed, stage, index). Without a seed, one is drawn from torch's global generator.
         """
         if self._key is None:
             self._key = int(torch.randint(2**63 - 1, ()))
@@ -60,7 +60,7 @@ Seed = int | Randomness | None
 
 
 def filter_top_p(logits: Tensor, top_p: float) -> Tensor:
-    """Set to -inf what lies outside the smallest set of ids whose probabilities sum beyond `top_p`.
+    """Set to -inf all logits outside the smallest set of ids whose probabilities sum to more than `top_p`.
 
     In numpy and float32 as in the reference: which of several equal logits survives depends on numpy's sort.
     """
@@ -75,13 +75,13 @@ def filter_top_p(logits: Tensor, top_p: float) -> Tensor:
 
 
 def filter_top_k(logits: Tensor, top_k: int) -> Tensor:
-    """Set to -inf what is smaller than the `top_k`-th largest logit; ties with it survive."""
+    """Set to -inf all logits below the `top_k`-th largest; ties with it survive."""
     threshold = torch.topk(logits, min(top_k, logits.shape[-1])).values[-1]
     return logits.masked_fill(logits < threshold, -torch.inf)
 
 
 def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Filtered and tempered probabilities of (n,) `logits`; one-hot for greedy sampling."""
+    """Probabilities of (n,) `logits` after filters and temperature; one-hot for greedy sampling."""
     logits = logits.float()
     if not sampling.temperature:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
@@ -93,7 +93,7 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
 
 
 def draw(probs: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
-    """Draw one index per row of `probs` (..., n); greedy sampling takes the largest and no random number."""
+    """Draw one index per row of `probs` (..., n); greedy sampling takes the largest and uses no random number."""
     if sampling.greedy:
         return probs.argmax(-1)
     return torch.multinomial(probs, num_samples=1, generator=generator)[..., 0]

@@ -1,4 +1,4 @@
-"""Which device, dtype and engine a request gets, and why."""
+"""Choose device, dtype and engine, and build the networks on them."""
 
 import logging
 import os
@@ -22,7 +22,7 @@ from barkfast.runtime.torch_ import TorchCodec, TorchDecoder, TorchRefiner
 
 logger = logging.getLogger(__name__)
 
-# Engine -> the dtypes that it has.
+# Engine -> the dtypes that it supports.
 ENGINE_DTYPES = {
     "torch": ("float32", "bfloat16", "float16"),
     "cpu": ("float32", "bfloat16", "int8", "int4"),
@@ -32,15 +32,15 @@ ENGINE_DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where and how a network is to run.
+    """Where and how a network runs.
 
     Args:
         engine, device: resolved names.
-        storage_device: where its weights wait while it is not used.
-        dtype: what the weights are stored as, one of barkfast.config.DTYPES; int8 and int4 are for the matrices.
-        n_slots: sequences at a time, of engines that run several.
-        may_fall_back: whether the torch engine may serve where this engine cannot: nobody asked for it by name.
-        fallback: why this is the torch engine and not the device's own; None if it is the one that was to be.
+        storage_device: where its weights are while it is not used.
+        dtype: storage dtype of the weights, one of barkfast.config.DTYPES; int8 and int4 apply to the matrices only.
+        n_slots: sequences at a time, for engines that run several.
+        may_fall_back: whether the torch engine may replace this one if it fails: true if the user did not name it.
+        fallback: why this is the torch engine and not the device's own; None without a fallback.
     """
 
     engine: str
@@ -53,9 +53,9 @@ class Placement:
 
     @property
     def storage(self) -> torch.dtype:
-        """What a torch network's parameters, activations and cache are stored in.
+        """The torch dtype of parameters, activations and cache.
 
-        Where the cpu engine cannot run a network the torch engine does in float32, its only fast dtype there.
+        If the cpu engine cannot run a network, the torch engine does in float32, its only fast dtype on CPUs.
         """
         if self.engine == "cpu":
             return torch.float32
@@ -94,7 +94,7 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def default_dtype(device: str, engine: str) -> str:
-    """The dtype that is fast and good enough."""
+    """A fast dtype of sufficient quality."""
     return "bfloat16" if engine == "cpu" else half_dtype(device)
 
 
@@ -108,7 +108,7 @@ def resolve_dtype(dtype: str = "auto", device: str = "cpu", engine: str = "torch
     if name not in DTYPES:
         raise InputError(f"dtype is {dtype!r}; expected auto, {', '.join(DTYPES)}")
     if engine == "cpu" and name == "float16":
-        raise InputError(f"dtype is {dtype!r}, which CPUs have to convert at every turn; use bfloat16 or float32")
+        raise InputError(f"dtype is {dtype!r}, which CPUs have to convert at every use; use bfloat16 or float32")
     if name not in ENGINE_DTYPES[engine]:
         having = " or ".join(f"engine {other!r}" for other, names in ENGINE_DTYPES.items() if name in names)
         raise InputError(
@@ -144,7 +144,7 @@ def resolve_engine(engine: str = "auto", device: str = "cpu") -> str:
 
 
 def why_torch(engine: str, device: str) -> str | None:
-    """Why "auto" is the torch engine although the device has one of its own; None where it is not, or has none."""
+    """Why "auto" falls back to the torch engine although the device has its own; None if it does not."""
     if is_chosen(engine):
         return None
     own = {e.name: e for e in describe_engines(device)}.get(device.partition(":")[0])
@@ -153,17 +153,17 @@ def why_torch(engine: str, device: str) -> str | None:
 
 @cache
 def warn_of_fallback(reason: str) -> None:
-    """Say once why the torch engine serves."""
+    """Log once why the torch engine is used."""
     logger.warning("%s", reason)
 
 
 def is_chosen(engine: str) -> bool:
-    """Whether an engine was asked for by name, by the argument or $BARKFAST_ENGINE."""
+    """Whether the user named an engine, by the argument or $BARKFAST_ENGINE."""
     return engine != "auto" or (os.environ.get("BARKFAST_ENGINE") or "auto") != "auto"
 
 
 def _check_cpu_settings() -> None:
-    """Raise InputError for a level of instructions, or a number of threads, that cannot be had here."""
+    """Raise InputError for an instruction-set level or a number of threads that this machine does not have."""
     from barkfast.runtime.cpu.threads import count_threads
 
     choose_isa()
@@ -181,9 +181,9 @@ Builders = Mapping[str, Callable[[], Network]]
 
 
 def _build(what: str, place: Placement, builders: Builders[Network], plain: Callable[[], Network]) -> Network:
-    """What the placement's engine makes; the torch engine's where it may fall back and has a reason, with one warning.
+    """Build a network with the placement's engine; with the torch engine and one warning where a fallback is allowed.
 
-    Errors: EngineError where the engine cannot make it, and may not fall back or has none of the reasons.
+    Raises: EngineError if the engine fails and no fallback is allowed, or the error is no reason for one.
     """
     if place.engine not in builders:
         network = plain()
@@ -211,9 +211,9 @@ def _build(what: str, place: Placement, builders: Builders[Network], plain: Call
 
 
 def _is_reason_to_fall_back(error: Exception) -> bool:
-    """Whether an engine is missing something here, rather than being wrong, so that another one may serve.
+    """Whether the error shows that the engine lacks something here, rather than a bug, so that torch may replace it.
 
-    The network's size is none of its kernels'; no memory; no compiler or a kernel that does not compile.
+    Its kernels do not support the network's size; no memory; no compiler, or a kernel that does not compile.
     """
     if isinstance(error, NotImplementedError | MemoryError | torch.OutOfMemoryError | OSError | ImportError):
         return True
@@ -223,7 +223,7 @@ def _is_reason_to_fall_back(error: Exception) -> bool:
 
 
 def _require_fit(reason: str | None) -> None:
-    """Give up on an engine that cannot run a network of this size."""
+    """Raise NotImplementedError if there is a reason why the engine cannot run the network."""
     if reason:
         raise NotImplementedError(reason)
 
@@ -238,7 +238,7 @@ def build_decoder(
     """A decoder for the semantic or coarse network, which `stage` names.
 
     Args:
-        content: what identifies the tensors' content, so that the cpu engine may keep what it makes of them.
+        content: returns an id of the tensors' content, for the cpu engine's cache of packed weights; None: no cache.
     """
 
     def cpu() -> Decoder:
@@ -324,7 +324,7 @@ def build_refiner(
 
 
 def build_codec(config: CodecConfig, tensors: Mapping[str, Tensor], place: Placement) -> Codec:
-    """The codec's decoder: float16 on the cuda engine unless float32 is asked for, float32 as in the reference else."""
+    """The codec's decoder: float32 as in the reference; on the cuda engine float16, unless float32 is requested."""
 
     def cpu() -> Codec:
         from barkfast.runtime.cpu.codec import CpuCodec, fits

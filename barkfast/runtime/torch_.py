@@ -1,6 +1,6 @@
 """The plain torch engine: one sequence at a time, on any device torch knows.
 
-In float32 on the CPU it is the reference, token for token. It asks the device for every token, so it is not fast.
+In float32 on the CPU it equals the reference token for token. It waits for the device at every token, so it is slow.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ from barkfast.runtime.torch_codec_stream import TorchCodecStream
 
 @dataclass(slots=True)
 class Sequence:
-    """A job under way: its cache, the hidden state that predicts its next token, and what it drew so far, from what."""
+    """A running job: its cache, the hidden state that predicts its next token, its token count, and its last logits."""
 
     job: Job
     cache: KVCache
@@ -51,10 +51,10 @@ class TorchDecoder(Decoder):
 
     Args:
         model: the network, on its device, in its dtype.
-        stage: semantic or coarse, to be named in errors.
-        reuse_prefix: keep the cache of a job that merely extends the one before. Exact mathematically, but not
-            bit for bit (a token fed alone rounds differently from one fed in a prompt), so off in float32.
-        n_slots: caches that are kept for later jobs; more sequences may be under way.
+        stage: semantic or coarse, named in errors.
+        reuse_prefix: continue the cache of the job that `continues_from` names. Exact mathematically, but not bit for
+            bit (a token fed alone rounds differently from one fed in a prompt), so off in float32.
+        n_slots: caches that are retained for later jobs; more sequences may run at a time.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class TorchDecoder(Decoder):
         self.model, self.config, self.stage = model, model.config, stage
         self.reuse_prefix = self.dtype != torch.float32 if reuse_prefix is None else reuse_prefix
         self._sequences: dict[int, Sequence] = {}
-        # Those released, the latest last: their caches may be extended, until another job takes them.
+        # Released sequences, the latest last: a later job may continue their caches, or empty and reuse them.
         self._released: list[Sequence] = []
         self.n_slots = n_slots
 
@@ -90,14 +90,14 @@ class TorchDecoder(Decoder):
 
     def _prefill(self, job: Job) -> Sequence:
         cache = self._take_cache()
-        # Where the cache to be extended is gone it is made again in the same steps, so that the tokens are the same
-        # whatever else this decoder did in between.
+        # If the cache to continue is gone, it is recomputed in the same steps, so that the tokens do not depend on what
+        # this decoder did in between.
         root = find_root(job) if self.reuse_prefix else job
         tokens = torch.from_numpy(root.prompt.astype(np.int64)).to(self.device)[None]
         return self._read(Sequence(job, cache, self.model(tokens, cache, root.n_merged)))
 
     def _take_cache(self) -> KVCache:
-        """An empty cache: that of the job released longest ago, else a new one."""
+        """An empty cache: that of the job released first, else a new one."""
         if not self._released:
             return KVCache(self.model.config, device=self.device, dtype=self.dtype)
         cache = self._released.pop(0).cache
@@ -105,7 +105,7 @@ class TorchDecoder(Decoder):
         return cache
 
     def _extend(self, job: Job) -> Sequence | None:
-        """Continue the cache of the released job that this one extends, if it is still there."""
+        """Continue the cache of `job.continues_from`, if it is still retained."""
         if self.reuse_prefix and job.continues_from is not None:
             for index, kept in enumerate(self._released):
                 if kept.job is job.continues_from:
@@ -183,7 +183,7 @@ class TorchDecoder(Decoder):
         self._keep_caches()
 
     def _keep_caches(self) -> None:
-        """Free the caches beyond those that jobs side by side can use again; one is enough where none is extended."""
+        """Free all but the last `n_slots` released caches; all but one where caches are never continued."""
         most = self.n_slots if self.reuse_prefix else 1
         del self._released[: max(0, len(self._released) - most)]
 

@@ -1,4 +1,4 @@
-"""EnCodec's decoder in plain torch, as the codes come: what each layer needs of the past is carried along."""
+"""EnCodec's decoder in plain torch as a stream: the state of each layer is carried from one piece to the next."""
 
 import math
 from typing import Any
@@ -15,7 +15,7 @@ Carried = dict[nn.Module, Any]
 
 
 def count_lead_in(model: EncodecDecoder) -> int | None:
-    """Frames until the first samples: each layer's edge reflects inputs that must be there. None: it looks ahead."""
+    """Frames needed for the first samples, as each layer reflects its first inputs; None for a codec with lookahead."""
     if model.config.trim_right_ratio != 1:
         return None
     frames = rate = 1
@@ -28,7 +28,7 @@ def count_lead_in(model: EncodecDecoder) -> int | None:
 
 
 class TorchCodecStream(CodecStream):
-    """One clip, decoded as its codes come; equal to the model's `forward` but for the order of float sums.
+    """One clip, decoded as its codes arrive; equal to the model's `forward` but for the order of float sums.
 
     A push that fails leaves the stream as it was before.
 
@@ -39,14 +39,14 @@ class TorchCodecStream(CodecStream):
     def __init__(self, model: EncodecDecoder) -> None:
         super().__init__(model.config, count_lead_in(model))
         self._model = model
-        # (codebooks, frames), kept back until there are enough for the first piece.
+        # (codebooks, frames), buffered until there are enough for the first piece.
         self._kept = np.zeros((0, 0), np.int32)
         self._begun = False
         self._carried: Carried = {}
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of weights and activations."""
+        """The dtype of weights and activations."""
         return next(self._model.parameters()).dtype
 
     @torch.inference_mode()
@@ -82,7 +82,7 @@ class TorchCodecStream(CodecStream):
 
 
 def advance(layer: nn.Module, x: Tensor, carried: Carried) -> Tensor:
-    """A layer's output for the next piece of its input, (batch, channels, time); `carried` is brought up to date."""
+    """A layer's output for the next piece of its input, (batch, channels, time); updates `carried`."""
     if isinstance(layer, CausalConv1d):
         return _advance_conv(layer, x, carried)
     if isinstance(layer, CausalConvTranspose1d):
@@ -98,7 +98,7 @@ def advance(layer: nn.Module, x: Tensor, carried: Carried) -> Tensor:
 
 
 def _advance_conv(layer: CausalConv1d, x: Tensor, carried: Carried) -> Tensor:
-    """Its last `pad` inputs stand in front of the next piece."""
+    """Prepend the last `pad` inputs of the piece before, instead of padding."""
     if not layer.pad:
         return layer(x)
     before = carried.get(layer)
@@ -113,7 +113,7 @@ def _advance_conv(layer: CausalConv1d, x: Tensor, carried: Carried) -> Tensor:
 
 
 def _advance_transpose(layer: CausalConvTranspose1d, x: Tensor, carried: Carried) -> Tensor:
-    """An input reaches into the samples of the next one: the last is fed again, and its own samples are cut off."""
+    """Feed the last input again, since it also contributes to the next one's samples, and drop its own samples."""
     before, stride = carried.get(layer), layer.conv.stride[0]
     carried[layer] = x[..., -1:].clone()
     if before is None:
@@ -122,7 +122,7 @@ def _advance_transpose(layer: CausalConvTranspose1d, x: Tensor, carried: Carried
 
 
 def _advance_lstm(layer: SkipLSTM, x: Tensor, carried: Carried) -> Tensor:
-    """Hidden and cell state go on."""
+    """Carry the hidden and cell state to the next piece."""
     steps, before = x.permute(2, 0, 1), carried.get(layer)
     y, carried[layer] = layer.lstm(steps, before and tuple(state.to(x) for state in before))
     return (y + steps).permute(1, 2, 0)

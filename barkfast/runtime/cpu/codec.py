@@ -1,4 +1,4 @@
-"""EnCodec's decoder on the CPU: native code in float32, at once or as the codes come."""
+"""EnCodec's decoder on the CPU: native code in float32, for whole clips and for streams."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from barkfast.runtime.decoder import Codec
 
 
 def fits(config: CodecConfig) -> str | None:
-    """Why the native codec cannot run a codec of this kind; None if it can."""
+    """Why the native codec cannot run this kind of codec; None if it can."""
     if config.trim_right_ratio != 1:
         return (
             f"its trim_right_ratio is {config.trim_right_ratio}: its layers look ahead, "
@@ -30,9 +30,9 @@ class CpuCodec(Codec):
     Args:
         tensors: names as in barkfast.models.encodec, weight norm folded; they are copied.
         pool: the threads, `barkfast._native.Pool`.
-        isa: the level of instructions; "" for $BARKFAST_CPU_ISA or the best.
-    Errors: EngineError for a codec that `fits` refuses, and without the native module; ValueError for an unknown
-        `isa`.
+        isa: the instruction-set level; "" for $BARKFAST_CPU_ISA or else the best.
+
+    Raises: EngineError for a codec that `fits` rejects, or without the native module; ValueError for an unknown `isa`.
     """
 
     engine = "cpu"
@@ -45,7 +45,7 @@ class CpuCodec(Codec):
         self._native = require_native().Codec(config, weights, pool, isa)
 
     def to(self, device: str) -> Any:
-        """Do nothing: the CPU is the only place."""
+        """Do nothing: the codec runs only on the CPU."""
         return self
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
@@ -58,7 +58,7 @@ class CpuCodec(Codec):
 
 
 class CpuCodecStream(CodecStream):
-    """One clip, decoded as its codes come: all samples together are those of `decode`, bit for bit."""
+    """One clip, decoded as its codes arrive: all samples together are those of `decode`, bit for bit."""
 
     def __init__(self, config: CodecConfig, native: object) -> None:
         super().__init__(config, native.lead_in)  # type: ignore[attr-defined]

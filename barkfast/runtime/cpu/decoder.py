@@ -1,4 +1,4 @@
-"""Jobs on the CPU: slots, prompts, and steps in native code."""
+"""Runs jobs on the CPU: slots, prefill, and decode steps in native code."""
 
 import math
 from collections import deque
@@ -40,7 +40,7 @@ NO_LIMIT = 2**31 - 1
 
 
 class Status(IntEnum):
-    """What became of a sequence; the values are those of the native module."""
+    """The status of a sequence; the values are those of the native module."""
 
     IDLE = 0
     RUNNING = 1
@@ -54,9 +54,9 @@ class Seat:
     """A job in its slot.
 
     Args:
-        reported: tokens handed out.
-        done: nothing more will come.
-        finished: all its tokens were drawn, so that its cache may be extended.
+        reported: number of tokens returned so far.
+        done: no more tokens follow.
+        finished: all its tokens were drawn, so that a later job may continue its cache.
     """
 
     job: Job
@@ -68,15 +68,15 @@ class Seat:
 class CpuDecoder(Decoder):
     """A GPT in native code on the CPU.
 
-    Several threads may use one decoder: they take turns. In the child of a fork it works on; if another thread was at
-    work in it at the fork, its slots are empty, and `step` reports their jobs as failed.
+    Several threads may use one decoder; it runs one call at a time. It stays usable in a forked child; if another
+    thread was using it at the fork, its slots are empty in the child, and `step` reports their jobs as failed.
 
     Args:
         packed: its weights, see barkfast.runtime.cpu.packing.
-        stage: semantic or coarse; keys the random numbers and is named in errors.
-        pool: the native threads; decoders that share one take turns of about 50 ms.
+        stage: semantic or coarse; part of the random numbers' key, and named in errors.
+        pool: the native threads; decoders that share a pool alternate after about 50 ms.
         n_slots: sequences at a time, 1 to 64. The cache is allocated for all of them.
-        dtype: what the weights were packed as, to be named in errors.
+        dtype: the dtype of the packed weights, named in errors.
         isa: the instruction-set level; empty for $BARKFAST_CPU_ISA or else the best.
     """
 
@@ -96,7 +96,7 @@ class CpuDecoder(Decoder):
         check_slots(n_slots)
         self.config, self.stage, self.dtype = config, stage, dtype
         native = require_native()
-        # The native objects read its memory.
+        # Kept alive: the native objects read its memory.
         self._packed = packed
         with refusals():
             self._native_network = native.Network(
@@ -105,13 +105,13 @@ class CpuDecoder(Decoder):
         self._pool, self._isa = pool, isa
         self._turn = Turn()
         self.seats: dict[int, Seat] = {}
-        # Slots whose jobs a fork has ended, until they are released or used again.
+        # Slots whose jobs ended at a fork, until they are released or used again.
         self._lost: set[int] = set()
         self._kept = KeptSlots()
         self._allocate(n_slots)
 
     def _allocate(self, n_slots: int) -> None:
-        """Make the slots, and then forget those there were."""
+        """Allocate the slots, and only then free the previous ones."""
         keys, values = allocate_cache(self.config, n_slots, Format(self._native_network.cache_format))
         with refusals():
             decoder = require_native().Decoder(
@@ -124,7 +124,7 @@ class CpuDecoder(Decoder):
     def _take_turn(self) -> Iterator[None]:
         with self._turn:
             if self._turn.abandoned:
-                # A thread that this process does not have was changing the slots.
+                # At the fork, a thread that this process does not have was changing the slots.
                 self._lost |= set(self.seats)
                 self.seats = {}
                 self._allocate(self.n_slots)
@@ -160,7 +160,7 @@ class CpuDecoder(Decoder):
                 slot = self._kept.find_free(self.n_slots, self.seats)
                 n_forced = self._read_prompt(slot, job)
             else:
-                # The token drawn last has not been read yet.
+                # The last drawn token is not in the cache yet.
                 n_forced = 1
             self._start(slot, job, n_forced)
             self.seats[slot] = Seat(job)
@@ -168,10 +168,10 @@ class CpuDecoder(Decoder):
             return slot
 
     def _read_prompt(self, slot: int, job: Job) -> int:
-        """Fill the slot's cache; returns how many tokens at the prompt's end are still to be read one by one.
+        """Fill the slot's cache; return how many tokens at the prompt's end must still be fed one by one.
 
-        Where the cache to be extended is gone it is made again in the same steps, so that the tokens are the same
-        whatever else this decoder did in between.
+        If the cache to continue is gone, it is recomputed in the same steps, so that the tokens do not depend on what
+        this decoder did in between.
         """
         root = find_root(job)
         with refusals():
@@ -202,14 +202,14 @@ class CpuDecoder(Decoder):
             live = {slot: seat for slot, seat in self.seats.items() if not seat.done}
             behind = list(live)
             while behind:
-                # Forced tokens are read first, and nothing is drawn meanwhile.
+                # Forced tokens are fed first; nothing is drawn until then.
                 self._advance(behind, NO_LIMIT if seconds else 1, seconds or math.inf)
                 behind = [slot for slot in behind if self._state(slot) == (Status.RUNNING, live[slot].reported)]
             steps = [step for slot, seat in live.items() for step in self._report(slot, seat)]
             return steps + [_ended_by_fork(self.stage, slot) for slot in sorted(self._lost)]
 
     def _report(self, slot: int, seat: Seat) -> list[Step]:
-        """A step for each token drawn since the last report, and for an end without one."""
+        """A step for each token drawn since the last report, and for an end without a token."""
         status, drawn = self._state(slot)
         seat.done = status != Status.RUNNING
         seat.finished = status == Status.FINISHED
@@ -237,7 +237,7 @@ class CpuDecoder(Decoder):
     def logits(self, slot: int) -> np.ndarray:
         with self._take_turn():
             seat = self.seats.get(slot)
-            # The native module would show those of the job that had the slot before.
+            # The native module would return those of the slot's previous job.
             if seat is None or not (seat.reported or seat.done):
                 raise no_logits(slot)
             try:
@@ -295,7 +295,7 @@ class CpuDecoder(Decoder):
             self._native.advance(slots, max_steps, seconds)
 
     def _state(self, slot: int) -> tuple[Status, int]:
-        """What became of the slot's sequence so far, and how many tokens it has drawn."""
+        """The status of the slot's sequence, and how many tokens it has drawn."""
         status, drawn = self._native.state(slot)
         return Status(status), drawn
 

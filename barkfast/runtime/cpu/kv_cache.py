@@ -1,4 +1,4 @@
-"""Memory for keys and values; csrc's kv.h says what is where."""
+"""Memory for keys and values; csrc's kv.h describes the layout."""
 
 import math
 
@@ -9,16 +9,15 @@ from barkfast.config import GPTConfig
 from barkfast.errors import EngineError
 from barkfast.runtime.cpu.packing import Format, require_native
 
-# Format of a cache -> what it is allocated as.
+# Format of a cache -> the dtype of its memory.
 DTYPES = {Format.F32: torch.float32, Format.BF16: torch.bfloat16, Format.INT8: torch.uint8}
 SCALE_BYTES = 4
 
 
 def allocate_cache(config: GPTConfig, n_slots: int, format: Format) -> tuple[Tensor, Tensor]:
-    """Memory for keys and values, (n_layer, n_slots, n_head, capacity * head_dim) each; in int8 with 4 bytes more for
-    each position.
+    """Allocate keys and values, (n_layer, n_slots, n_head, capacity * head_dim) each; int8 adds 4 bytes per position.
 
-    Errors: EngineError naming the size.
+    Raises: EngineError naming the size.
     """
     capacity = require_native().cache_capacity(config.block_size)
     dtype = DTYPES[format]
@@ -44,7 +43,7 @@ def unpack_cache(keys: Tensor, values: Tensor, slot: int, head_dim: int) -> tupl
 
 
 def _unpack_int8(keys: Tensor, values: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
-    """What the numbers of a slot stand for, float32."""
+    """A slot's keys and values, dequantized to float32."""
     layers, heads, size = keys.shape
     capacity = size // (head_dim + SCALE_BYTES)
     found = []

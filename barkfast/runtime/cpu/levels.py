@@ -1,4 +1,4 @@
-"""Which level of instructions multiplies many rows fastest here: measured once, and kept beside the packed weights."""
+"""Which instruction-set level multiplies many rows fastest: measured once, then cached beside the packed weights."""
 
 import json
 import os
@@ -16,20 +16,19 @@ from barkfast.runtime.cpu.turns import Turn
 from barkfast.runtime.engines import choose_isa
 
 CPUINFO = Path("/proc/cpuinfo")
-# dtype -> levels that multiply many rows in ways of their own, the one that should be fastest last. Which one is so
-# differs from chip to chip, whatever each says that it has: on some that have dot products of bfloat16 these are slower
-# than to convert and multiply.
+# dtype -> levels with their own kernels for many rows, the one expected to be fastest last. The chip's feature flags do
+# not tell which one is: on some chips with bfloat16 dot products, these are slower than to convert and multiply.
 CANDIDATES = {
     "bfloat16": ("avx512_vnni", "avx512_bf16", "amx"),
     "int8": ("avx512_vnni", "amx"),
     "int4": ("avx512_vnni", "amx"),
 }
-# What the native module calls the format of most of their matrices.
+# dtype -> the native module's name of the format of most matrices.
 FORMATS = {"bfloat16": "bf16", "int8": "int8", "int4": "int4"}
-# Another than the last one must be so many times as fast: a tie must not be decided by chance, for the levels round
-# differently.
+# How many times as fast as the last level another one must be to be chosen: levels round differently, so chance must
+# not decide between nearly equal ones.
 MARGIN = 1.15
-# One layer's output matrix of Bark-small, and enough rows to be many.
+# One layer's output matrix of Bark-small, and enough input rows for the kernels for many rows.
 ROWS, COLS, INPUTS = 768, 768, 192
 ROUNDS = 4
 
@@ -38,10 +37,11 @@ _known: dict[str, dict[str, Any]] = {}
 
 
 def choose_level(dtype: str) -> str:
-    """The level for a network of this dtype: $BARKFAST_CPU_ISA, else the only one or the fastest of those there are.
+    """The level for a network of this dtype: $BARKFAST_CPU_ISA, else the fastest of several candidates, else the best.
 
-    The first time it measures for some 100 ms; the same choice is made ever after, while the cache keeps it.
-    Errors: those of `choose_isa` and `count_threads`.
+    The first call measures for about 100 ms; the choice stays the same as long as it is cached.
+
+    Raises: the errors of `choose_isa` and `count_threads`.
     """
     best = choose_isa()
     names = [name for name in CANDIDATES.get(dtype, ()) if name in require_native().supported_isas()]
@@ -54,7 +54,7 @@ def choose_level(dtype: str) -> str:
 
 
 def read_choices() -> dict[str, dict[str, Any]]:
-    """What was chosen on this CPU: dtype -> {"level": name, "ms": {name: milliseconds}}; nothing is measured."""
+    """The cached choices for this CPU, not measured now: dtype -> {"level": name, "ms": {name: milliseconds}}."""
     path = _path()
     try:
         content = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
@@ -67,7 +67,7 @@ def read_choices() -> dict[str, dict[str, Any]]:
 
 
 def describe_choices() -> str:
-    """The same for people."""
+    """The choices as text for users."""
     if os.environ.get("BARKFAST_CPU_ISA"):
         return "as BARKFAST_CPU_ISA says"
     lines = []
@@ -78,7 +78,7 @@ def describe_choices() -> str:
 
 
 def name_cpu() -> str:
-    """The processor's name; family and model beside it, for virtual machines hide the rest."""
+    """The processor's name, with family and model, because virtual machines often give a generic name."""
     try:
         text = CPUINFO.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -96,7 +96,7 @@ def _path() -> Path | None:
 
 
 def _recall(dtype: str, names: list[str]) -> dict[str, Any] | None:
-    """What was chosen among these very levels, with as many threads."""
+    """The cached choice, if it was made among exactly these levels with this number of threads."""
     entry = read_choices().get(dtype, {})
     same = sorted(entry.get("ms", {})) == sorted(names) and entry.get("threads") == count_threads()
     return entry if same and entry.get("level") in names else None
@@ -106,7 +106,7 @@ def _keep(dtype: str, entry: dict[str, Any]) -> dict[str, Any]:
     path = _path()
     if path is not None:
         content = {"cpu": name_cpu(), "levels": read_choices() | {dtype: entry}}
-        # Without it the next start measures again, and that is all.
+        # If this fails, the next start only has to measure again.
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as file:
@@ -115,7 +115,7 @@ def _keep(dtype: str, entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _measure(dtype: str, names: list[str]) -> dict[str, Any]:
-    """Each level in turn, its best time."""
+    """Time all levels ROUNDS times, and choose by the best time of each."""
     native, threads = require_native(), count_threads()
     best = dict.fromkeys(names, float("inf"))
     for _ in range(ROUNDS):

@@ -16,9 +16,9 @@ from barkfast.config import FineConfig, GPTConfig
 from barkfast.errors import EngineError
 from barkfast.native import load_native, native_status
 
-# Of every piece within the block: a cache line, and a step of a panel.
+# Of every piece within the block, in bytes: a cache line, and a step of a panel.
 ALIGNMENT = 64
-# What one panel holds, and to what vectors are filled up.
+# Rows of one panel; vectors are padded to a multiple of it.
 PANEL_ROWS = 16
 
 
@@ -33,7 +33,7 @@ class Format(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Formats:
-    """What a network's numbers are stored as in one dtype; norms and biases are float32 in all.
+    """Storage formats of a network's weights in one dtype; norms and biases are always float32.
 
     Args:
         matrices: of the layers.
@@ -50,15 +50,15 @@ class Formats:
 FORMATS = {
     "float32": Formats(Format.F32, Format.F32, Format.F32, Format.F32),
     "bfloat16": Formats(Format.BF16, Format.BF16, Format.BF16, Format.BF16),
-    # Rounding matters most where the residual stream is smallest, and in the head, from where it goes straight into
-    # the logits. Both are a small part of the weights.
+    # Rounding matters most in the first layers, where the residual stream is smallest, and in the head, where it goes
+    # straight into the logits. Both are a small part of the weights.
     "int8": Formats(Format.INT8, Format.BF16, Format.INT8, Format.BF16),
     "int4": Formats(Format.INT4, Format.INT8, Format.INT8, Format.BF16),
 }
-# One first layer for each so many.
+# One layer in this many counts as a first one.
 LAYERS_PER_FIRST = 12
 
-# What the packers read; anything else is converted to float32 first.
+# Dtypes that the packers read; others are converted to float32 first.
 SOURCES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 
 # One tensor as the native module takes it: name, kind, format, rows, cols, address.
@@ -92,7 +92,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A packed network; the addresses in `entries` hold for as long as this object lives."""
+    """A packed network; the addresses in `entries` are valid as long as this object lives."""
 
     pieces: tuple[Piece, ...]
     block: NDArray[np.uint8]
@@ -104,7 +104,7 @@ class Packed:
 
 
 def require_native() -> ModuleType:
-    """The native module. Errors: EngineError if it was not built or does not load."""
+    """The native module. Raises: EngineError if it was not built or does not load."""
     module = load_native()
     if module is None:
         raise EngineError(f"the cpu engine needs the native module: {native_status()[1]}; or use engine='torch'")
@@ -119,7 +119,7 @@ def fits(config: GPTConfig) -> str | None:
 
 
 def n_first_layers(config: GPTConfig) -> int:
-    """How many layers are stored more exactly than the others where weights are quantized."""
+    """How many first layers are stored more exactly than the others if weights are quantized."""
     return max(1, config.n_layer // LAYERS_PER_FIRST)
 
 
@@ -159,8 +159,9 @@ def pack_network(
     Args:
         tensors: names as in barkfast.models, any floating point dtype.
         dtype: float32, bfloat16, int8 or int4.
-        what: the network, to be named in errors, such as "the coarse network".
-    Errors: EngineError naming a tensor that holds NaN or infinity; MemoryError.
+        what: the network's name in errors, such as "the coarse network".
+
+    Raises: EngineError naming a tensor that holds NaN, infinity or a number too large for `dtype`; MemoryError.
     """
     native, pieces = require_native(), plan_pieces(config, tensors, dtype)
     block = allocate(pieces[-1].end)
@@ -174,20 +175,20 @@ def pack_network(
 
 
 def allocate(size: int) -> NDArray[np.uint8]:
-    """Zeroed memory that starts on a page, in large pages where the system has them: weights are read in order."""
+    """Zeroed, page-aligned memory, in huge pages where the system has them, since weights are read sequentially."""
     try:
         memory = mmap.mmap(-1, size)
     except OSError as error:
         raise MemoryError(f"no {size / 2**20:.0f} MiB of memory for packed weights: {error}") from error
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        # A system without them is slower, and nothing else.
+        # Without huge pages it is only slower.
         with suppress(OSError):
             memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, dtype=np.uint8)
 
 
 def unpack_matrix(packed: Packed, name: str) -> Tensor:
-    """The float32 numbers that a packed matrix stands for, (rows, cols): for tests and comparisons."""
+    """A packed matrix, dequantized to float32, (rows, cols): for tests and comparisons."""
     entry = next(entry for entry in packed.entries if entry[0] == name)
     _, _, format, rows, cols, address = entry
     numbers = torch.empty(rows, cols)
@@ -196,7 +197,7 @@ def unpack_matrix(packed: Packed, name: str) -> Tensor:
 
 
 def _pack(native: ModuleType, tensor: Tensor, piece: Piece, block: NDArray[np.uint8], threads: int) -> bool:
-    """Fill one piece; False if it holds NaN or infinity."""
+    """Fill one piece; return False if it would hold NaN or infinity."""
     if tensor.dtype not in SOURCES:
         tensor = tensor.float()
     tensor = tensor.cpu().contiguous()
@@ -210,7 +211,7 @@ def _pack(native: ModuleType, tensor: Tensor, piece: Piece, block: NDArray[np.ui
 
 
 def _tied(config: GPTConfig, tensors: Mapping[str, Tensor], name: str) -> Tensor:
-    """The tensor called `name`; as in FineGPT.tie, the input table of a codebook that is predicted is its head."""
+    """The tensor called `name`; for the input table of a predicted codebook its head, as in FineGPT.tie."""
     if isinstance(config, FineConfig) and name.startswith("transformer.wtes."):
         codebook = int(name.split(".")[2])
         return tensors.get(f"lm_heads.{codebook - 1}.weight", tensors[name])

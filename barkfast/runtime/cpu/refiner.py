@@ -17,14 +17,15 @@ from barkfast.runtime.sampling import Randomness
 class CpuRefiner(Refiner):
     """The fine network in native code on the CPU.
 
-    Several threads may use one refiner: they take turns.
+    Several threads may use one refiner; it runs one call at a time.
 
     Args:
         packed: its weights, see barkfast.runtime.cpu.packing.
-        pool: the native threads; who shares one takes turns, a codebook each.
-        dtype: what the weights were packed as, to be named in errors.
+        pool: the native threads; networks that share a pool alternate, here after each codebook.
+        dtype: the dtype of the packed weights, named in errors.
         isa: the instruction-set level; empty for $BARKFAST_CPU_ISA or else the best.
-    Errors: InputError for a network or a level that cannot run here; MemoryError.
+
+    Raises: InputError for a network or a level that cannot run here; EngineError without memory.
     """
 
     engine = "cpu"
@@ -34,7 +35,7 @@ class CpuRefiner(Refiner):
     ) -> None:
         self.config, self.dtype = config, dtype
         native = require_native()
-        # The native objects read its memory.
+        # Kept alive: the native objects read its memory.
         self._packed = packed
         with refusals():
             network = native.Network(

@@ -1,7 +1,7 @@
-"""Packed weights on disk: made once, mapped from then on, so that a start neither reads nor packs the checkpoint.
+"""A disk cache of packed weights, which are memory-mapped, so that later starts neither read nor pack the checkpoint.
 
-One safetensors file for each network and dtype, named by what it was made from. Its header is filled up so that the
-data start on a page, and the metadata hold the pieces of packing.py.
+One safetensors file for each network and dtype, named by a hash of its inputs. The header is padded so that the data
+start on a page, and the metadata hold the pieces of packing.py.
 """
 
 import hashlib
@@ -37,12 +37,12 @@ from barkfast.runtime.cpu.packing import (
 
 logger = logging.getLogger(__name__)
 
-# Of the file; counts up when it changes.
+# Version of the file's layout; increased with every change.
 LAYOUT = 1
 PAGE = 4096
-# Of each piece's beginning and end the checksum sees so many bytes: reading them all would cost the time that is saved.
+# The checksum covers this many bytes at both ends of each piece: reading all would cost the time that the cache saves.
 SAMPLE = 4096
-# Files that were begun and never finished are removed when they are this old.
+# Unfinished files are removed when they are this old.
 ABANDONED_S = 3600.0
 
 
@@ -55,12 +55,13 @@ def open_packed(
     content: Callable[[], str] | None = None,
     threads: int = 1,
 ) -> Packed:
-    """The packed network: mapped from the cache, or else packed, and kept there for the next time.
+    """The packed network: mapped from the cache, or else packed and saved there for the next time.
 
     Args:
-        tensors, dtype, what, threads: as for pack_network; tensors are not touched if the cache has the network.
-        content: what identifies the tensors' content; None: nothing is cached.
-    Errors: those of pack_network. A cache that cannot be read or written costs time, and one warning.
+        tensors, dtype, what, threads: as for pack_network; tensors are not read if the cache has the network.
+        content: returns an id of the tensors' content; None: nothing is cached.
+
+    Raises: the errors of pack_network. A cache that cannot be read or written costs only time, and one warning.
     """
     folder = cache_folder()
     if folder is None or content is None:
@@ -77,7 +78,7 @@ def open_packed(
 
 
 def name_packed(config: GPTConfig, dtype: str, content: str) -> str:
-    """A name for all that determines a packed network's bytes."""
+    """A file name: the hash of all that determines a packed network's bytes."""
     formats = [astuple(FORMATS[dtype]), n_first_layers(config), _sample_packing()]
     key = [LAYOUT, formats, type(config).__name__, asdict(config), dtype, content]
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
@@ -85,7 +86,7 @@ def name_packed(config: GPTConfig, dtype: str, content: str) -> str:
 
 @cache
 def _sample_packing() -> str:
-    """What a few numbers become in each format: another build may order or round them in another way."""
+    """Digest of a few numbers packed in each format: another build may order or round them differently."""
     numbers = torch.linspace(-1, 1, 17 * 70).view(17, 70) ** 3
     native, digest = require_native(), hashlib.sha256()
     for format in Format:
@@ -96,11 +97,11 @@ def _sample_packing() -> str:
 
 
 def save_packed(packed: Packed, path: Path) -> None:
-    """Write the file, whole or not at all. Errors: OSError."""
+    """Write the file atomically. Raises: OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path.parent)
     pieces = json.dumps([astuple(piece) for piece in packed.pieces])
-    # Safetensors allows no gaps: each tensor reaches up to the next, with what fills it up.
+    # Safetensors allows no gaps: each tensor includes the padding up to the next.
     header: dict[str, Any] = {
         piece.name: {"dtype": "U8", "shape": [piece.end - piece.offset], "data_offsets": [piece.offset, piece.end]}
         for piece in packed.pieces
@@ -114,20 +115,20 @@ def save_packed(packed: Packed, path: Path) -> None:
         file.write(text)
         file.write(packed.block.data)
         file.flush()
-        # Or else, after a power failure, the name may be there and the content not.
+        # Otherwise, after a power failure, the file may exist without its content.
         os.fsync(file.fileno())
 
 
 def load_packed(path: Path) -> Packed | None:
-    """Map the file; None if it is not there, or if anything about it is not as it was written."""
+    """Map the file; None if it does not exist or is damaged."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            # Of this file: another process may have put a new one in its place.
+            # The size of the open file: another process may have replaced the one at `path`.
             if 8 + length > os.fstat(file.fileno()).st_size:
                 raise ValueError(f"its header should have {length} bytes")
             packed = _check(json.loads(file.read(length)), _map(file.fileno(), 8 + length))
-        # So that the age of a file tells whether it is still in use.
+        # So that a file's age tells when it was last used.
         with suppress(OSError):
             os.utime(path)
         return packed
@@ -148,7 +149,7 @@ def _map(descriptor: int, start: int) -> NDArray[np.uint8]:
 
 
 def _check(header: Any, block: NDArray[np.uint8]) -> Packed:
-    """What the header says is in the block. Errors: ValueError and its like if it is not."""
+    """The network that the header describes. Raises: ValueError, LookupError or TypeError if the file is damaged."""
     metadata = header["__metadata__"]
     if metadata["layout"] != str(LAYOUT):
         raise ValueError(f"its layout is {metadata['layout']!r}, not {LAYOUT}")
@@ -163,7 +164,7 @@ def _check(header: Any, block: NDArray[np.uint8]) -> Packed:
 
 
 def _checksum(text: str, pieces: tuple[Piece, ...], block: NDArray[np.uint8]) -> str:
-    """SHA-256 of the pieces' description, and of where each piece begins and ends."""
+    """SHA-256 of the pieces' description, and of the first and last bytes of each piece."""
     digest = hashlib.sha256(text.encode())
     for piece in pieces:
         part = block[piece.offset : piece.end]

@@ -1,4 +1,4 @@
-"""The threads that all native networks of a process share, and how many they are."""
+"""The thread pool that all native networks of a process share, and its size."""
 
 import logging
 import math
@@ -19,10 +19,9 @@ _pool: Any = None
 
 
 def shared_pool() -> Any:
-    """The process's `barkfast._native.Pool`, made when it is first asked for and kept from then on.
+    """The process's `barkfast._native.Pool`, created at the first call; in a forked child it starts new threads.
 
-    In a child process after a fork it starts threads of its own when it is next used.
-    Errors: those of `count_threads`; EngineError without the native module.
+    Raises: the errors of `count_threads`; EngineError without the native module.
     """
     global _pool
     with _lock:
@@ -33,11 +32,12 @@ def shared_pool() -> Any:
 
 
 def count_threads() -> int:
-    """How many threads the pool has, or would have if it were made now.
+    """Number of threads of the pool, or of a pool made now: $BARKFAST_THREADS, else one per physical core.
 
-    $BARKFAST_THREADS, or else one for each physical core that this process may use, and no more than its cgroups grant
-    it the time of; fewer where torch uses fewer, so that OMP_NUM_THREADS and torch.set_num_threads hold here too.
-    Errors: InputError for what is no number of threads that this machine has.
+    The cores are those that affinity and the cgroups' quota allow. Fewer if torch uses fewer threads, so that
+    OMP_NUM_THREADS and torch.set_num_threads apply here too.
+
+    Raises: InputError for a $BARKFAST_THREADS that is no number from 1 to the logical CPUs of this process.
     """
     if _pool is not None:
         return _pool.size
@@ -54,7 +54,7 @@ def count_threads() -> int:
 
 
 def _warn_of_quota(n_threads: int) -> None:
-    """More threads than a container grants cores are all stopped together, until its next period."""
+    """Warn of more threads than the container's quota in cores: the system then stops all until the next period."""
     quota = cpu_quota()
     if quota is not None and n_threads > math.ceil(quota):
         logger.warning(

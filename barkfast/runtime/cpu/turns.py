@@ -1,4 +1,4 @@
-"""Locks and errors around native objects: threads take turns, in the child of a fork too."""
+"""Locks for native objects that also work in a forked child, and the conversion of native errors."""
 
 import os
 import threading
@@ -10,10 +10,10 @@ from barkfast.errors import EngineError, InputError
 
 
 class Turn:
-    """A reentrant lock. In the child of a fork it is free, unless the thread that forked holds it.
+    """A reentrant lock. In a forked child it is free, unless the thread that forked holds it.
 
     Attributes:
-        abandoned: this is the child of a fork at which another thread held it; what it guards may be half changed.
+        abandoned: in a forked child, another thread held it at the fork; the data it guards may be half changed.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Turn:
         self._lock.release()
 
     def repair(self) -> None:
-        """In the child of a fork, in its only thread."""
+        """Free the lock if a lost thread holds it; for the only thread of a forked child."""
         if self._lock.acquire(blocking=False):
             self._lock.release()
         else:
@@ -50,7 +50,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """The native module's errors as barkfast's."""
+    """Convert the native module's errors to barkfast's."""
     try:
         yield
     except ValueError as error:

@@ -1,7 +1,7 @@
-"""The GPU engine: Triton kernels on a static cache, the whole decode step on the device, replayed as a CUDA graph.
+"""The GPU engine: Triton or CUDA kernels on a static KV cache, the whole decode step replayed as a CUDA graph.
 
-network.py holds the weights, state.py what the device remembers of each slot, step.py one token for every slot,
-prefill.py reads prompts, and decoder.py runs jobs on them; refiner.py and codec.py are the stages after.
+network.py holds the weights, state.py the slots' state on the device, step.py the decode step, prefill.py the prefill;
+decoder.py runs jobs with them. refiner.py and codec.py run the fine network and the codec.
 """
 
 from barkfast.cache import lend_compilers_a_folder

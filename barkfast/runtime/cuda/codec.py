@@ -1,4 +1,4 @@
-"""EnCodec's decoder on the GPU: half precision, channels last, one graph per length; streams in plain torch."""
+"""EnCodec's decoder on the GPU: half precision, channels last, one CUDA graph per length; streams in plain torch."""
 
 import copy
 import logging
@@ -25,7 +25,7 @@ FRAMES_BUCKET = 64
 
 
 class FlatConv(nn.Module):
-    """A CausalConv1d over (batch, channels, 1, time): torch knows channels-last only in two dimensions."""
+    """A CausalConv1d over (batch, channels, 1, time): torch has no channels-last format for one dimension."""
 
     def __init__(self, conv: CausalConv1d) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class FlatLSTM(nn.Module):
 
 
 def flatten(module: nn.Module) -> None:
-    """Replace, in place, what works on (batch, channels, time) by what works on (batch, channels, 1, time)."""
+    """Replace layers for (batch, channels, time), in place, by layers for (batch, channels, 1, time)."""
     twins = {CausalConv1d: FlatConv, CausalConvTranspose1d: FlatConvTranspose, SkipLSTM: FlatLSTM}
     for name, child in module.named_children():
         twin = twins.get(type(child))
@@ -83,10 +83,10 @@ class CudaCodec(Codec):
     """The codec's decoder.
 
     Args:
-        model: the codec in float32, with weight norm folded; it is kept.
+        model: the codec in float32, with weight norm folded; it is retained.
         device: where it runs.
-        dtype: float16 or float32. (bfloat16's 8 bits would be heard as hiss.)
-        storage_device: where the weights wait until `to(device)`; None for the device itself.
+        dtype: float16 or float32. (bfloat16's 8 bits would be audible as hiss.)
+        storage_device: where the weights are until `to(device)`; None for the device itself.
     """
 
     engine = "cuda"
@@ -102,19 +102,19 @@ class CudaCodec(Codec):
     ) -> None:
         self.config, self.device = model.config, device
         self.options = options or Options.for_device(device)
-        # Kept as it came, should half precision turn out too small for it; usually mapped from its file.
+        # The unchanged original, in case half precision overflows; its weights are usually mapped from the file.
         self._exact = model
         self._model = self._copy(storage_device or device, dtype, flat=True)
-        # For streams, made with the first: pieces of any length need no graphs.
+        # For streams, made with the first one: their pieces vary in length, so graphs are of no use.
         self._plain: EncodecDecoder | None = None
-        # Where the decoder sees only the past, frames behind the end change nothing before it.
+        # In a causal decoder, padding frames after the end do not change the samples before it.
         self._causal = self.config.trim_right_ratio == 1
         self._graphs = Graphs(device, enabled=self.options.graphs)
         self._buffers: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
     def _copy(self, device: torch.device, dtype: torch.dtype, *, flat: bool) -> EncodecDecoder:
-        """The model as it came, elsewhere, in another dtype, and in another form for convolutions over a whole clip."""
-        # In the midst of decoding, too: what is made there could not be moved later.
+        """Copy the original model to a device and dtype; `flat`: with the layers that whole clips need."""
+        # `decode` may call this in inference mode; a module made in that mode could not be moved later.
         with torch.inference_mode(False):
             model = copy.deepcopy(self._exact).to(device, dtype)
             if flat:
@@ -123,11 +123,11 @@ class CudaCodec(Codec):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of weights and activations."""
+        """The dtype of weights and activations."""
         return next(self._model.parameters()).dtype
 
     def warm_up(self) -> None:
-        """Decode one frame, so that what can fail fails now."""
+        """Decode one frame, so that errors occur now rather than later."""
         self.decode(np.zeros((self.config.n_codebooks, 1), np.int32))
         self._graphs.clear()
         self._buffers.clear()
@@ -154,7 +154,7 @@ class CudaCodec(Codec):
         return CudaCodecStream(self)
 
     def use_float32(self) -> None:
-        """Go on in float32, since half precision turned out too small for the model."""
+        """Continue in float32, because half precision overflows in this model."""
         if self.dtype == torch.float32:
             return
         logger.warning("the codec's samples are not finite in %s; it goes on in float32, slower", self.dtype)
@@ -164,14 +164,14 @@ class CudaCodec(Codec):
         self._model = self._copy(self.device, torch.float32, flat=True)
 
     def plain(self) -> EncodecDecoder:
-        """The model in plain torch, where this codec is now, and in its dtype; it moves along."""
+        """The model in plain torch, on the codec's current device and in its dtype; `to` moves it too."""
         if self._plain is None:
             self._plain = self._copy(next(self._model.parameters()).device, self.dtype, flat=False)
         return self._plain
 
     def _decode(self, codes: np.ndarray) -> np.ndarray:
         n_codebooks, frames = codes.shape
-        # Shorter clips are reflected at their start from beyond their end: those are decoded at their own length.
+        # In shorter clips the reflection at the start would reach the padding, so they keep their own length.
         padded = -(-frames // FRAMES_BUCKET) * FRAMES_BUCKET if self._causal and frames >= FRAMES_BUCKET else frames
         key = (n_codebooks, padded)
         if key not in self._buffers:
@@ -194,10 +194,10 @@ class CudaCodec(Codec):
 
 
 class CudaCodecStream(CodecStream):
-    """One clip, decoded as its codes come, equal to `decode` but for rounding.
+    """One clip, decoded as its codes arrive, equal to `decode` but for rounding.
 
-    Where half precision turns out too small for the model, the clip is decoded anew in float32, from its start, and
-    goes on from where it was.
+    If half precision overflows, the clip is decoded again in float32 from its start, and the stream continues after
+    the samples that it has already returned.
     """
 
     def __init__(self, codec: CudaCodec) -> None:
@@ -214,7 +214,7 @@ class CudaCodecStream(CodecStream):
         return self._advance(TorchCodecStream.finish, None)
 
     def _advance(self, work: Callable[[TorchCodecStream], np.ndarray], codes: np.ndarray | None) -> np.ndarray:
-        """Push `codes`, or finish where there are none."""
+        """Push `codes`, or finish if they are None."""
         with on_device(self._codec.device):
             samples = work(self._inner)
             if codes is not None:

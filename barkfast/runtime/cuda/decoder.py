@@ -1,4 +1,4 @@
-"""Jobs on the GPU: slots, prompts, and steps replayed as graphs."""
+"""Runs jobs on the GPU: slots, prefill, and decode steps replayed as CUDA graphs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -42,18 +42,18 @@ class CudaDecoder(Decoder):
 
     Args:
         tensors: the checkpoint's, under the names of barkfast.models.
-        stage: semantic or coarse; keys the random numbers and is named in errors.
+        stage: semantic or coarse; part of the random numbers' key, and named in errors.
         device: where it runs.
-        storage_device: where the weights wait until `to(device)`; None for the device itself.
+        storage_device: where the weights are until `to(device)`; None for the device itself.
         dtype: storage of weights, activations and cache; sums are float32.
-        int8: keep the layers' matrices in int8, a scale per output channel.
+        int8: store the layers' matrices in int8, with a scale per output channel.
         n_slots: sequences at a time, 1 to 64. The cache is allocated for all of them.
-        options: how kernels are launched, and which; None for what was measured fastest on the device.
-        network: the weights as another decoder of the same settings has loaded them, to be shared; not read anew.
+        options: which kernels run, and how they are launched; None for those measured fastest on the device.
+        network: weights that another decoder with the same settings has loaded, to share instead of loading them again.
     """
 
     engine = "cuda"
-    # Above, matrices are read by other kernels, which sum in another order.
+    # With more slots, other kernels multiply, which sum in another order.
     same_tokens_slots = VECTOR_ROWS
 
     def __init__(
@@ -83,7 +83,7 @@ class CudaDecoder(Decoder):
             self._set_up()
 
     def _set_up(self) -> None:
-        """Allocate all that has to be on the device."""
+        """Allocate all buffers on the device."""
         with on_device(self.device):
             network, device = self._network, self.device
             self.state = State.allocate(self.config, self.n_slots, device, network.dtype)
@@ -93,15 +93,15 @@ class CudaDecoder(Decoder):
             self._vocabularies: dict[tuple[Slices, int], Vocabulary] = {}
             self.vocabulary: Vocabulary | None = None
             self._row_lists: dict[int, tuple[list[int], Tensor]] = {}
-            # Slot -> row of the vocabulary's logits; of the launch before, others are overwritten.
+            # Slot -> row of the vocabulary's logits, in the last launch only: it overwrites earlier logits.
             self._logit_rows: dict[int, int] = {}
             self._snapshots = [Snapshot(self.state), Snapshot(self.state)]
             self.n_snapshots = 0
 
     def warm_up(self) -> None:
-        """Compile the kernels by drawing two tokens, so that what can fail fails now."""
+        """Compile the kernels by drawing two tokens, so that errors occur now rather than later."""
         self.run([Job(np.zeros(1, np.int32), 2, ((0, self.config.output_vocab_size),), Sampling(0))])
-        # No job will ask for these graphs again.
+        # No other job uses these graphs.
         self.graphs.clear()
         self._vocabularies.clear()
         self.vocabulary = None
@@ -140,8 +140,8 @@ class CudaDecoder(Decoder):
             ) from error
 
     def _tear_down(self) -> None:
-        """Let go of all that `_set_up` has made."""
-        # Graphs first: they hold addresses of what goes away.
+        """Free all that `_set_up` allocated."""
+        # Graphs first: they hold addresses of the other buffers.
         self.graphs.clear()
         self._kept.clear()
         del self.state, self._prefill, self._step, self.vocabulary, self._vocabularies, self._row_lists, self._snapshots
@@ -169,14 +169,14 @@ class CudaDecoder(Decoder):
         return slot
 
     def fits_vocabulary(self, job: Job) -> bool:
-        """Whether the job draws from what those that are seated draw from."""
+        """Whether the job draws from the current vocabulary, that of the admitted jobs."""
         current = self.vocabulary
         return current is not None and (
             current.ranges == _canonical(job.slices)[0] and (job.stop is None or job.stop.token == current.stop_row)
         )
 
     def _use_vocabulary(self, job: Job) -> int:
-        """Make the job's slices the current ones; returns how far into them it starts."""
+        """Make the job's slices the current vocabulary; return the index of the slice that it starts with."""
         ranges, phase = _canonical(job.slices)
         if self.fits_vocabulary(job):
             return phase
@@ -211,8 +211,8 @@ class CudaDecoder(Decoder):
         upload(self.state.slots[slot], words)
 
     def _read_prompt(self, slot: int, seat: Seat, phase: int) -> None:
-        # Where the cache to be extended is gone it is made again in the same steps, so that the tokens are the same
-        # whatever else this decoder did in between.
+        # If the cache to continue is gone, it is recomputed in the same steps, so that the tokens do not depend on what
+        # this decoder did in between.
         root = find_root(seat.job)
         seat.forced = len(seat.job.prompt) - len(root.prompt)
         self._write_slot(slot, seat, phase)
@@ -222,7 +222,7 @@ class CudaDecoder(Decoder):
         prefill = self._prefill
         upload(prefill.tokens[: len(root.prompt)], torch.from_numpy(root.prompt.astype(np.int32)))
         upload(prefill.prompt, torch.tensor([slot, length, root.n_merged, 0], dtype=torch.int32))
-        # A prompt with summed slots has the same length every time.
+        # Prompts with merged positions all have the same length.
         bucket = length if root.n_merged else min(-(-length // PROMPT_BUCKET) * PROMPT_BUCKET, self.config.block_size)
         filtered, vocabulary = self._filtered([slot]), self.vocabulary
         assert vocabulary is not None
@@ -243,7 +243,7 @@ class CudaDecoder(Decoder):
         return any(not s.greedy and (s.top_k is not None or s.top_p is not None) for s in samplings)
 
     def launch(self, slots: Sequence[int], n: int) -> None:
-        """Have `n` tokens drawn for each of `slots`, without waiting for them; those that end earlier rest."""
+        """Launch `n` steps for `slots` without waiting for them; slots whose jobs end earlier are skipped."""
         # The buffers have a row per slot, and the number of slots need not be a power of two.
         batch = min(1 << (len(slots) - 1).bit_length(), self.n_slots)
         rows = self._list_rows(sorted(slots), batch)
@@ -261,19 +261,19 @@ class CudaDecoder(Decoder):
             seat.launched = min(seat.launched + n, seat.limit)
 
     def _list_rows(self, slots: list[int], batch: int) -> Tensor:
-        """The (batch,) int32 buffer of that size, holding `slots` and then -1."""
+        """The (batch,) int32 buffer, filled with `slots` and padded with -1."""
         if batch not in self._row_lists:
             self._row_lists[batch] = ([], torch.empty(batch, dtype=torch.int32, device=self.device))
         current, rows = self._row_lists[batch]
         if current != slots:
-            # Nothing known, should what follows be interrupted.
+            # The content counts as unknown until the upload is done, in case it is interrupted.
             self._row_lists[batch] = ([], rows)
             upload(rows, torch.tensor(slots + [-1] * (batch - len(slots)), dtype=torch.int32))
             self._row_lists[batch] = (slots, rows)
         return rows
 
     def take_snapshot(self) -> Snapshot:
-        """Start copying to the host what all that was launched so far will have done; two can be under way."""
+        """Start copying the slots' state, as all launches so far leave it, to the host; two copies can be in flight."""
         self.n_snapshots += 1
         return self._snapshots[self.n_snapshots % 2].take(self.state, self.n_snapshots)
 
@@ -293,12 +293,12 @@ class CudaDecoder(Decoder):
         return [step for slot, seat in live.items() for step in self._report(slot, seat, snapshot)]
 
     def _steps_at_once(self, slots: Sequence[int]) -> int:
-        """Steps of one replay, if any of the slots has as many left."""
+        """Steps of one replay, if any of the slots has that many left; else 1."""
         left = max(self.seats[slot].limit - self.seats[slot].launched for slot in slots)
         return STEPS_PER_REPLAY if left >= STEPS_PER_REPLAY else 1
 
     def _report(self, slot: int, seat: Seat, snapshot: Snapshot) -> list[Step]:
-        """A step for each token that the snapshot has and that was not reported before, and for an end without one."""
+        """A step for each token in the snapshot that was not reported before, and for an end without a token."""
         status, drawn = snapshot.status(slot), snapshot.drawn(slot)
         end = drawn - (status == STOPPED.value)
         first = seat.forced + seat.reported
@@ -351,7 +351,7 @@ class CudaDecoder(Decoder):
 
 
 def _canonical(slices: Slices) -> tuple[Slices, int]:
-    """Slices rotated so that the smallest comes first, and where in them the given ones start.
+    """Slices rotated so that the smallest comes first, and the index there of the first given one.
 
     Jobs that alternate between the same slices but start on different ones can share a batch.
     """

@@ -1,4 +1,4 @@
-"""Small things about the device: which one is current, what it can do, how the host writes to it."""
+"""Device helpers: launch options, the current device, and uploads from the host."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,7 +19,7 @@ class Options:
     Args:
         graphs: capture and replay CUDA graphs.
         pdl: programmatic dependent launch, for compute capability 9.0 and newer.
-        variant: how the kernels of a step of one to eight sequences are run.
+        variant: which kernels run a decode step of one to eight sequences, and how.
     """
 
     graphs: bool = True
@@ -36,12 +36,12 @@ class Options:
         int8: bool = False,
         n_slots: int = 1,
     ) -> "Options":
-        """All that the device can do, with the kernels measured fastest there.
+        """All that the device supports, with the kernels measured fastest there.
 
         Args:
-            dtype: what the network is stored in; None, as for one that takes no decode steps, for the default kernels.
-            config: its sizes, which the measured kernels may not serve.
-            int8: whether its layers' matrices are.
+            dtype: the network's storage dtype; None for the default kernels, e.g. for a network without decode steps.
+            config: its sizes, which the measured kernels may not support.
+            int8: whether its layers' matrices are int8.
             n_slots: sequences at a time.
 
         Raises: InputError for an unknown variant in $BARKFAST_VARIANT.
@@ -54,7 +54,7 @@ class Options:
 
 @contextmanager
 def on_device(device: torch.device) -> Iterator[None]:
-    """Make `device` current, without autograd."""
+    """Make `device` current and disable autograd within the block."""
     with ExitStack() as stack:
         if device.type == "cuda":
             stack.enter_context(torch.cuda.device(device))
@@ -63,8 +63,8 @@ def on_device(device: torch.device) -> Iterator[None]:
 
 
 def upload(target: Tensor, source: Tensor) -> None:
-    """Copy a small host tensor to the device without waiting for either."""
+    """Copy a small host tensor to the device, asynchronously."""
     if target.is_cuda:
-        # The allocator of pinned memory keeps the buffer until the copy has been made.
+        # The allocator of pinned memory does not reuse the buffer before the copy is done.
         source = source.pin_memory()
     target.copy_(source, non_blocking=True)

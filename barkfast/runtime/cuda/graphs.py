@@ -1,4 +1,4 @@
-"""Work captured as CUDA graphs: run once as it is, replayed from then on."""
+"""CUDA graphs: work runs directly the first time, is captured, and is replayed from then on."""
 
 import logging
 from collections.abc import Callable, Hashable
@@ -7,16 +7,16 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-# torch's own default is one stream for the whole process, which would capture on the wrong one of two GPUs.
+# Capture streams. torch's default is one for the whole process, which would capture on the wrong one of two GPUs.
 _streams: dict[torch.device, torch.cuda.Stream] = {}
-# Graphs whose capture failed: torch's allocator may still point to them.
+# Graphs whose capture failed, kept alive because torch's allocator may still point to them.
 _broken: list[torch.cuda.CUDAGraph] = []
 
 
 class Graphs:
-    """Graphs by key, sharing one memory pool: they are replayed one after the other, and none keeps anything in it.
+    """Graphs by key that share one memory pool: they are replayed one after the other, and none retains data in it.
 
-    Off a GPU, or once a capture has failed, everything runs directly.
+    Without a GPU, or after a failed capture, everything runs directly.
     """
 
     def __init__(self, device: torch.device, *, enabled: bool = True) -> None:
@@ -28,7 +28,7 @@ class Graphs:
         self._stream = _streams.get(device)
 
     def run(self, key: Hashable, work: Callable[[], None]) -> None:
-        """Do `work`, which must always be the same for the same key: launches on the same tensors, no host in between.
+        """Run `work`, which must be the same for the same key: launches on the same tensors, no host synchronization.
 
         The first time it runs directly, which compiles its kernels, and is captured for the next time.
         """
@@ -46,10 +46,10 @@ class Graphs:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 work()
         except (RuntimeError, torch.OutOfMemoryError) as error:
-            # The work itself is already done, and directly it will go on being done right.
+            # The work itself is already done, and running it directly stays correct.
             self.enabled = False
             _broken.append(graph)
-            # A capture that breaks leaves its own stream the current one.
+            # A failed capture leaves its own stream current.
             torch.cuda.set_stream(current)
             torch.cuda.synchronize()
             logger.warning("CUDA graph capture of %s failed, going on without graphs, slower: %s", key, error)
@@ -57,7 +57,7 @@ class Graphs:
         self._graphs[key] = graph
 
     def clear(self) -> None:
-        """Forget all graphs, e.g. because the tensors they use are going away."""
+        """Drop all graphs, e.g. because the tensors they use will be freed."""
         self._graphs.clear()
         # A pool cannot be captured into again once its graphs are gone.
         self._pool = torch.cuda.graph_pool_handle() if self.enabled else None

@@ -1,4 +1,4 @@
-"""A GPT's weights as the kernels want them: on the device, in the storage dtype, decode matrices perhaps in int8."""
+"""A GPT's weights as the kernels read them: in the storage dtype, the layers' matrices optionally in int8."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -13,10 +13,10 @@ T = TypeVar("T", bound="Moveable")
 
 
 class Moveable:
-    """A dataclass of tensors (or of more of the same) that moves as one."""
+    """A dataclass of tensors and other Moveables that moves between devices as a whole."""
 
     def to(self: T, device: torch.device) -> T:
-        """The same on `device`."""
+        """Return it on `device`."""
         return replace(self, **{f.name: _move(getattr(self, f.name), device) for f in fields(self)})  # type: ignore
 
 
@@ -42,7 +42,7 @@ class Matrix(Moveable):
 
     Args:
         weight: (n_out, n_in) in the storage dtype, or int8.
-        scale: (n_out,) float32, what int8 weights are to be multiplied with.
+        scale: (n_out,) float32, the factors of int8 weights; None for other weights.
         bias: (n_out,) in the storage dtype.
     """
 
@@ -51,7 +51,7 @@ class Matrix(Moveable):
     bias: Tensor | None
 
     def dense(self, scratch: Tensor | None) -> Tensor:
-        """The weight in the storage dtype; an int8 one is expanded into `scratch`, which is overwritten each time."""
+        """The weight in the storage dtype; an int8 one is dequantized into `scratch`, which each call overwrites."""
         if self.scale is None:
             return self.weight
         assert scratch is not None
@@ -80,7 +80,7 @@ class Network(Moveable):
         tables: token tables; one, (1, vocabulary, n_embd), for a GPT, one per codebook for the fine network.
         heads: output matrices (vocabulary, n_embd); one for a GPT, one per predicted codebook for the fine network.
         dtype: storage dtype of weights and activations.
-        scratch: room for the largest int8 matrix expanded, if matrices are int8.
+        scratch: buffer for the largest matrix, dequantized, if matrices are int8.
     """
 
     config: GPTConfig
@@ -111,7 +111,7 @@ def load_network(
 
     Args:
         dtype: storage dtype.
-        int8: keep the layers' matrices as int8; heads, tables and norms stay in `dtype`.
+        int8: store the layers' matrices as int8; heads, tables and norms stay in `dtype`.
     """
 
     def take(name: str) -> Tensor:
@@ -124,7 +124,7 @@ def load_network(
         bias = take(f"{name}.bias") if f"{name}.bias" in tensors else None
         if not int8:
             return Matrix(take(f"{name}.weight"), None, bias)
-        # From the checkpoint's own precision: rounding twice would cost more than the second rounding alone.
+        # Quantized from the checkpoint's own precision: rounding to `dtype` first would add an error.
         weight, scale = quantize(tensors[f"{name}.weight"].to(device))
         return Matrix(weight.contiguous(), scale, bias)
 

@@ -1,4 +1,4 @@
-"""A whole sequence through the layers at once: torch multiplies, kernels do the rest."""
+"""Run a whole sequence through the layers at once: matrix products by torch, the rest by our kernels."""
 
 from collections.abc import Callable
 
@@ -17,9 +17,9 @@ Attend = Callable[[int, Tensor, Tensor], None]
 
 
 class Trunk:
-    """The layers of a network over up to `length` positions, on buffers of its own.
+    """The layers of a network over up to `length` positions, with their own buffers.
 
-    The residual stream is float32; what is multiplied is in the storage dtype.
+    The residual stream is float32; the inputs of matrix products have the storage dtype.
     """
 
     def __init__(self, network: Network, length: int) -> None:
@@ -35,7 +35,7 @@ class Trunk:
         self._wide = buffer(4 * width)
 
     def run(self, length: int, attend: Attend) -> tuple[Tensor, Tensor | None]:
-        """Run x[:length] through the layers; returns what remains to be added to x: (length, n_embd), and a bias."""
+        """Run x[:length] through the layers; return what is not yet added to x: (length, n_embd), and a bias."""
         x, h, y = self.x[:length], self._h[:length], self._y[:length]
         width = x.shape[1]
         wide = self._wide.flatten()
@@ -55,7 +55,7 @@ class Trunk:
         return y, bias
 
     def normalize(self, y: Tensor, bias: Tensor | None) -> Tensor:
-        """Add what remains to x, and return the final norm's output, (length, n_embd)."""
+        """Add `y` and `bias` to x, and return the final norm's output, (length, n_embd)."""
         out, norm = self._h[: len(y)], self.network.norm
         residual_norm(self.x[: len(y)], y[None], bias, norm.weight, norm.bias, out)
         return out
@@ -69,9 +69,9 @@ class Trunk:
 
 
 class Prefill:
-    """Reads a prompt into a slot's cache.
+    """Fills a slot's KV cache from a prompt.
 
-    Args:
+    Attributes:
         tokens: (2 * block_size,) int32 on the device, the prompt's ids.
         prompt: (4,) int32 on the device: slot, positions, n_merged, 0; see embed_prompt.
     """
@@ -91,7 +91,7 @@ class Prefill:
     def run(self, length: int) -> None:
         """Fill the slot's cache, and leave the last position's hidden state in x; `length` positions are computed.
 
-        Those beyond the prompt's own are padding; none before them sees them, and nothing of them is kept.
+        Positions beyond the prompt are padding: earlier positions do not attend to them, and they are not cached.
         """
         state, network = self.state, self.network
         embed_prompt(self.tokens, network.tables[0], network.wpe, self.trunk.x[:length], self.prompt)

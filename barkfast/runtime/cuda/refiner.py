@@ -1,4 +1,4 @@
-"""The fine network on the GPU: all codebooks of a window in one graph, the codes never leaving the device."""
+"""The fine network on the GPU: all codebooks of a window in one CUDA graph; the codes stay on the device."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +24,7 @@ from barkfast_kernels.slots import FAILED, STATUS, WORDS, pack_slot
 class FinePass:
     """The launches that fill one codebook after the other, on fixed buffers.
 
-    Args:
+    Attributes:
         codes: (block_size, codebooks) int32, the window.
         draw: (16,) int32, how to draw; see sample_codes.
     """
@@ -63,7 +63,7 @@ class FinePass:
 
 
 class CudaRefiner(Refiner):
-    """The fine network on the GPU; arguments as of CudaDecoder."""
+    """The fine network on the GPU; for the arguments see CudaDecoder."""
 
     engine = "cuda"
 
@@ -89,7 +89,7 @@ class CudaRefiner(Refiner):
             self._graphs = Graphs(self.device, enabled=self.options.graphs)
 
     def warm_up(self) -> None:
-        """Compile the kernels on a window of one frame, so that what can fail fails now."""
+        """Compile the kernels on a window of one frame, so that errors occur now rather than later."""
         window = np.zeros((1, self.config.n_codes_total), np.int32)
         self.refine(FineJob(window, 0, self.config.n_codes_given, 1, Sampling(0)))
         self._graphs.clear()

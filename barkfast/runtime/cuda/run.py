@@ -1,4 +1,4 @@
-"""Jobs to their end, as many at a time as there are slots, the host always one replay behind the device."""
+"""Runs a list of jobs, as many at a time as there are slots; the host stays one graph replay behind the device."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,8 +14,8 @@ from barkfast_kernels.slots import FAILED, FINISHED, RUNNING, STOPPED
 if TYPE_CHECKING:
     from barkfast.runtime.cuda.decoder import CudaDecoder
 
-# Steps in one graph: the pause between two graphs is shared by so many tokens, and a job that ends by its stop token
-# is noticed so many tokens late, twice.
+# Decode steps in one graph. More steps amortize the gap between two graphs better, but the end of a job at its stop
+# token is noticed later: by up to twice this number of steps.
 STEPS_PER_REPLAY = 4
 
 
@@ -25,11 +25,11 @@ class Seat:
 
     Args:
         forced: tokens at its start that an earlier job drew; they are fed again and are not part of its result.
-        since: number of the first snapshot that knows of it.
-        launched: tokens drawn once everything launched has run, if nothing stops it.
-        reported: tokens handed out.
-        done: nothing more will come.
-        finished: all its tokens were drawn, so that its cache may be extended.
+        since: number of the first snapshot that includes it.
+        launched: tokens drawn, forced ones included, once all launches have run, unless the job stops earlier.
+        reported: number of tokens returned so far.
+        done: no more tokens follow.
+        finished: all its tokens were drawn, so that a later job may continue its cache.
     """
 
     job: Job
@@ -46,7 +46,7 @@ class Seat:
 
 
 class Run:
-    """One call of `run`: what waits, what is seated, and the snapshots on their way."""
+    """One call of `run`: the waiting jobs, the running jobs by slot, and the snapshots in flight."""
 
     def __init__(
         self, decoder: "CudaDecoder", jobs: Sequence[Job], on_token: Callable[[int, int], None] | None
@@ -58,7 +58,7 @@ class Run:
         self.flying: deque[Snapshot] = deque()
 
     def go_on(self) -> bool:
-        """Admit what fits, launch once, settle what the snapshot before says; False when all is done."""
+        """Admit the jobs that fit, launch once, process the previous snapshot; return False when all is done."""
         decoder = self.decoder
         while self.waiting and len(self.seated) < decoder.n_slots and self._fits(self.waiting[0]):
             index = self.waiting.popleft()

@@ -1,4 +1,4 @@
-"""What stays on the device between steps, by slot, and how the host reads it without stopping the device."""
+"""The slots' state on the device between steps, and how the host reads it without stalling the device."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class State:
         x: (n_slots, n_embd) float32, the embedding of the token to be processed next.
         keys, values: (n_layer, n_slots, n_head, block_size, head_dim) in the storage dtype.
         slots: (n_slots, 16) int32, see barkfast_kernels.slots.
-        tokens: (n_slots, block_size) int32, what each slot's job has drawn.
+        tokens: (n_slots, block_size) int32, the tokens that each slot's job has drawn.
     """
 
     x: Tensor
@@ -28,7 +28,7 @@ class State:
 
     @classmethod
     def allocate(cls, config: GPTConfig, n_slots: int, device: torch.device, dtype: torch.dtype) -> "State":
-        """All slots idle."""
+        """Allocate, with all slots idle."""
         shape = (config.n_layer, n_slots, config.n_head, config.block_size, config.head_dim)
         return cls(
             x=torch.zeros(n_slots, config.n_embd, device=device),
@@ -40,12 +40,12 @@ class State:
 
 
 def pinned(*shape: int, device: torch.device) -> Tensor:
-    """An int32 buffer on the host that `device` can copy to and from while the host goes on."""
+    """A pinned int32 host buffer for asynchronous copies to and from `device`."""
     return torch.zeros(shape, dtype=torch.int32, pin_memory=device.type == "cuda")
 
 
 class Snapshot:
-    """A copy of `slots` and `tokens` on its way to the host."""
+    """An asynchronous copy of `slots` and `tokens` to the host."""
 
     def __init__(self, state: State) -> None:
         device = state.slots.device
@@ -55,7 +55,7 @@ class Snapshot:
         self.number = 0
 
     def take(self, state: State, number: int) -> "Snapshot":
-        """Start copying; it is the `number`-th that was taken."""
+        """Start the copy; it is the decoder's `number`-th snapshot."""
         self._slots.copy_(state.slots, non_blocking=True)
         self._tokens.copy_(state.tokens, non_blocking=True)
         if self._arrived is not None:
@@ -64,7 +64,7 @@ class Snapshot:
         return self
 
     def wait(self) -> None:
-        """Until the copy is there."""
+        """Wait until the copy is complete."""
         if self._arrived is not None:
             self._arrived.synchronize()
 
@@ -73,7 +73,7 @@ class Snapshot:
         return int(self._slots[slot, STATUS.value])
 
     def drawn(self, slot: int) -> int:
-        """How many tokens it had drawn."""
+        """How many tokens the slot had drawn."""
         return int(self._slots[slot, DRAWN.value])
 
     def tokens(self, slot: int, first: int, end: int) -> Tensor:

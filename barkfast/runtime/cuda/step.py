@@ -1,9 +1,9 @@
-"""One token for every row of a batch: the launches of a decode step, in one of two ways.
+"""The kernel launches of a decode step, which draws one token for every row of a batch, in one of two ways.
 
-The vector way keeps its share of each matrix in registers, or in CUDA rather than Triton in shared memory, and
-multiplies the batch's rows with it one by one: few, fused kernels, best for one to eight sequences. The matrix way uses
-matrix instructions. A row's result does not depend on its batch mates in either, but differs in the last bits between
-them, so an engine keeps to one.
+The vector kernels hold their part of each matrix in registers (Triton) or shared memory (CUDA) and multiply the batch's
+rows with it one by one: few, fused kernels, best for one to eight sequences. The matrix kernels use matrix
+instructions. In both, a row's result does not depend on the rest of the batch; between them it differs in the last
+bits, so a decoder uses only one of them.
 """
 
 import os
@@ -34,14 +34,14 @@ from barkfast_kernels.variant import Variant
 
 Slices = tuple[tuple[int, int], ...]
 
-# Parts that a context is divided into, so that one sequence's heads fill the device; there is none in the interpreter.
+# Parts that attention splits a context into, so that one sequence's heads fill the device; fewer in the interpreter.
 CONTEXT_SPLITS = 2 if INTERPRETED else 8
-# Kernels per layer.
+# Kernels per layer, in the vector way.
 LAUNCHES = 5
 
 
 def triton_operations(variant: Variant) -> Any:
-    """A layer's five operations in Triton."""
+    """The five operations of a layer in Triton."""
     return SimpleNamespace(
         splits=CONTEXT_SPLITS,
         norm_qkv=partial(norm_qkv, variant=variant),
@@ -53,19 +53,19 @@ def triton_operations(variant: Variant) -> Any:
 
 
 def shape_of(network: Network, variant: Variant) -> Shape:
-    """What the CUDA kernels are compiled for."""
+    """The sizes and settings that the CUDA kernels are compiled for."""
     config, int8 = network.config, network.layers[0].qkv.scale is not None
     debug = os.environ.get("BARKFAST_DEBUG_KERNELS", "0") not in ("", "0")
     return Shape(config.n_embd, config.n_head, config.block_size, network.dtype, int8, variant, debug)
 
 
 def hopper_operations(network: Network, variant: Variant, device: torch.device, *, one_slot: bool) -> HopperOps:
-    """A layer's five operations in CUDA.
+    """The five operations of a layer in CUDA.
 
     Args:
-        one_slot: whether there is only one.
+        one_slot: whether the decoder has only one slot.
 
-    Raises: EngineError if they cannot serve the network there.
+    Raises: EngineError if they cannot run this network on the device.
     """
     shape = shape_of(network, variant)
     reason = why_not(shape, device)
@@ -76,12 +76,12 @@ def hopper_operations(network: Network, variant: Variant, device: torch.device, 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Which vocabulary rows a job may draw from, and room for their logits.
+    """The vocabulary rows that jobs draw from, and buffers for their logits.
 
     Args:
         ranges: [first, end) of each slice.
         slices: (n_slices, 2) int32 on the device: first row and width of each.
-        stop_row: the stop token's row, which competes too; -1 for none.
+        stop_row: the stop token's row, part of every draw; -1 for none.
         logits, noise: (n_slots, widest slice + stop row) float32; by row of the batch, of the last step.
     """
 
@@ -93,7 +93,7 @@ class Vocabulary:
 
     @classmethod
     def allocate(cls, ranges: Slices, stop_row: int, n_slots: int, device: torch.device) -> "Vocabulary":
-        """On `device`, for up to `n_slots` rows."""
+        """Allocate on `device` for up to `n_slots` rows."""
         width = max(end - first for first, end in ranges) + (stop_row >= 0)
         table = torch.tensor([[first, end - first] for first, end in ranges], dtype=torch.int32)
         logits, noise = torch.empty(2, n_slots, width, device=device)
@@ -104,9 +104,9 @@ class DecodeStep:
     """The launches of one step on fixed buffers.
 
     Args:
-        network, state: weights, and what is remembered by slot.
-        stage: the number that keys this network's random numbers.
-        options: how its kernels are launched, and which.
+        network, state: the weights, and the state of the slots.
+        stage: the network's number in the key of random numbers, see STAGE_KEYS.
+        options: which kernels run, and how they are launched.
     """
 
     def __init__(self, network: Network, state: State, *, stage: int, options: Options) -> None:
@@ -137,7 +137,7 @@ class DecodeStep:
         self._hidden = scratch(4 * width, dtype=network.dtype)
         if not self.vector:
             self._h = scratch(width, dtype=network.dtype)
-            # Sums over inputs are divided too, and added up by the norm that follows.
+            # Sums over inputs are split as well; the norm that follows adds the parts.
             matrices = (network.layers[0].out, network.layers[0].proj)
             self._out_sums, self._proj_sums = (
                 torch.empty(partial_splits(matrix.weight, network.dtype), n_slots, width, device=device)
@@ -161,7 +161,7 @@ class DecodeStep:
         self._draw(rows, vocabulary, y, y_bias, filtered, ahead[LAUNCHES * len(self.network.layers) :])
 
     def _weights_ahead(self, vocabulary: Vocabulary, filtered: bool) -> list[Tensor | None]:
-        """For each launch of a vector step the weights of the one that is `l2_ahead` launches later, if it has any."""
+        """For each launch of a vector step, the weights to prefetch into L2: those needed `l2_ahead` launches later."""
         first = min(first for first, _ in vocabulary.ranges)
         end = max(end for _, end in vocabulary.ranges)
         own: list[Tensor | None] = []
@@ -174,11 +174,11 @@ class DecodeStep:
         return own[distance:] + own[:distance] if distance else [None] * len(own)
 
     def _fuses(self, vocabulary: Vocabulary) -> bool:
-        """Whether the head and the draw are one kernel, for rows without filters."""
+        """Whether one kernel computes both the head and the draw, for rows without filters."""
         return self._head is not None and self._head.serves(vocabulary.logits.shape[1], len(vocabulary.slices))
 
     def draw(self, rows: Tensor, vocabulary: Vocabulary, *, filtered: bool) -> None:
-        """Draw from x as the last layer left it: the end of a step, for a prompt that was just read."""
+        """Draw from x as the last layer left it: the last part of a step, after a prefill."""
         self._draw(rows, vocabulary, None, None, filtered, [None, None])
 
     def _layer_by_vectors(
@@ -212,7 +212,7 @@ class DecodeStep:
     def _layer_by_matrices(
         self, layer: Layer, keys: Tensor, values: Tensor, rows: Tensor, y: Tensor | None, y_bias: Tensor | None
     ) -> Tensor:
-        """`y` and `y_bias` are what the layer before has still to add to x; returns this layer's y."""
+        """`y` and `y_bias`: the previous layer's output, not yet added to x; return this layer's y."""
         x, slots, pdl = self.state.x, self.state.slots, self.pdl
         batch = len(rows)
         scratch = (self._q, self._partial, self._stats, self._hidden, self._h)
@@ -252,7 +252,7 @@ class DecodeStep:
                 *(state.tokens, network.tables[0], network.wpe, rows, state.slots),
                 stage=self.stage,
                 pdl=pdl,
-                # Where rows with filters follow, their kernel has the same weights.
+                # If rows with filters follow, their kernel reads the same weights.
                 ahead=None if filtered else ahead[0],
             )
             if not filtered:

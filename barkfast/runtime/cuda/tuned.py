@@ -1,6 +1,6 @@
 """Which variant of a decode step's kernels runs on a device: the one that was measured fastest there, by tuned.json.
 
-A measurement counts while the kernels are those that were timed. `python -m benchmarks.tuned` writes the file.
+A measurement is valid until the kernels' sources change. `python -m benchmarks.tuned` writes the file.
 """
 
 import hashlib
@@ -26,9 +26,9 @@ FORMAT = 1
 FILE = Path(__file__).with_name("tuned.json")
 KERNELS = Path(barkfast_kernels.__file__).parent
 SUFFIXES = {".py", ".cu", ".cuh"}
-# Bark-large's sizes, in which kernels are measured.
+# Bark-large's sizes, with which kernels are measured.
 LARGE = GPTConfig(n_layer=24, n_head=16, n_embd=1024)
-# Where a CUDA variant was chosen and cannot run.
+# Used if the chosen CUDA variant cannot run.
 TRITON = replace(DEFAULT, kernels="triton")
 
 
@@ -43,8 +43,8 @@ class Entry:
         source: `source_digest` of the kernels that were timed.
         measured: the day, such as 2026-11-24.
         label: the variant's name in VARIANTS when it was measured.
-        us, base_us: microseconds per step by network and context, such as "semantic 300": of this variant, and of the
-            one that it was compared with in the same run.
+        us, base_us: microseconds per step by network and context, such as "semantic 300": of this variant, and of its
+            baseline in the same run.
     """
 
     device: str
@@ -59,9 +59,9 @@ class Entry:
 
     @classmethod
     def from_dict(cls, content: Any) -> "Entry":
-        """From what `to_dict` gave.
+        """The inverse of `to_dict`.
 
-        Raises: ValueError for anything else, naming it.
+        Raises: ValueError that names what is wrong.
         """
         names = {field.name for field in fields(cls)}
         if not isinstance(content, dict) or content.keys() != names:
@@ -80,7 +80,7 @@ class Entry:
         return cls(**content | {"variant": Variant.from_dict(content["variant"])})
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As an object for JSON."""
         return asdict(self)
 
 
@@ -90,7 +90,7 @@ def _is_time(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a file holds; with `problem` it is ignored, and has no entries."""
+    """A file's content; with a `problem` the file is ignored, and there are no entries."""
 
     entries: tuple[Entry, ...] = ()
     problem: str = ""
@@ -102,7 +102,7 @@ class Choice:
 
     Args:
         reason: one line.
-        refused: whether another was measured to be the fastest, and cannot run here.
+        refused: whether another variant was measured fastest but cannot run here.
     """
 
     variant: Variant
@@ -111,21 +111,21 @@ class Choice:
 
 
 def slug(name: str) -> str:
-    """A device's name as entries have it: "NVIDIA H200" is nvidia-h200."""
+    """A device's name as in entries: "NVIDIA H200" is nvidia-h200."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unknown"
 
 
 def dtype_name(dtype: torch.dtype, int8: bool) -> str:
-    """The dtype as entries have it."""
+    """The dtype as in entries."""
     return "int8" if int8 else str(dtype).removeprefix("torch.")
 
 
 def digest(folder: Path) -> str:
-    """Of the kernels' sources in a folder, by their paths in it and their contents."""
+    """Digest of the kernels' sources in a folder: their relative paths and contents."""
     found = hashlib.sha256()
     paths = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.suffix in SUFFIXES and p.is_file()}
     for name in sorted(paths):
-        # A checkout of another system may end lines otherwise.
+        # Checkouts on other systems may have other line endings.
         content = paths[name].read_bytes().replace(b"\r\n", b"\n")
         found.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
     return found.hexdigest()[:16]
@@ -133,14 +133,14 @@ def digest(folder: Path) -> str:
 
 @cache
 def source_digest() -> str:
-    """Of the kernels that are installed."""
+    """Digest of the installed kernels."""
     return digest(KERNELS)
 
 
 def parse(text: str) -> tuple[Entry, ...]:
     """The entries of a file.
 
-    Raises: ValueError for anything that is not such a file, naming it.
+    Raises: ValueError that names what is wrong.
     """
     content = json.loads(text)
     if not isinstance(content, dict) or content.get("format") != FORMAT or isinstance(content["format"], bool):
@@ -152,7 +152,7 @@ def parse(text: str) -> tuple[Entry, ...]:
 
 @cache
 def read(path: Path = FILE) -> Tuned:
-    """What a file holds; one that cannot be used is ignored, with one line in the log."""
+    """Read a file; one that cannot be used is ignored, with one line in the log."""
     try:
         return Tuned(parse(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError) as error:
@@ -162,10 +162,10 @@ def read(path: Path = FILE) -> Tuned:
 
 
 def choose(device_name: str, dtype: str, batch: int, path: Path = FILE) -> Choice:
-    """The variant measured fastest for as many sequences, or the most below that; the default where there is none.
+    """The variant measured fastest at the largest measured batch size up to `batch`; the default if there is none.
 
     Args:
-        device_name: as torch has it.
+        device_name: as in torch.
         dtype: of the weights, or int8.
     """
     tuned = read(path)
@@ -236,7 +236,7 @@ def in_force(
     choice = choose(torch.cuda.get_device_name(device), dtype_name(dtype, int8), n_slots)
     if choice.variant.kernels != "cuda":
         return choice
-    # Not before: it needs Triton.
+    # Imported late: it needs Triton.
     from barkfast_kernels.hopper import Shape, why_not
 
     reason = why_not(Shape(config.n_embd, config.n_head, config.block_size, dtype, int8, choice.variant), device)
@@ -257,5 +257,5 @@ def choose_variant(
 
 @cache
 def _warn(line: str) -> None:
-    """Once, however many networks are loaded."""
+    """Log the line once, even if several networks are loaded."""
     logger.warning("%s", line)
