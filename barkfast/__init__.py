@@ -1,8 +1,8 @@
-"""barkfast: Suno's Bark as an optimized runtime; `import barkfast as bark` works wherever `import bark` did."""
+"""barkfast: an optimized runtime of Suno's Bark; `import barkfast as bark` works wherever `import bark` did."""
 
 from typing import TYPE_CHECKING, Any
 
-# Before whatever else imports torch.
+# Import this before anything imports torch.
 from barkfast import anywhere as _anywhere  # noqa: F401
 from barkfast.api import generate_audio, save_as_prompt, semantic_to_waveform, text_to_semantic
 from barkfast.bark import Bark, Generation
@@ -45,7 +45,7 @@ __all__ = [
 
 
 def install_as_bark() -> None:
-    """Have `import bark` give barkfast in this process, with every module once; call it before bark is imported.
+    """Make `import bark` return barkfast in this process, with shared modules; call it before bark is imported.
 
     Raises:
         InputError: `bark` itself has been imported already.
@@ -56,7 +56,7 @@ def install_as_bark() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """`Engine`, when it is asked for: who only speaks does not load what serves."""
+    """Import `Engine` on first access: programs that do not serve do not load the serving code."""
     if name == "Engine":
         from barkfast.engine.engine import Engine
 

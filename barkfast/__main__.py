@@ -1,4 +1,4 @@
-"""`python -m barkfast`: the command line of `python -m bark`, with its exit status and its switches repaired."""
+"""`python -m barkfast`: the command line of `python -m bark`, with correct exit status and switches."""
 
 import argparse
 import os
@@ -16,7 +16,7 @@ from barkfast.voices import check_voice_output, load_voice, save_voice
 
 
 def read_switch(value: str) -> bool:
-    """True or False as written; in the reference every word, "False" too, was true."""
+    """Parse "True" or "False"; in the reference every word is true, even "False"."""
     if value.lower() in ("true", "1", "t", "yes"):
         return True
     if value.lower() in ("false", "0", "f", "no"):
@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Speak, and write float32 wav as the reference does (or whatever the suffix says)."""
+    """Synthesize, and write a float32 wav as the reference does, or the format that the suffix names."""
     text = check_text(args.text)
     check_option("--text_temp", "text_temp", args.text_temp)
     check_option("--waveform_temp", "waveform_temp", args.waveform_temp)

@@ -1,4 +1,4 @@
-"""The functions of `bark`, with its signatures; what barkfast adds is keyword-only behind them."""
+"""The functions of `bark`, with its signatures; the arguments that barkfast adds are keyword-only."""
 
 import os
 from collections.abc import Mapping

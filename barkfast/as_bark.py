@@ -1,6 +1,6 @@
 """Run programs written for `bark` unchanged: `python -m barkfast.as_bark script.py ...`, or `-m module ...`.
 
-barkfast then stands under the name `bark`, with every module once: `bark.generation` is `barkfast.generation`.
+`import bark` then returns barkfast. Both names share the module objects: `bark.generation` is `barkfast.generation`.
 """
 
 import importlib
@@ -28,7 +28,7 @@ class _Loader(InspectLoader):
         self.real = real
 
     def exec_module(self, module: ModuleType) -> None:
-        # The import system hands out what it finds in sys.modules afterwards.
+        # The import system then returns the module that it finds in sys.modules.
         sys.modules[module.__name__] = importlib.import_module(self.real)
 
     def get_code(self, fullname: str) -> CodeType | None:
@@ -59,10 +59,10 @@ _FINDER = _Finder()
 
 
 def install_as_bark() -> None:
-    """Have `import bark`, and the import of each of its modules, give barkfast's; once is enough.
+    """Make imports of `bark` and of its modules return barkfast's; calling it again changes nothing.
 
     Raises:
-        InputError: `bark` itself has been imported already, and somebody may hold its functions.
+        InputError: `bark` itself has been imported already, and other code may hold references to its functions.
     """
     present = sys.modules.get("bark")
     if present is not None and present is not barkfast:
@@ -78,7 +78,7 @@ def install_as_bark() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a script or a module, as `python` does, with barkfast in the place of `bark`."""
+    """Run a script or a module, as `python` does, with barkfast in place of `bark`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_module = arguments[:1] == ["-m"]
     rest = arguments[1:] if as_module else arguments
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    # The module by its name, of which there is one.
+    # Import by name: `__main__` is a second copy of this module, with a second finder.
     from barkfast.as_bark import main as run
 
     run()

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 FORMATS = ("wav", "flac", "ogg", "mp3")
 FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
-# What a wav can hold, less its header, and what a sample takes in it.
+# Bytes of samples that fit in a wav beside its header, and bytes per sample of each subtype.
 WAV_BYTES = (1 << 32) - 4096
 SAMPLE_BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 
@@ -49,7 +49,7 @@ def _subtype_of(format: str, subtype: str | None) -> str:
 
 
 def _fit(samples: np.ndarray, format: str, subtype: str) -> np.ndarray:
-    """Scale samples that a format without floating point would clip, and say so once."""
+    """Scale down samples that an integer format would clip, and log a warning."""
     if subtype in FLOAT_SUBTYPES:
         return samples
     peak = float(np.abs(samples).max(initial=0))
@@ -93,7 +93,7 @@ def encode_audio(samples: np.ndarray, sample_rate: int, format: str = "wav", sub
     if not np.issubdtype(samples.dtype, np.floating):
         raise InputError(f"samples are {samples.dtype}; expected floating point within +-1")
     _check_finite(samples)
-    # libsndfile takes these two; float16 gains digits, nothing is lost.
+    # libsndfile takes these two dtypes; float16 to float32 is lossless.
     samples = samples if samples.dtype in (np.float32, np.float64) else samples.astype(np.float32)
     samples = _fit(samples, format, subtype)
     buffer = io.BytesIO()
@@ -108,34 +108,34 @@ def encode_audio(samples: np.ndarray, sample_rate: int, format: str = "wav", sub
 
 
 def write_audio(path: AnyPath, samples: np.ndarray, sample_rate: int, *, subtype: str | None = None) -> None:
-    """Write a waveform to a .wav, .flac, .ogg or .mp3 file, whole or not at all; see `encode_audio`."""
+    """Write a waveform to a .wav, .flac, .ogg or .mp3 file atomically; see `encode_audio`."""
     data = encode_audio(samples, sample_rate, _format_of(path), subtype)
     with replacing(path) as file:
         file.write(data)
 
 
 def check_output(path: AnyPath, subtype: str | None = None) -> None:
-    """Raise InputError, before the work, unless `write_audio` can write to `path`."""
+    """Raise InputError unless `write_audio` can write to `path`; call it before the work."""
     _subtype_of(_format_of(path), subtype)
     check_writable(path)
 
 
 def to_pcm16(samples: np.ndarray) -> bytes:
-    """(n,) floating point samples as 16-bit little-endian integers; what lies beyond +-1 is clipped."""
+    """(n,) floating point samples as 16-bit little-endian integers; values beyond +-1 are clipped."""
     return (np.clip(samples, -1, 1) * 32767).round().astype("<i2").tobytes()
 
 
 def stream_header(sample_rate: int) -> bytes:
-    """The 44 bytes in front of 16-bit mono samples that make a wav of unknown length, for pipes."""
+    """The 44-byte wav header for 16-bit mono samples of unknown length, for pipes."""
     unknown = 0xFFFFFFFF
     fmt = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
     return struct.pack("<4sI4s", b"RIFF", unknown, b"WAVE") + fmt + struct.pack("<4sI", b"data", unknown)
 
 
 class _Sink:
-    """A file for libsndfile, which ignores or prints what a file raises: the first exception is kept, and no other.
+    """Wrap a file for libsndfile, which ignores or prints the exceptions of a file: keeps the first one.
 
-    `check` raises the error.
+    `check` raises it. After an exception all writes go to memory.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -146,7 +146,7 @@ class _Sink:
         try:
             return work(self._file)
         except BaseException as error:
-            # Ctrl-C among them: it would be lost too.
+            # BaseException: Ctrl-C would be lost too.
             self._error, self._file = error, io.BytesIO()
             return work(self._file)
 
@@ -166,7 +166,7 @@ class _Sink:
 
 @contextmanager
 def _encoding(raw: BinaryIO, sample_rate: int, subtype: str, format: str) -> Iterator[Callable[[np.ndarray], None]]:
-    """The function that writes (n,) samples to the open file `raw`; what the file raises comes from it."""
+    """Yield a function that encodes (n,) samples into the open file `raw`, and raises what the file raises."""
     import soundfile
 
     sink = _Sink(raw)
@@ -188,13 +188,13 @@ def _encoding(raw: BinaryIO, sample_rate: int, subtype: str, format: str) -> Ite
 def writing_audio(
     path: AnyPath, sample_rate: int, *, subtype: str | None = None
 ) -> Iterator[Callable[[np.ndarray], None]]:
-    """Write a waveform piece by piece, in constant memory; the file appears whole at the end or not at all.
+    """Write a waveform chunk by chunk, in constant memory; the complete file appears at the end, or none.
 
-    The block gets a function that takes (n,) floating point samples. Formats of integers cannot be scaled down
-    afterwards: a piece that peaks beyond +-1 turns down itself and what follows, so that nothing is clipped.
+    Yields a function that takes (n,) floating point samples. Integer formats cannot be scaled afterwards: a chunk that
+    peaks beyond +-1 is scaled down to fit, and so are all later chunks, so that nothing is clipped.
 
     Raises:
-        InputError: as `write_audio`, and for more than a wav can hold.
+        InputError: as `write_audio`, or the samples exceed the size limit of a wav.
     """
     format = _format_of(path)
     subtype = _subtype_of(format, subtype)

@@ -1,4 +1,4 @@
-"""The folder of what barkfast can make again at any time: packed weights, and what files were found to hold."""
+"""The cache folder: packed weights and file hashes, all of which barkfast can recreate."""
 
 import json
 import logging
@@ -14,14 +14,14 @@ from barkfast.files import expand, find_home, hash_file, replacing, user_cache
 
 logger = logging.getLogger(__name__)
 
-# A file that changed within this time may change again without a new time stamp: some file systems count in seconds.
+# A file that changed this recently may change again with the same time stamp: some file systems store whole seconds.
 _SETTLED_NS = 2_000_000_000
 
 
 def cache_folder() -> Path | None:
     """$BARKFAST_CACHE, else `barkfast` in $XDG_CACHE_HOME or ~/.cache; it may not exist.
 
-    None if it is switched off, and in a process without a home folder: nothing is kept then.
+    None if the cache is switched off or the process has no home folder: nothing is cached then.
     """
     given = os.environ.get("BARKFAST_CACHE")
     if given:
@@ -32,9 +32,9 @@ def cache_folder() -> Path | None:
 
 @lru_cache(maxsize=1)
 def lend_compilers_a_folder() -> tempfile.TemporaryDirectory[str] | None:
-    """In a process without a home give Triton a folder for what it compiles; it would make one named `~` here.
+    """Give Triton a temporary folder if there is no home folder: it would create one named `~` in the current folder.
 
-    It goes with the process: a folder of a fixed name that others may write to is no place for code.
+    It is deleted with the process: other users could write code into a shared folder with a fixed name.
     """
     if find_home() is not None or "TRITON_HOME" in os.environ or "TRITON_CACHE_DIR" in os.environ:
         return None
@@ -54,9 +54,9 @@ def cache_bytes(folder: Path) -> int:
 
 
 def hash_content(path: Path) -> str:
-    """SHA-256 of a file, from memory if the file has not changed since it was last hashed.
+    """SHA-256 of a file, from the cache if the file has not changed since it was last hashed.
 
-    The memory is hashes.json in the cache folder: path -> size, time of change, inode, digest.
+    The cache is hashes.json in the cache folder: path -> size, modification time in ns, inode, digest.
     """
     path = path.resolve()
     before = _stamp(path)
@@ -67,10 +67,10 @@ def hash_content(path: Path) -> str:
         return str(remembered[-1])
     digest = hash_file(path)
     if folder is not None and before == _stamp(path) and before[1] < time.time_ns() - _SETTLED_NS:
-        # Read again: another process may have added to it meanwhile.
+        # Read again: another process may have written to it meanwhile.
         known = {name: entry for name, entry in _read_hashes(folder).items() if os.path.exists(name)}
         known[str(path)] = [*before, digest]
-        # Without it the next start takes longer, and that is all.
+        # A failure only costs time: the next start hashes the file again.
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             with replacing(folder / "hashes.json") as file:
@@ -79,7 +79,7 @@ def hash_content(path: Path) -> str:
 
 
 def _stamp(path: Path) -> list[int]:
-    """What changes with a file's content."""
+    """Size, modification time in ns and inode, which change with a file's content."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ino]
 

@@ -1,4 +1,4 @@
-"""Whether numbers that a caller gives can be used; what is returned is a plain Python number."""
+"""Check numbers from callers; the functions return plain Python numbers."""
 
 import math
 from contextlib import suppress
@@ -8,18 +8,18 @@ from typing import Any
 
 from barkfast.errors import InputError
 
-# What torch's generators take, and so every engine.
+# The seeds that torch's generators take, and so every engine.
 SEEDS = (-(2**63), 2**64 - 1)
 
 
 def check_number(
     name: str, value: Any, expected: str, *, least: float = -math.inf, most: float = math.inf, open_: bool = False
 ) -> float:
-    """A finite number, of Python's or numpy's, as a float. Errors: InputError.
+    """Return a finite number of Python or numpy as a float; raise InputError for anything else.
 
     Args:
-        expected: what to say of numbers that are meant, e.g. "a positive number of seconds, or None".
-        least, most: bounds; `open_`: `least` itself is refused.
+        expected: the description of valid numbers in the message, e.g. "a positive number of seconds, or None".
+        least, most: inclusive bounds; `open_` excludes `least`.
     """
     number = math.nan
     if _is_number(value):
@@ -31,7 +31,7 @@ def check_number(
 
 
 def check_whole(name: str, value: Any, expected: str, *, least: int | None = None, most: int | None = None) -> int:
-    """A whole number, of Python's or numpy's; 5.0 is one. Args and errors: as `check_number`."""
+    """Return a whole number of Python or numpy as an int; 5.0 is valid. Args and Raises: as `check_number`."""
     whole: int | None = None
     if _is_number(value):
         with suppress(OverflowError, ValueError):
@@ -42,33 +42,33 @@ def check_whole(name: str, value: Any, expected: str, *, least: int | None = Non
 
 
 def check_kind(name: str, value: Any) -> None:
-    """Raise InputError unless a value is None or a number, whichever."""
+    """Raise InputError unless a value is None or any number."""
     if value is not None and not _is_number(value):
         raise _refusal(name, value, "a number, or None")
 
 
 def check_seed(value: Any) -> int | None:
-    """A seed. Errors: InputError unless it is None, or a whole number that torch's generators take."""
+    """Return a seed. Raises: InputError unless it is None, or a whole number that torch's generators take."""
     expected = "a whole number from -2**63 to 2**64 - 1, or None"
     return None if value is None else check_whole("seed", value, expected, least=SEEDS[0], most=SEEDS[1])
 
 
 def check_seconds(name: str, value: Any) -> float:
-    """Seconds from now. Errors: InputError unless it is a positive number."""
+    """Return seconds from now. Raises: InputError unless the value is a positive number."""
     return check_number(name, value, "a positive number, of seconds from now, or None", least=0, open_=True)
 
 
 def check_count(name: str, value: Any, least: int, what: str) -> int:
-    """A number of `what`. Errors: InputError unless it is a whole one of at least `least`."""
+    """Return a number of `what`. Raises: InputError unless it is a whole number of at least `least`."""
     return check_whole(name, value, f"a whole number of at least {least}, of {what}", least=least)
 
 
 def show(value: Any) -> str:
-    """A value for a message, whatever it is: at most 80 characters."""
+    """Format any value for a message: at most 80 characters of it, and the type unless it is a number or str."""
     try:
         shown = repr(value)[:80]
     except Exception:
-        # Of an integer of too many digits, say.
+        # For example, an integer with too many digits.
         shown = "no value that can be written"
     return shown if isinstance(value, int | float | str) else f"{shown} ({type(value).__name__})"
 

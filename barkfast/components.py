@@ -1,4 +1,4 @@
-"""The four networks of a Bark model: opened when first needed, kept, moved, dropped."""
+"""The four networks of a Bark model: loaded when first needed, moved, resized, dropped."""
 
 import gc
 import logging
@@ -20,9 +20,9 @@ from barkfast.weights import STAGES, Checkpoint, open_model
 logger = logging.getLogger(__name__)
 
 COMPONENTS = (*STAGES, "codec")
-# The components that draw tokens one by one, for several sequences at a time.
+# The components that generate token by token, for several sequences in a batch.
 DECODERS = ("text", "coarse")
-# Networks of the parent process, in a child that was forked while they were at work.
+# In a child that was forked while networks were in use: the networks of the parent process.
 _left_by_fork: list[dict[str, Any]] = []
 # Whether this is the child of a fork that has not used torch yet.
 _forked = False
@@ -39,7 +39,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def prepare_forked_process() -> None:
-    """In a forked child: keep torch from waiting for the threads of its parent, which are not there."""
+    """In a forked child: keep torch from waiting for the parent's threads, which do not exist in the child."""
     global _forked
     if not _forked:
         return
@@ -56,11 +56,11 @@ class Components:
     """Loaded networks by name, under the keys of `bark.generation.models`.
 
     `models["text"]` is {"model": decoder, "tokenizer": tokenizer}; the others are the network itself. As in the
-    reference the key does not hold the size: asking for the small network when the large one is loaded changes
+    reference the key does not include the size: requesting the small network when the large one is loaded changes
     nothing without `force`.
 
-    Any thread may call any method. A network that somebody works with stays as it is: dropping, moving or reloading it
-    changes `models`, and whoever begins later gets what is there then.
+    Any thread may call any method. A network in use stays valid: dropping, moving or reloading it changes `models`, and
+    only later users get the new network.
     """
 
     def __init__(
@@ -78,10 +78,10 @@ class Components:
         self.device = select.resolve_device(device)
         check_slots(n_slots)
         self.engine, self.dtype = engine, dtype
-        # None for what the environment says; `bark`'s settings, which a program may change, decide both.
+        # None: the environment decides. A program may change both by assigning to `bark`'s settings.
         self.small: bool | None = small or None
         self.cache: str | os.PathLike[str] | None = None
-        # Slots that were asked for, and those that the decoders have now.
+        # The requested number of slots, and the number that the decoders have now.
         self._n_slots_asked = self.n_slots = n_slots
         self._place(self.device, self.device)
         self._model, self._codec, self._tokenizer = model, codec, tokenizer
@@ -89,7 +89,7 @@ class Components:
         self.models: dict[str, Any] = {}
         self.devices: dict[str, str] = {}
         self._checkpoints: dict[tuple[bool | None, Any], Checkpoint] = {}
-        # For `models` and all that goes with it.
+        # Guards `models` and all state that belongs to it.
         self.lock = threading.RLock()
         self._forked = False
         self._claimed_by: str | None = None
@@ -101,7 +101,7 @@ class Components:
         except InputError:
             if device == self.device:
                 raise
-            # It was asked for on another device, whose engine has it.
+            # The dtype was requested for another device, whose engine supports it.
             dtype = select.default_dtype(device, engine)
         fallback = select.why_torch(self.engine, device)
         if fallback is not None:
@@ -121,7 +121,7 @@ class Components:
             return self._checkpoints[key]
 
     def load(self, component: str, *, device: str | None = None, small: bool | None = None, force: bool = False) -> Any:
-        """Load one component if it is not there yet, on `device`, and return its entry in `models`."""
+        """Load one component onto `device` if it is not there yet, and return its entry in `models`."""
         if component not in COMPONENTS:
             raise InputError(f"unknown component {component!r}; expected one of {', '.join(COMPONENTS)}")
         prepare_forked_process()
@@ -141,10 +141,10 @@ class Components:
             target = "cpu"  # its LSTM does not run there
         storage_device = "cpu" if self.offload else target
         if force:
-            # Found anew too: files and environment may have changed since.
+            # Search for the checkpoint again too: files and environment may have changed.
             self._checkpoints.clear()
         moves = component in self.models and target != self.devices[component]
-        # The cpu and cuda engines' networks are made for one device, and nothing moves under somebody's work.
+        # Networks of the cpu and cuda engines are built for one device, and a claimed network must not be moved.
         engines = {self._place(d, d).engine for d in (target, self.devices[component])} if moves else set()
         rebuild = moves and (engines != {"torch"} or self._claimed_by is not None)
         if force or rebuild or component not in self.models:
@@ -173,7 +173,7 @@ class Components:
         return decoder
 
     def bind(self, component: str) -> tuple[Any, str]:
-        """The network of a component, loaded, and the device that it is to work on."""
+        """Load a component if necessary; return its network and the device on which it runs."""
         with self.lock:
             self.load(component)
             return self.network(component), self.devices.get(component, self.device)
@@ -183,9 +183,9 @@ class Components:
         return self.models[component]["model"] if component == "text" else self.models[component]
 
     def grow(self, n_slots: int) -> None:
-        """Let the decoders run at least `n_slots` sequences at a time, on the weights that they have.
+        """Give the decoders at least `n_slots` slots, without loading their weights again.
 
-        Errors: InputError for an impossible number; EngineError while one has jobs, and without memory.
+        Raises: InputError for an impossible number; EngineError while a decoder has jobs, or if memory is too small.
         """
         check_slots(n_slots)
         with self.lock:
@@ -193,13 +193,13 @@ class Components:
                 self._resize(n_slots)
 
     def shrink(self) -> None:
-        """Give back slots beyond those asked for, where a decoder with so many draws other tokens, and spare caches."""
+        """Free slots beyond the requested number if a decoder with so many draws other tokens; free unused caches."""
         with self.lock:
             decoders = [self.network(component) for component in DECODERS if component in self.models]
             most = min((decoder.same_tokens_slots for decoder in decoders), default=self.n_slots)
             n_slots = max(self._n_slots_asked, min(self.n_slots, most))
             if any(decoder.engine == "torch" for decoder in decoders):
-                # It allocates no slots ahead, and would merely keep what was used.
+                # The torch engine allocates slots on demand, and would only keep the caches that were used.
                 n_slots = self._n_slots_asked
             if n_slots < self.n_slots:
                 self._resize(n_slots)
@@ -211,10 +211,10 @@ class Components:
         self.n_slots = n_slots
 
     def claim(self, owner: str) -> None:
-        """Have the networks for oneself until `release`. Errors: EngineError while another owner has them.
+        """Get exclusive access to the networks until `release`; raise EngineError while another owner has it.
 
         Args:
-            owner: who, e.g. "an Engine".
+            owner: the owner's name for messages, e.g. "an Engine".
         """
         with self.lock:
             if self._claimed_by is not None:
@@ -230,22 +230,22 @@ class Components:
             self._claimed_by = None
 
     def after_fork(self, in_use: bool) -> None:
-        """In a forked child: keep the networks, or, if they were in the middle of work, load them anew when needed.
+        """In a forked child: keep the networks, or, if they were in use, load them again when needed.
 
         Args:
-            in_use: whether a thread of the parent, which is not there any more, may have been at them.
+            in_use: whether a thread of the parent, which does not exist here, may have been using them.
         """
         in_use |= self._claimed_by is not None or not self.lock.acquire(blocking=False)
         self.lock, self._claimed_by = threading.RLock(), None
         self._forked = True
         if in_use:
-            # Not freed: that may wait for threads that are not there.
+            # Not freed: that may wait for threads that do not exist here.
             _left_by_fork.append(self.models)
             self.models, self.devices, self._checkpoints = {}, {}, {}
 
     @contextmanager
     def using(self, component: str) -> Iterator[Any]:
-        """The network of `component`, loaded, and on its device for as long as the block lasts."""
+        """Yield the network of `component`, loaded, and on its device until the block ends."""
         network, device = self.bind(component)
         if not self.offload:
             yield network
@@ -257,7 +257,7 @@ class Components:
             network.to("cpu")
 
     def drop(self, component: str | None = None) -> None:
-        """Forget one component, or all, and return their memory."""
+        """Drop one component, or all, and free their memory."""
         with self.lock:
             for name in list(self.models) if component is None else [component]:
                 self.models.pop(name, None)

@@ -1,7 +1,7 @@
 """Frozen descriptions of a Bark model: network sizes, token layout, sampling.
 
-Nothing else in the package holds a token id, a rate or a window length: they are all read from here, and here
-they come from the model's own configuration. The defaults are those of Suno's released checkpoints.
+All token ids, rates and window lengths in the package are read from here, and come from the model's own
+configuration. The defaults are those of Suno's released checkpoints.
 """
 
 import math
@@ -39,7 +39,7 @@ class GPTConfig:
 
     @property
     def dropout(self) -> float:
-        """Always 0: networks here only speak. Suno's configurations have the name."""
+        """Always 0: inference only. Suno's configurations have this field."""
         return 0.0
 
 
@@ -96,7 +96,7 @@ class SemanticLayout:
     text_offset: TokenId = 10_048
     text_pad_token: TokenId = 129_595
     infer_token: TokenId = 129_599
-    n_slots: Size = 256  # text slots, and as many history slots that are summed onto them
+    n_slots: Size = 256  # text slots; the same number of history slots is summed onto them
     max_steps: Size = 768
     rate_hz: Rate = 49.9
     min_eos_p: Share = 0.2
@@ -111,7 +111,7 @@ class CoarseLayout:
     n_codebooks: Count = 2
     rate_hz: Rate = 75
     n_slots: Size = 256  # semantic slots in front of the infer token
-    max_history: Size = 630  # coarse tokens of context; the user's knob, 60 (fast) to 630 (faithful)
+    max_history: Size = 630  # coarse tokens of context; users may choose 60 (fast) to 630 (faithful)
     sliding_window: Size = 60  # tokens generated before the context slides
     n_positions: Size = 1024  # slots, context and new tokens must fit in these
 
@@ -122,7 +122,7 @@ class FineLayout:
 
     n_codebooks: Count = 8
     window: Size = 1024  # frames per forward pass
-    max_history: Size = 512  # frames of voice in front; windows advance by window - max_history
+    max_history: Size = 512  # most frames of a voice in front; also the frames by which windows advance
 
 
 # generation_config.json: section -> field -> key.
@@ -162,7 +162,7 @@ _LAYOUTS = (
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Everything the stages must know about a model's tokens."""
+    """Everything that the stages need to know about a model's tokens."""
 
     semantic: SemanticLayout = field(default_factory=SemanticLayout)
     coarse: CoarseLayout = field(default_factory=CoarseLayout)
@@ -177,13 +177,13 @@ class Layout:
 
     @classmethod
     def from_generation_config(cls, config: Mapping[str, Any], where: str = "generation_config.json") -> "Layout":
-        """Read a Hugging Face `generation_config.json` of a Bark model; what it leaves out keeps Suno's value.
+        """Read a Hugging Face `generation_config.json` of a Bark model; missing fields get Suno's values.
 
         Sampling options in it (do_sample, temperature, top_k) are not part of the layout and are ignored:
         barkfast samples as `bark` does unless the call says otherwise.
 
         Raises:
-            CheckpointError: a value that is no such number; names `where`, key and value.
+            CheckpointError: a value does not fit its field; the message has `where`, key and value.
         """
 
         def read(kind: Any, section: str, names: dict[str, str]) -> Any:
@@ -231,7 +231,7 @@ class Layout:
         return config
 
 
-# What weights may be stored as. int8 and int4 are integers with scales, in the matrices alone.
+# Storage dtypes of weights. int8 and int4 are integers with scales, for matrices only.
 DTYPES = ("float32", "bfloat16", "float16", "int8", "int4")
 DTYPE_ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}
 
@@ -253,7 +253,7 @@ class Sampling:
     top_p: float | None = None
 
     def __post_init__(self) -> None:
-        # The dataclass is frozen for everyone else.
+        # object.__setattr__, because the dataclass is frozen.
         if self.temperature is not None:
             expected = "0 (greedy) or a positive number, e.g. 0.7"
             object.__setattr__(self, "temperature", check_number("temperature", self.temperature, expected, least=0))

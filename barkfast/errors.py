@@ -10,7 +10,7 @@ class InputError(BarkfastError, ValueError):
 
 
 class OutputError(InputError, OSError):
-    """A file cannot be written where the caller wants it; names the path that was given."""
+    """A file cannot be written where the caller wants it; the message has the path that was given."""
 
 
 class VoiceError(InputError):
@@ -18,19 +18,19 @@ class VoiceError(InputError):
 
 
 class CheckpointError(BarkfastError, ValueError):
-    """A weights file is damaged, foreign, incomplete or unsafe."""
+    """A weights file is damaged, of another format, incomplete or unsafe."""
 
 
 class MissingFileError(BarkfastError, FileNotFoundError):
-    """Weights, tokenizer or codec were looked for and not found; says where, and how to get them."""
+    """Weights, tokenizer or codec were not found; the message says where it looked, and how to get them."""
 
 
 class EngineError(BarkfastError, RuntimeError):
-    """The engine asked for cannot run here."""
+    """The requested engine cannot run here."""
 
 
 class QueueFull(BarkfastError, RuntimeError):
-    """A serving engine holds as many requests as it may; ask again later, or elsewhere."""
+    """A serving engine's queue is full; retry later, or on another server."""
 
 
 class DeadlineExceeded(BarkfastError, TimeoutError):
@@ -38,8 +38,8 @@ class DeadlineExceeded(BarkfastError, TimeoutError):
 
 
 class EngineClosed(BarkfastError, RuntimeError):
-    """A serving engine was not started yet, takes nothing new any more, or ended before the request was done."""
+    """A serving engine is not started, accepts no new requests, or stopped before the request was done."""
 
 
 class EngineDead(EngineError):
-    """A serving engine failed for good: every request it held failed with it, and it takes no new one."""
+    """A serving engine failed permanently: all its requests failed, and it accepts no new ones."""

@@ -1,4 +1,4 @@
-"""Numbers in a model's configuration files, checked against the fields that they are for."""
+"""Read numbers from a model's configuration files, checked against the dataclass fields that they are for."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -6,17 +6,17 @@ from typing import Annotated, Any, get_args, get_origin
 
 from barkfast.errors import CheckpointError
 
-# Types of fields: a number and the values that it may have, both ends included.
+# Types of fields: a number with its inclusive range.
 Size = Annotated[int, (1, 2**31 - 1)]
 TokenId = Annotated[int, (0, 2**31 - 1)]
-# Of things of which a network has a list: layers, codebooks.
+# The length of a list in a network: layers, codebooks.
 Count = Annotated[int, (1, 1024)]
 Rate = Annotated[float, (1e-3, 1e6)]
 Share = Annotated[float, (0.0, 1.0)]
 
 
 def read_section(content: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
-    """The object under a key of a json file; an empty one where it is missing or null."""
+    """The object under a key of a json file; an empty one if it is missing or null."""
     section = content.get(key)
     if section is None:
         return {}
@@ -26,14 +26,14 @@ def read_section(content: Mapping[str, Any], key: str, where: str) -> Mapping[st
 
 
 def read_fields(kind: type, section: Mapping[str, Any], names: Mapping[str, str], where: str) -> dict[str, Any]:
-    """The values of a json object that belong to fields of the dataclass `kind`; without those missing or null.
+    """The values of a json object for the fields of the dataclass `kind`, without those missing or null.
 
     Args:
         names: field -> key in the object.
-        where: the file, and the section in it.
+        where: the file and the section in it, for messages.
 
     Raises:
-        CheckpointError: a value that is no such number; names file, key and value.
+        CheckpointError: a value does not fit its field; the message has file, key and value.
     """
     types = {field.name: field.type for field in fields(kind)}
     given = {field: section[key] for field, key in names.items() if section.get(key) is not None}

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, the paths that people give, and the digest that tells files apart."""
+"""Atomic file writes, paths given by users, and file hashes."""
 
 import hashlib
 import io
@@ -16,7 +16,7 @@ AnyPath = str | bytes | os.PathLike[str]
 
 
 def expand(path: AnyPath) -> Path:
-    """The path with `~` and `~user` replaced; as it is where the system knows no such home."""
+    """The path with `~` and `~user` replaced; unchanged if there is no such home folder."""
     try:
         text = os.fsdecode(path)
     except TypeError as error:
@@ -29,7 +29,7 @@ def expand(path: AnyPath) -> Path:
 
 
 def find_home() -> Path | None:
-    """The user's home folder; None where neither $HOME nor the user database names one."""
+    """The user's home folder; None if neither $HOME nor the user database has one."""
     home = os.path.expanduser("~")
     return None if home == "~" else Path(home)
 
@@ -44,7 +44,7 @@ def user_cache() -> Path | None:
 
 
 class _NewFile(io.FileIO):
-    """A file whose errors name the path it is going to have; it has another name, or none, while it is written."""
+    """A file whose errors name its final path; until it is complete, it has a temporary name or none."""
 
     def __init__(self, descriptor: int, path: AnyPath) -> None:
         super().__init__(descriptor, "wb")
@@ -62,17 +62,17 @@ def _cannot_write(path: AnyPath, error: OSError) -> OutputError:
 
 
 def _find_target(path: AnyPath) -> Path:
-    """The file that a path means, links followed: a link stays a link, and what it points to is replaced.
+    """The file to write for a path, with links followed: a link is kept, and its target is replaced.
 
     Raises:
-        OutputError: there is something that is not a file, or no folder to hold it.
+        OutputError: the path is not a regular file, or its folder does not exist.
     """
     expanded, name = expand(path), os.fsdecode(path)
     try:
         target = Path(os.path.realpath(expanded))
         mode = target.stat().st_mode if target.exists() else None
     except OSError as error:
-        # A relative path in a current folder that was deleted, or a loop of links.
+        # A relative path while the current folder is deleted, or a loop of links.
         raise OutputError(f"cannot write {name}: {error.strerror or error}; give an absolute path") from error
     if mode is not None and stat.S_ISDIR(mode):
         raise OutputError(f"cannot write {name}: it is a folder; give a file name")
@@ -89,19 +89,19 @@ def _temporary_name(path: Path) -> Path:
 
 
 def _open_new(temporary: Path) -> tuple[int, bool]:
-    """A new file to write: its descriptor, and whether it has a name yet.
+    """Open a new file for writing; returns its descriptor, and whether it has a name yet.
 
-    Linux has files without a name. They vanish with the process that writes them, however it ends.
+    Linux supports files without a name. They disappear with the process that writes them, however it ends.
     """
     if hasattr(os, "O_TMPFILE") and os.path.exists("/proc/self/fd"):
-        # Not every file system has them.
+        # Not every file system supports them.
         with suppress(OSError):
             return os.open(temporary.parent, os.O_TMPFILE | os.O_WRONLY, 0o666), False
     return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), True
 
 
 def _give_name(descriptor: int, temporary: Path) -> None:
-    # With a folder's descriptor Python calls linkat(), which alone follows the link in /proc.
+    # With a folder's descriptor Python calls linkat(), the only call that follows the link in /proc.
     folder = os.open(temporary.parent, os.O_RDONLY)
     try:
         os.link(f"/proc/self/fd/{descriptor}", temporary.name, dst_dir_fd=folder, follow_symlinks=True)
@@ -111,13 +111,13 @@ def _give_name(descriptor: int, temporary: Path) -> None:
 
 @contextmanager
 def replacing(path: AnyPath) -> Iterator[BinaryIO]:
-    """Open a new file that takes the place of `path` when the block ends without an exception.
+    """Open a new file that replaces `path` when the block ends without an exception.
 
-    Until then what was at `path` stays as it is. On any exception, Ctrl-C included, the new file is removed; on most
-    file systems of Linux also when the process is killed.
+    Until then an existing file at `path` is unchanged. On any exception, Ctrl-C included, the new file is removed; on
+    most Linux file systems also when the process is killed.
 
     Raises:
-        OutputError: it cannot be written; names `path`.
+        OutputError: the file cannot be written; the message has `path`.
     """
     target = _find_target(path)
     temporary = _temporary_name(target)
@@ -142,7 +142,7 @@ def replacing(path: AnyPath) -> Iterator[BinaryIO]:
 
 
 def check_writable(path: AnyPath) -> None:
-    """Raise OutputError unless a file can be written to `path`; tries it, and leaves nothing behind."""
+    """Raise OutputError unless a file can be written to `path`; creates a temporary file and removes it."""
     target = _find_target(path)
     if target.exists() and not os.access(target, os.W_OK):
         raise OutputError(
@@ -150,7 +150,7 @@ def check_writable(path: AnyPath) -> None:
         )
     temporary = _temporary_name(target)
     try:
-        # Trying is the only test that also holds for read-only mounts and access lists.
+        # Creating a file is the only test that also detects read-only mounts and access control lists.
         descriptor, named = _open_new(temporary)
         os.close(descriptor)
         if named:

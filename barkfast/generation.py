@@ -1,4 +1,4 @@
-"""The names that people import from `bark.generation`: the stages one by one, the loaders, Suno's constants."""
+"""The names of `bark.generation`: the stages one by one, the loaders, Suno's constants."""
 
 import contextlib  # noqa: F401
 import gc  # noqa: F401
@@ -66,7 +66,7 @@ _MAKING = threading.Lock()
 
 def default_bark() -> Bark:
     """The model behind the functions of `bark`: $BARKFAST_MODEL, else Suno's models as `bark` finds them."""
-    # Of two threads that come first, one makes it.
+    # If two threads call this first, only one creates the model.
     with _MAKING:
         return _make_default()
 
@@ -77,11 +77,11 @@ def _make_default() -> Bark:
 
 
 def forget_default_bark() -> None:
-    """Have the next call make the default model anew."""
+    """Drop the default model; the next call creates a new one."""
     _make_default.cache_clear()
 
 
-# Made when asked for, so that a name is in this module's globals only once a program has assigned it.
+# Computed on access, so that a name is in this module's globals only after a program has assigned it.
 _MADE: dict[str, Callable[[], Any]] = {
     "CACHE_DIR": lambda: os.fspath(cache_folder()),
     "USE_SMALL_MODELS": lambda: truthy(os.environ.get("SUNO_USE_SMALL_MODELS")),
@@ -93,7 +93,7 @@ _MADE: dict[str, Callable[[], Any]] = {
     "models": lambda: default_bark().components.models,
     "models_devices": lambda: default_bark().components.devices,
 }
-# What `from bark.generation import *` brings, with the modules that it takes along.
+# What `from bark.generation import *` imports, including the modules that bark.generation imports.
 __all__ = [
     *_MADE,
     *["ALLOWED_PROMPTS", "CODEBOOK_SIZE", "COARSE_INFER_TOKEN", "COARSE_RATE_HZ", "COARSE_SEMANTIC_PAD_TOKEN"],
@@ -131,11 +131,11 @@ _REFUSED = {
 
 
 def __getattr__(name: str) -> Any:
-    """The settings and live objects above, as they are now.
+    """The current values of the settings and objects in `_MADE`.
 
     Raises:
-        ImportError: `bark` has the name and barkfast does not; an AttributeError would lose its sentence on the way
-            through `from barkfast.generation import name`.
+        ImportError: `bark` has the name and barkfast does not. `from barkfast.generation import name` would replace the
+            message of an AttributeError.
     """
     if name in _MADE:
         return _MADE[name]()
@@ -145,7 +145,7 @@ def __getattr__(name: str) -> Any:
 
 
 def current_bark() -> Bark:
-    """The default model under the settings that the program has assigned to this module, with what it put in `models`.
+    """The default model, with the settings that the program assigned here and the networks that it put in `models`.
 
     Every function of `bark` gets its model here.
     """
@@ -251,7 +251,7 @@ def preload_models(
     codec_use_gpu: bool = True,
     force_reload: bool = False,
 ) -> None:
-    """Load all networks now rather than when they are first needed."""
+    """Load all networks now, instead of when they are first needed."""
     load_model(text_use_gpu, text_use_small, force_reload, "text")
     load_model(coarse_use_gpu, coarse_use_small, force_reload, "coarse")
     load_model(fine_use_gpu, fine_use_small, force_reload, "fine")
@@ -283,20 +283,20 @@ def _check_model_type(model_type: str) -> None:
 
 
 def _get_ckpt_path(model_type: str, use_small: bool = False) -> str:
-    """Where `bark` keeps a network's checkpoint; it need not be there."""
+    """The path where `bark` stores a network's checkpoint; the file may not exist."""
     _check_model_type(model_type)
     key = f"{model_type}_small" if use_small or _setting("USE_SMALL_MODELS") else model_type
     return os.path.join(_setting("CACHE_DIR"), REMOTE_MODEL_PATHS[key]["file_name"])
 
 
 def _load_model(ckpt_path: str, device: str, use_small: bool = False, model_type: str = "text") -> Any:
-    """A network from Suno's checkpoint at `ckpt_path`, fetched if it is not there; it is not put into `models`."""
+    """Load a network from Suno's checkpoint at `ckpt_path`, fetched if missing; it is not put into `models`."""
     _check_model_type(model_type)
     return load_network(current_bark().components, ckpt_path, str(device), model_type, use_small or None)
 
 
 def _load_codec_model(device: str) -> Any:
-    """A codec; it is not put into `models`."""
+    """Load a codec; it is not put into `models`."""
     return load_codec(current_bark().components, str(device))
 
 

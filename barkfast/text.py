@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What becomes of a text of more tokens than there are slots: it is cut, with a warning, or refused.
+# What to do with a text of more tokens than slots: cut it, with a warning, or raise an error.
 Overflow = Literal["cut", "error"]
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-# The second is the same repository under its present name.
+# The second is the same repository under its current name.
 BERT_REPOS = ("bert-base-multilingual-cased", "google-bert/bert-base-multilingual-cased")
 
 
@@ -33,7 +33,7 @@ def normalize_whitespace(text: str) -> str:
 
 
 def check_text(text: object) -> str:
-    """The text with its whitespace normalized; InputError unless it is a str with something in it."""
+    """Return the text with normalized whitespace. Raises: InputError unless it is a valid str that is not blank."""
     if not isinstance(text, str):
         raise InputError(f"text is {show(text)}; expected a str")
     normalized = normalize_whitespace(text)
@@ -45,7 +45,7 @@ def check_text(text: object) -> str:
 
 
 def check_overflow(overflow: str) -> None:
-    """Refuse what is no way to treat a text that is too long."""
+    """Raise InputError unless `overflow` is "cut" or "error"."""
     if not isinstance(overflow, str) or overflow not in get_args(Overflow):
         raise InputError(f"overflow is {show(overflow)}; expected 'cut' or 'error'")
 
@@ -54,15 +54,15 @@ class Tokenizer:
     """WordPiece with BERT's normalization; the ids are those of transformers' BertTokenizer.
 
     Args:
-        origin: where it came from, for people.
-        spell_out: "english" for a model that knows words alone, such as the demo voice: numbers and the like become
-            words first (barkfast.normalize.english). None takes text as it stands.
+        origin: where it came from, for messages.
+        spell_out: "english" for a model that knows only words, such as the demo voice: numbers and the like are first
+            replaced by words (barkfast.normalize.english). None uses the text unchanged.
     """
 
     def __init__(self, tokenizer: "tokenizers.Tokenizer", origin: str = "memory", spell_out: str | None = None) -> None:
         if spell_out not in (None, "english"):
             raise CheckpointError(f"{origin}: spell_out is {spell_out!r}; barkfast spells out 'english' alone")
-        # A tokenizer.json may ask for padding or cutting; the stages do both themselves.
+        # A tokenizer.json may enable padding or truncation; the stages do both themselves.
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
@@ -71,10 +71,10 @@ class Tokenizer:
 
     @classmethod
     def from_vocabulary(cls, vocabulary: Sequence[str], origin: str = "memory", **settings: Any) -> "Tokenizer":
-        """Make one from the entries of a vocab.txt.
+        """Create a tokenizer from the entries of a vocab.txt.
 
         Args:
-            vocabulary: the entries, in the order of their ids; `##` marks the inside of a word.
+            vocabulary: the entries, in the order of their ids; `##` marks a token inside a word.
             origin: where they came from.
             settings: as in a tokenizer_config.json: do_lower_case, tokenize_chinese_chars, strip_accents, spell_out.
         """
@@ -93,7 +93,7 @@ class Tokenizer:
         )
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece(prefix="##")
-        # So that "[MASK]" in a text is one token, as in transformers. Absent ones would grow the vocabulary: left out.
+        # So that "[MASK]" in a text is one token, as in transformers. Only tokens in the vocabulary: it must not grow.
         tokenizer.add_special_tokens([token for token in SPECIAL_TOKENS if token in ids])
         return cls(tokenizer, origin, settings.get("spell_out"))
 
@@ -101,10 +101,10 @@ class Tokenizer:
     def from_path(cls, path: str | os.PathLike[str]) -> "Tokenizer":
         """Read a tokenizer.json, a vocab.txt, or a folder with either.
 
-        A tokenizer_config.json beside it is honoured (do_lower_case and the like).
+        The settings of a tokenizer_config.json beside it are applied (do_lower_case and the like).
 
         Raises:
-            MissingFileError: nothing there.
+            MissingFileError: there is no tokenizer at `path`.
             CheckpointError: the file is not a tokenizer.
         """
         path = expand(path)
@@ -117,14 +117,14 @@ class Tokenizer:
             return cls(_read_tokenizer_json(file, settings), str(file), spell_out)
         try:
             with open(file, encoding="utf-8") as lines:
-                # Not splitlines(): that also splits at separators which are entries of real vocabularies.
+                # Not splitlines(): it also splits at separators that are entries of real vocabularies.
                 vocabulary = [line.rstrip("\n") for line in lines]
             return cls.from_vocabulary(vocabulary, str(file), **settings)
         except (UnicodeDecodeError, CheckpointError) as error:
             raise CheckpointError(f"{file} is not a BERT vocabulary: {error}") from error
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        """Token ids of a text, without [CLS] and [SEP] around them; transformers' tokenizers must be told so."""
+        """Token ids of a text, without [CLS] and [SEP]; `add_special_tokens` as in transformers, but only False."""
         if add_special_tokens:
             raise InputError("add_special_tokens is True; Bark reads text without [CLS] and [SEP], so leave it out")
         if self._spells_out:
@@ -134,18 +134,18 @@ class Tokenizer:
         try:
             return self._tokenizer.encode(text, add_special_tokens=False).ids
         except Exception as error:
-            # The tokenizers library raises plain Exception, for a vocabulary without its unknown token, say.
+            # The tokenizers library raises plain Exception, for example for a vocabulary without its unknown token.
             raise CheckpointError(f"the tokenizer {self.origin} cannot read {text[:80]!r}: {error}") from error
 
     def check(self, text: str) -> None:
-        """Raise InputError for a text that the model cannot say at all, and warn of letters that it does not know."""
+        """Raise InputError for a text that the model cannot speak at all; warn of letters that it does not know."""
         if self._spells_out:
             from barkfast.normalize.english import check_english
 
             check_english(text)
 
     def leaves_out(self, text: str) -> bool:
-        """Whether nothing of a text is said, though there is nothing wrong with it: signs, or `[laughs]`."""
+        """Whether a valid text gives no speech, because it has only signs, or tags such as `[laughs]`."""
         if not self._spells_out:
             return False
         from barkfast.normalize.english import is_silent
@@ -153,7 +153,7 @@ class Tokenizer:
         return is_silent(text)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of token ids, as far as tokens keep it."""
+        """The text of token ids, except for what tokenization dropped."""
         return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False)
 
     @property
@@ -162,7 +162,7 @@ class Tokenizer:
 
 
 def fit_text(text: str, tokenizer: Tokenizer, n_slots: int, overflow: Overflow = "cut") -> list[int]:
-    """A text's token ids, at most `n_slots` of them; a longer text is cut with a warning, or an InputError."""
+    """A text's token ids, at most `n_slots` of them; a longer text is cut with a warning, or raises InputError."""
     tokenizer.check(text)
     ids = tokenizer.encode(text)
     if len(ids) > n_slots:
@@ -174,7 +174,7 @@ def fit_text(text: str, tokenizer: Tokenizer, n_slots: int, overflow: Overflow =
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    """The settings of a tokenizer_config.json that change ids; empty where there is none."""
+    """The settings of a tokenizer_config.json that change ids; empty if there is no such file."""
     from barkfast.weights.files import read_json
 
     if not path.is_file():
@@ -196,7 +196,7 @@ def _read_tokenizer_json(path: Path, settings: dict[str, Any]) -> "tokenizers.To
         description = json.loads(text)
         normalizer = description.get("normalizer") or {}
         if settings and normalizer.get("type") == "BertNormalizer":
-            # transformers lets the configuration overrule the file; so do we.
+            # As in transformers, the configuration overrides the file.
             ours = {"do_lower_case": "lowercase", "tokenize_chinese_chars": "handle_chinese_chars"}
             normalizer.update({ours.get(name, name): value for name, value in settings.items()})
             text = json.dumps(description)
@@ -207,7 +207,7 @@ def _read_tokenizer_json(path: Path, settings: dict[str, Any]) -> "tokenizers.To
 
 
 def find_tokenizer_file(path: str | os.PathLike[str]) -> Path | None:
-    """The tokenizer.json or vocab.txt that a path (either file, or their folder) means; None where there is none."""
+    """The tokenizer.json or vocab.txt at a path, which is either file or their folder; None if there is none."""
     path = expand(path)
     if path.is_dir():
         return next((path / name for name in ("tokenizer.json", "vocab.txt") if (path / name).is_file()), None)
@@ -218,7 +218,7 @@ def _fetch(repo: str) -> Path:
     """A repository's tokenizer, from the cache or the hub; the smaller file first."""
     from barkfast.weights import fetch_from_hub
 
-    # The settings first: they must lie beside the file when that is read.
+    # The settings first: they must be beside the tokenizer file when it is read.
     fetch_from_hub(repo, "tokenizer_config.json", optional=True)
     file = fetch_from_hub(repo, "vocab.txt", optional=True) or fetch_from_hub(repo, "tokenizer.json")
     if file is None:
@@ -229,16 +229,16 @@ def _fetch(repo: str) -> Path:
 def load_tokenizer(checkpoint: "Checkpoint", path: str | os.PathLike[str] | None = None) -> Tokenizer:
     """The tokenizer of a model: `path`, else $BARKFAST_TOKENIZER, else the model's own, else mBERT's from the hub.
 
-    Where none is found random weights get a stand-in, with a warning.
+    If none is found, random weights get a stand-in, with a warning.
 
     Raises:
-        MissingFileError: found nowhere; names every place.
+        MissingFileError: no tokenizer was found; the message has every place searched.
     """
     from barkfast.weights.random import STAND_IN, is_random
 
     if path is not None:
         return Tokenizer.from_path(path)
-    # The demo voice has an alphabet of its own, so what is set for other models is not meant for it.
+    # The demo voice has its own alphabet, so a setting for other models does not apply to it.
     named = None if checkpoint.name == "demo" else os.environ.get("BARKFAST_TOKENIZER")
     if named:
         try:

@@ -1,4 +1,4 @@
-"""Several sentences side by side, in voices and lengths of their own, into a folder of files.
+"""Synthesize several sentences in one batch, each with its own length, into a folder of files.
 
 For example:
 
@@ -15,7 +15,7 @@ TEXTS = ("Hello, my name is Ann.", "And mine is Ben. [laughs]", "The two of us a
 
 
 def main(argv: list[str] | None = None) -> list[Path]:
-    """Speak, save, and say how long it took."""
+    """Synthesize, save, and print how long it took."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts", nargs="*", default=TEXTS, help="what to say")
     parser.add_argument("--model", default="demo", help="as of barkfast.Bark")
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> list[Path]:
         [{"text": text, "seed": seed} for seed, text in enumerate(options.texts)],
         voice=options.voice,
         max_duration_s=options.max_duration,
-        # One that cannot be spoken does not cost the others theirs.
+        # A request that fails does not stop the others.
         keep_errors=True,
     )
     seconds = time.perf_counter() - start

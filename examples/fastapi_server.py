@@ -1,10 +1,10 @@
-"""An HTTP server whose sound comes as it is spoken.
+"""An HTTP server that streams sound while it is generated.
 
     pip install barkfast fastapi uvicorn
     BARKFAST_MODEL=suno/bark-small uvicorn fastapi_server:app --app-dir examples
     curl localhost:8000/speech --json '{"text": "Hello there.", "voice": "v2/en_speaker_6"}' | ffplay -
 
-One process holds one engine: more workers would load the model once more each.
+One process has one engine: each additional worker would load the model again.
 """
 
 import os
@@ -21,12 +21,12 @@ from barkfast.audio import stream_header, to_pcm16
 from barkfast.errors import DeadlineExceeded, EngineClosed, EngineDead, QueueFull
 
 DRAIN_S = 30.0
-# So that nobody's text keeps the others waiting for minutes.
+# So that one long text does not delay other requests for minutes.
 MOST_CHARACTERS = 4096
 
 
 class Speech(BaseModel):
-    """What is asked for."""
+    """The body of a request."""
 
     text: str = Field(max_length=MOST_CHARACTERS)
     voice: str | None = None
@@ -39,7 +39,7 @@ class Speech(BaseModel):
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Load the model with the server; on SIGTERM let what is being spoken come to its end."""
+    """Load the model when the server starts; on SIGTERM finish the running requests."""
     async with Engine(Bark(os.environ.get("BARKFAST_MODEL") or "demo")) as engine:
         app.state.engine = engine
         yield
@@ -51,7 +51,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.exception_handler(BarkfastError)
 async def refuse(_: Request, error: BarkfastError) -> JSONResponse:
-    """Every error of barkfast says what to do; the status says whose fault it is."""
+    """Map barkfast's errors to HTTP statuses; the message says what to do."""
     status = 500
     if isinstance(error, InputError):
         status = 400
@@ -65,10 +65,10 @@ async def refuse(_: Request, error: BarkfastError) -> JSONResponse:
 
 @app.post("/speech")
 async def speak(asked: Speech) -> Response:
-    """A wav of unknown length, sentence by sentence. A client that goes away ends the work for it."""
+    """Stream a wav of unknown length, sentence by sentence. The request is cancelled if its client disconnects."""
     engine: Engine = app.state.engine
     stream = engine.stream(**asked.model_dump())
-    # Before the status is sent: until the first chunk an error still has one of its own.
+    # Wait for the first chunk before the status is sent: an error until then still gets its own status.
     first = await anext(stream)
 
     async def send() -> AsyncIterator[bytes]:
@@ -82,7 +82,7 @@ async def speak(asked: Speech) -> Response:
 
 @app.get("/health")
 async def health() -> JSONResponse:
-    """503 from when the engine has failed for good: restart the process. Asks nothing of the thread that works."""
+    """503 if the engine has failed permanently: restart the process. Does not wait for the worker thread."""
     engine: Engine = app.state.engine
     state: dict[str, Any] = {"healthy": engine.healthy, "accepting": engine.accepting}
     return JSONResponse(state, 200 if engine.healthy else 503)

@@ -1,11 +1,11 @@
-"""A gRPC server that streams 16-bit samples; requests are JSON, so that nothing has to be generated.
+"""A gRPC server that streams 16-bit samples; requests are JSON, so that no code has to be generated.
 
     pip install barkfast grpcio
     python examples/grpc_server.py --model suno/bark-small --port 50051
 
 The method is /barkfast.Speech/Speak: one message in, {"text": ..., "voice": ..., "seed": ..., "mode": ...}; a stream
 of messages out, each some samples as little-endian 16-bit integers. A client's deadline becomes the request's, and a
-client that cancels ends the work for it. A service with a .proto of its own replaces the two functions that make
+client that cancels also cancels its request. A service with its own .proto replaces the two functions that convert
 bytes to messages and back.
 """
 
@@ -24,14 +24,14 @@ from barkfast.audio import to_pcm16
 from barkfast.errors import DeadlineExceeded, EngineClosed, EngineDead, QueueFull
 
 DRAIN_S = 30.0
-# So that nobody's text keeps the others waiting for minutes.
+# So that one long text does not delay other requests for minutes.
 MOST_CHARACTERS = 4096
 SERVICE, METHOD = "barkfast.Speech", "Speak"
 KNOWN = ("text", "voice", "seed", "mode", "priority", "max_duration_s")
 
 
 def status_of(error: BarkfastError) -> grpc.StatusCode:
-    """Whose fault an error is."""
+    """The gRPC status of an error."""
     if isinstance(error, InputError):
         return grpc.StatusCode.INVALID_ARGUMENT
     if isinstance(error, DeadlineExceeded):
@@ -43,13 +43,13 @@ def status_of(error: BarkfastError) -> grpc.StatusCode:
 
 
 class Servicer:
-    """Speaks with an engine."""
+    """Serves speech from an engine."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
     async def speak(self, asked: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
-        """The samples of a text as they are ready."""
+        """Stream the samples of a text as they are ready."""
         if not isinstance(asked, dict) or not {"text"} <= set(asked) <= set(KNOWN):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"expected a JSON object with some of {KNOWN}")
         if len(str(asked["text"])) > MOST_CHARACTERS:
@@ -70,7 +70,7 @@ class Servicer:
 
 
 async def serve(model: str, port: int, stop: asyncio.Event, started: "asyncio.Future[int] | None" = None) -> None:
-    """Serve until `stop` is set, then let what is being spoken come to its end; `started` gets the port."""
+    """Serve until `stop` is set, then finish the running requests; `started` gets the port."""
     async with Engine(Bark(model)) as engine:
         server = grpc.aio.server()
         server.add_generic_rpc_handlers((Servicer(engine).handler(),))
@@ -84,7 +84,7 @@ async def serve(model: str, port: int, stop: asyncio.Event, started: "asyncio.Fu
 
 
 async def main() -> None:
-    """From the command line, until SIGTERM or SIGINT."""
+    """Serve from the command line, until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo", help="as of barkfast.Bark")
     parser.add_argument("--port", type=int, default=50051)

@@ -1,11 +1,11 @@
-"""A Ray Serve deployment: as many replicas as there are devices, each with an engine of its own.
+"""A Ray Serve deployment: as many replicas as there are devices, each with its own engine.
 
     pip install barkfast "ray[serve]"
     BARKFAST_MODEL=suno/bark-small serve run --app-dir examples ray_serve:app
     curl localhost:8000 --json '{"text": "Hello there.", "voice": "v2/en_speaker_6"}' | ffplay -
 
-Serve keeps a queue of its own in front of each replica. An engine batches what it is given, so a replica is given
-more at a time than the few that are usual: what the engine's slots and its queue hold.
+Serve has its own queue in front of each replica. An engine batches its requests, so a replica gets more at a time than
+Serve's default: as many as the engine's slots and its queue hold.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from barkfast import Bark, BarkfastError, Engine, InputError
 from barkfast.audio import stream_header, to_pcm16
 
 N_SLOTS, QUEUE_SIZE = 8, 64
-# So that nobody's text keeps the others waiting for minutes.
+# So that one long text does not delay other requests for minutes.
 MOST_CHARACTERS = 4096
 KNOWN = {"text", "voice", "seed", "mode", "priority", "deadline_s", "max_duration_s"}
 
 
 @serve.deployment(
     max_ongoing_requests=N_SLOTS + QUEUE_SIZE,
-    # Beyond these Serve answers 503 by itself.
+    # Beyond these Serve itself answers 503.
     max_queued_requests=QUEUE_SIZE,
     health_check_period_s=5,
     graceful_shutdown_timeout_s=30,
@@ -40,7 +40,7 @@ class Speech:
         self._starting = asyncio.Lock()
 
     async def engine(self) -> Engine:
-        """Started with the first request, in the event loop that serves all of them."""
+        """The engine; the first request starts it, in the event loop that serves all requests."""
         async with self._starting:
             if self._engine is None:
                 model = os.environ.get("BARKFAST_MODEL") or "demo"
@@ -50,12 +50,12 @@ class Speech:
         return self._engine
 
     def check_health(self) -> None:
-        """Serve replaces a replica whose engine has failed for good. Asks nothing of the thread that works."""
+        """Raise if the engine has failed permanently: Serve replaces the replica. Does not wait for the worker."""
         if self._engine is not None and not self._engine.healthy:
             raise RuntimeError("the engine has failed")
 
     async def __call__(self, request: Request) -> Response:
-        """A wav of unknown length, as it is spoken."""
+        """Stream a wav of unknown length while it is generated."""
         try:
             asked = await request.json()
         except ValueError:

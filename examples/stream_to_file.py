@@ -1,4 +1,4 @@
-"""A sentence into a file while it is being spoken, as one would send it to a player or over a network.
+"""Stream a sentence into a file while it is generated, as one would to a player or over a network.
 
 For example:
 
@@ -15,7 +15,7 @@ TEXT = "You will hear the beginning of this before its end is made."
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Speak, write, and say when the first of it was there; returns the number of samples."""
+    """Synthesize, write, and print the time to the first sound; return the number of samples."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", nargs="?", default=TEXT)
     parser.add_argument("--model", default="demo", help="as of barkfast.Bark")

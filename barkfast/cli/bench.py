@@ -1,4 +1,4 @@
-"""`barkfast bench`: how fast it is here, checked first, beside others and beside what the machine can do."""
+"""`barkfast bench`: check, then measure speed beside other implementations and the machine's limits."""
 
 import argparse
 import json
@@ -48,7 +48,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check what can be checked, then measure, print and draw."""
+    """Check the arguments, then measure, print and plot."""
     peers = [name.strip() for name in args.compare.split(",") if name.strip()]
     if args.repeats < 1:
         raise InputError(f"--repeats is {args.repeats}; expected at least 1 clip")
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         with naming("--plot"):
             _check_folder(expand(args.plot))
-    # With the result on standard output, everything for people goes beside it.
+    # If the json goes to standard output, text for people goes to standard error.
     people = sys.stderr if plain else sys.stdout
     interrupt = None
     try:
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         )
     except Interrupted as error:
         result, interrupt = error.result, error
-    # What goes into files comes first: whoever reads the output may be gone.
+    # Write files first: the reader of the output may be gone.
     plots = []
     if interrupt is None and args.plot is not None and result["status"] != RED:
         from barkfast.bench.plots import plot_all
@@ -120,7 +120,7 @@ def _read_numbers(text: str) -> list[int]:
 
 
 def _clock() -> Callable[[str], None]:
-    """Says what is going on, and how many seconds into the run."""
+    """A function that prints progress lines with the seconds since the start."""
     begin = time.monotonic()
 
     def say(line: str) -> None:
@@ -130,7 +130,7 @@ def _clock() -> Callable[[str], None]:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise InputError unless pictures can be drawn and written there; makes the folder."""
+    """Create the folder; raise InputError unless plots can be drawn and written there."""
     from barkfast.bench.page import require_matplotlib
 
     require_matplotlib()
@@ -142,7 +142,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _result_path(path: Path, case: Any) -> Path:
-    """The file itself, or in a folder a new one named after machine, model, dtype and day."""
+    """The path itself; for a folder, a new file in it, named after machine, model, dtype and day."""
     if not path.is_dir():
         return path
     from barkfast.bench.environment import describe_machine

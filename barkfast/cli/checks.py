@@ -1,4 +1,4 @@
-"""Checks of command line values that cost nothing and so come before any model is loaded."""
+"""Cheap checks of command line values, made before any model is loaded."""
 
 import sys
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from barkfast.errors import InputError
 from barkfast.normalize import Markup, normalize
 from barkfast.text import check_text
 
-# A text for one utterance that is longer than this was not meant for one, and may have no end.
+# A longer text was not meant for one utterance, and standard input may be endless.
 MAX_CHARACTERS = 1_000_000
 
 
 @contextmanager
 def naming(option: str) -> Iterator[None]:
-    """Put the option's name in front of what is said about its value."""
+    """Put the option's name in front of the message of an InputError."""
     try:
         yield
     except InputError as error:
@@ -22,7 +22,7 @@ def naming(option: str) -> Iterator[None]:
 
 
 def read_text(text: str, markup: Markup | None = None) -> str:
-    """The text to speak, checked; "-" reads it from standard input. Without `markup` it stays as it is."""
+    """The text to speak, checked; "-" reads it from standard input. `markup` None normalizes only whitespace."""
     if text == "-":
         try:
             text = sys.stdin.read(MAX_CHARACTERS + 1)
@@ -39,7 +39,7 @@ def read_text(text: str, markup: Markup | None = None) -> str:
 
 
 def check_option(option: str, name: str, value: object) -> None:
-    """Raise InputError, with the option's name, for a value that no request takes as `name`."""
+    """Raise InputError, with the option's name, for a value that is invalid as the request's field `name`."""
     from barkfast.engine.request import Request
 
     with naming(option):

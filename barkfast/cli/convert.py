@@ -1,4 +1,4 @@
-"""`barkfast convert`: a slim safetensors folder of any model."""
+"""`barkfast convert`: write any model as a slim folder of safetensors."""
 
 import argparse
 from typing import Any
@@ -24,7 +24,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert, and say where the result lies and how large it is."""
+    """Convert, and print the result's path and size."""
     from barkfast.weights.convert import convert
 
     folder = convert(

@@ -1,4 +1,4 @@
-"""How a command begins and ends: usable streams, signals that clean up, a true exit status, errors as one line."""
+"""Start and end of a command: usable streams, cleanup on signals, correct exit status, errors as one line."""
 
 import argparse
 import os
@@ -13,16 +13,16 @@ from typing import Any, TextIO
 from barkfast.errors import BarkfastError
 
 INTERRUPTED = 130
-# What ends a process without a word unless it is caught: `kill`, a container that stops, a terminal that closes.
+# Signals that end a process silently unless caught: `kill`, a container that stops, a terminal that closes.
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-# A terminal that closes sends more than one signal, and none may interrupt the cleaning up.
+# A terminal that closes sends more than one signal, and none may interrupt the cleanup.
 _GRACE_S = 5.0
 # The standard streams that the process was started without.
 CLOSED: set[str] = set()
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the process to end; whatever cleans up after Ctrl-C does so after it too."""
+    """A signal asked the process to end; code that cleans up after Ctrl-C also cleans up after this."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"ended by {signal.Signals(number).name}")
@@ -30,7 +30,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace | int:
-    """The arguments, or the exit status where argparse has said all there is to say (usage, --help)."""
+    """The arguments, or the exit status if argparse ends the command (usage, --help)."""
     _repair_streams()
     try:
         return parser.parse_args(argv)
@@ -39,9 +39,9 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
 
 
 def report(program: str, work: Callable[[], int]) -> int:
-    """Run `work` and return its exit status; 1 for errors made by values and files, 128 + N for signal N.
+    """Run `work` and return its exit status; 1 for errors of values and files, 128 + N for signal N.
 
-    Anything else is a bug, and keeps its traceback.
+    Any other exception is a bug, and keeps its traceback.
     """
     try:
         with _stopping():
@@ -52,7 +52,7 @@ def report(program: str, work: Callable[[], int]) -> int:
         note(f"{program}: {stop if stopped else 'interrupted'}, nothing half-written was left")
         status = stop.status if isinstance(stop, Stopped) else INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output (`head`, say) has gone: not worth a word.
+        # The reader of our output (for example `head`) has ended: print nothing.
         status = 1
     except (BarkfastError, OSError) as error:
         where = "standard output: " if _finish(sys.stdout) else ""
@@ -65,7 +65,7 @@ def report(program: str, work: Callable[[], int]) -> int:
 
 
 def note(line: str) -> None:
-    """Print a line on standard error, as far as somebody reads it: no word there is worth the work."""
+    """Print a line on standard error; if that fails, ignore it, so that the work goes on."""
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:
@@ -73,7 +73,7 @@ def note(line: str) -> None:
 
 
 def _finish(stream: TextIO) -> int:
-    """Flush a stream, and let Python not try again at exit what it does not take; 1 if it did not."""
+    """Flush a stream. If that fails, return 1, and discard its data, so that Python does not retry at exit."""
     try:
         stream.flush()
         return 0
@@ -84,7 +84,7 @@ def _finish(stream: TextIO) -> int:
 
 @contextmanager
 def _stopping() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP raise Stopped in the block, as Ctrl-C raises KeyboardInterrupt."""
+    """Make SIGTERM and SIGHUP raise Stopped in the block, as Ctrl-C raises KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -96,7 +96,7 @@ def _stopping() -> Iterator[None]:
         if last - before >= _GRACE_S:
             raise Stopped(number)
 
-    # What is ignored stays ignored: that is what `nohup` is for.
+    # Ignored signals stay ignored, as `nohup` requires.
     caught = [number for number in _ENDING if signal.getsignal(number) == signal.SIG_DFL]
     for number in caught:
         signal.signal(number, stop)
@@ -110,8 +110,8 @@ def _stopping() -> Iterator[None]:
 def _repair_streams() -> None:
     """Give a process that was started without standard streams (`>&-`, `2>&-`, `<&-`) empty ones.
 
-    Without them the next file that is opened would take the place of standard output, and get what is printed. A
-    character that the encoding of the streams lacks is printed as its escape.
+    Otherwise the next file that is opened would get the descriptor of standard output, and receive what is printed.
+    A character that the encoding of the streams lacks is printed as an escape sequence.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         stream = getattr(sys, name)
@@ -125,7 +125,7 @@ def _repair_streams() -> None:
 
 
 def _open_null(descriptor: int) -> None:
-    """Open the null device as a descriptor that is free, for child processes too."""
+    """Open the null device as `descriptor`, if that is free, for child processes too."""
     with suppress(OSError):
         os.fstat(descriptor)
         return

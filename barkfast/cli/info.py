@@ -39,7 +39,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print it all; nothing is downloaded."""
+    """Print all facts; nothing is downloaded."""
     facts = collect(args.model)
     if args.json:
         print(json.dumps(facts, indent=2))
@@ -141,7 +141,7 @@ def _list_engines() -> dict[str, str]:
 
 
 def _list_choices() -> dict[str, str]:
-    """What "auto" stands for here, step by step as far as the settings make sense."""
+    """What "auto" resolves to here, up to the first setting that is invalid."""
     from barkfast.runtime import select
 
     chosen: dict[str, str] = {}
@@ -190,7 +190,7 @@ def _list_kernels() -> dict[str, str]:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Let nothing in the block use the network, as if HF_HUB_OFFLINE were set."""
+    """Prevent network use in the block, as if HF_HUB_OFFLINE were set."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
@@ -202,7 +202,7 @@ def _offline() -> Iterator[None]:
 
 
 def _tell(find: Callable[[], str]) -> str:
-    """What `find` says, or why it cannot: a missing file is a fact here, not an error."""
+    """The result of `find`, or the reason why it failed: a missing file is a fact here, not an error."""
     try:
         return find()
     except (BarkfastError, OSError) as error:
@@ -210,7 +210,7 @@ def _tell(find: Callable[[], str]) -> str:
 
 
 def _look_for(model: str | None) -> dict[str, str]:
-    """Where model, codec, tokenizer and voices are, or where they would be looked for."""
+    """Where model, codec, tokenizer and voices are, or where they would be searched for."""
     from barkfast.text import load_tokenizer
     from barkfast.weights import open_model, suno
     from barkfast.weights.hub import hub_cache

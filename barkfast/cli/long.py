@@ -1,4 +1,4 @@
-"""`barkfast say` for what is longer than one utterance, and for sound that is heard while it is made."""
+"""`barkfast say` for texts longer than one utterance, and for streamed sound."""
 
 import argparse
 import sys
@@ -21,7 +21,7 @@ from barkfast.errors import InputError
 from barkfast.normalize import normalize
 from barkfast.text import check_text
 
-# Of a stream the next piece is spoken while one is heard; more side by side would only delay the first.
+# In a stream the next piece is generated while one is played; a larger batch would only delay the first piece.
 AT_ONCE, AT_ONCE_STREAMED = 8, 2
 
 
@@ -32,7 +32,7 @@ def is_long(args: argparse.Namespace) -> bool:
 
 
 def _open_output(args: argparse.Namespace) -> Callable[[int], AbstractContextManager[outputs.Write]]:
-    """Check where the sound goes; returns what opens it for a sample rate."""
+    """Check the output options; return a function that opens the output for a sample rate."""
     subtype = "FLOAT" if args.float else None
     if args.raw and not args.stream:
         raise InputError("--raw goes with --stream")
@@ -53,7 +53,7 @@ def _open_output(args: argparse.Namespace) -> Callable[[int], AbstractContextMan
 
 
 def _open_source(args: argparse.Namespace) -> tuple[Callable[..., Generator[np.ndarray, None, None]], int | None]:
-    """Check what is to be said; returns what speaks it, given a model and options, and its length in characters."""
+    """Check the input options; return a function of model and options that speaks it, and its length in characters."""
     voice = args.voice
     if args.mode is not None and (args.script is not None or args.trim or args.at_once is not None):
         raise InputError("--mode goes with one voice and untrimmed sound, and not with --script, --trim or --at-once")
@@ -76,7 +76,7 @@ def _open_source(args: argparse.Namespace) -> tuple[Callable[..., Generator[np.n
 
 
 def _read_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The options that depend on how the sound is handed out."""
+    """The options that depend on how the sound is output."""
     if args.mode is not None:
         return {"mode": args.mode}
     at_once = args.at_once or (AT_ONCE if args.output is not None else AT_ONCE_STREAMED)
@@ -85,7 +85,7 @@ def _read_options(args: argparse.Namespace) -> dict[str, Any]:
 
 @contextmanager
 def showing_progress(total: int | None, show: bool) -> Iterator[Callable[[Piece], None]]:
-    """A bar on standard error with the time left, for `total` characters; yields what is told of each piece."""
+    """Show a progress bar for `total` characters on standard error; yield a function that must be given each piece."""
     if not show:
         yield lambda piece: None
         return
@@ -100,7 +100,7 @@ def showing_progress(total: int | None, show: bool) -> Iterator[Callable[[Piece]
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    # A piece takes seconds to minutes: the speed of the last half minute would say nothing.
+    # A piece takes seconds to minutes, so the speed of the last half minute would be meaningless.
     with Progress(*columns, console=Console(stderr=True), speed_estimate_period=1800) as bar:
         task = bar.add_task("speaking", total=total)
         seconds, pieces = 0.0, 0
@@ -119,8 +119,8 @@ def run_long(args: argparse.Namespace, seed: int, bark_of: Callable[[], Any]) ->
     """Speak texts of any length.
 
     Args:
-        args: checked as far as they are those of a short text.
-        bark_of: makes the model.
+        args: the options that a short text has too are checked already.
+        bark_of: creates the model.
     """
     if args.save_voice is not None:
         raise InputError("--save-voice: a voice is made of one utterance; say one sentence without --file or --stream")
@@ -164,7 +164,7 @@ def run_long(args: argparse.Namespace, seed: int, bark_of: Callable[[], Any]) ->
 def _print_summary(
     args: argparse.Namespace, seed: int, n_pieces: int, seconds: float, times: tuple[float, float, float]
 ) -> None:
-    """What was made, and how fast; on standard error where standard output holds the sound."""
+    """Print what was made, and how fast; on standard error if the sound goes to standard output."""
     out = sys.stderr if args.stream else sys.stdout
     print(f"{args.output or 'sound'}: {seconds:.2f} s of audio in {n_pieces} pieces, seed {seed}", file=out)
     loading, first, speaking = times

@@ -1,4 +1,4 @@
-"""Which model a command speaks with where none is named."""
+"""The model of a command if the user names none."""
 
 import os
 
@@ -7,7 +7,7 @@ from barkfast.errors import MissingFileError
 
 
 def choose_model(named: str | None, small: bool) -> str | None:
-    """The model that was named, or the default one; the demo voice, with a line that says so, where that is missing."""
+    """The named model, or the default one (None); the demo voice, with a note, if the default one is missing."""
     if named is not None or os.environ.get("BARKFAST_MODEL"):
         return named
     from barkfast.weights import open_model

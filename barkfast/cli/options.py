@@ -7,10 +7,10 @@ MODELS = "demo, suno/bark, suno/bark-small, a hub id, a folder, or random:small 
 
 
 def add_model_options(parser: argparse.ArgumentParser, *, one: bool = True) -> None:
-    """Which model, and where it runs.
+    """Add the options for the model and where it runs.
 
     Args:
-        one: whether one dtype on one engine is chosen; not where several can be.
+        one: whether the command takes a single dtype and engine; False if it takes several.
     """
     parser.add_argument("--model", help=f"{MODELS} (default: Suno's, as found)")
     parser.add_argument("--small", action="store_true", help="the small networks, where the model has both sizes")
@@ -21,6 +21,6 @@ def add_model_options(parser: argparse.ArgumentParser, *, one: bool = True) -> N
 
 
 def read_sampling(args: argparse.Namespace) -> dict[str, Any]:
-    """How each utterance of `say` is drawn, as `Bark.request` takes it."""
+    """The sampling options of `say` for each utterance, as arguments of `Bark.request`."""
     names = ("text_temp", "waveform_temp", "fine_temp", "top_k", "top_p")
     return {name: getattr(args, name) for name in names} | {"max_duration_s": args.max_duration}

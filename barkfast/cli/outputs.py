@@ -1,4 +1,4 @@
-"""Where the sound of a command goes: a file, a pipe, a player."""
+"""Outputs for the sound of a command: a file, a pipe, a player."""
 
 import shlex
 import shutil
@@ -15,7 +15,7 @@ from barkfast.errors import InputError
 
 Write = Callable[[np.ndarray], None]
 
-# Programs that play a wav as it comes through a pipe; the first that is there is taken.
+# Programs that play a wav as it comes through a pipe; the first one installed is used.
 PLAYERS = (
     ("ffplay", "-nodisp", "-autoexit", "-loglevel", "error", "-i", "-"),
     ("aplay", "-q", "-"),
@@ -24,7 +24,7 @@ PLAYERS = (
 
 
 def find_player(command: str | None) -> list[str]:
-    """The command line of a player; InputError where there is none."""
+    """The command line of a player. Raises: InputError if there is none."""
     if command is None:
         for player in PLAYERS:
             if shutil.which(player[0]):
@@ -50,21 +50,21 @@ def check_pipe() -> None:
 
 @contextmanager
 def to_file(path: str, sample_rate: int, subtype: str | None) -> Iterator[Write]:
-    """Samples into an audio file that appears whole or not at all."""
+    """Write samples to an audio file, atomically."""
     with writing_audio(path, sample_rate, subtype=subtype) as write:
         yield write
 
 
 @contextmanager
 def to_pipe(sample_rate: int, raw: bool) -> Iterator[Write]:
-    """Samples to standard output, as 16-bit wav of unknown length, or without its header."""
+    """Write samples to standard output, as 16-bit wav of unknown length, or without its header if `raw`."""
     out = sys.stdout.buffer
     if not raw:
         out.write(stream_header(sample_rate))
 
     def write(samples: np.ndarray) -> None:
         out.write(to_pcm16(samples))
-        # A piece that lies in a buffer is a piece that nobody hears.
+        # Otherwise a piece would wait in the buffer.
         out.flush()
 
     yield write
@@ -72,7 +72,7 @@ def to_pipe(sample_rate: int, raw: bool) -> Iterator[Write]:
 
 @contextmanager
 def to_player(command: list[str], sample_rate: int) -> Iterator[Write]:
-    """Samples to a player; waits until it has played them."""
+    """Send samples to a player; wait until it has played them."""
     with subprocess.Popen(command, stdin=subprocess.PIPE) as player:
         pipe = player.stdin
         assert pipe is not None
@@ -94,6 +94,6 @@ def to_player(command: list[str], sample_rate: int) -> Iterator[Write]:
             player.kill()
             raise
         finally:
-            # Its buffer may be stuck with what a player that is gone did not take.
+            # Its buffer may hold data that a player did not read before it ended.
             with suppress(BrokenPipeError):
                 pipe.close()

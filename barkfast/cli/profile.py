@@ -7,7 +7,7 @@ from typing import Any
 
 from barkfast.cli.options import add_model_options
 
-# What is to be won is the time beyond the floor.
+# "floor us" is the roofline: the time to read the bytes. "to be won us" is the time beyond it.
 COLUMNS = ("part", "times", "us", "share", "MB", "GB/s", "floor us", "to be won us")
 
 
@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Load the one network, profile it, and print what there is to be won."""
+    """Load one network, profile its decode step, and print what can be gained."""
     from barkfast.bench.case import Case, open_bark
     from barkfast.bench.environment import describe_machine
     from barkfast.bench.profile import profile_step
@@ -72,7 +72,7 @@ def advise(profile: dict[str, Any]) -> str:
 
 
 def format_part(part: dict[str, Any]) -> tuple[str, ...]:
-    """A line's cells; a dash for what is not known."""
+    """The cells of a row; a dash for an unknown value."""
 
     def show(value: float | None, digits: int = 1) -> str:
         return "-" if value is None else f"{value:.{digits}f}"

@@ -88,13 +88,13 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check what can be checked, then load the model, speak and save."""
+    """Check the arguments, then load the model, synthesize and save."""
     seed = secrets.randbits(31) if args.seed is None else args.seed
     for name in ("text_temp", "waveform_temp", "fine_temp", "top_k", "top_p"):
         check_option(f"--{name.replace('_', '-')}", name, getattr(args, name))
     check_option("--max-duration", "max_duration_s", args.max_duration)
     check_option("--seed", "seed", seed)
-    # A file can be read before a model is even looked for; a name may stand for a voice of the model.
+    # A file can be read before the model is found; a name may be that of one of the model's voices.
     if args.voice == "":
         raise InputError("--voice is empty; expected a name or the path of an .npz file")
     args.voice = load_voice(args.voice) if args.voice and args.voice.endswith(".npz") else args.voice
@@ -129,7 +129,7 @@ def _run_short(args: argparse.Namespace, seed: int, bark_of: Any) -> int:
         voice,
         seed=seed,
         overflow=args.overflow,
-        # A progress bar in a log file helps nobody.
+        # No progress bar in a log file.
         silent=args.quiet or not sys.stderr.isatty(),
         **read_sampling(args),
     )

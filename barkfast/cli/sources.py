@@ -1,4 +1,4 @@
-"""Where the text of a command comes from: files of any size, standard input, scripts and their casts."""
+"""Inputs for the text of a command: files of any size, standard input, scripts and their casts."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,12 +16,12 @@ _BLOCK = 1 << 16
 
 
 def count_characters(text: str) -> int:
-    """Characters that are no whitespace: what progress is measured in."""
+    """The number of characters that are not whitespace, the unit of progress."""
     return len("".join(text.split()))
 
 
 def _reading(parts: Iterable[str], name: str) -> Iterator[str]:
-    """The parts, with the name of their file in the error for bytes that are no text."""
+    """Yield the parts; the error for bytes that are not text has the name of their file."""
     try:
         yield from parts
     except UnicodeDecodeError as error:
@@ -34,18 +34,18 @@ def _blocks(file: TextIO) -> Iterator[str]:
 
 
 def markup_of(path: str) -> Markup:
-    """What a file is written in, by its name."""
+    """The markup of a file, by its name."""
     return "markdown" if path.lower().endswith((".md", ".markdown")) else "plain"
 
 
 def read_file(path: str, markup: Markup | None = None) -> tuple[Iterator[str], int | None]:
-    """The text of a file as it is needed, and how many characters it has; "-" is standard input, of any length.
+    """The text of a file, read on demand, and its number of characters; "-" is standard input, of any length.
 
-    The file is read once to check and count it, so that what is wrong with it is found before a model is loaded. A
+    The file is read once to check and count it, so that errors in it are found before a model is loaded. A
     Markdown file is read whole: its links may be defined at its end.
 
     Args:
-        markup: None goes by the file's name.
+        markup: None chooses by the file's name.
     """
     markup = markup or markup_of(path)
     if path == "-":
@@ -68,10 +68,10 @@ def read_file(path: str, markup: Markup | None = None) -> tuple[Iterator[str], i
 
 
 def read_script(path: str, voices: dict[str, Any], markup: Markup | None = None) -> list[Line]:
-    """The lines of a script file, every one of them with a speaker who has a voice; "-" is standard input.
+    """The lines of a script file; checks that every speaker has a voice. "-" is standard input.
 
     Args:
-        markup: of what is said, not of the script; None takes it as it stands.
+        markup: of the text of each line, not of the script; None does not change it.
     """
     if path == "-":
         text = "".join(_reading(sys.stdin, "standard input"))
@@ -85,7 +85,7 @@ def read_script(path: str, voices: dict[str, Any], markup: Markup | None = None)
 
 
 def read_cast(cast: list[str] | None) -> dict[str, Any]:
-    """The voices of `--cast NAME=VOICE`; None for "NAME=", a voice that is drawn. Files are read, names are not."""
+    """The voices of `--cast NAME=VOICE`; None for "NAME=", a random voice. Files are read, names are kept as names."""
     voices: dict[str, Any] = {}
     for entry in cast or []:
         name, equals, voice = (part.strip() for part in entry.partition("="))

@@ -1,4 +1,4 @@
-"""`barkfast verify`: is fast still right, on this machine and with these weights?"""
+"""`barkfast verify`: check that every engine and dtype computes correctly on this machine with these weights."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from typing import Any
 from barkfast.cli.exits import note
 from barkfast.cli.options import add_model_options
 
-# The last: of what the codec makes of the codes that the engine filled in itself, which rounding may change.
+# The last column is the log-mel distance of the sound of the engine's own fine codes, which rounding may change.
 HEAD = ["", "device", "verdict", "tokens equal", "rms ratio", "KL in nats", "log-mel dB", "of own codes"]
 
 
@@ -16,9 +16,9 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "verify",
         help="compare every engine and dtype with float32 torch, and with `bark` if it is installed",
-        description="Lead every engine and dtype of this machine along the tokens that the torch engine chooses in "
-        "float32 for real sentences with voices, and compare tokens, logits and sound. Ends with status 0 only if "
-        "nothing is wrong.",
+        description="Run every engine and dtype of this machine, teacher-forced, on the tokens that the torch engine "
+        "chooses in float32 for real sentences with voices, and compare tokens, logits and sound. Ends with status 0 "
+        "only if nothing is wrong.",
     )
     add_model_options(parser, one=False)
     parser.add_argument("--engine", action="append", metavar="NAME", help="only this one; may be given several times")
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_result(result: dict[str, Any]) -> None:
-    """A table, what the rows without figures have to say, notes, and the outcome."""
+    """Print a table, the reasons of rows, notes, and the outcome."""
     from barkfast.bench.report import make_console, show
     from barkfast.bench.verify import is_right, wrong_rows
 

@@ -17,7 +17,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the names; the default model is not looked for, since that may take a download."""
+    """Print the names; the default model is not opened, since that may need a download."""
     from barkfast.weights import open_model
 
     named = args.model or os.environ.get("BARKFAST_MODEL")

@@ -1,4 +1,4 @@
-"""Texts of any length: sentences, pieces that fit the model, dialogue scripts, and how their sounds are joined."""
+"""Texts of any length: sentences, chunks that fit the model, dialogue scripts, and joining of the audio."""
 
 from barkfast.longform.chunks import Chunk, split_chunks
 from barkfast.longform.joining import Joiner, LiveJoiner, trim_ends

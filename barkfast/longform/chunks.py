@@ -1,4 +1,4 @@
-"""Sentences into chunks that the model can say in one go."""
+"""Pack sentences into chunks that the model can speak in one utterance."""
 
 import math
 import re
@@ -16,11 +16,11 @@ from barkfast.normalize.marks import is_wide
 
 Ending = Literal["word", "clause", "sentence", "paragraph"]
 
-# Suno's Bark speaks well for about this long; at 15.4 seconds it stops, whatever it was saying.
+# Suno's Bark speaks well for about this long; at 15.4 seconds it stops, even in mid-sentence.
 SECONDS = 13.0
 _CLOSING = "\"'»”’)\\]」』）】》〉"
-# Where a sentence that is too long may be cut, the best places first: after an inner sentence (in quotes, say), after
-# a clause, after a word. Tags such as [clears throat] are words.
+# Where a sentence that is too long may be cut, the best points first: after an inner sentence (for example in quotes),
+# after a clause, after a word. Tags such as [clears throat] are words.
 _CUTS: tuple[tuple[Ending, re.Pattern[str]], ...] = (
     (
         "sentence",
@@ -35,12 +35,12 @@ _CUTS: tuple[tuple[Ending, re.Pattern[str]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Text to be said in one go.
+    """The text of one utterance.
 
     Args:
         text: with its whitespace normalized.
-        ending: what ends with it; only a sentence that had to be cut makes chunks that end in "word" or "clause".
-        silent: the model leaves all of it out.
+        ending: what ends with it; "word" and "clause" occur only in a sentence that had to be cut.
+        silent: the model drops all of it.
     """
 
     text: str
@@ -54,14 +54,14 @@ class Chunk:
 
 
 def glue(first: str, second: str) -> str:
-    """Two stretches of text as one, with a space between them unless the script goes without."""
+    """Join two texts, with a space between them unless their script is written without spaces."""
     if not first or not second:
         return first or second
     return first + second if is_wide(first[-1]) else f"{first} {second}"
 
 
 def _characters(text: str) -> list[str]:
-    """The characters of a text, with the marks that belong to them."""
+    """The characters of a text, each with its combining marks and joined characters."""
     found: list[str] = []
     for character in text:
         if found and (unicodedata.category(character)[0] == "M" or "\u200d" in (character, found[-1][-1])):
@@ -72,13 +72,13 @@ def _characters(text: str) -> list[str]:
 
 
 def _units(text: str, level: int) -> list[str]:
-    """The stretches between the places where a text may be cut, each with the whitespace that follows it."""
+    """The parts between the points where a text may be cut, each with the whitespace that follows it."""
     starts = [0, *(match.end() for match in _CUTS[level][1].finditer(text)), len(text)]
     return [text[a:b] for a, b in zip(starts, starts[1:], strict=False) if a < b]
 
 
 def _count(load: Callable[[int], float], wanted: float, most: int) -> int:
-    """The smallest n in 1..most whose load is `wanted`, or most; looks at few n, and at none much larger."""
+    """The smallest n in 1..most with a load of at least `wanted`, or most; tries few n, and none much larger."""
     reach = 1
     while reach < most and load(reach) < wanted:
         reach *= 2
@@ -87,10 +87,10 @@ def _count(load: Callable[[int], float], wanted: float, most: int) -> int:
 
 
 def _split(text: str, load: Callable[[str], float], level: int = 0) -> Iterator[tuple[str, Ending]]:
-    """Split what is too long for one chunk into stretches of about the same length that are not."""
+    """Split a text that is too long for one chunk into parts of about the same length that fit."""
     ending: Ending = _CUTS[level][0] if level < len(_CUTS) else "word"
     units = _units(text, level) if level < len(_CUTS) else _characters(text)
-    # As few stretches as possible, and none much shorter than the others.
+    # As few parts as possible, and none much shorter than the others.
     total = load(text)
     enough = total / max(1, math.ceil(total))
     held, first = "", 0
@@ -101,14 +101,14 @@ def _split(text: str, load: Callable[[str], float], level: int = 0) -> Iterator[
     while first < len(units):
         n = _count(lambda n: load(stretch(n)), enough, len(units) - first)
         if load(stretch(n)) > 1:
-            # Too much with the last unit. Where it is far too little without, that one is cut further.
+            # Too long with the last unit. If it is far too short without it, that unit is cut further.
             fits_alone = load(units[first + n - 1].strip()) <= 1
             if stretch(n - 1) and (fits_alone or load(stretch(n - 1)) >= enough / 2):
                 n -= 1
             if load(stretch(n)) > 1 and level < len(_CUTS):
                 *parts, (last, _) = _split(stretch(n), load, level + 1)
                 yield from parts
-                # The rest of it may take what follows.
+                # The next units may be added to the remainder of the cut unit.
                 end = units[first + n - 1]
                 held, first = last + end[len(end.rstrip()) :], first + n
                 continue
@@ -120,7 +120,7 @@ def _split(text: str, load: Callable[[str], float], level: int = 0) -> Iterator[
 
 
 def split_long(text: str, load: Callable[[str], float], ending: Ending) -> list[Chunk]:
-    """A text as chunks of which each has a load of at most 1, as far as it can be cut; the last has the ending."""
+    """Split a text into chunks with a load of at most 1, as far as it can be cut; the last one gets `ending`."""
     if load(text) <= 1:
         return [Chunk(text, ending)]
     parts = [part for part in _split(text, load) if part[0]]
@@ -137,21 +137,21 @@ def split_chunks(
     each_sentence: bool = False,
     markup: Markup = "plain",
 ) -> Iterator[Chunk]:
-    """Split a text of any length into chunks that the model can say in one go.
+    """Split a text of any length into chunks that the model can speak in one utterance.
 
     Args:
         text, language: as in `split_sentences`.
-        seconds: how long a chunk may take to say, by the estimate in barkfast.longform.rates.
-        count_tokens: the model's tokens of a text; a chunk has at most `max_tokens`. None: not looked at.
-        each_sentence: a chunk for each sentence (or part of one), instead of as many as fit.
-        markup: what the text is written in, see `barkfast.normalize.normalize`.
+        seconds: the longest duration of a chunk, by the estimate in barkfast.longform.rates.
+        count_tokens: the model's tokens of a text; a chunk has at most `max_tokens`. None: no limit.
+        each_sentence: a chunk for each sentence (or part of one), instead of as many sentences as fit.
+        markup: the markup of the text, see `barkfast.normalize.normalize`.
 
     Chunks hold whole sentences, and end with the paragraph. A sentence that is too long is cut at clauses, else at
-    words, else anywhere. The chunks joined are the text, up to whitespace, invisible characters and the full stops
-    between lines without a mark in one chunk. Marks with nothing to pronounce stay with the sentence before them.
+    words, else anywhere. Joined, the chunks are the text, except for whitespace, invisible characters and full stops
+    added between lines without a mark in one chunk. Marks with nothing to pronounce stay with the sentence before them.
 
     Raises:
-        InputError: see `split_sentences`; seconds or tokens below anything that can be said.
+        InputError: see `split_sentences`; seconds or tokens are too small.
     """
     check_language(language)
     check_source(text)
@@ -164,7 +164,7 @@ def split_chunks(
         text = [normalize(text, markup)] if isinstance(text, str) else normalize_stream(text, markup)
 
     def load(part: str) -> float:
-        """How full a chunk of this text is: above 1 is too full."""
+        """How full a chunk with this text is: above 1 is too full."""
         spoken = estimate_seconds(part, language or guess_language(part)) / seconds
         return spoken if count_tokens is None else max(spoken, count_tokens(part) / max_tokens)
 
@@ -176,7 +176,7 @@ _ENDINGS: dict[str, Ending] = {"part": "word", "mark": "sentence", "line": "sent
 
 def _pack(sentences: Iterable[Sentence], load: Callable[[str], float], each_sentence: bool) -> Iterator[Chunk]:
     held: Chunk | None = None
-    # The full stop that the held text needs where something is said after it.
+    # The full stop that the held text needs if speech follows it in the same chunk.
     stop = ""
     for sentence in sentences:
         for chunk in split_long(sentence.text, load, _ENDINGS[sentence.end]):

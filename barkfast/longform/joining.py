@@ -1,23 +1,23 @@
-"""Pieces of speech into one: without the noise at their ends, with the pauses that belong there, without clicks."""
+"""Join pieces of speech: trim the noise at their ends, insert pauses, and fade the seams to avoid clicks."""
 
 import numpy as np
 
 from barkfast.longform.chunks import Chunk
 
-# Seconds of silence after what a chunk ends in; where a text is cut inside a clause the sounds run into each other.
+# Seconds of silence after a chunk, by its ending; where a text is cut inside a clause the sounds overlap.
 PAUSES = {"word": 0.0, "clause": 0.15, "sentence": 0.35, "paragraph": 0.75}
-# After a sentence the last mark says more: thoughts that trail off, and questions, wait longer.
+# The last mark may lengthen the pause: for example after an ellipsis or a question.
 _MARKS = {"…": 0.55, "?": 0.45, "？": 0.45, "!": 0.4, "！": 0.4, ":": 0.25, "：": 0.25, ";": 0.25, "；": 0.25}
 _AFTER_MARKS = "\"'»”’)]」』）】》〉 "
 
-FADE = 0.02  # seconds in which a sound comes and goes at a seam
-_FRAME = 0.01  # seconds of which the loudness is looked at together
-_KEEP = (0.03, 0.08)  # seconds of quiet left before and after the sound: consonants begin and end below any threshold
-# A frame sounds if it is louder than this much below speech (-40 dB), and than twice the noise floor; but what is
-# louder than the second figure (-25 dB) always sounds.
+FADE = 0.02  # seconds of a fade-in or fade-out at a seam
+_FRAME = 0.01  # seconds per frame for which loudness is measured
+_KEEP = (0.03, 0.08)  # seconds of quiet kept before and after the sound: consonants begin and end below any threshold
+# A frame is sound if it is louder than _QUIET times speech (-40 dB) and than twice the noise floor; a frame louder than
+# _CLEAR times speech (-25 dB) always is.
 _QUIET, _CLEAR = 10 ** (-40 / 20), 10 ** (-25 / 20)
-# Noise after the end: a burst no longer than this, at least so long after the sound before it, and so much below
-# speech. A word is longer, nearer or louder.
+# Noise after the end: a burst of at most _BURST seconds, at least _APART seconds after the sound before it, and below
+# _FAINT times speech (-18 dB). A word is longer, nearer or louder.
 _BURST, _APART, _FAINT = 0.12, 0.3, 10 ** (-18 / 20)
 _NOTHING = np.zeros(0, dtype=np.float32)
 
@@ -33,7 +33,7 @@ def pause_after(chunk: Chunk) -> float:
 
 
 def _sounding(audio: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Which frames sound, (frames,) bool, how loud all are, (frames,) RMS, and how loud speech is in them."""
+    """Whether each frame is sound, (frames,) bool, the loudness of each, (frames,) RMS, and the loudness of speech."""
     frame = max(1, round(sample_rate * _FRAME))
     padded = np.pad(audio.astype(np.float64), (0, -len(audio) % frame)).reshape(-1, frame)
     loudness = np.sqrt(np.mean(padded**2, axis=1))
@@ -62,10 +62,10 @@ def find_sound(audio: np.ndarray, sample_rate: int) -> tuple[int, int]:
 
 
 def trim_ends(audio: np.ndarray, sample_rate: int) -> np.ndarray:
-    """(n,) audio without the silence before the speech in it, and without the silence and noise after it.
+    """Cut the silence before the speech in (n,) audio, and the silence and noise after it.
 
-    What is cut off is quiet: at least 25 dB, and as a rule 40 dB, below the speech, or a faint short burst well after
-    it. Both ends then come and go within a few milliseconds. Silence stays as it is.
+    What is cut off is quiet: at least 25 dB, and usually 40 dB, below the speech, or a faint short burst well after
+    it. Ends that were cut get a fade of 10 ms. Audio that is all silence does not change.
     """
     begin, end = find_sound(audio, sample_rate)
     first = max(0, begin - round(_KEEP[0] * sample_rate))
@@ -81,23 +81,23 @@ def trim_ends(audio: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def fade_in(n: int) -> np.ndarray:
-    """(n,) gains of an equal-power fade: their squares and those of the reverse add up to 1."""
+    """(n,) gains of an equal-power fade: their squares and those of the reversed fade add up to 1."""
     return np.sin(np.pi / 2 * (np.arange(n) + 0.5) / max(n, 1))
 
 
 def _rise(sound: np.ndarray, n: int) -> np.ndarray:
-    """(m,) sound whose first `n` samples come out of silence."""
+    """Fade in the first `n` samples of (m,) sound."""
     n = min(n, len(sound))
     return np.concatenate((sound[:n] * fade_in(n).astype(sound.dtype), sound[n:]))
 
 
 def _fall(sound: np.ndarray, n: int) -> np.ndarray:
-    """(m,) sound whose last `n` samples go into silence."""
+    """Fade out the last `n` samples of (m,) sound."""
     return _rise(sound[::-1], n)[::-1]
 
 
 def join(first: np.ndarray, second: np.ndarray, gap: int, fade: int) -> np.ndarray:
-    """Two sounds as one: `gap` samples of silence between them, or without a gap an overlap of up to `fade` samples."""
+    """Join two sounds: `gap` samples of silence between them, or without a gap an overlap of up to `fade` samples."""
     if gap:
         return np.concatenate((_fall(first, fade), np.zeros(gap, dtype=first.dtype), _rise(second, fade)))
     overlap = min(fade, len(first), len(second))
@@ -107,24 +107,24 @@ def join(first: np.ndarray, second: np.ndarray, gap: int, fade: int) -> np.ndarr
 
 
 class _Seams:
-    """Sounds one after the other, in chunks of any size, with a fade of `fade` samples wherever one ends.
+    """Join sounds that arrive in chunks of any size, with a fade of `fade` samples at each seam.
 
-    What comes of them does not depend on the chunks.
+    The result does not depend on the chunk sizes.
     """
 
     def __init__(self, fade: int) -> None:
         self._fade = fade
-        # The end of the present sound: how it goes on, or ends, is not known yet.
+        # The end of the current sound, held until it is known how the sound continues or ends.
         self._held = _NOTHING
-        # The beginning of a sound that follows another, until it is as long as a fade.
+        # The beginning of a sound that follows another, held until it is as long as a fade.
         self._opening: np.ndarray | None = None
         self._overlaps = False
 
     def push(self, samples: np.ndarray, hold: bool = True) -> np.ndarray:
-        """Take the next samples of the present sound; returns those that are final.
+        """Add the next samples of the current sound; return the samples that are final.
 
         Args:
-            hold: back what may turn out to be its end; not needed where no other sound follows.
+            hold: hold back samples that may be the end of the sound; not needed if no other sound follows.
         """
         if self._opening is not None:
             self._opening = np.concatenate((self._opening, samples))
@@ -133,12 +133,12 @@ class _Seams:
             samples = self._begin()
         joined = np.concatenate((self._held, samples))
         final = max(0, len(joined) - self._fade) if hold else len(joined)
-        # A copy, or the whole sound would live as long as its end.
+        # A copy: a view would keep the whole sound in memory.
         self._held = joined[final:].copy()
         return joined[:final]
 
     def next(self, gap: int) -> np.ndarray:
-        """The present sound has ended, and another follows, `gap` samples later; returns what is final."""
+        """End the current sound; another one follows, `gap` samples later. Return the samples that are final."""
         self._settle()
         self._opening, self._overlaps = _NOTHING, not gap
         if not gap:
@@ -147,19 +147,19 @@ class _Seams:
         return np.concatenate((_fall(held, self._fade), np.zeros(gap, dtype=held.dtype)))
 
     def finish(self) -> np.ndarray:
-        """The last samples."""
+        """Return the last samples."""
         self._settle()
         held, self._held = self._held, _NOTHING
         return held
 
     def _settle(self) -> None:
-        """Let a sound that has ended shorter than a fade be the end of the present one."""
+        """Append a sound that ended before it was as long as a fade."""
         if self._opening is not None:
             begun = self._begin()
             self._held = np.concatenate((self._held, begun))
 
     def _begin(self) -> np.ndarray:
-        """The beginning of the present sound, as it follows the one before."""
+        """The beginning of the current sound, faded in, or overlapped with the end of the sound before."""
         opening, self._opening = self._opening, None
         assert opening is not None
         if not self._overlaps:
@@ -169,32 +169,32 @@ class _Seams:
 
 
 def _silence_after(audio: np.ndarray, sample_rate: int) -> float:
-    """Seconds of silence that (n,) audio ends with."""
+    """Seconds of silence at the end of (n,) audio."""
     return (len(audio) - find_sound(audio, sample_rate)[1]) / sample_rate
 
 
 class Joiner:
-    """Joins sounds one after the other, and gives out what is done with.
+    """Joins sounds one after the other, and returns samples as soon as they are final.
 
     Args:
         sample_rate: of all sounds.
         trim: see `trim_ends`.
-        pauses: put silence between two sounds, less what the first ends with already, and of trimmed sounds less what
-            the second begins with; else they overlap.
+        pauses: insert silence between two sounds, less the silence at the end of the first and, for trimmed sounds, at
+            the start of the second; False: they overlap.
 
-    The beginning of the first sound and the end of the last are left as they are: one sound alone, untrimmed, comes
-    out as it went in. Of untrimmed sounds comes what `LiveJoiner` makes of them.
+    The beginning of the first sound and the end of the last get no fade: a single untrimmed sound does not change.
+    For untrimmed sounds the result is the same as that of `LiveJoiner`.
     """
 
     def __init__(self, sample_rate: int, *, trim: bool = True, pauses: bool = True) -> None:
         self.sample_rate, self.trim, self.pauses = sample_rate, trim, pauses
         self._seams = _Seams(round(FADE * sample_rate))
         self._begun = False
-        # Seconds wanted after the sound before, and those it ends with already.
+        # Seconds of silence wanted after the previous sound, and seconds that it ends with already.
         self._pause = self._quiet = 0.0
 
     def add(self, audio: np.ndarray, pause: float) -> np.ndarray:
-        """Take (n,) audio with the seconds of silence that belong after it; returns (m,) samples that are final."""
+        """Add (n,) audio, to be followed by `pause` seconds of silence; return (m,) samples that are final."""
         before = _NOTHING
         if self.trim:
             audio = trim_ends(audio, self.sample_rate)
@@ -208,18 +208,18 @@ class Joiner:
         return np.concatenate((before, self._seams.push(audio)))
 
     def rest(self, pause: float) -> None:
-        """Lengthen the silence after what was added last to at least so many seconds."""
+        """Lengthen the silence after the latest sound to at least `pause` seconds."""
         self._pause = max(self._pause, pause)
 
     def finish(self) -> np.ndarray:
-        """The last samples."""
+        """Return the last samples."""
         return self._seams.finish()
 
 
 class LiveJoiner:
-    """Joins untrimmed sounds of which chunk after chunk comes.
+    """Joins untrimmed sounds that arrive chunk by chunk.
 
-    Their beginnings are heard before their loudness is known, so pauses are shortened by the silence before them alone.
+    The beginning of a sound is final before its loudness is known, so a pause is shortened only by the silence before.
     """
 
     def __init__(self, sample_rate: int) -> None:
@@ -228,17 +228,17 @@ class LiveJoiner:
         self._sound: list[np.ndarray] = []
 
     def push(self, samples: np.ndarray, last: bool = False) -> np.ndarray:
-        """Take the next (n,) samples; returns (m,) that are final: of the `last` sound all, of others all but 20 ms."""
+        """Add the next (n,) samples; return (m,) final samples: all of the `last` sound, of others all but 20 ms."""
         if not last:
             self._sound.append(samples)
         return self._seams.push(samples, hold=not last)
 
     def next(self, pause: float) -> np.ndarray:
-        """The sound has ended, and another follows after so many seconds of silence; returns what is final."""
+        """End the sound; another one follows after `pause` seconds of silence. Return the samples that are final."""
         quiet = _silence_after(np.concatenate((_NOTHING, *self._sound)), self.sample_rate)
         self._sound.clear()
         return self._seams.next(max(0, round((pause - quiet) * self.sample_rate)))
 
     def finish(self) -> np.ndarray:
-        """The last samples."""
+        """Return the last samples."""
         return self._seams.finish()

@@ -1,4 +1,4 @@
-"""Which line breaks of a text end a sentence, and which only wrap it."""
+"""Find which line breaks of a text end a sentence, and which only wrap it."""
 
 import re
 import unicodedata
@@ -9,10 +9,10 @@ from typing import Literal
 from barkfast.normalize.invisible import read_lines
 from barkfast.normalize.marks import ENDING_MARKS, GOING_ON, has_mark, is_wide
 
-# What follows a stretch of text: more of the same line or sentence, a line end that was meant, or a blank line.
+# What follows a stretch of text: more of the same line or sentence, an intended line end, or a blank line.
 Follows = Literal["more", "line", "paragraph"]
 
-# Columns: nobody wraps a text narrower than this.
+# In columns: texts are not wrapped narrower than this.
 _NARROWEST = 40
 _COLONS = ":："
 _MARKER = re.compile(
@@ -40,29 +40,29 @@ def _columns(text: str) -> int:
 
 
 def _first_word(line: str) -> str:
-    """What a wrapped text would have moved to the line before, had there been room."""
+    """The part of a line that wrapping would have put on the line before, if there had been room."""
     word = line.split(maxsplit=1)[0]
     return word[0] if is_wide(word[0]) else word
 
 
 def _initial(line: str) -> str:
-    """The first letter or digit of a line, list markers left aside; empty if it has none."""
+    """The first letter or digit of a line, ignoring list markers; empty if it has none."""
     match = _MARKER.match(line)
     return next(filter(str.isalnum, line[match.end() if match else 0 :]), "")
 
 
 def find_breaks(lines: Sequence[str]) -> list[bool]:
-    """Whether each line of a block but the last ends a sentence: (n - 1,) for n lines without blank ones."""
+    """Whether each line of a block except the last ends a sentence: n - 1 values for n lines, none of them blank."""
     initials = [_initial(line) for line in lines]
     kinds = [marker_of(line) for line in lines]
     width = max([_NARROWEST, *(_columns(line.rstrip()) for line in lines)])
-    # Columns that each line would have with the next one's first word: in wrapped text that word never has room.
+    # The columns of each line with the first word of the next: in wrapped text that word never fits.
     wanted = [_columns(line.rstrip()) + 1 + _columns(_first_word(after)) for line, after in pairwise(lines)]
     has_room = [columns <= width for columns in wanted]
-    # Where it often has, and all lines begin with capitals, they are meant: verse, an address, a list of names.
+    # If it often fits, and all lines begin with capitals, line ends are intended: verse, an address, a list of names.
     capitals = all(not letter or letter.isupper() or letter.isdigit() for letter in initials)
     meant = capitals and not any(kinds) and 2 * sum(has_room) >= len(has_room)
-    # A dash may begin a wrapped line too: what proves a list is an item at the beginning, after a colon, or after room.
+    # A wrapped line may begin with a dash too: a list needs an item at the start, after a colon, or after a short line.
     listed = {kinds[0]} if kinds else set()
     listed |= {kinds[i + 1] for i, room in enumerate(has_room) if room or has_mark(lines[i], _COLONS)}
 
@@ -77,23 +77,23 @@ def find_breaks(lines: Sequence[str]) -> list[bool]:
 
 
 def _seam(before: str, after: str) -> str:
-    """What stands between two lines of one sentence."""
+    """The separator between two lines of one sentence."""
     ends, begins = before.rstrip()[-1:], after.lstrip()[:1]
     return "" if ends and begins and is_wide(ends) and is_wide(begins) else " "
 
 
 class _Block:
-    """The lines since the last blank one, as far as they are not handed out."""
+    """The lines since the last blank one that were not returned yet."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        # Characters that are not handed out, and those of the first line that are.
+        # Characters that were not returned yet, and characters of the first line that were.
         self.size = self.done = 0
-        # Whether the last line ends where it ends here.
+        # Whether the last line is complete.
         self.ended = True
 
     def add(self, part: str) -> None:
-        """Take a line, or the next part of a long one."""
+        """Add a line, or the next part of a long one."""
         text = part.removesuffix("\n")
         if self.ended:
             self.lines.append(text)
@@ -103,7 +103,7 @@ class _Block:
         self.ended = part.endswith("\n")
 
     def take(self, last: Follows) -> Iterator[tuple[str, Follows]]:
-        """Hand out all lines; `last` follows the last of them, which stays here if more of the block is to come."""
+        """Yield all lines; `last` is what follows the last line, which is kept if more of the block will come."""
         kept = self.lines[-1:] if last == "more" else []
         held = ""
         breaks = find_breaks(self.lines)
@@ -119,7 +119,7 @@ class _Block:
         self.lines, self.size, self.done = kept, sum(map(len, kept)), 0
 
     def take_part(self, window: int) -> str:
-        """Hand out what there is of a line that does not end; its last characters are remembered."""
+        """Return the known part of an unfinished line; its last `window` characters are kept for `find_breaks`."""
         part = self.lines[0][self.done :]
         self.lines[0] = self.lines[0][-window:]
         self.size, self.done = 0, len(self.lines[0])
@@ -127,13 +127,13 @@ class _Block:
 
 
 def read_stretches(text: str | Iterable[str], window: int) -> Iterator[tuple[str, Follows]]:
-    """Stretches of a text, whitespace at their seams kept, and what follows each; the same however it is cut.
+    """Yield stretches of a text with all whitespace, and what follows each; they do not depend on how it is cut.
 
     Args:
         window: characters; a stretch has at most about twice as many.
     """
     block = _Block()
-    # Whether there was nothing but whitespace in this line so far.
+    # Whether this line has only whitespace so far.
     blank = True
     for part in read_lines(text, window):
         if not part.isspace():
@@ -144,7 +144,7 @@ def read_stretches(text: str | Iterable[str], window: int) -> Iterator[tuple[str
             elif block.size >= window and not block.ended:
                 yield block.take_part(window), "more"
         elif not blank:
-            # However much whitespace there is, one space says as much.
+            # One space stands for any amount of whitespace.
             if part.endswith("\n") or not block.lines[-1].endswith(" "):
                 block.add(part[-1:] if part.endswith("\n") else " ")
         elif part.endswith("\n") and block.lines:

@@ -5,7 +5,7 @@ import re
 # Characters per second, spaces and punctuation included.
 #
 # English is a measurement: the LJ Speech corpus, 1,308,674 characters read in 23:55:17. The others follow from it,
-# because a content takes about the same time in any language (Coupé, Oh, Dediu and Pellegrino, "Different languages,
+# because a text takes about the same time in any language (Coupé, Oh, Dediu and Pellegrino, "Different languages,
 # similar encoding efficiency", Science Advances 5(9), 2019: about 39 bits a second in each of 17): English's rate
 # times the length of the Universal Declaration of Human Rights in the language over its length in English
 # (10.7 thousand characters; unicode.org/udhr).
@@ -24,10 +24,10 @@ CHARACTERS_PER_SECOND = {
     "tr": 14.7,
     "zh": 4.2,
 }
-# A digit is said as a word: "one" to "nine" have 4 letters on average, and a space.
+# A digit is spoken as a word: "one" to "nine" have 4 letters on average, and a space.
 SECONDS_PER_DIGIT = 5 / CHARACTERS_PER_SECOND["en"]
 
-# Script -> its characters, and the language whose rate holds for them where the text's own language has another script.
+# Script -> its characters, and the language whose rate applies to them if the text's language has another script.
 _SCRIPTS = {
     "cjk": (re.compile("[\u2e80-\u30ff\u31c0-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"), "zh"),
     "hangul": (re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7ff]"), "ko"),
@@ -40,10 +40,10 @@ _DIGIT = re.compile(r"\d")
 
 
 def guess_language(text: str) -> str:
-    """The language that a text's script speaks for; English stands for all that write Latin letters."""
+    """Guess the language of a text from its script; English stands for all languages with Latin letters."""
     counts = {script: len(pattern.findall(text)) for script, (pattern, _) in _SCRIPTS.items()}
     script = max(counts, key=lambda name: counts[name])
-    # A foreign word or two in a Latin text do not make it a foreign text.
+    # A few foreign words in a Latin text do not change its language.
     if counts[script] * 4 <= len(text) - text.count(" "):
         return "en"
     return "ja" if script == "cjk" and _KANA.search(text) else _SCRIPTS[script][1]

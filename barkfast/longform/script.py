@@ -15,10 +15,10 @@ _CUE = re.compile(r"(?P<name>[^\W\d_][^:：\n]{0,39}?)\s*[:：]\s*(?P<text>.*)",
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What one speaker says in one go.
+    """One line of a dialogue: a speaker and the text.
 
     Args:
-        number: of the line in the script where it begins, from 1; in a list, of the entry.
+        number: the number of the script's line where it begins, from 1; in a list, of the entry.
     """
 
     speaker: str
@@ -30,12 +30,12 @@ def parse_script(script: Any) -> Iterator[Line]:
     """The lines of a dialogue, in order.
 
     Args:
-        script: a str or a file (or anything that yields lines) in which "NAME: text" begins what a speaker says, lines
-            that are indented or have no name go on with it, and lines that begin with # are comments; or an iterable
+        script: a str or a file (or anything that yields lines) in which "NAME: text" begins a speaker's text, lines
+            that are indented or have no name continue it, and lines that begin with # are comments; or an iterable
             of (name, text) pairs or of {"speaker": name, "text": text}.
 
     Raises:
-        InputError: a line that nobody says, or somebody who says nothing; names the line's number.
+        InputError: a line has no speaker, or a speaker has no text; the message has the line's number.
     """
     if isinstance(script, bytes | bytearray) or not isinstance(script, Iterable):
         raise InputError(f"script is a {type(script).__name__}; expected a str, lines, or a list of (name, text)")
@@ -65,7 +65,7 @@ def parse_script(script: Any) -> Iterator[Line]:
 
 
 def _read_entry(entry: Any, index: int) -> tuple[str, str]:
-    """Name and text of an entry that is no str."""
+    """Name and text of an entry that is not a str."""
     if isinstance(entry, Mapping) and {"speaker", "text"} <= entry.keys():
         entry = entry["speaker"], entry["text"]
     if (
@@ -86,10 +86,10 @@ def _line(speaker: str, texts: list[str], number: int) -> Line:
 
 
 def find_speaker(line: Line, speakers: Iterable[str]) -> str:
-    """The speaker's name as the cast spells it, whatever its case.
+    """The speaker's name as it is spelled in `speakers`, ignoring case.
 
     Raises:
-        InputError: nobody of that name; names the line's number and the nearest name.
+        InputError: the name is unknown; the message has the line's number and the nearest name.
     """
     known = list(speakers)
     if line.speaker in known:

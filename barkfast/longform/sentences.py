@@ -1,4 +1,4 @@
-"""Text into sentences, as it comes, with nothing lost."""
+"""Split text into sentences while it arrives, without losing any of it."""
 
 import re
 import unicodedata
@@ -14,17 +14,17 @@ from barkfast.normalize.normalize import check_parts
 from barkfast.voices import SUPPORTED_LANGS, VOICE_NAMES
 
 LANGUAGES = tuple(code for _, code in SUPPORTED_LANGS)
-# Characters looked at together. Long enough for any sentence that can be said in one breath, short enough for books
-# of one line; sentencex itself looks at 10 kB together, which this is in any script.
+# Characters processed together. Long enough for any sentence that fits in an utterance, short enough for books of one
+# line; sentencex itself processes 10 kB together, and this is less in any script.
 WINDOW = 2000
 _WHITESPACE = re.compile(r"\s+")
-# A single letter before the full stop, and before it no letter and no sign that belongs to one: the initial of a name,
-# or a title such as the French "M.".
+# A single letter before the full stop, not preceded by another letter or a combining mark: the initial of a name, or a
+# title such as the French "M.".
 _INITIAL = re.compile(r"(?P<before>.?)(?P<letter>[^\W\d_])\.\s*$", re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-# What ends a sentence: nothing (it goes on in the next one), its own mark, a line end, a blank line.
+# What ends a sentence: nothing (it continues in the next one), its own mark, a line end, a blank line.
 End = Literal["part", "mark", "line", "paragraph"]
 
 
@@ -33,7 +33,7 @@ class Sentence:
     """One sentence.
 
     Args:
-        text: with its whitespace normalized; what holds no sentence end within `WINDOW` characters comes in parts.
+        text: with its whitespace normalized; text without a sentence end within `WINDOW` characters comes in parts.
         end: what ends it. The end of the text counts as a blank line.
     """
 
@@ -55,7 +55,7 @@ def language_of(voice: Any) -> str | None:
 
 
 def check_language(language: str | None) -> None:
-    """Raise InputError for a language that Bark does not speak; None is any."""
+    """Raise InputError for a language that Bark does not speak; None is valid."""
     if language is not None and language not in LANGUAGES:
         raise InputError(
             f"language is {language!r}; expected one of {', '.join(LANGUAGES)}, or None to go by the script"
@@ -63,7 +63,7 @@ def check_language(language: str | None) -> None:
 
 
 def check_source(text: object) -> None:
-    """Raise InputError unless this is a str, not blank, or something that yields them."""
+    """Raise InputError unless `text` is a str that is not blank, or an iterable."""
     if isinstance(text, str):
         if not any(map(str.strip, clean(text))):
             raise InputError(f"text is {text[:80]!r}: nothing to say; expected at least one visible character")
@@ -72,13 +72,13 @@ def check_source(text: object) -> None:
 
 
 def _segment(text: str, language: str) -> list[str]:
-    """The sentences of a stretch of text, whitespace and all: joined they are the text."""
+    """The sentences of a stretch of text, including all whitespace: joined they are the text."""
     import sentencex
 
     try:
         found = sentencex.segment(language, text)
     except BaseException as error:
-        # What a bug of a Rust library raises is no Exception, and has no name that could be imported.
+        # A panic in a Rust library is not an Exception, and its class cannot be imported.
         if type(error).__name__ != "PanicException":
             raise
         found = []
@@ -94,7 +94,7 @@ def _segment(text: str, language: str) -> list[str]:
 
 
 def _goes_on(sentence: str) -> bool:
-    """Whether a full stop that sentencex takes for an end is none: of an initial, or of the number of a list item."""
+    """Whether the full stop at the end is not a sentence end: it belongs to an initial, or to a list item's number."""
     if match := _INITIAL.search(sentence):
         before = match["before"]
         return not (before.isalnum() or before == "_" or unicodedata.category(before or " ")[0] in "MC")
@@ -111,15 +111,15 @@ def split_sentences(text: str | Iterable[str], language: str | None = None) -> I
     """Split a text into its sentences, one after the other.
 
     Args:
-        text: a str, or an iterable of them (a file, say) that are read as one text. A blank line ends a sentence and a
-            paragraph; of other line ends only those do that barkfast.longform.lines takes for meant.
-        language: one of the 13 that Bark speaks, for its abbreviations and marks; None goes by the script of each part.
+        text: a str, or an iterable of str (for example a file) that is read as one text. A blank line ends a sentence
+            and a paragraph; other line ends end a sentence if barkfast.longform.lines finds them intended.
+        language: one of the 13 that Bark speaks, for its abbreviations and marks; None guesses from each part's script.
 
-    The sentences joined are the text, up to whitespace and invisible characters. They do not depend on how the text is
-    cut. At most a few thousand characters are held at a time.
+    Joined, the sentences are the text, except for whitespace and invisible characters. They do not depend on how the
+    text is cut. At most a few thousand characters are held at a time.
 
     Raises:
-        InputError: a language that Bark does not speak, something that is no text.
+        InputError: Bark does not speak the language, or `text` is not a text.
     """
     check_language(language)
     check_source(text)
@@ -133,7 +133,7 @@ def _check_coding(text: str) -> None:
 
 def _split(text: str | Iterable[str], language: str | None) -> Iterator[Sentence]:
     carried = ""
-    # What is said, and that it goes on; it may turn out that it does not.
+    # The latest part of an unfinished sentence, held until it is known whether the sentence continues.
     part: list[str] = []
     for stretch, follows in read_stretches(text, WINDOW):
         _check_coding(stretch)
@@ -145,7 +145,7 @@ def _split(text: str | Iterable[str], language: str | None) -> Iterator[Sentence
         if block:
             yield from (Sentence(sentence, "part") for sentence in part)
         part = []
-        # What follows may belong to the last one.
+        # The next stretch may belong to the last sentence.
         if follows == "more" and len(found[-1]) < WINDOW:
             carried = found.pop()
         elif follows == "more":

@@ -1,4 +1,4 @@
-"""Text as it is meant to be read aloud, for any model: no invisible characters, no markup."""
+"""Prepare text for speech, for any model: remove invisible characters and markup."""
 
 from barkfast.normalize.invisible import drop_invisible
 from barkfast.normalize.marks import SOUND_TAGS, end_mark

@@ -1,10 +1,10 @@
-"""The characters of any text as those that English is written with, as far as one can stand for another."""
+"""Replace the characters of any text by those of English, where there is an equivalent."""
 
 import unicodedata
 
 from barkfast.normalize.invisible import drop_invisible
 
-# Letters of the Latin script that are no letter with a mark, and what stands for them.
+# Letters of the Latin script that are not a base letter with an accent, and their replacements.
 _LETTERS = {
     **{"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ħ": "h", "ı": "i", "ŋ": "ng", "ŧ": "t"},
     **{"ð": "th", "þ": "th", "ẞ": "SS", "Æ": "AE", "Œ": "OE", "Ø": "O", "Ł": "L", "Đ": "D", "Ħ": "H", "Ŋ": "NG"},
@@ -22,18 +22,18 @@ _TABLE = str.maketrans(_LETTERS | _MARKS)
 
 
 def _simplify(character: str) -> str:
-    """One character beyond ASCII and the tables above: without its accents, or what it is made up of."""
+    """Replace a character outside ASCII and the tables above: strip its accents, or decompose it."""
     if character.isdecimal():
         return str(unicodedata.decimal(character))
     parts = unicodedata.normalize("NFKD", character)
-    # A fraction such as one half stays apart from the digits before it.
+    # A fraction such as one half is separated from the digits before it.
     space = " " if "⁄" in parts else ""
     return space + "".join(part for part in parts if not unicodedata.combining(part)).translate(_TABLE)
 
 
 def simplify(text: str) -> str:
-    """A text in ASCII as far as it can be; what cannot stays as it is. A dash between words is ` – `."""
-    # Put together first, so that a letter and its accent are one.
+    """Convert a text to ASCII; characters without an equivalent stay. A dash between words becomes ` – `."""
+    # Compose first, so that a letter and its accent are one character.
     text = unicodedata.normalize("NFC", drop_invisible(text)).translate(_TABLE)
     return text if text.isascii() else "".join(c if c.isascii() or c == "–" else _simplify(c) for c in text)
 

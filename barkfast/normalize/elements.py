@@ -1,11 +1,11 @@
-"""HTML as a page shows it: the text without its tags."""
+"""Convert HTML to the text that a page shows, without tags."""
 
 import html
 import re
 
 _TAG = re.compile(r"</?([A-Za-z][\w-]*)[^<>]*>|<!--.*?-->|<[!?][^<>]*>", re.DOTALL)
 _HIDDEN = re.compile(r"<(script|style|template)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)", re.IGNORECASE | re.DOTALL)
-# Elements that stand on lines of their own, and those that stand within one; others are no HTML, but somebody's text.
+# Block elements, which are on lines of their own, and inline elements; anything else in angle brackets is not HTML.
 _BLOCK = re.compile(
     "address|article|aside|blockquote|br|center|dd|details|div|dl|dt|fieldset|figcaption|figure|footer|form|h[1-6]|header"
     "|hr|legend|li|main|nav|ol|p|pre|section|summary|table|tbody|td|tfoot|th|thead|tr|ul"
@@ -26,10 +26,10 @@ def _replace(match: re.Match[str]) -> str:
 
 
 def strip_tags(text: str) -> str:
-    """HTML without its tags, with its blocks on lines of their own; what is in angle brackets but no element stays."""
+    """Remove HTML tags, and put blocks on lines of their own; text in angle brackets that is not an element stays."""
     return _TAG.sub(_replace, text)
 
 
 def read_html(text: str) -> str:
-    """What a block of HTML shows."""
+    """The visible text of a block of HTML."""
     return html.unescape(strip_tags(" ".join(_HIDDEN.sub("", text).split())))

@@ -1,4 +1,4 @@
-"""English text spelled out: numbers, money, dates, abbreviations and signs as words, everything else left out."""
+"""Spell out English text: numbers, money, dates, abbreviations and signs become words, anything else is dropped."""
 
 import logging
 import re
@@ -10,35 +10,35 @@ from barkfast.normalize.rules import apply_rules
 
 logger = logging.getLogger(__name__)
 
-# Of several marks in a row the first of these is said.
+# Of several marks in a row, the one that comes first here is kept.
 _MARKS = "?!.,"
 _LONGEST_WORD = 32
 _PIECE = 16
-# Letters that were warned of already: a book has them on every page.
+# Letters with a warning already: a book may have them on every page.
 _known: set[str] = set()
 
 
 @lru_cache(maxsize=64)
 def spell_out(text: str) -> str:
-    """A text in `a` to `z`, `'`, spaces and `,.?!`; empty if there is nothing in it that can be said.
+    """Convert a text to `a` to `z`, `'`, spaces and `,.?!`; empty if it has nothing that can be spoken.
 
-    What has been spelled out once stays as it is.
+    A text that is already spelled out does not change.
     """
-    # Again where what is left makes an abbreviation; each time there are fewer full stops.
+    # Repeat, because the result may form another abbreviation; it ends, because each time there are fewer full stops.
     while (spelled := _spell_once(text)) != text:
         text = spelled
     return text
 
 
 def is_silent(text: str) -> bool:
-    """Whether a text is made up of what is left out: signs, and Bark's marks such as `[laughs]`."""
+    """Whether a text has only what is dropped: signs, and Bark's tags such as `[laughs]`."""
     return not spell_out(text) and not find_foreign(text)
 
 
 def check_english(text: str) -> None:
     """Warn of letters that English does not have, once for each.
 
-    Errors: InputError for a text in another script, and for one in which there is nothing to say.
+    Raises: InputError for a text in another script, or with nothing that can be spoken.
     """
     foreign = find_foreign(text)
     if foreign and not re.search("[A-Za-z]", simplify(text)):
@@ -52,11 +52,11 @@ def check_english(text: str) -> None:
 
 
 def _spell_once(text: str) -> str:
-    # The full stop of an abbreviation may end the sentence too.
+    # The full stop of an abbreviation may also end the sentence.
     stop = "." if text.rstrip().endswith(".") else ""
     text = apply_rules(simplify(text)).lower() + stop
     text = re.sub(r"[^a-z',.?!]+", " ", text)
-    # Quotes are not said; what is within a word is.
+    # Drop quotes, but keep apostrophes within words.
     text = re.sub(r"(?<![a-z])'|'(?![a-z])", "", text)
     text = re.sub(r"[\s,.?!]*[,.?!][\s,.?!]*", lambda match: f"{_strongest(match[0])} ", text)
     text = re.sub(r"([a-z])\1{3,}", r"\1\1", text)
@@ -69,7 +69,7 @@ def _strongest(marks: str) -> str:
 
 
 def _cut(match: re.Match[str]) -> str:
-    """A word too long to be one in pieces of about the same length."""
+    """Cut a match that is too long for a word into pieces of about the same length."""
     word = match[0]
     n_pieces = -(-len(word) // _PIECE)
     size = -(-len(word) // n_pieces)

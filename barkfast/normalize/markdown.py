@@ -1,4 +1,4 @@
-"""Markdown as people read it aloud: what a page shows, without the marks, the addresses and the code."""
+"""Convert Markdown to text for speech: what a page shows, without markup, addresses and code."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -13,12 +13,12 @@ from barkfast.normalize.portions import cut_portions
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
-# Noncharacters that stand for the brackets of sound tags while Markdown is read: `[laughs]` is no link, whatever
+# Noncharacters that replace the brackets of sound tags while Markdown is parsed: `[laughs]` is not a link, whatever
 # follows it.
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 _HELD_TAG = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
 _DEFINITION = re.compile(r" {0,3}\[([^\]\[]+)\]:[ \t]*(\S+)?")
-# An address, and not the first word of what somebody says.
+# An address, as opposed to the first word of a sentence.
 _ADDRESS = re.compile(r"<|#\w|\w+:\S|\.{0,2}/\w|[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}|\S+/\S*\.\w+")
 _NOTE = re.compile(r" {0,3}\[\^[^\]\s]+\]:[ \t]*")
 _NOTE_MARK = re.compile(r" ?\[\^[^\]\s]+\]")
@@ -30,16 +30,16 @@ _URL = re.compile(r"\b(?:https?|ftp)://(?:[^\s/@]*@)?(?:www\.)?([^\s/?#:<>]+)(?:
 def _parser() -> "MarkdownIt":
     from markdown_it import MarkdownIt
 
-    # Indented text is text here: verse is indented more often than code.
+    # Indented text is not code here: verse is indented more often than code.
     return MarkdownIt("commonmark").enable(["table", "strikethrough"]).disable("code")
 
 
 def read_markdown(text: Iterable[str], links: dict[str, Any] | None = None) -> Iterator[str]:
-    """A Markdown text as it is read aloud, part by part: blocks with a blank line, and a mark, between them.
+    """Yield a Markdown text as text for speech: blocks that end in a mark, with a blank line between them.
 
     Args:
         text: in parts of any size.
-        links: definitions that come later in the text than they are used, see `find_links`.
+        links: link definitions that come later in the text than their use, see `find_links`.
     """
     environment: dict[str, Any] = {"references": dict(links or {})}
     held = ""
@@ -61,7 +61,7 @@ def find_links(text: str) -> dict[str, Any]:
 
 
 def _prepare_line(line: str) -> str:
-    """A line without footnote marks, in which only what is a link looks like one."""
+    """Prepare a line for the parser: no footnote marks, and only link definitions look like link definitions."""
     line = SOUND_TAG.sub(lambda match: f"{_OPEN}{match[0][1:-1]}{_CLOSE}", line)
     note = _NOTE.match(line)
     line = _NOTE_MARK.sub("", line[note.end() :] if note else line)
@@ -72,19 +72,19 @@ def _prepare_line(line: str) -> str:
 
 
 def _shorten(match: re.Match[str]) -> str:
-    """An address is read as the name of its site."""
+    """Replace an address by the name of its site."""
     return match[1]
 
 
 def _finish(text: str) -> str:
-    """Text of one or more lines as it is said: sound tags again with brackets, addresses short."""
+    """Restore the brackets of sound tags, shorten addresses, and normalize whitespace, in one or more lines."""
     text = _URL.sub(_shorten, _HELD_TAG.sub(r"[\1]", text))
     lines = (" ".join(line.split()) for line in text.split("\n"))
     return "\n".join(line for line in lines if line)
 
 
 def _stopped(text: str) -> str:
-    """A line that is a sentence of its own, with a full stop if it has none."""
+    """Add a full stop to a line that is a sentence of its own, unless it has a mark."""
     text = text.rstrip(" ,;，；、")
     return text + end_mark(text)
 
@@ -93,13 +93,13 @@ class _Reader:
     """Reads one portion.
 
     Args:
-        environment: link definitions of the portions before; takes those of this one.
+        environment: link definitions of the earlier portions; those of this one are added.
     """
 
     def __init__(self, environment: dict[str, Any]) -> None:
         self._environment = environment
         self._blocks: list[str] = []
-        # Lines of the list or table that is being read, and the number or nothing that begins the next item.
+        # Lines of the current list or table; `_marker` is the number of the next item, or empty.
         self._lines: list[str] = []
         self._cells: list[str] = []
         self._depth = 0
@@ -131,7 +131,7 @@ class _Reader:
         return self._blocks
 
     def _add(self, text: str, around: str) -> None:
-        """Take the text of a paragraph, a heading, a cell or an HTML block."""
+        """Add the text of a paragraph, a heading, a cell or an HTML block."""
         if around in ("td", "th"):
             self._cells.append(text)
         elif self._depth and text:
@@ -141,7 +141,7 @@ class _Reader:
             self._blocks.append(_stopped(text) if around.startswith("h") else text)
 
     def _end_row(self) -> None:
-        """A row of a table as one sentence."""
+        """Add a row of a table as one sentence."""
         cells = [cell.replace("\n", " ") for cell in self._cells if cell]
         row = "".join(cell + (" " if not end_mark(cell) else ", ") for cell in cells[:-1]) + "".join(cells[-1:])
         if row:
@@ -149,13 +149,13 @@ class _Reader:
         self._cells = []
 
     def _close(self) -> None:
-        """The end of the outermost list or table."""
+        """Add the lines as a block at the end of the outermost list or table."""
         if not self._depth and self._lines:
             self._blocks.append("\n".join(self._lines))
             self._lines = []
 
     def _inline(self, children: list[Any]) -> str:
-        """The text that inline tokens show."""
+        """The visible text of inline tokens."""
         parts = []
         for token in children:
             match token.type:

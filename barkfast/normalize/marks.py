@@ -8,13 +8,13 @@ SOUND_TAGS = ("laughter", "laughs", "sighs", "music", "gasps", "clears throat", 
 SOUND_TAG = re.compile(rf"\[\s*(?:{'|'.join(SOUND_TAGS)})\s*\]", re.IGNORECASE)
 
 ENDING_MARKS = ".!?…:。．！？｡：।॥؟۔"
-# After these a sentence goes on, in the next line too.
+# After these a sentence continues, also on the next line.
 GOING_ON = ",;，、､；،؛–—―‒-‐‑~～"
 CLOSING = "\"'»”’“)]」』）】》〉*_"
 
 
 def has_mark(text: str, marks: str) -> bool:
-    """Whether a text ends in one of these marks, closing quotes and brackets left aside."""
+    """Whether a text ends in one of these marks, ignoring closing quotes and brackets."""
     return text.rstrip().rstrip(CLOSING)[-1:] in tuple(marks)
 
 
@@ -24,7 +24,7 @@ def is_wide(character: str) -> bool:
 
 
 def end_mark(text: str) -> str:
-    """The full stop that a sentence without one needs, in its script; empty if it ends in a mark, a tag or a sign."""
+    """The full stop of its script that a sentence lacks; empty if the sentence ends in a mark, a tag or a sign."""
     last = text.rstrip().rstrip(CLOSING.replace("]", ""))[-1:]
     if not last or not (last.isalnum() or last in "%°€$£" or unicodedata.category(last)[0] == "M"):
         return ""

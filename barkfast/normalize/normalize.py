@@ -1,4 +1,4 @@
-"""The one step between a text as it is written and a text as it is read aloud."""
+"""Convert a written text to a text for speech."""
 
 from collections.abc import Iterable, Iterator
 from typing import Literal, get_args
@@ -11,26 +11,26 @@ MARKUPS: tuple[str, ...] = get_args(Markup)
 
 
 def check_markup(markup: object) -> None:
-    """Raise InputError for a markup that is not known."""
+    """Raise InputError for an unknown markup."""
     if markup not in MARKUPS:
         raise InputError(f"markup is {markup!r}; expected one of {', '.join(map(repr, MARKUPS))}")
 
 
 def check_parts(text: object) -> None:
-    """Raise InputError for what does not yield str."""
+    """Raise InputError for a value that cannot yield str."""
     if isinstance(text, bytes | bytearray) or not isinstance(text, Iterable):
         raise InputError(f"text is a {type(text).__name__}; expected a str, or an iterable of str such as a file")
 
 
 def normalize(text: str, markup: Markup = "plain") -> str:
-    """A text as it is read aloud, for any model.
+    """Prepare a text for speech, for any model.
 
     Args:
-        markup: "plain" drops invisible characters and makes all line ends `\\n`. "markdown" also reads Markdown as
-            people do, see docs/long-text.md: headings, list items and table rows become lines with a full stop.
+        markup: "plain" drops invisible characters and makes all line ends `\\n`. "markdown" also removes the markup,
+            see docs/long-text.md: headings, list items and table rows become lines with a full stop.
 
     Raises:
-        InputError: another markup, or no str.
+        InputError: the markup is unknown, or the text is not a str.
     """
     check_markup(markup)
     if not isinstance(text, str):
@@ -45,10 +45,10 @@ def normalize(text: str, markup: Markup = "plain") -> str:
 def normalize_stream(text: Iterable[str], markup: Markup = "plain") -> Iterator[str]:
     """As `normalize`, for a text in parts of any size (a file, say), in constant memory.
 
-    Of Markdown a link whose address is defined further down stays as it is written, `[text][label]`.
+    A Markdown link whose address is defined further down stays as it is written, `[text][label]`.
 
     Raises:
-        InputError: as `normalize`, at once; on the way for parts that are no str.
+        InputError: as `normalize`, immediately; during iteration if a part is not a str.
     """
     check_markup(markup)
     check_parts(text)

@@ -1,4 +1,4 @@
-"""Numbers, ordinals, years and times as English words, the way the demo voice learnt them: `twenty one`, no hyphens."""
+"""Numbers, ordinals, years and times as English words, as in the demo voice's training: `twenty one`, no hyphens."""
 
 UNITS = [
     "zero",
@@ -67,12 +67,12 @@ def spell_number(n: int) -> str:
 
 
 def spell_digits(digits: str) -> str:
-    """One by one, as in a telephone number."""
+    """Digits one by one, as in a telephone number."""
     return " ".join(UNITS[int(digit)] for digit in digits)
 
 
 def spell_written(digits: str) -> str:
-    """A number as it is written, with commas or not: digit by digit where it is too large, or begins with a zero."""
+    """A written number, with or without commas; digit by digit if it is too large, or begins with a zero."""
     digits = digits.replace(",", "")
     if len(digits) > _MOST_DIGITS or (digits[0] == "0" and len(digits) > 1):
         return spell_digits(digits)
@@ -97,14 +97,14 @@ def spell_year(year: int) -> str:
 
 
 def spell_time(hour: int, minute: int) -> str:
-    """A time of day, digits read out: 7, 5 -> `seven oh five`."""
+    """A time of day: 7, 5 -> `seven oh five`."""
     if minute == 0:
         return f"{spell_number(hour)} o'clock"
     return f"{spell_number(hour)} {'oh ' if minute < 10 else ''}{spell_number(minute)}"
 
 
 def make_plural(word: str) -> str:
-    """Of a word for a number, a unit or a coin: `fifty` -> `fifties`."""
+    """The plural of a word for a number, a unit or a coin: `fifty` -> `fifties`."""
     if word in _PLURALS or word.endswith(("hertz", "percent", "yen")):
         return _PLURALS.get(word, word)
     return f"{word[:-1]}ies" if word.endswith("ty") else f"{word}s"

@@ -1,28 +1,28 @@
-"""A Markdown text in portions that can be read one by one: cut between blocks, so that it need not be held whole."""
+"""Cut a Markdown text between blocks into portions that are read one by one, so that it need not be in memory whole."""
 
 import re
 from collections.abc import Iterable, Iterator
 
 from barkfast.normalize.invisible import read_lines
 
-# Characters. A block is cut in two where it is longer: a fence or a table then begins anew.
+# In characters. A longer block is cut: a fence or a table then starts again.
 _LONGEST_LINE = 1 << 12
 _LONGEST = 1 << 15
 _FENCE = re.compile(r"(?:\s{0,3}|\s*(?:[-*+]|\d+[.)])\s+)(`{3,}(?=[^`]*$)|~{3,})")
-# What goes on over blank lines until its end: a comment, and elements whose content is no text.
+# What continues over blank lines until its end: a comment, and elements whose content is not Markdown.
 _HTML = re.compile(r" {0,3}<(?:(!--)|(script|style|pre|textarea)\b)", re.IGNORECASE)
 _FRONT = re.compile(r"[\w-]+\s*:(?:\s|$)")
 
 
 class _Region:
-    """A fence, a comment or the like in which blank lines end nothing."""
+    """A fence, a comment or the like, in which a blank line does not end the block."""
 
     def __init__(self, opener: str, end: re.Pattern[str]) -> None:
         self.opener, self.end = opener, end
 
 
 def _open_region(line: str) -> _Region | None:
-    """The region that a line begins and does not end."""
+    """The region that a line opens and does not close."""
     if fence := _FENCE.match(line):
         mark = fence[1]
         return _Region(line.lstrip(), re.compile(rf"\s*{re.escape(mark[0])}{{{len(mark)},}}\s*$"))
@@ -34,7 +34,7 @@ def _open_region(line: str) -> _Region | None:
 
 
 def _drop_front_matter(lines: Iterator[str]) -> Iterator[str]:
-    """The lines without the settings between `---` and `---` that a file may begin with."""
+    """Drop front matter: the settings between `---` and `---` at the beginning of a file."""
     first = next(lines, "")
     if first.rstrip() != "---":
         yield first
@@ -53,12 +53,12 @@ def _drop_front_matter(lines: Iterator[str]) -> Iterator[str]:
 
 
 def cut_portions(text: Iterable[str]) -> Iterator[str]:
-    """The text in portions, each of whole blocks; the same however it is cut into parts."""
+    """Yield the text in portions of whole blocks; they do not depend on how it is cut into parts."""
     held: list[str] = []
     size, blank = 0, False
     region: _Region | None = None
     for line in _drop_front_matter(read_lines(text, _LONGEST_LINE)):
-        # What is indented may belong to the list above.
+        # An indented line may belong to the list above.
         ends = blank and region is None and not line[:1].isspace()
         if held and (ends or size + len(line) > _LONGEST):
             yield "".join(held)

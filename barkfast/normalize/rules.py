@@ -1,4 +1,4 @@
-"""What stands in a text and is not a word, as the words that are said for it: numbers, money, units, abbreviations."""
+"""Replace what is not a word by the words that are spoken for it: numbers, money, units, abbreviations, signs."""
 
 import re
 from collections.abc import Callable
@@ -44,7 +44,7 @@ _UNITS = {
 }
 
 _TITLES = {"Mr": "mister", "Mrs": "missus", "Ms": "miss", "Dr": "doctor", "Prof": "professor"}
-# With a full stop, whatever their case.
+# With a full stop, in upper or lower case.
 _SHORT = {
     **{"mr": "mister", "mrs": "missus", "dr": "doctor", "prof": "professor", "jr": "junior", "sr": "senior"},
     **{"capt": "captain", "sgt": "sergeant", "lt": "lieutenant", "dept": "department", "approx": "approximately"},
@@ -61,7 +61,7 @@ _PLACES = {
     "p": "page",
     "pp": "pages",
 }
-# Said letter by letter though they have a vowel; those without one always are.
+# Spelled letter by letter although they have a vowel; capitals without a vowel always are.
 _INITIALS = "USA|US|UK|EU|UN|AI|API|CPU|GPU|TPU|URL|USB|UFO|CEO|FBI|CIA|IBM|IP|IQ|ID"
 _SOUNDS = "HMM|SHH|PSST|BRR"
 
@@ -132,7 +132,7 @@ def _fraction(match: Match[str]) -> str:
 
 
 def _join(match: Match[str]) -> str:
-    """Numbers with hyphens between them: a range of two, else one after the other."""
+    """Numbers with hyphens between them: two are a range, more are a list."""
     parts = re.split(r"\s?[-–]\s?", match[0])
     return f"{parts[0]} to {parts[1]}" if len(parts) == 2 else ", ".join(parts)
 
@@ -160,7 +160,7 @@ def _initials(match: Match[str]) -> str:
 def _rule(
     pattern: str, say: Callable[[Match[str]], str] | str, flags: int = 0
 ) -> tuple[re.Pattern[str], Callable[[Match[str]], str]]:
-    """A pattern and what stands for it, between spaces."""
+    """A pattern and its replacement, between spaces."""
     return re.compile(pattern, flags), lambda match: f" {say if isinstance(say, str) else say(match)} "
 
 
@@ -169,12 +169,12 @@ def _ordinal(digits: str) -> str:
     return spell_ordinal(number) if number <= LARGEST else f"{spell_written(digits)}th"
 
 
-# In this order: each sees what the ones before it have left.
+# Applied in this order: each rule sees the result of the rules before it.
 RULES = (
-    # Digits that are no number any more: none of the rules below has to look far.
+    # Runs of digits too long for a number; first, so that the rules below only match short runs.
     _rule(r"(?<![\d.])(\d{0,15})\.(\d{16,})", lambda match: f"{match[1]} point {spell_digits(match[2])}"),
     _rule(r"(?<!\d)\d{16,}", lambda match: spell_digits(match[0])),
-    # Bark's marks for sounds that are no speech, addresses, and dots that end no sentence.
+    # Bark's sound tags, addresses, and dots that do not end a sentence.
     _rule(rf"{SOUND_TAG.pattern}|♪", "", SOUND_TAG.flags),
     _rule(r"\bhttps?://", ""),
     _rule(r"\bwww\.", "w w w dot"),
@@ -253,9 +253,9 @@ RULES = (
 
 
 def apply_rules(text: str) -> str:
-    """The text with words for whatever the rules know."""
+    """Apply all rules to a text."""
     if text.isupper() and len(text.split()) > 2:
-        # All in capitals: none of them are initials then.
+        # A text all in capitals has no initials to spell.
         text = text.lower()
     for pattern, say in RULES:
         text = pattern.sub(say, text)

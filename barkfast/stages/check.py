@@ -1,4 +1,4 @@
-"""Whether tokens that come from elsewhere can be used."""
+"""Check tokens that come from a caller or another stage."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from barkfast.errors import InputError
 
 
 def check_tokens(what: str, tokens: Any, ndim: int, end: int) -> None:
-    """Refuse anything but a non-empty integer array of ids below `end`."""
+    """Raise InputError unless `tokens` is a non-empty integer array of `ndim` dimensions with ids in [0, end)."""
     if not isinstance(tokens, np.ndarray) or tokens.ndim != ndim or tokens.dtype.kind not in "iu":
         kind = f"{tokens.dtype} array of shape {tokens.shape}" if isinstance(tokens, np.ndarray) else type(tokens)
         raise InputError(f"{what} are a {kind}; expected an integer numpy array with {ndim} dimension(s)")

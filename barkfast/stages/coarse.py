@@ -24,7 +24,7 @@ def unflatten_codes(tokens: np.ndarray, layout: Layout) -> np.ndarray:
 
 
 def max_semantic_history(max_history: int, layout: Layout) -> int:
-    """Semantic tokens that stand for `max_history` coarse tokens."""
+    """Semantic tokens of the same duration as `max_history` coarse tokens."""
     return math.floor(max_history / layout.coarse_per_semantic)
 
 
@@ -34,8 +34,8 @@ def trim_history(
     """The end of a voice's semantic tokens (n,) and codes (codebooks, frames), matched in time.
 
     Returns semantic tokens and flat coarse token ids, int32. As in the reference the last two coarse tokens are
-    dropped ("sounds better"), the coarse part may begin on the second codebook, and where nothing is left of the
-    semantic part both are kept whole.
+    dropped ("sounds better"), the coarse part may begin on the second codebook, and if no semantic token would
+    remain, nothing is cut from the start of either.
     """
     ratio = layout.coarse_per_semantic
     flat = flatten_codes(coarse, layout)
@@ -57,7 +57,7 @@ def count_steps(n_semantic: int, layout: Layout, max_duration_s: float | None = 
 
 
 def check_windows(max_history: int, sliding_window: int, layout: Layout) -> None:
-    """Refuse window settings that the network's positions cannot hold."""
+    """Raise InputError for window settings that do not fit the network's positions."""
     low, high = 60, layout.coarse.max_history
     if not min(low, high) <= max_history <= high:
         raise InputError(f"max_coarse_history is {max_history}; expected {min(low, high)} (fast) to {high} (faithful)")
@@ -70,20 +70,20 @@ def check_windows(max_history: int, sliding_window: int, layout: Layout) -> None
 
 
 class CoarseWindows:
-    """The state of one coarse generation: hands out a job per window and takes its tokens.
+    """The state of one coarse generation: creates a job per window and takes its tokens.
 
-    The semantic tokens may still be coming (`final=False`, then `grow`): a window is handed out as soon as all that it
-    sees is there, and is the same as if the rest had been there too. With a full voice that is 47 tokens after its
-    first, without one 256.
+    Semantic tokens may arrive later (`final=False`, then `grow`). A job is ready once its input is known: 47 tokens
+    from the window's first one on with a full voice, 256 without a voice. Tokens that arrive later do not change it.
 
     Args:
-        semantic: (n,) semantic tokens to be voiced, n >= 1; of those that grow maybe none yet.
+        semantic: (n,) semantic tokens to synthesize, n >= 1, or n >= 0 with `final=False`.
         history: a voice's semantic tokens (m,) and codes (codebooks, frames), if any.
-        max_history: coarse tokens of context per window; None for the layout's.
-        sliding_window: tokens per window; None for the layout's.
+        max_history, sliding_window: tokens of context, and new tokens, per window; None for the layout's.
         max_duration_s: at most this many seconds.
         final: whether no more semantic tokens will come.
-    Errors: InputError for settings that do not fit, and once all tokens are there for too few of them.
+
+    Raises:
+        InputError: settings do not fit, or all tokens together give no frame.
     """
 
     def __init__(
@@ -114,9 +114,9 @@ class CoarseWindows:
         self.grow(semantic, final)
 
     def grow(self, semantic: np.ndarray, final: bool = False) -> None:
-        """Take the next (n,) semantic tokens, maybe none; `final`: these are the last.
+        """Append the next (n,) semantic tokens, n >= 0; `final` marks the last ones.
 
-        Errors: InputError after the last, and if all together are too few for one frame.
+        Raises: InputError after the last ones, or if all tokens together give no frame.
         """
         if self.final:
             raise InputError("semantic tokens came after those that were said to be the last")
@@ -131,12 +131,12 @@ class CoarseWindows:
 
     @property
     def n_semantic(self) -> int:
-        """Semantic tokens to be voiced that are there; the voice's are not counted."""
+        """Semantic tokens received so far; the voice's are not counted."""
         return len(self.semantic) - self.n_semantic_history
 
     @property
     def n_windows(self) -> int:
-        """Windows for the semantic tokens that are there."""
+        """Windows for the semantic tokens received so far."""
         return math.ceil(self.n_steps / self.sliding_window)
 
     @property
@@ -146,16 +146,16 @@ class CoarseWindows:
 
     @property
     def done(self) -> bool:
-        """Whether all tokens are there and none is to come."""
+        """Whether all semantic tokens are known and all coarse tokens are generated."""
         return self.final and self.n_done >= self.n_steps
 
     def _first_slot(self) -> int:
-        """Which semantic token stands in the next window's first slot."""
+        """The index of the semantic token in the next window's first slot."""
         position = self.n_semantic_history + round(self.n_done / self.layout.coarse_per_semantic)
         return max(0, position - max_semantic_history(self.max_history, self.layout))
 
     def _has_all(self) -> bool:
-        """Whether no semantic token that is yet to come would change the next window."""
+        """Whether all input of the next window is known: later semantic tokens cannot change it."""
         if self.final:
             return True
         whole = self.n_steps - self.n_done >= self.sliding_window
@@ -170,7 +170,7 @@ class CoarseWindows:
         return np.concatenate([slots, [coarse.infer_token], self.tokens[-self.max_history :]]).astype(np.int32)
 
     def next_job(self) -> Job | None:
-        """The job for the next window; None when all tokens are there, and while it waits for semantic tokens."""
+        """The job for the next window; None when all tokens are generated, and while semantic tokens are missing."""
         if self.n_done >= self.n_steps or not self._has_all():
             return None
         size, first = self.layout.codebook_size, self.layout.semantic.vocab_size
@@ -189,14 +189,14 @@ class CoarseWindows:
         return job
 
     def _continues_previous(self, prompt: np.ndarray) -> bool:
-        """Whether `prompt` is the previous window's prompt with that window's tokens behind it, and nothing slid."""
+        """Whether `prompt` is the previous prompt followed by its window's tokens: the context did not slide."""
         if self._previous is None:
             return False
         before = self._previous.prompt
         return len(prompt) == len(before) + self._previous.steps and bool((prompt[: len(before)] == before).all())
 
     def append(self, tokens: np.ndarray) -> None:
-        """Take the tokens of the job handed out last."""
+        """Append the tokens of the latest job."""
         self.tokens = np.concatenate([self.tokens, tokens]).astype(np.int32)
 
     def codes(self) -> np.ndarray:

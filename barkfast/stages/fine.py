@@ -9,20 +9,20 @@ from barkfast.config import Layout, Sampling
 from barkfast.errors import InputError
 from barkfast.jobs import FineJob
 
-# Frames that a live window sees beyond those that it settles, that it settles first and at most, and that it sees in
-# front of them. The first is due with one coarse window of 60 tokens, 30 frames; see docs/streaming.md.
+# For LiveFineWindows, in frames: look-ahead after the frames that a window finalizes, frames that the first window and
+# any window finalizes, past. The first window needs one coarse window of 60 tokens, 30 frames; see docs/streaming.md.
 LOOK_AHEAD, HOP, MAX_HOP, PAST = 15, 14, 112, 128
 
 
 class FineWindows:
-    """The state of one fine generation: hands out a job per window and takes the filled window back.
+    """The state of one fine generation: creates a job per window and takes the filled window.
 
     Windows advance by max_history frames. The last one is aligned to the end, so frames that an earlier
     window filled are predicted again, with the earlier prediction as input: the reference does the same.
 
     Args:
         codes: (n, frames) codes of the first n codebooks.
-        history: (codebooks, m) codes of a voice; its last `max_history` frames stand in front.
+        history: (codebooks, m) codes of a voice; its last `max_history` frames are put in front.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class FineWindows:
 
     @property
     def n_final(self) -> int:
-        """Generated frames that no window still to come changes: they can be heard already."""
+        """Generated frames that no later window changes: the codec can decode them already."""
         if self.n_done == self.n_windows:
             return self.n_frames
         return max(0, self.bounds()[1] - self.n_history) if self.n_done else 0
@@ -76,7 +76,7 @@ class FineWindows:
         )
 
     def append(self, window: np.ndarray) -> None:
-        """Take the filled window of the job handed out last."""
+        """Store the filled window of the latest job."""
         start, _ = self.bounds()
         self.frames[start : start + len(window)] = window
         self.n_done += 1
@@ -87,23 +87,23 @@ class FineWindows:
 
 
 class LiveFineWindows:
-    """The state of one fine generation whose coarse codes are still coming: for a stream within a sentence.
+    """The state of one fine generation whose coarse codes arrive over time, for streaming within a sentence.
 
-    The fine network looks both ways, so what it fills before all codes are there differs from what FineWindows gives.
-    A window holds `past` frames, those that it settles, and `look_ahead` more; what it predicts for these is thrown
-    away, and predicted by the next one. It is as long as that and no longer, where FineWindows fills up what is short:
-    so it costs a fraction of an offline window. Where everything fits the first window, the codes are FineWindows'.
+    The fine network attends in both directions, so codes predicted before all input is known differ from FineWindows'.
+    A window holds `past` frames, the frames that it finalizes, and `look_ahead` more, whose predictions are discarded:
+    the next window predicts them. FineWindows pads a short window to full length; this does not, and so costs a
+    fraction of an offline window. If all frames fit in the first window, the codes equal FineWindows'.
 
-    Where windows begin and end depends on the number of frames alone, never on how many were there when: a request
-    gives the same codes alone and in company.
+    Window bounds depend only on the number of frames, not on when they arrive: codes are the same single and batched.
 
     Args:
-        history: (codebooks, m) codes of a voice, or None; they stand in front.
-        look_ahead: frames that a window sees beyond those that it settles, if there are as many.
-        hop: frames that the first window settles; each window after it settles twice as many as the one before.
-        max_hop: the most that a window settles; None for `hop`.
-        past: frames that a window sees in front of those that it fills, if there are as many.
-    Errors: InputError for lengths that do not fit together.
+        history: (codebooks, m) codes of a voice, or None; they are put in front.
+        look_ahead, past: frames in a window after those that it finalizes, and before them, if there are so many.
+        hop: frames that the first window finalizes; each later window finalizes twice as many as the one before.
+        max_hop: the most frames that a window finalizes; None for `hop`.
+
+    Raises:
+        InputError: lengths do not fit together.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class LiveFineWindows:
         self.final = False
 
     def _check(self) -> None:
-        """Refuse lengths that do not fit together."""
+        """Raise InputError for lengths that do not fit together."""
         window = self.layout.fine.window
         if self.past < 0:
             raise InputError(f"past is {self.past}; expected at least 0, in frames")
@@ -146,18 +146,18 @@ class LiveFineWindows:
 
     @property
     def n_known(self) -> int:
-        """Frames whose coarse codes are there."""
+        """Frames whose coarse codes are known."""
         return len(self.frames) - self.n_history
 
     @property
     def done(self) -> bool:
-        """Whether all frames are settled and none is to come."""
+        """Whether all frames are finalized and no more will come."""
         return self.final and self.n_final == self.n_known
 
     def grow(self, codes: np.ndarray, final: bool = False) -> None:
-        """Take the next frames' codes of the given codebooks, (n, frames), maybe none; `final`: these are the last.
+        """Append the next frames' codes of the given codebooks, (n, frames >= 0); `final` marks the last ones.
 
-        Errors: InputError for another number of codebooks, and after the last.
+        Raises: InputError for another number of codebooks, or after the last frames.
         """
         if self.final:
             raise InputError("coarse codes came after those that were said to be the last")
@@ -169,13 +169,13 @@ class LiveFineWindows:
         self.final = final
 
     def bounds(self) -> tuple[int, int, int, int] | None:
-        """The next window's first frame, the first that it fills, that behind those it settles, and its end.
+        """The next window's start, the first frame it predicts, the end of the frames it finalizes, and its end.
 
-        None while its frames are not all there, and when all are settled.
+        None while frames of the window are missing, and when all frames are finalized.
         """
         fill = self.n_history + self.n_final
         settled, end = fill + self.hop, fill + self.hop + self.look_ahead
-        # One more must be there: else these may turn out to be the last, which then are settled together.
+        # One more frame must be known: otherwise these may be the last frames, which are finalized together.
         if len(self.frames) <= end:
             settled = end = len(self.frames)
             if not self.final or fill == end:
@@ -185,7 +185,7 @@ class LiveFineWindows:
 
     @property
     def _is_whole(self) -> bool:
-        """Whether the next window is the first and the last."""
+        """Whether the next window is the only one."""
         return self.final and not self.n_final and self.n_known <= self.hop + self.look_ahead
 
     def next_job(self) -> FineJob | None:
@@ -207,7 +207,7 @@ class LiveFineWindows:
         )
 
     def append(self, window: np.ndarray) -> np.ndarray:
-        """Take the filled window of the job handed out last; return the codes that it settles, (codebooks, n) int32."""
+        """Store the filled window of the latest job; return the codes that it finalizes, (codebooks, n) int32."""
         bounds = self.bounds()
         if bounds is None:
             raise InputError("a filled window came without a job that asked for it")
@@ -218,5 +218,5 @@ class LiveFineWindows:
         return self.frames[fill:settled].T.copy()
 
     def codes(self) -> np.ndarray:
-        """All codebooks of the frames settled so far, (codebooks, frames) int32."""
+        """All codebooks of the frames finalized so far, (codebooks, frames) int32."""
         return self.frames[self.n_history : self.n_history + self.n_final].T

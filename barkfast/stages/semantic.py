@@ -9,7 +9,7 @@ from barkfast.jobs import Job, Stop
 
 
 def lay_out_text(text_ids: np.ndarray, layout: SemanticLayout) -> np.ndarray:
-    """Shift tokenizer ids into the network's vocabulary, cut them to the slots there are, and pad."""
+    """Shift tokenizer ids into the network's vocabulary, and truncate or pad them to `n_slots`."""
     slots = np.full(layout.n_slots, layout.text_pad_token, dtype=np.int32)
     ids = np.asarray(text_ids, dtype=np.int32)[: layout.n_slots]
     slots[: len(ids)] = ids + layout.text_offset
@@ -17,7 +17,7 @@ def lay_out_text(text_ids: np.ndarray, layout: SemanticLayout) -> np.ndarray:
 
 
 def lay_out_history(history: np.ndarray | None, layout: SemanticLayout) -> np.ndarray:
-    """The last semantic tokens of a voice, padded on the right; all padding without one."""
+    """The last semantic tokens of a voice, padded on the right; only padding without a voice."""
     slots = np.full(layout.n_slots, layout.pad_token, dtype=np.int32)
     if history is not None:
         tail = history[-layout.n_slots :].astype(np.int32)
@@ -26,11 +26,11 @@ def lay_out_history(history: np.ndarray | None, layout: SemanticLayout) -> np.nd
 
 
 def count_steps(max_duration_s: float | None, layout: SemanticLayout) -> int:
-    """Tokens until `max_duration_s` is passed: the one that passes it is kept, as in the reference."""
+    """Tokens until their duration exceeds `max_duration_s`; the one that exceeds it counts, as in the reference."""
     steps, duration = 0, 0.0
     while steps < layout.max_steps:
         steps += 1
-        # Summed as the reference sums it: the last bit decides at exact multiples.
+        # Summed as in the reference: at exact multiples the last bit decides.
         duration += 1 / layout.rate_hz
         if max_duration_s is not None and duration > max_duration_s:
             break
@@ -53,9 +53,9 @@ def semantic_job(
     Args:
         text_ids: (n,) tokenizer ids; those beyond the slots are cut.
         history: (m,) semantic tokens of a voice.
-        min_eos_p: end when the end token's probability reaches this; None for only when it is drawn.
+        min_eos_p: end when the end token's probability reaches this; None: end only when that token is drawn.
         max_duration_s: end when the speech is longer than this, in seconds.
-        allow_early_stop: whether the end token is offered at all.
+        allow_early_stop: whether the end token can be drawn at all.
     """
     semantic = layout.semantic
     infer = np.array([semantic.infer_token], dtype=np.int32)

@@ -1,7 +1,7 @@
 """Voices (history prompts): find, load, check, save.
 
-A voice is three arrays of the tokens that a stretch of speech went through: semantic_prompt (n,),
-coarse_prompt (2, frames) and fine_prompt (8, frames), integers.
+A voice is three integer arrays, the tokens of one stretch of speech at each stage: semantic_prompt (n,),
+coarse_prompt (2, frames) and fine_prompt (8, frames).
 """
 
 from barkfast.voices.check import check_voice

@@ -1,4 +1,4 @@
-"""Whether a voice can be used with a model."""
+"""Check that a voice fits a model."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -29,9 +29,9 @@ def _check_array(array: Any, where: str, n_rows: int | None, n_values: int) -> N
 
 
 def check_voice(voice: Mapping[str, Any], layout: Layout, parts: Iterable[str] = PARTS) -> None:
-    """Raise VoiceError unless the arrays that the stages `parts` need can be used with a model of this layout.
+    """Raise VoiceError unless the voice has the arrays that the stages `parts` need, and they fit the model's layout.
 
-    As strict as the reference, and no stricter; the coarse stage needs the semantic array too.
+    Exactly as strict as the reference. The coarse stage needs the semantic array too.
     """
     origin = getattr(voice, "origin", "the voice")
     parts = set(parts)

@@ -18,7 +18,7 @@ Voice = Mapping[str, np.ndarray]
 
 PARTS = ("semantic", "coarse", "fine")
 KEYS = tuple(f"{part}_prompt" for part in PARTS)
-# What numpy and zipfile raise for files that are damaged, foreign, or would need a pickle to be run.
+# What numpy and zipfile raise for files that are damaged, of another format, or contain a pickle.
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, KeyError, MemoryError, NotImplementedError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error),
@@ -26,7 +26,7 @@ _UNREADABLE = (
 
 
 class LoadedVoice(dict[str, np.ndarray]):
-    """A voice that knows where it came from, for messages."""
+    """A voice with its origin, which error messages name."""
 
     def __init__(self, prompts: Mapping[str, np.ndarray], origin: str) -> None:
         super().__init__(prompts)
@@ -41,7 +41,7 @@ def read_npy(path: Path, key: str) -> np.ndarray:
 
 
 def read_npz(path: Path) -> LoadedVoice:
-    """The three arrays of an .npz file, as far as it has them; whatever else it holds is not read."""
+    """Read those of the three arrays that an .npz file has; ignore everything else in it."""
     if not path.exists():
         name = path.stem if path.parent.name != "v2" else f"v2/{path.stem}"
         hint = f"; the voice of that name is {name!r}, without .npz" if name in VOICE_NAMES else ""
@@ -67,17 +67,17 @@ def read_npz(path: Path) -> LoadedVoice:
 
 
 def check_voice_output(path: str | os.PathLike[str]) -> None:
-    """Raise InputError, before the work, unless `save_voice` can write to `path`."""
+    """Raise InputError unless `save_voice` can write to `path`; call it before the work."""
     if not str(path).endswith(".npz"):
         raise VoiceError(f"cannot save a voice as {str(path)!r}; its name must end in .npz")
     check_writable(path)
 
 
 def save_voice(path: str | os.PathLike[str], voice: Mapping[str, Any]) -> None:
-    """Write a voice to an .npz file, whole or not at all; keys beyond the three are kept.
+    """Write a voice to an .npz file atomically; keys other than the three are written too.
 
     Raises:
-        VoiceError: a key is missing, a value is no plain array, or the name does not end in .npz.
+        VoiceError: a key is missing, a value is not a plain array, or the name does not end in .npz.
     """
     if not str(path).endswith(".npz"):
         raise VoiceError(f"cannot save a voice as {str(path)!r}; its name must end in .npz")

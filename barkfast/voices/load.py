@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 def _find_nearest(name: str, names: Iterable[str]) -> str | None:
-    """The known name most like the one given, whatever its case."""
+    """The known name most similar to `name`, ignoring case; None if none is similar."""
     known = {n.lower(): n for n in sorted(names)}
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.3)
     return known[near[0]] if near else None
 
 
-# What programs send for "no voice" where None cannot be sent.
+# What programs that cannot send None send for "no voice".
 _NO_VOICE = ("", "none", "null", "nil", "undefined", "unconditional", "no voice")
 _MAKE_ONE = "Bark.save_voice, or `barkfast say --save-voice FILE.npz`, makes a voice of what was spoken"
-# Kinds of files that are taken for voices -> what they are.
+# Suffixes of files that users mistake for voices -> what such a file is.
 _NOT_VOICES = {
     (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".opus"): f"a recording, and voices are tokens; {_MAKE_ONE}",
     (".pt", ".pth", ".th", ".ckpt", ".pkl", ".bin", ".safetensors"): (
@@ -40,7 +40,7 @@ _NOT_VOICES = {
 
 
 def _refuse(asked: str) -> None:
-    """Raise VoiceError for what cannot be the name of a voice: a word for none, another kind of file, a folder."""
+    """Raise VoiceError for what cannot name a voice: a word for "none", a file of another kind, a folder."""
     if asked.strip().lower() in _NO_VOICE:
         raise VoiceError(
             f"voice is {asked!r}, which names no voice; expected a name such as 'v2/en_speaker_6' or the path of an "
@@ -96,17 +96,17 @@ def _load_by_name(asked: str, checkpoint: "Checkpoint | None", folder: str | os.
 def load_voice(
     voice: Any, checkpoint: "Checkpoint | None" = None, folder: str | os.PathLike[str] | None = None
 ) -> dict[str, np.ndarray] | None:
-    """Find and read a voice; nothing in it is checked yet, for that takes the model's layout (`check_voice`).
+    """Find and read a voice. Its arrays are not checked: that needs the model's layout (`check_voice`).
 
     Args:
         voice: None, a mapping of the three arrays, a path ending in .npz, or a name such as "v2/en_speaker_6".
         checkpoint: the model, whose folder or hub repository may hold voices.
         folder: a folder of voices to look in first.
 
-    Names are looked for in `folder`, the model's folder, $BARKFAST_VOICES, an installed `bark` package, and the hub.
+    Names are searched for in `folder`, the model's folder, $BARKFAST_VOICES, an installed `bark` package, and the hub.
 
     Raises:
-        VoiceError: unknown name (says the nearest, and where it looked), or a file that cannot be read.
+        VoiceError: unknown name (the message has the nearest name and the places searched), or an unreadable file.
     """
     if voice is None:
         return None
@@ -130,7 +130,7 @@ def load_voice(
 
 
 def find_voices(checkpoint: "Checkpoint | None" = None, folder: str | os.PathLike[str] | None = None) -> dict[str, str]:
-    """Every voice name -> where it would be taken from; Suno's that are not on this machine come from the hub."""
+    """Voice name -> where it would be loaded from. Suno's voices that are not on this machine come from the hub."""
     found: dict[str, str] = {}
     for place in local_places(checkpoint, folder):
         for name in place.names:

@@ -15,7 +15,7 @@ SUPPORTED_LANGS = [
     ("Turkish", "tr"),
     ("Chinese", "zh"),
 ]
-# The names that `bark` accepts; it ships speaker_0 to speaker_9 too, without a way to name them.
+# The names that `bark` accepts. It also ships speaker_0 to speaker_9, but accepts no name for them.
 VOICE_NAMES = frozenset(
     ["announcer"]
     + [f"{folder}{lang}_speaker_{n}" for folder in ("", "v2/") for _, lang in SUPPORTED_LANGS for n in range(10)]

@@ -1,4 +1,4 @@
-"""The places where voices lie: folders, a model's own files, an installed `bark`, the hub."""
+"""Locations of voices: folders, a model's own files, an installed `bark`, the hub."""
 
 import json
 import os
@@ -23,7 +23,7 @@ INDEX = "speaker_embeddings_path.json"
 
 @dataclass(frozen=True)
 class Place:
-    """Somewhere that voices may lie: its description, the names it has, and how to load one of them."""
+    """A location of voices: its description, the names of its voices, and a function that loads one by name."""
 
     description: str
     names: frozenset[str]
@@ -31,15 +31,15 @@ class Place:
 
 
 def _npz_place(folder: Path, description: str) -> Place:
-    """A folder of .npz files; one in a sub-folder is named "sub/name"."""
+    """A folder of .npz files; a file in a sub-folder is named "sub/name"."""
     files = {p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(folder.rglob("*.npz"))}
     return Place(description, frozenset(files), lambda name: read_npz(files[name]))
 
 
 def _check_inside(relative: str, index: str, name: str) -> None:
     """Raise VoiceError for a path in a speaker index that would leave the model's folder."""
-    # Judged by its text, for files in the hub's cache are links to elsewhere; by both conventions, for it came from
-    # another machine.
+    # Checks only the path's text: files in the hub's cache are symbolic links to other folders. Checks it as a POSIX
+    # and as a Windows path: the index comes from another machine.
     for path in (PurePosixPath(relative), PureWindowsPath(relative)):
         if path.is_absolute() or path.anchor or ".." in path.parts:
             raise VoiceError(
@@ -79,7 +79,7 @@ def _conventional_index(names: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def _model_places(folder: Path, description: str) -> list[Place]:
-    """The voices that lie in a folder laid out like a model's."""
+    """The voices in a folder that has the layout of a model's folder."""
     places = []
     embeddings = folder / "speaker_embeddings"
     if (folder / INDEX).is_file():
@@ -91,7 +91,7 @@ def _model_places(folder: Path, description: str) -> list[Place]:
     if index:
         places.append(_triple_place(index, description, lambda relative: folder / relative))
     if folder.is_dir():
-        # Only at the top, and where `barkfast convert` and Suno put them: a model's folder may be deep.
+        # Only at the top level and where `barkfast convert` and Suno put voices: a model's folder may be deep.
         files = {p.stem: p for p in sorted(folder.glob("*.npz"))}
         for sub in ("voices", "speaker_embeddings"):
             files.update(
@@ -114,7 +114,7 @@ def _named_folder(folder: str | os.PathLike[str], said_by: str) -> list[Place]:
 
 def bark_folder() -> Path | None:
     """The folder of an installed `bark` with its presets in assets/prompts, found without importing it."""
-    # Not importlib.util.find_spec: barkfast itself may stand in sys.modules under the name `bark`.
+    # Not importlib.util.find_spec: barkfast itself may be in sys.modules under the name `bark`.
     spec = PathFinder.find_spec("bark")
     for location in (spec.submodule_search_locations or []) if spec else []:
         if (Path(location) / "assets" / "prompts").is_dir():
@@ -131,7 +131,7 @@ def _bark_place() -> Place | None:
 
 
 def local_places(checkpoint: "Checkpoint | None", folder: str | os.PathLike[str] | None) -> list[Place]:
-    """Every place on this machine, the first one first."""
+    """All locations on this machine, in search order."""
     places: list[Place] = []
     if folder is not None:
         places += _named_folder(folder, "the voices folder")
@@ -144,13 +144,13 @@ def local_places(checkpoint: "Checkpoint | None", folder: str | os.PathLike[str]
 
 
 def speaks_suno(checkpoint: "Checkpoint | None") -> bool:
-    """Whether Suno's voices fit the model; without a model, they are what is meant."""
+    """Whether Suno's voices fit the model; True without a model."""
     ours = checkpoint.layout if checkpoint else Layout()
     return (ours.semantic.vocab_size, ours.codebook_size) == (Layout().semantic.vocab_size, Layout().codebook_size)
 
 
 def hub_place(name: str, checkpoint: "Checkpoint | None") -> Place | None:
-    """The hub repository that may hold a voice, or None where none is expected to."""
+    """The hub repository that may hold a voice, or None if no repository is expected to."""
     from barkfast.weights import fetch_from_hub
 
     suno_name = name in VOICE_NAMES | UNNAMED_IN_BARK

@@ -1,4 +1,4 @@
-"""Where tensors come from: any checkpoint by name or path, memory-mapped, and no pickle's code ever run."""
+"""Load weights: any checkpoint by name or path, memory-mapped, without running code from pickles."""
 
 from barkfast.weights.checkpoint import STAGES, Checkpoint, CodecWeights, StageWeights
 from barkfast.weights.hub import fetch_from_hub

@@ -1,4 +1,4 @@
-"""Read numpy's .npy and .npz files without numpy.load, which a program may have replaced by one that runs pickles."""
+"""Read numpy's .npy and .npz files without numpy.load, which a program may have replaced to allow pickles."""
 
 import zipfile
 from collections.abc import Collection
@@ -12,7 +12,7 @@ def read_npy(path: Path) -> np.ndarray:
     """The array of a .npy file.
 
     Raises:
-        ValueError: it is no .npy file, or holds Python objects, for which a pickle would have to be run.
+        ValueError: it is not an .npy file, or holds Python objects, which need a pickle.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
@@ -30,7 +30,7 @@ def read_npz(path: Path, key: str) -> np.ndarray:
 
     Raises:
         KeyError: there is no such array.
-        ValueError: it is no array, or holds Python objects, for which a pickle would have to be run.
+        ValueError: it is not an array, or holds Python objects, which need a pickle.
         OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError: the file is damaged, or
             of a kind that zipfile cannot read.
     """

@@ -1,4 +1,4 @@
-"""What travels with a converted model besides its weights: tokenizer files, voices and notices."""
+"""Copy what belongs to a converted model besides its weights: tokenizer files, voices and licence files."""
 
 import json
 import logging
@@ -32,9 +32,9 @@ _TAIL = f"_{KEYS[0]}.npy"
 
 
 def copy_tokenizer(checkpoint: Checkpoint, target: Path) -> bool:
-    """Copy tokenizer files: $BARKFAST_TOKENIZER's, the model's own, or mBERT's; whether any were found.
+    """Copy tokenizer files: $BARKFAST_TOKENIZER's, the model's own, or mBERT's; return whether any were found.
 
-    A model of random weights gets the stand-in where there is none.
+    A model with random weights gets the stand-in if there are none.
     """
     for path in _find_tokenizer(checkpoint):
         shutil.copyfile(path, target / _canonical_name(path))
@@ -52,14 +52,14 @@ def copy_tokenizer(checkpoint: Checkpoint, target: Path) -> bool:
 
 
 def copy_notices(checkpoint: Checkpoint, target: Path) -> None:
-    """Copy what a model's folder says of its licence."""
+    """Copy the licence files in a model's folder."""
     for name in NOTICES:
         if checkpoint.folder is not None and (checkpoint.folder / name).is_file():
             shutil.copyfile(checkpoint.folder / name, target / name)
 
 
 def copy_voices(checkpoint: Checkpoint, target: Path, folder: Path | None = None) -> int:
-    """Copy the voices of a folder, or of the model, in Hugging Face's layout; how many there were.
+    """Copy the voices of a folder, or of the model, in Hugging Face's layout; return their number.
 
     Each becomes `speaker_embeddings/{name}_{semantic,coarse,fine}_prompt.npy`, listed in
     speaker_embeddings_path.json.
@@ -115,7 +115,7 @@ def _voices_of(checkpoint: Checkpoint) -> Path | None:
 
 
 def _find_triples(folder: Path) -> dict[str, dict[str, Path]]:
-    """Voices in Hugging Face's layout of which all three files are there."""
+    """Voices in Hugging Face's layout that have all three files."""
     if (folder / INDEX).is_file():
         listed = {name: entry for name, entry in read_json(folder / INDEX).items() if isinstance(entry, dict)}
     else:
@@ -133,7 +133,7 @@ def _find_triples(folder: Path) -> dict[str, dict[str, Path]]:
 
 
 def _find_archives(folder: Path) -> dict[str, Path]:
-    """Voices in Suno's layout, one .npz each; one in a sub-folder is named "sub/name"."""
+    """Voices in Suno's layout, one .npz each; a file in a sub-folder is named "sub/name"."""
     roots = [root for root in (folder / "voices", folder / EMBEDDINGS) if root.is_dir()]
     found = {path.stem: path for path in sorted(folder.glob("*.npz"))}
     for root in roots or [folder]:

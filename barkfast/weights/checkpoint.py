@@ -1,4 +1,4 @@
-"""What a found model looks like: a checkpoint, and the weights it hands out."""
+"""The types of a model that was found: a checkpoint, and the weights it opens."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ STAGES = ("text", "coarse", "fine")
 
 
 class MadeTensors(Mapping[str, torch.Tensor]):
-    """Tensors of known shapes that are made, all of them, when the first is asked for."""
+    """Tensors of known shapes, all created when the first one is read."""
 
     def __init__(self, shapes: Shapes, make: Callable[[], dict[str, torch.Tensor]]) -> None:
         self._shapes, self._make = shapes, make
@@ -38,9 +38,9 @@ class StageWeights:
     """One GPT's size and tensors.
 
     `tensors` has Suno's nanoGPT keys without `_orig_mod.`, on the CPU, memory-mapped where the file allows, in the
-    dtype they are stored in. Read-only by agreement: they may be the file itself. The fine network's
+    dtype they are stored in. Do not write to them: they may be the mapped file itself. The fine network's
     `lm_heads.{i}.weight` and `transformer.wtes.{i+1}.weight` are both present and are one tensor.
-    `content` says what they hold: other numbers, another text. It may read the files whole.
+    `content` returns a text that identifies the numbers in the tensors. It may read whole files.
     """
 
     config: GPTConfig | FineConfig
@@ -50,13 +50,13 @@ class StageWeights:
 
 @dataclass(frozen=True)
 class CodecWeights:
-    """EnCodec's decoder and the codebooks that are used, fp32, weight norm folded.
+    """EnCodec's decoder and the codebooks that the model uses, fp32, weight norm folded.
 
     Keys: `decoder.layers.N.conv.{weight,bias}` (transposed convolutions too),
     `decoder.layers.1.lstm.{weight,bias}_{ih,hh}_l{0,1}`, `decoder.layers.N.block.{1,3}.conv.{weight,bias}`,
     `decoder.layers.N.shortcut.conv.{weight,bias}`, `quantizer.layers.N.codebook.embed`.
-    `read_encoder` reads the encoder, `encoder.layers.N...`, and the codebooks once more when it is asked for: speaking
-    needs no encoder. It raises CheckpointError where there is none.
+    `read_encoder` reads the encoder, `encoder.layers.N...`, and the codebooks again: synthesis needs no encoder. It
+    raises CheckpointError if there is none.
     """
 
     config: CodecConfig
@@ -66,13 +66,13 @@ class CodecWeights:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model that was found; each stage is read when it is asked for.
+    """A model that was found; each stage is read on demand.
 
     Args:
-        name: as asked for, e.g. "suno/bark", "random:nano:0" or a path.
-        origin: one line for people: where it was found.
+        name: as requested, e.g. "suno/bark", "random:nano:0" or a path.
+        origin: where it was found, one line for messages.
         layout: its token ids, rates and lengths.
-        folder: the local folder where its tokenizer files and voices may lie.
+        folder: the local folder that may hold its tokenizer files and voices.
         repo: the hub repository that holds its tokenizer files and voices.
         read_stage: stage name -> weights.
         read_codec: -> codec weights.
@@ -89,21 +89,21 @@ class Checkpoint:
     def stage(self, name: str) -> StageWeights:
         """Open "text", "coarse" or "fine".
 
-        Errors: CheckpointError if the file is damaged, or its keys, shapes or vocabulary do not fit its
+        Raises: CheckpointError if the file is damaged, or its keys, shapes or vocabulary do not fit its
         configuration; MissingFileError if it cannot be found.
         """
         if name not in STAGES:
             raise InputError(f"unknown stage {name!r}; expected one of {', '.join(STAGES)}")
         weights = self.read_stage(name)
         where = f"{name} network of {self.name} ({self.origin})"
-        # What is made to these shapes need not be made now to be checked.
+        # MadeTensors have these shapes by construction, and checking would create them now.
         if not isinstance(weights.tensors, MadeTensors):
             check_tensors(weights.tensors, gpt_shapes(weights.config), where)
         _check_layout(name, weights.config, self.layout, where)
         return weights
 
     def codec(self) -> CodecWeights:
-        """Open the codec. Errors: as `stage`."""
+        """Open the codec. Raises: as `stage`."""
         weights = self.read_codec()
         check_tensors(weights.tensors, codec_shapes(weights.config), f"codec for {self.name}")
         if weights.config.codebook_size != self.layout.codebook_size:
@@ -111,7 +111,7 @@ class Checkpoint:
                 f"the codec has codebooks of {weights.config.codebook_size} entries, but {self.name} speaks codes of "
                 f"{self.layout.codebook_size}; give the codec that belongs to the model (BARKFAST_CODEC or codec=)"
             )
-        # Nothing here may hold `weights`, or a codec that can encode would keep its decoder's tensors twice.
+        # Hold no reference to `weights`, or a codec that can encode would keep its decoder's tensors twice.
         return replace(weights, read_encoder=partial(_checked_encoder, weights.read_encoder, weights.config, self.name))
 
 
@@ -124,7 +124,7 @@ def _checked_encoder(
 
 
 def _check_layout(name: str, config: GPTConfig | FineConfig, layout: Layout, where: str) -> None:
-    """Every id and position the layout uses must exist in the network: generation indexes its tables by them."""
+    """Raise CheckpointError unless every id and position of the layout exists in the network's tables."""
     semantic, coarse = layout.semantic, layout.coarse
     if name == "text":
         largest_in = max(semantic.text_pad_token, semantic.infer_token, semantic.pad_token)

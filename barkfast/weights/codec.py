@@ -1,4 +1,4 @@
-"""EnCodec's weights: from a Bark file, from EnCodec's own `.th` file, or from its Hugging Face twin."""
+"""EnCodec's weights: from a Bark file, from EnCodec's own `.th` file, or in Hugging Face's format."""
 
 import os
 import re
@@ -53,7 +53,7 @@ _NORM_PAIRS = (
 
 
 def open_codec(where: str | os.PathLike, n_codebooks: int) -> CodecWeights:
-    """The codec at a place the user named: a `.th`, `.safetensors` or `.bin` file, a folder, or a hub repository."""
+    """The codec that the user named: a `.th`, `.safetensors` or `.bin` file, a folder, or a hub repository."""
     path = expand(where)
     if path.is_file():
         return _read_file(path, n_codebooks)
@@ -68,7 +68,7 @@ def open_codec(where: str | os.PathLike, n_codebooks: int) -> CodecWeights:
 
 
 def find_codec(n_codebooks: int, folder: Path | None = None) -> CodecWeights:
-    """The codec of a model that does not carry one: beside it, torch's hub cache, the Hugging Face cache and hub."""
+    """The codec of a model without one: from the model's folder, torch's hub cache, the Hugging Face cache or hub."""
     torch_cache = Path(torch.hub.get_dir()) / "checkpoints"
     for place in filter(None, (folder, torch_cache)):
         for path in sorted(place.glob("encodec_24khz-*.th")):
@@ -96,7 +96,7 @@ def read_source(source: Source, n_codebooks: int, prefix: str = "") -> CodecWeig
 
 
 def read_th(path: Path, n_codebooks: int) -> CodecWeights:
-    """EnCodec's own file; the digits in `encodec_24khz-d7cc33bc.th` begin its SHA-256, and are checked."""
+    """EnCodec's own file; the digits in `encodec_24khz-d7cc33bc.th`, the start of its SHA-256, are checked."""
     if match := re.search(r"-([0-9a-f]{8,64})\.th$", path.name):
         found = hash_file(path)
         if not found.startswith(match[1]):
@@ -116,7 +116,7 @@ def read_config(section: Mapping[str, Any], n_codebooks: int, where: str) -> Cod
 
 
 def write_config(config: CodecConfig) -> dict[str, Any]:
-    """The inverse of `read_config`; the bandwidth is the one at which transformers counts the same codebooks."""
+    """The inverse of `read_config`; from the bandwidth transformers computes the same number of codebooks."""
     frame_rate = -(-config.sample_rate // config.hop_length)
     bits = (config.codebook_size - 1).bit_length()
     bandwidth = config.n_codebooks * frame_rate * bits / 1000
@@ -143,12 +143,12 @@ def _fold(g: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 
 def _fold_exactly(g: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """With the bits of encodec and transformers: near ties between codes are decided by the last of them."""
+    """Bit-exact with encodec and transformers: between codes at nearly equal distance the last bit decides."""
     return torch._weight_norm(v, g, 0)
 
 
 def split_weight_norm(tensors: Mapping[str, torch.Tensor]) -> Tensors:
-    """The inverse, for files that transformers reads: v is the weight itself and g its norm, so folding is exact."""
+    """Undo `fold_weight_norm`, for files that transformers reads: v is the weight, g its norm, so folding is exact."""
     split: Tensors = {}
     for key, value in tensors.items():
         if key.endswith(".conv.weight"):
@@ -188,9 +188,9 @@ def _read_file(path: Path, n_codebooks: int) -> CodecWeights:
 
 
 def _build(read: Callable[[], Tensors], config: CodecConfig, where: str) -> CodecWeights:
-    """The decoder and the used codebooks, by canonical names, weight norm folded; the encoder likewise, later.
+    """The decoder and the used codebooks, with canonical names and folded weight norm; the encoder on demand.
 
-    `read` reads all tensors; it is called again for the encoder, so that nothing of it is kept until then.
+    `read` reads all tensors; it is called again for the encoder, so that its tensors are not in memory before.
     """
     tensors = read()
     named = _rename(tensors)

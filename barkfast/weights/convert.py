@@ -25,10 +25,10 @@ from barkfast.weights.resolve import open_model
 
 logger = logging.getLogger(__name__)
 
-# What files hold; integers with scales have no standard form.
+# Dtypes of files; integers with scales have no standard format.
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
-# Lies in every converted folder, and is what allows `force` to replace one.
+# A file in every converted folder; `force` only replaces a folder that has it.
 MARKER = "barkfast.json"
 
 
@@ -45,22 +45,23 @@ def convert(
 ) -> Path:
     """Write the model `src` as the folder `dst`, which barkfast and transformers' BarkModel both open.
 
-    The GPTs are stored in `dtype`; the codec stays fp32, for it runs in fp32 whatever the GPTs do, rounding it is
-    audible, and it is 1 % of the size. EnCodec's encoder, which making new voices needs, is kept where there is one.
-    Tokenizer and voices come along where they can be found; a warning is logged where not. The folder appears whole
-    at the end, or not at all.
+    The GPTs are stored in `dtype`; the codec stays fp32: it always runs in fp32, rounding it is audible, and it is 1 %
+    of the size. EnCodec's encoder, which new voices need, is kept if there is one. Tokenizer and voices are copied if
+    found; a missing tokenizer logs a warning. The complete folder appears at the end, or none.
 
     Args:
-        src: as `open_model`.
+        src, codec, small: as in `open_model`.
         dst: a folder that does not exist yet or is empty; its parent must exist.
         dtype: bfloat16 (bf16), float16 (fp16) or float32 (fp32).
-        codec: as `open_model`.
         voices: True for those of the model, False for none, or a folder of .npz files or in Hugging Face's layout.
-        small: as `open_model`.
         force: replace `dst` if it is an earlier conversion; nothing else is ever replaced.
-        tokenizer: whether to look for the tokenizer's files.
-    Returns: the absolute path of `dst`.
-    Errors: InputError before any work; those of `open_model`.
+        tokenizer: whether to search for the tokenizer's files.
+
+    Returns:
+        The absolute path of `dst`.
+
+    Raises:
+        InputError: before any work. Also the errors of `open_model`.
     """
     stored = DTYPES.get(DTYPE_ALIASES.get(dtype, dtype))
     if stored is None:
@@ -143,12 +144,10 @@ def _check_target(target: Path, force: bool) -> None:
 
 @contextmanager
 def _building(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its place when the block ends without an exception.
-
-    Made before the work, so that a place that cannot be written to is noticed before it.
-    """
+    """Yield a temporary folder beside `target` that replaces it when the block ends without an exception."""
     mark = secrets.token_hex(4)
     temporary, old = (target.with_name(f".{target.name}.{mark}.{end}") for end in ("part", "old"))
+    # Created before the work, so that a location without write access fails early.
     try:
         temporary.mkdir()
     except OSError as error:

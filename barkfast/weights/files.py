@@ -1,4 +1,4 @@
-"""Read tensors and json from files, memory-mapped where possible, without ever running a pickle's code."""
+"""Read tensors and json from files, memory-mapped where possible, without running code from pickles."""
 
 import json
 import re
@@ -15,12 +15,12 @@ from barkfast.errors import CheckpointError, MissingFileError
 
 Tensors = dict[str, torch.Tensor]
 
-# torch's list of safe globals belongs to the process, so files are opened one at a time.
+# torch's list of safe globals is shared by the process, so files are opened one at a time.
 _OPENING = threading.Lock()
 
 
 def read_tensors(path: Path, wanted: Callable[[str], bool] = lambda key: True) -> Tensors:
-    """The tensors of a .safetensors file, or of a pickle that holds a plain dict of tensors, whose key is wanted."""
+    """The tensors with a wanted key in a .safetensors file, or in a pickle that holds a plain dict of tensors."""
     if path.suffix == ".safetensors":
         return _read_safetensors(path, wanted)
     content = load_pickle(path)
@@ -47,14 +47,14 @@ def load_pickle(path: Path) -> Any:
 
     Raises:
         MissingFileError: there is no such file.
-        CheckpointError: it is damaged, or wants to run code.
+        CheckpointError: it is damaged, or tries to run code.
     """
     _check_readable(path)
     try:
         with _OPENING, _allowing_numpy_scalars():
             return _unpickle(path)
     except Exception as error:
-        # torch's own wording is all there is to tell a forbidden global from a damaged file.
+        # Only the text of torch's message tells a forbidden global from a damaged file.
         if match := re.search(r"\bGLOBAL ([\w.]+)", str(error)):
             raise CheckpointError(
                 f"{path} is a pickle that calls {match[1]!r}, which weights do not need; it was refused and nothing "
@@ -66,8 +66,8 @@ def load_pickle(path: Path) -> Any:
 def _unpickle(path: Path) -> Any:
     """What `torch.load(path, weights_only=True)` does, without going through `torch.load`.
 
-    Many programs replace `torch.load` by a function that forces `weights_only=False`. What is called here takes no such
-    option: the unpickler is an argument.
+    Many programs replace `torch.load` by a function that forces `weights_only=False`. The functions called here have no
+    such option: the unpickler is an argument.
     """
     restricted: Any = torch._weights_only_unpickler
     with path.open("rb") as file:
@@ -81,7 +81,7 @@ def _unpickle(path: Path) -> Any:
 
 @contextmanager
 def _allowing_numpy_scalars() -> Iterator[None]:
-    """Within the block torch's restricted unpickler knows numpy's scalars; what the program allowed itself stays."""
+    """In the block torch's restricted unpickler accepts numpy scalars; the program's own safe globals are kept."""
     before = torch.serialization.get_safe_globals()
     torch.serialization.add_safe_globals(_safe_globals())
     try:
@@ -92,7 +92,7 @@ def _allowing_numpy_scalars() -> Iterator[None]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A json file that holds an object. Errors: MissingFileError, CheckpointError."""
+    """A json file that holds an object. Raises: MissingFileError, CheckpointError."""
     _check_readable(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -129,7 +129,7 @@ def _check_readable(path: Path) -> None:
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    # torch precedes its reason by the advice to load the file without protection, which is not ours to pass on.
+    # Before its reason torch puts the advice to load the file without protection, which we do not repeat.
     text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
     reason = (text.strip().splitlines() or [type(error).__name__])[0]
     return CheckpointError(

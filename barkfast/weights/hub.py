@@ -1,4 +1,4 @@
-"""Fetch single files from the Hugging Face hub: cache first, resumable, checked, and never more than is needed."""
+"""Fetch single files from the Hugging Face hub: cache first, resumable, verified, only what is needed."""
 
 import os
 import re
@@ -35,7 +35,7 @@ KNOWN_FILES = {
 
 _REPO_ID = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*")
 
-# Without this memory a machine with no network would wait again for every optional file.
+# Failures are remembered: otherwise a machine without a network would wait again for every optional file.
 _RETRY_AFTER_S = 60.0
 _unreachable: tuple[float, str] | None = None
 _answered = False
@@ -46,12 +46,12 @@ class FileNotInRepoError(MissingFileError):
 
 
 def is_repo_id(name: str) -> bool:
-    """Whether a name has the form of a hub repository of a model of this kind, `owner/name`."""
+    """Whether a name has the form of a hub repository, `owner/name`."""
     return "/" in name and _is_valid(name)
 
 
 def hub_cache() -> Path:
-    """The folder in which huggingface_hub keeps what it has fetched."""
+    """The folder in which huggingface_hub stores its downloads."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
@@ -60,12 +60,11 @@ def hub_cache() -> Path:
 def fetch_from_hub(repo: str, filename: str, *, optional: bool = False) -> Path | None:
     """Return the local path of one file of a hub repository, from the cache or downloaded into it.
 
-    A cached file is used as it is, without asking the hub; HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN are
-    honoured. Files whose SHA-256 is known are checked after a download.
+    A cached file is used without asking the hub; HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN apply. Files whose
+    SHA-256 is known are checked after a download. Raises: MissingFileError, CheckpointError (wrong hash or size).
 
     Args:
-        optional: return None, instead of raising, if the file does not exist or cannot be fetched.
-    Errors: MissingFileError, CheckpointError (wrong hash or size).
+        optional: return None, instead of raising MissingFileError, if the file does not exist or cannot be fetched.
     """
     try:
         return fetch_required(repo, filename)
@@ -76,7 +75,7 @@ def fetch_from_hub(repo: str, filename: str, *, optional: bool = False) -> Path 
 
 
 def fetch_required(repo: str, filename: str) -> Path:
-    """As `fetch_from_hub`, telling a file that does not exist (FileNotInRepoError) from one that cannot be reached."""
+    """As `fetch_from_hub`, but raises FileNotInRepoError, a MissingFileError, if the repository lacks the file."""
     from huggingface_hub import try_to_load_from_cache
 
     if not _is_valid(repo) or filename.startswith("/") or ".." in Path(filename).parts:
@@ -95,7 +94,7 @@ def fetch_required(repo: str, filename: str) -> Path:
 def fetch_many_from_hub(repo: str, patterns: list[str]) -> Path:
     """Fetch all files of a repository that match, and return the local folder that mirrors it.
 
-    Without a network it is the folder as far as it is in the cache. Errors: MissingFileError if none of it is.
+    Without a network the folder holds only what is cached. Raises: MissingFileError if nothing is.
     """
     from huggingface_hub import constants, snapshot_download
 
@@ -114,12 +113,12 @@ def _is_valid(repo: str) -> bool:
 
 
 def _is_resting() -> bool:
-    """Whether the hub could not be reached a moment ago."""
+    """Whether the hub was unreachable less than `_RETRY_AFTER_S` ago."""
     return _unreachable is not None and time.monotonic() - _unreachable[0] < _RETRY_AFTER_S
 
 
 def _download(repo: str, filename: str) -> Path:
-    """Download one file; huggingface_hub resumes what an interrupted call left behind."""
+    """Download one file; huggingface_hub resumes an interrupted download."""
     global _unreachable
     from huggingface_hub import constants, errors, hf_hub_download
 
@@ -145,20 +144,20 @@ def _download(repo: str, filename: str) -> Path:
             f"`hf auth login` if it is private or gated"
         ) from error
     except Exception as error:
-        # Broken connections and full disks surface as errors of whichever transport huggingface_hub uses.
+        # Broken connections and full disks raise errors of the transport that huggingface_hub uses.
         raise _not_reachable(repo, filename, _first_line(error)) from error
 
 
 def _check_home(repo: str, filename: str) -> None:
-    """Raise MissingFileError where nothing says in which folder huggingface_hub keeps files."""
+    """Raise MissingFileError if huggingface_hub has no cache folder, because there is no home folder."""
     if hub_cache().parts[:1] == ("~",):
         raise _not_reachable(repo, filename, "this process has no home folder; set HF_HOME to a folder to keep it in")
 
 
 def _ask_once(repo: str, filename: str) -> None:
-    """Raise LocalEntryNotFoundError if the hub has not answered this process yet, and does not now.
+    """Raise LocalEntryNotFoundError if the hub has not answered this process yet, and does not answer now.
 
-    huggingface_hub by itself asks six times more: 20 seconds without a network, minutes where one swallows packets.
+    huggingface_hub alone retries six times: 20 seconds without a network, minutes on a network that drops packets.
     """
     global _answered
     from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url
@@ -168,10 +167,10 @@ def _ask_once(repo: str, filename: str) -> None:
     try:
         get_hf_file_metadata(hf_hub_url(repo, filename), timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except errors.HfHubHTTPError:
-        # Whatever it says, it is there.
+        # Any HTTP answer shows that the hub is reachable.
         pass
     except Exception as error:
-        # Of whichever transport huggingface_hub uses.
+        # An error of the transport that huggingface_hub uses.
         raise errors.LocalEntryNotFoundError("the hub does not answer") from error
     _answered = True
 
@@ -204,7 +203,7 @@ def _check_hash(repo: str, filename: str, path: Path) -> None:
     found = hash_file(path)
     if found == known.sha256:
         return
-    # It was downloaded a moment ago and the cache would take it for good from now on.
+    # Delete the new download: later calls trust the cache.
     blob = path.resolve()
     path.unlink()
     if blob != path:

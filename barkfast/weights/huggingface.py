@@ -30,7 +30,7 @@ _CONFIG_NAMES = {
     "bias": "bias",
 }
 _FINE_NAMES = {"n_codes_total": "n_codes_total", "n_codes_given": "n_codes_given"}
-# What transformers assumes where config.json is silent (it leaves defaults out).
+# The defaults of transformers, which leaves them out of config.json.
 _DEFAULTS = {"input_vocab_size": 10_048, "output_vocab_size": 10_048}
 
 _TO_SUNO = {
@@ -52,11 +52,11 @@ _BLOCK_TO_HF = {suno: hf for hf, suno in _BLOCK_TO_SUNO.items()}
 
 
 def read_layout(source: Source) -> Layout:
-    """The model's token layout from its generation_config.json; Suno's where there is none."""
+    """The model's token layout from its generation_config.json; Suno's if there is none."""
     try:
         path = source.find("generation_config.json")
     except MissingFileError as error:
-        # Whoever fetched just the weights, for a machine with no network, has most likely one of Suno's models.
+        # A model whose weights alone were fetched, for a machine with no network, is most likely one of Suno's.
         logger.warning("taking Suno's token layout: %s", error)
         return Layout()
     return Layout() if path is None else Layout.from_generation_config(read_json(path), str(path))
@@ -72,7 +72,7 @@ def read_stage(source: Source, config: Mapping[str, Any], name: str) -> StageWei
     tensors = {to_suno_key(key): value for key, value in tensors.items() if not key.endswith(".attn.bias")}
 
     def content() -> str:
-        # The files hold the other networks too, under other prefixes.
+        # The same files hold the other networks too, under other prefixes, so `name` is needed.
         return " ".join([name, *map(hash_content, find_weights(source, PREFIXES[name]))])
 
     return StageWeights(size, tie_heads(tensors) if name == "fine" else tensors, content)
@@ -98,7 +98,7 @@ def write_config(config: GPTConfig | FineConfig) -> dict[str, Any]:
 def tie_heads(tensors: Tensors) -> Tensors:
     """Make the fine network's head i and input table i+1 one tensor, whichever of them the file holds.
 
-    Where both are there the head wins, as it does when the reference loads the file.
+    If the file holds both, the head wins, as it does when the reference loads the file.
     """
     tied = dict(tensors)
     for i in range(len(tensors)):

@@ -1,4 +1,4 @@
-"""Models made from a seed, in Suno's layout or the demo voice's: for benchmarks and tests."""
+"""Models with random weights from a seed, in Suno's layout or the demo voice's: for benchmarks and tests."""
 
 import math
 import string
@@ -18,30 +18,30 @@ from barkfast.weights.sources import Folder
 SIZES = {"nano": (2, 2, 64, 4), "small": (12, 12, 768, 32), "large": (24, 16, 1024, 32)}
 # `random:demo` has the sizes, tokens, tokenizer and voices of the demo voice.
 NAMES = (*SIZES, demo.NAME)
-# Untrained, it hardly ever ends by itself: four seconds at the most.
+# Untrained weights hardly ever draw the end token: at most four seconds.
 _DEMO_STEPS = 200
-# Counts up when the same seed gives other numbers.
+# Increase this when the same seed gives other numbers.
 RECIPE = 1
 VOCABULARIES = {"text": (129_600, 10_048), "coarse": (12_096, 12_096), "fine": (1056, 1056)}
 
-# The entries of the tokenizer that stands in where none is found: random weights need some ids, whichever they are.
+# The vocabulary of the stand-in tokenizer, for random weights if no tokenizer is found: any ids will do.
 # It spells words letter by letter.
 _LETTERS = string.digits + string.ascii_letters + string.punctuation
 STAND_IN = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_LETTERS, *(f"##{letter}" for letter in _LETTERS))
 
-# Measured: with it random codes decode to noise of an rms of about 0.1.
+# Measured: with this gain, random codes decode to noise with an rms of about 0.1.
 _LAST_CONV_GAIN = 0.2
 
 Sizes = tuple[Layout, dict[str, GPTConfig], CodecConfig]
 
 
 def is_random(name: str) -> bool:
-    """Whether a model's name is that of one made from a seed."""
+    """Whether a model's name stands for random weights, such as `random:nano`."""
     return name.split(":")[0] == "random"
 
 
 def open_random(name: str) -> Checkpoint:
-    """`random:nano|small|large|demo[:seed]`; each network is made when it is asked for, the same every time."""
+    """`random:nano|small|large|demo[:seed]`; each network is created on demand, with the same weights every time."""
     _, _, rest = name.partition(":")
     size, _, digits = rest.partition(":")
     if size not in NAMES or (digits and not digits.isdecimal()):
@@ -90,16 +90,16 @@ def _demo_sizes() -> Sizes:
 
 
 def _generator(seed: int, stage: str) -> torch.Generator:
-    """A generator of its own for each network, so that none depends on the order in which they are opened."""
+    """A separate generator for each network, so that weights do not depend on the order of opening."""
     index = (*STAGES, "codec").index(stage)
     return torch.Generator().manual_seed(seed * 4 + index)
 
 
 def make_gpt(config: GPTConfig | FineConfig, generator: torch.Generator) -> Tensors:
-    """Random weights, fp32, scaled so that attention looks around and logits have a spread of about 2.
+    """Random weights, fp32, scaled so that outputs depend on the context and logits have a spread of about 2.
 
-    Taking GPT-2's 0.02 throughout would make a narrow network's output nearly uniform, and nearly blind to its
-    context: useless for finding errors.
+    With GPT-2's 0.02 everywhere a narrow network's output would be nearly uniform, and nearly independent of its
+    context, so that tests would find no errors.
     """
     tensors: Tensors = {}
     for key, shape in gpt_shapes(config).items():
@@ -108,7 +108,7 @@ def make_gpt(config: GPTConfig | FineConfig, generator: torch.Generator) -> Tens
         elif len(shape) == 1:
             tensors[key] = torch.ones(shape)
         elif key.startswith("lm_heads."):
-            # One tensor with the input table of the codebook it predicts.
+            # The same tensor as the input table of the codebook it predicts.
             tensors[key] = tensors[f"transformer.wtes.{int(key.split('.')[1]) + 1}.weight"]
         else:
             spread = 2 if key.startswith(("lm_head", "transformer.wtes")) else 1
@@ -118,7 +118,7 @@ def make_gpt(config: GPTConfig | FineConfig, generator: torch.Generator) -> Tens
 
 
 def make_codec(config: CodecConfig, generator: torch.Generator) -> Tensors:
-    """Random weights, fp32, that keep the signal's size from layer to layer and end at an audible level."""
+    """Random weights, fp32, that keep the signal's amplitude across layers and give an audible output."""
     shapes = codec_shapes(config)
     codebooks = {key: shape for key, shape in shapes.items() if key.endswith("codebook.embed")}
     tensors = _make({key: shapes[key] for key in shapes if key not in codebooks}, generator, gain=_LAST_CONV_GAIN)
@@ -127,7 +127,7 @@ def make_codec(config: CodecConfig, generator: torch.Generator) -> Tensors:
 
 
 def _make(shapes: Shapes, generator: torch.Generator, gain: float) -> Tensors:
-    """One side of the codec; `gain` is that of its last convolution."""
+    """The encoder's or the decoder's weights; `gain` scales its last convolution."""
     last = max(shapes, key=lambda key: int(key.split(".")[2])).rsplit(".conv.", 1)[0]
     tensors: Tensors = {}
     for key, shape in shapes.items():

@@ -1,4 +1,4 @@
-"""Open any model by name or path: the one function that knows every place and format."""
+"""Open any model by name or path: the only module that knows all locations and formats."""
 
 import os
 from dataclasses import replace
@@ -31,17 +31,17 @@ def open_model(
     codec: str | os.PathLike | None = None,
     cache: str | os.PathLike | None = None,
 ) -> Checkpoint:
-    """Find a model; its networks are read when they are asked for.
+    """Find a model; its networks are read on demand.
 
     Args:
         model: "demo", "random:nano|small|large|demo[:seed]", a folder, or a hub repository such as "suno/bark". None is
-            $BARKFAST_MODEL, or else Suno's released model: from the cache of `bark` itself, the Hugging Face cache,
-            or the hub.
-        small: Suno's small networks, or not; None for $SUNO_USE_SMALL_MODELS. In a folder that holds both sizes it
-            chooses; a model named by repository, and one with a single size, stay what they are.
+            $BARKFAST_MODEL, or else Suno's released model from the cache of `bark` itself, Hugging Face's cache or hub.
+        small: use Suno's small networks, if `model` is None or has both sizes; None for $SUNO_USE_SMALL_MODELS.
         codec: EnCodec's weights, if not the model's own: file, folder or hub repository; None is $BARKFAST_CODEC.
         cache: the folder into which `bark` downloads; None for the one in the user's cache.
-    Errors: InputError (unknown name), MissingFileError (looked for and not found), CheckpointError (unusable).
+
+    Raises:
+        InputError, MissingFileError, CheckpointError: the name is unknown, nothing was found, a file is unusable.
     """
     small = truthy(os.environ.get("SUNO_USE_SMALL_MODELS")) if small is None else small
     chosen = model if model is not None else os.environ.get("BARKFAST_MODEL") or None
@@ -50,7 +50,7 @@ def open_model(
         if chosen is None
         else _open_named(os.fsdecode(chosen), small)
     )
-    # The demo voice has codes of its own, so what is set for other models is not meant for it.
+    # The demo voice has its own codes, so a setting for other models does not apply to it.
     named = None if checkpoint.name == demo.NAME else os.environ.get("BARKFAST_CODEC") or None
     place = codec if codec is not None else named
     if place is None:
@@ -82,7 +82,7 @@ def _open_named(name: str, small: bool) -> Checkpoint:
 
 
 def _open_default(small: bool, cache: Path) -> Checkpoint:
-    """Suno's released model: what `bark` has downloaded already, and for the rest Hugging Face."""
+    """Suno's released model: files that `bark` has downloaded already, the others from Hugging Face."""
     name, folder = (SMALL if small else LARGE), Folder(cache)
     found = {stage: suno.find_stage(folder, stage, small=small, strict=True) for stage in STAGES}
 
@@ -142,7 +142,7 @@ def _open_source(name: str, source: Source, folder: Path | None, repo: str | Non
 
 
 def _read_own_codec(source: Source, layout: Layout, folder: Path | None) -> CodecWeights:
-    """The codec inside a Hugging Face Bark checkpoint; a slimmed one may have left it out."""
+    """The codec inside a Hugging Face Bark checkpoint, or a separate one if the checkpoint has none."""
     path = source.find("config.json")
     if path and read_json(path).get("codec_config"):
         return read_source(source, layout.fine.n_codebooks, BARK_PREFIX)
@@ -154,7 +154,7 @@ def _read_plain_codec(layout: Layout, folder: Path | None) -> CodecWeights:
 
 
 def _not_recognised(source: Source, folder: Path | None, missing: list[str]) -> CheckpointError:
-    """Say what a place lacks, and what is in it."""
+    """The error for an unknown format: what the location lacks, and what it holds."""
     lacks = "no weights" if len(missing) == len(STAGES) else f"no weights for {', '.join(missing)}"
     content = ""
     if folder is not None:

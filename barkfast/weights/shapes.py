@@ -1,4 +1,4 @@
-"""The keys and shapes that weights must have, and the check that they do."""
+"""The keys and shapes that weights must have, and a check of them."""
 
 from collections.abc import Iterable, Mapping
 
@@ -15,8 +15,8 @@ MAX_LISTED = 8
 def gpt_shapes(config: GPTConfig | FineConfig) -> Shapes:
     """Key -> shape of every tensor of one GPT, in Suno's naming.
 
-    `bias` rules the Linear layers everywhere but the LayerNorms only of the causal networks: the fine network's
-    LayerNorms always have one.
+    `bias` applies to the Linear layers of all networks, but only to the LayerNorms of the causal ones: the fine
+    network's LayerNorms always have a bias.
     """
     d = config.n_embd
     fine = isinstance(config, FineConfig)
@@ -72,7 +72,7 @@ def codec_shapes(config: CodecConfig) -> Shapes:
 
 
 def encoder_shapes(config: CodecConfig) -> Shapes:
-    """Key -> shape of EnCodec's encoder and codebooks, weight norm folded; layers are numbered as above."""
+    """Key -> shape of EnCodec's encoder and codebooks, weight norm folded; layers are numbered as in the decoder."""
     channels, layer = config.n_filters, 1
     shapes = _convolution("encoder.layers.0", channels, 1, config.kernel_size)
     for ratio in reversed(config.ratios):

@@ -1,4 +1,4 @@
-"""A place that holds a model's files, local or on the hub: the readers of a format need not know which."""
+"""Sources of a model's files, local or on the hub: the readers of a format need not know which."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,10 @@ WEIGHT_FILES = (
 
 
 class Source(Protocol):
-    """Where files come from."""
+    """A folder or repository that holds a model's files."""
 
     def find(self, filename: str) -> Path | None:
-        """The local path of a file; None if this place has no such file."""
+        """The local path of a file; None if this source has no such file."""
 
     def find_first(self, filenames: tuple[str, ...]) -> Path | None:
         """The first of several files that serve the same purpose."""
@@ -56,7 +56,7 @@ class Repo:
             return None
 
     def find_first(self, filenames: tuple[str, ...]) -> Path | None:
-        """Prefers whichever is cached already: a second copy in a nicer format is not worth gigabytes."""
+        """Prefer a file that is cached already: a better format is not worth downloading gigabytes."""
         for filename in filenames:
             if path := find_cached(self.repo, filename):
                 return path
@@ -67,11 +67,11 @@ class Repo:
 
 
 def find_cached(repo: str, filename: str) -> Path | None:
-    """A file of a hub repository if it is in the cache; never asks the network."""
+    """A file of a hub repository if it is in the cache; never uses the network."""
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(repo, filename, cache_dir=hub_cache())
-    # Through the checked door, which notices a wrong size.
+    # `fetch_required` also checks the size.
     return fetch_required(repo, filename) if isinstance(cached, str) else None
 
 

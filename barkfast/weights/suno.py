@@ -1,4 +1,4 @@
-"""Suno's own checkpoints, and their safetensors twins: one file per network, `text.pt` small, `text_2.pt` large."""
+"""Suno's checkpoints, as .pt or .safetensors: one file per network, `text.pt` small, `text_2.pt` large."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,17 +24,17 @@ _FINE_SIZES = ("n_codes_total", "n_codes_given")
 
 
 def cache_folder() -> Path:
-    """The folder into which `bark` itself downloads; as in `bark` it begins with `~` in a process without a home."""
+    """The folder into which `bark` downloads; as in `bark`, it begins with `~` if there is no home folder."""
     return (user_cache() or Path("~", ".cache")) / "suno" / "bark_v0"
 
 
 def list_names(stage: str, small: bool) -> tuple[str, str]:
-    """File names without suffix, the size asked for first."""
+    """File names without suffix, the requested size first."""
     return (stage, f"{stage}_2") if small else (f"{stage}_2", stage)
 
 
 def find_stage(source: Source, stage: str, *, small: bool, strict: bool = False, pt: bool = True) -> Path | None:
-    """The file of one network: the size asked for, else the other one unless `strict`.
+    """The file of one network in the requested size, else in the other one unless `strict`.
 
     `pt=False` leaves out the .pt files: on the hub they carry optimizer state, two thirds of their size.
     """
