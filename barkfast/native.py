@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 # Interface version of the module that this code works with; csrc/bindings/module.cpp sets the module's own.
-INTERFACE = 3
+INTERFACE = 4
 # setup.py writes its reason here when it installs without the module.
 BUILD_NOTE = Path(__file__).with_name("_native_build.txt")
 

@@ -62,10 +62,10 @@ class Counting:
         self.prompts += len(prompt) - n_merged
         self._native.prefill(slot, prompt, n_merged)
 
-    def seat(self, slot: int, fed: np.ndarray, steps: int, *args: Any, **options: Any) -> None:
+    def start(self, slot: int, fed: np.ndarray, steps: int, *args: Any, **options: Any) -> None:
         # The token that is drawn last is not fed back.
         self.steps += len(fed) + steps - 1
-        self._native.seat(slot, fed, steps, *args, **options)
+        self._native.start(slot, fed, steps, *args, **options)
 
 
 def count_semantic(seconds: float, voice: Any) -> tuple[int, int]:

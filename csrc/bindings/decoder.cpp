@@ -47,9 +47,9 @@ class BoundDecoder {
         decoder_->prefill(slot, tokens.data(), int64_t(tokens.size()), n_merged);
     }
 
-    void seat(int64_t slot, const Tokens& fed, int64_t steps, const std::vector<std::pair<int32_t, int32_t>>& slices,
-              float temperature, int32_t top_k, float top_p, uint64_t seed, uint32_t stage, uint32_t number,
-              py::object stop, float min_p) {
+    void start(int64_t slot, const Tokens& fed, int64_t steps, const std::vector<std::pair<int32_t, int32_t>>& slices,
+               float temperature, int32_t top_k, float top_p, uint64_t seed, uint32_t stage, uint32_t number,
+               py::object stop, float min_p) {
         Request request;
         request.fed = vector_of(fed);
         request.steps = steps;
@@ -58,10 +58,10 @@ class BoundDecoder {
         request.has_stop = !stop.is_none();
         if (request.has_stop) request.stop = stop.cast<int32_t>();
         request.min_p = min_p;
-        decoder_->seat(slot, request);
+        decoder_->start(slot, request);
     }
 
-    void rest(int64_t slot) { decoder_->rest(slot); }
+    void pause(int64_t slot) { decoder_->pause(slot); }
 
     int64_t advance(const std::vector<int64_t>& slots, int64_t max_steps, double seconds) {
         const py::gil_scoped_release unlocked;
@@ -100,11 +100,11 @@ void bind_decoder(py::module_& m) {
              py::arg("isa") = "", "`keys` and `values`: addresses of the cache, see kv.h.")
         .def("prefill", &BoundDecoder::prefill, py::arg("slot"), py::arg("prompt"), py::arg("n_merged") = 0,
              "Reset a slot and prefill a prompt.")
-        .def("seat", &BoundDecoder::seat, py::arg("slot"), py::arg("fed"), py::arg("steps"), py::arg("slices"),
+        .def("start", &BoundDecoder::start, py::arg("slot"), py::arg("fed"), py::arg("steps"), py::arg("slices"),
              py::kw_only(), py::arg("temperature") = 0.0f, py::arg("top_k") = 0, py::arg("top_p") = 2.0f,
              py::arg("seed") = 0, py::arg("stage") = 0, py::arg("number") = 0, py::arg("stop") = py::none(),
              py::arg("min_p") = 2.0f, "Start a sequence that continues from the slot's content; `fed` is read first.")
-        .def("rest", &BoundDecoder::rest, py::arg("slot"), "End the slot's sequence.")
+        .def("pause", &BoundDecoder::pause, py::arg("slot"), "End the slot's sequence.")
         .def("advance", &BoundDecoder::advance, py::arg("slots"), py::arg("max_steps"), py::arg("seconds"),
              "Run decode steps until a sequence ends, at most `max_steps` or `seconds`; returns the number of steps.")
         .def("state", &BoundDecoder::state, py::arg("slot"),

@@ -22,7 +22,7 @@ void Attention::run(int thread, const Matrix& keys, const Matrix& values, int64_
     for (int64_t i = 0; i < count; ++i)
         scratch.queries.set(kernels_, type_, i, head_dim_, rows.q + (first + i) * rows.q_stride);
     float* scores = scratch.scores.data();
-    kernels_.linear(keys, scratch.queries.from(type_, 0), count, {scores, score_stride_, nullptr, Then::store}, 0,
+    kernels_.linear(keys, scratch.queries.from(type_, 0), count, {scores, score_stride_, nullptr, Epilogue::store}, 0,
                     panel_count(seen));
 
     const float scale = 1 / std::sqrt(float(head_dim_));
@@ -38,7 +38,7 @@ void Attention::run(int thread, const Matrix& keys, const Matrix& values, int64_
         floats ? Input{InputType::f32, scores, score_stride_ * int64_t(sizeof(float)), nullptr, nullptr, 0}
                : scratch.weights.from(type_, 0);
     kernels_.linear(columns, weights, count,
-                    {rows.out + first * rows.out_stride, rows.out_stride, nullptr, Then::store}, 0,
+                    {rows.out + first * rows.out_stride, rows.out_stride, nullptr, Epilogue::store}, 0,
                     panel_count(head_dim_));
 }
 

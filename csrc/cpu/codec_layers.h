@@ -37,7 +37,9 @@ class Dense {
         return matrix;
     }
     // An output at `y` with this bias; the stride is in floats.
-    Output to(float* y, int64_t stride, Then then = Then::store) const { return {y, stride, bias_.data(), then}; }
+    Output to(float* y, int64_t stride, Epilogue then = Epilogue::store) const {
+        return {y, stride, bias_.data(), then};
+    }
 
   private:
     int64_t rows_ = 0;

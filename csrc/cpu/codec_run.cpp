@@ -16,12 +16,12 @@ constexpr int64_t kStepFloats = 64 * 1024;
 
 void Codec::Layers::run(const Block& block) {
     const std::lock_guard<FairMutex> lock(mutex_);
-    Pool::Turn turn(pool_);
+    Pool::Session session(pool_);
     load(block.state);
     sum_codes(block);
-    run_first(turn, block);
-    run_lstm(turn, block);
-    add_skip(turn, block);
+    run_first(session, block);
+    run_lstm(session, block);
+    add_skip(session, block);
     int64_t rows = block.frames;
     for (size_t i = 0; i < stages_.size(); ++i) {
         const Stage& stage = stages_[i];
@@ -29,13 +29,13 @@ void Codec::Layers::run(const Block& block) {
         const auto input = [&](size_t j) -> const LayerInput& {
             return j < stage.blocks.size() ? stage.blocks[j].first.input : end;
         };
-        run_upsampling(turn, block, stage.upsampling, rows, input(0));
+        run_upsampling(session, block, stage.upsampling, rows, input(0));
         rows *= stage.upsampling.stride;
         for (size_t j = 0; j < stage.blocks.size(); ++j)
-            run_residual(turn, block, stage.blocks[j], rows, raw_[j % 2].data(), raw_[(j + 1) % 2].data(),
+            run_residual(session, block, stage.blocks[j], rows, raw_[j % 2].data(), raw_[(j + 1) % 2].data(),
                          input(j + 1));
     }
-    run_last(turn, block);
+    run_last(session, block);
     save(block.state, block);
 }
 
@@ -79,7 +79,7 @@ void Codec::Layers::convolve(const Convolution& layer, int64_t row, int64_t rows
         const Dense& dense = layer.taps[tap];
         const float* x = input.row(row - input.history + int64_t(tap) * layer.dilation);
         kernels_.linear(dense.matrix(), float_rows(x, input.channels), rows,
-                        dense.to(y, y_stride, tap ? Then::add : Then::store), 0, dense.panels());
+                        dense.to(y, y_stride, tap ? Epilogue::add : Epilogue::store), 0, dense.panels());
     }
 }
 
@@ -90,37 +90,37 @@ void Codec::Layers::activate(const Block& block, const float* x, int64_t n, cons
     if (!block.state.begun) next.reflect(start, n);
 }
 
-void Codec::Layers::run_first(Pool::Turn& turn, const Block& block) {
+void Codec::Layers::run_first(Pool::Session& session, const Block& block) {
     const LayerInput& input = first_.input;
     const Dense& dense = first_.taps[0];
-    multiply(turn, kernels_, dense.matrix(), float_rows(input.row(-input.history), input.channels), block.frames,
+    multiply(session, kernels_, dense.matrix(), float_rows(input.row(-input.history), input.channels), block.frames,
              dense.to(wide_.data(), dense.panels() * kPanelRows), 0, dense.panels());
 }
 
-void Codec::Layers::run_lstm(Pool::Turn& turn, const Block& block) {
+void Codec::Layers::run_lstm(Pool::Session& session, const Block& block) {
     const float* x = wide_.data();
     for (const Lstm& lstm : lstm_) {
         const int64_t channels = lstm.hidden.channels;
-        multiply(turn, kernels_, lstm.input.matrix(), float_rows(x, channels), block.frames,
+        multiply(session, kernels_, lstm.input.matrix(), float_rows(x, channels), block.frames,
                  lstm.input.to(gates_.data(), 4 * channels), 0, lstm.input.panels());
-        run_steps(turn, lstm, block.frames);
+        run_steps(session, lstm, block.frames);
         x = lstm.hidden.row(0);
     }
 }
 
-void Codec::Layers::run_steps(Pool::Turn& turn, const Lstm& lstm, int64_t steps) {
+void Codec::Layers::run_steps(Pool::Session& session, const Lstm& lstm, int64_t steps) {
     const int64_t channels = lstm.hidden.channels, groups = channels / kPanelRows;
-    const int64_t pieces = std::clamp<int64_t>(4 * channels * channels / kStepFloats, 1, turn.size());
+    const int64_t pieces = std::clamp<int64_t>(4 * channels * channels / kStepFloats, 1, session.size());
     const Matrix recurrent = lstm.recurrent.matrix();
     for (int64_t step = 0; step < steps; ++step) {
         float* gates = gates_.data() + step * 4 * channels;
-        turn.share(pieces, [&](int, int64_t piece) {
+        session.share(pieces, [&](int, int64_t piece) {
             const int64_t first = groups * piece / pieces, last = groups * (piece + 1) / pieces;
             for (int64_t i = first; i < last; ++i) {
                 // Alternate the direction: the weights that were read last are still in the cache.
                 const int64_t group = step % 2 ? first + last - 1 - i : i;
                 kernels_.linear(recurrent, float_rows(lstm.hidden.row(step - 1), channels), 1,
-                                lstm.recurrent.to(gates, 4 * channels, Then::add), 4 * group, 4 * group + 4);
+                                lstm.recurrent.to(gates, 4 * channels, Epilogue::add), 4 * group, 4 * group + 4);
                 kernels_.lstm_cell(gates + group * 4 * kPanelRows, kPanelRows, lstm.cell.data() + group * kPanelRows,
                                    lstm.hidden.row(step) + group * kPanelRows);
             }
@@ -128,22 +128,22 @@ void Codec::Layers::run_steps(Pool::Turn& turn, const Lstm& lstm, int64_t steps)
     }
 }
 
-void Codec::Layers::add_skip(Pool::Turn& turn, const Block& block) {
+void Codec::Layers::add_skip(Pool::Session& session, const Block& block) {
     const LayerInput& next = stages_.empty() ? last_.input : stages_[0].upsampling.input;
     const int64_t channels = next.channels;
-    turn.share(block.frames, [&](int, int64_t frame) {
+    session.share(block.frames, [&](int, int64_t frame) {
         float* y = wide_.data() + frame * channels;
         kernels_.add(lstm_.back().hidden.row(frame), channels, y);
         activate(block, y, channels, next, frame * channels);
     });
 }
 
-void Codec::Layers::run_upsampling(Pool::Turn& turn, const Block& block, const Upsampling& layer, int64_t rows,
+void Codec::Layers::run_upsampling(Pool::Session& session, const Block& block, const Upsampling& layer, int64_t rows,
                                    const LayerInput& next) {
     const int64_t panels = layer.dense.panels(), width = panels * kPanelRows;
     const int64_t row_tiles = ceil_div(rows, kRowBlock), panel_tiles = ceil_div(panels, kPanelGroup);
     const int64_t channels = layer.input.channels;
-    turn.share(row_tiles * panel_tiles, [&](int, int64_t i) {
+    session.share(row_tiles * panel_tiles, [&](int, int64_t i) {
         const int64_t row = i / panel_tiles * kRowBlock, end = std::min(row + kRowBlock, rows);
         const int64_t first = i % panel_tiles * kPanelGroup, last = std::min(first + kPanelGroup, panels);
         float* y = raw_[0].data() + row * width;
@@ -156,10 +156,10 @@ void Codec::Layers::run_upsampling(Pool::Turn& turn, const Block& block, const U
     });
 }
 
-void Codec::Layers::run_residual(Pool::Turn& turn, const Block& block, const ResidualBlock& layer, int64_t rows,
+void Codec::Layers::run_residual(Pool::Session& session, const Block& block, const ResidualBlock& layer, int64_t rows,
                                  const float* x, float* y, const LayerInput& next) {
     const int64_t channels = layer.first.input.channels;
-    turn.share(ceil_div(rows, kRowBlock), [&](int thread, int64_t i) {
+    session.share(ceil_div(rows, kRowBlock), [&](int thread, int64_t i) {
         float* hidden = hidden_[size_t(thread)].data();
         const int64_t row = i * kRowBlock, n = std::min(kRowBlock, rows - row), start = row * channels;
         convolve(layer.first, row, n, hidden, layer.hidden);
@@ -171,16 +171,16 @@ void Codec::Layers::run_residual(Pool::Turn& turn, const Block& block, const Res
         else
             std::memcpy(y + start, x + start, size_t(n * channels) * sizeof(float));
         kernels_.linear(layer.second.matrix(), float_rows(hidden, layer.hidden), n,
-                        layer.second.to(y + start, channels, Then::add), 0, panels);
+                        layer.second.to(y + start, channels, Epilogue::add), 0, panels);
         activate(block, y + start, n * channels, next, start);
     });
 }
 
-void Codec::Layers::run_last(Pool::Turn& turn, const Block& block) {
+void Codec::Layers::run_last(Pool::Session& session, const Block& block) {
     const LayerInput& input = last_.input;
     const int64_t samples = block.frames * hop, groups = ceil_div(samples, kLastSamples);
     const int64_t at_once = ceil_div(kRowBlock, 4), tiles = ceil_div(groups, at_once);
-    turn.share(tiles, [&](int, int64_t i) {
+    session.share(tiles, [&](int, int64_t i) {
         const int64_t first = i * at_once, last = std::min(first + at_once, groups), start = first * kLastSamples;
         const int64_t end = std::min(last * kLastSamples, samples);
         if (end < last * kLastSamples)

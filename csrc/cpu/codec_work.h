@@ -42,15 +42,15 @@ struct Codec::Layers {
     void load(const State& state) const;
     void save(const State& state, const Block& block) const;
     void sum_codes(const Block& block) const;
-    void run_first(Pool::Turn& turn, const Block& block);
-    void run_lstm(Pool::Turn& turn, const Block& block);
-    void run_steps(Pool::Turn& turn, const Lstm& lstm, int64_t steps);
-    void add_skip(Pool::Turn& turn, const Block& block);
-    void run_upsampling(Pool::Turn& turn, const Block& block, const Upsampling& layer, int64_t rows,
+    void run_first(Pool::Session& session, const Block& block);
+    void run_lstm(Pool::Session& session, const Block& block);
+    void run_steps(Pool::Session& session, const Lstm& lstm, int64_t steps);
+    void add_skip(Pool::Session& session, const Block& block);
+    void run_upsampling(Pool::Session& session, const Block& block, const Upsampling& layer, int64_t rows,
                         const LayerInput& next);
-    void run_residual(Pool::Turn& turn, const Block& block, const ResidualBlock& layer, int64_t rows, const float* x,
-                      float* y, const LayerInput& next);
-    void run_last(Pool::Turn& turn, const Block& block);
+    void run_residual(Pool::Session& session, const Block& block, const ResidualBlock& layer, int64_t rows,
+                      const float* x, float* y, const LayerInput& next);
+    void run_last(Pool::Session& session, const Block& block);
 
     void convolve(const Convolution& layer, int64_t row, int64_t rows, float* y, int64_t y_stride) const;
     void activate(const Block& block, const float* x, int64_t n, const LayerInput& next, int64_t start) const;

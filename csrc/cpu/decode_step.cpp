@@ -27,15 +27,15 @@ DecodeStep::DecodeStep(const Network& network, const KvCache& cache, const Kerne
       scores_(pool.size() * scores_stride_),
       scratch_(pool.size() * scratch_stride_) {}
 
-void DecodeStep::run(Pool::Turn& turn, const StepPlan& plan, const std::vector<Sequence>& sequences,
+void DecodeStep::run(Pool::Session& session, const StepPlan& plan, const std::vector<Sequence>& sequences,
                      const float* hidden) {
-    if (!plan.feeds.empty()) read_tokens(turn, plan);
+    if (!plan.feeds.empty()) read_tokens(session, plan);
     if (plan.draws.empty()) return;
-    compute_logits(turn, plan, hidden);
-    draw(turn, plan, sequences);
+    compute_logits(session, plan, hidden);
+    draw(session, plan, sequences);
 }
 
-void DecodeStep::read_tokens(Pool::Turn& turn, const StepPlan& plan) {
+void DecodeStep::read_tokens(Pool::Session& session, const StepPlan& plan) {
     const int64_t rows = int64_t(plan.feeds.size());
     for (int64_t r = 0; r < rows; ++r) {
         const Feed& feed = plan.feeds[size_t(r)];
@@ -44,42 +44,42 @@ void DecodeStep::read_tokens(Pool::Turn& turn, const StepPlan& plan) {
     }
     for (int64_t layer = 0; layer < network_.n_layer; ++layer) {
         const LayerWeights& w = network_.layers[size_t(layer)];
-        norm(turn, rows, w.norm1_weight, w.norm1_bias, w.format);
-        project(turn, rows, w.qkv, w.qkv_bias, normed_, Then::store, qkv_.data(), 3 * width_);
-        attend(turn, plan.feeds, layer);
-        finish(turn, rows, attended_, w.format);
-        project(turn, rows, w.out, w.out_bias, attended_, Then::add, x(0), width_);
-        norm(turn, rows, w.norm2_weight, w.norm2_bias, w.format);
-        project(turn, rows, w.fc, w.fc_bias, normed_, Then::gelu, inner_.row(0), inner_.stride());
-        finish(turn, rows, inner_, w.format);
-        project(turn, rows, w.proj, w.proj_bias, inner_, Then::add, x(0), width_);
+        norm(session, rows, w.norm1_weight, w.norm1_bias, w.format);
+        project(session, rows, w.qkv, w.qkv_bias, normed_, Epilogue::store, qkv_.data(), 3 * width_);
+        attend(session, plan.feeds, layer);
+        finish(session, rows, attended_, w.format);
+        project(session, rows, w.out, w.out_bias, attended_, Epilogue::add, x(0), width_);
+        norm(session, rows, w.norm2_weight, w.norm2_bias, w.format);
+        project(session, rows, w.fc, w.fc_bias, normed_, Epilogue::gelu, inner_.row(0), inner_.stride());
+        finish(session, rows, inner_, w.format);
+        project(session, rows, w.proj, w.proj_bias, inner_, Epilogue::add, x(0), width_);
     }
 }
 
-void DecodeStep::norm(Pool::Turn& turn, int64_t rows, const float* weight, const float* bias, Format format) {
-    turn.share(rows, [&](int, int64_t r) {
+void DecodeStep::norm(Pool::Session& session, int64_t rows, const float* weight, const float* bias, Format format) {
+    session.share(rows, [&](int, int64_t r) {
         kernels_.norm(x(r), weight, bias, width_, normed_.row(r));
         normed_.finish(kernels_, format, r);
     });
 }
 
-void DecodeStep::project(Pool::Turn& turn, int64_t rows, const Matrix& w, const float* bias, const Activations& from,
-                         Then then, float* to, int64_t stride) {
+void DecodeStep::project(Pool::Session& session, int64_t rows, const Matrix& w, const float* bias,
+                         const Activations& from, Epilogue then, float* to, int64_t stride) {
     const Input input = from.from(w.format, 0);
     const Output output{to, stride, bias, then};
-    read_panels(turn, w, panel_count(w.rows),
+    read_panels(session, w, panel_count(w.rows),
                 [&](int64_t first, int64_t last) { kernels_.linear(w, input, rows, output, first, last); });
 }
 
-void DecodeStep::finish(Pool::Turn& turn, int64_t rows, const Activations& activations, Format format) {
+void DecodeStep::finish(Pool::Session& session, int64_t rows, const Activations& activations, Format format) {
     if (!is_quantized(format)) return;
-    turn.share(rows, [&](int, int64_t r) { activations.finish(kernels_, format, r); });
+    session.share(rows, [&](int, int64_t r) { activations.finish(kernels_, format, r); });
 }
 
-void DecodeStep::attend(Pool::Turn& turn, const std::vector<Feed>& feeds, int64_t layer) {
+void DecodeStep::attend(Pool::Session& session, const std::vector<Feed>& feeds, int64_t layer) {
     const int64_t heads = network_.n_head, dim = network_.head_dim();
     const float scale = 1 / std::sqrt(float(dim));
-    turn.share(int64_t(feeds.size()) * heads, [&](int thread, int64_t i) {
+    session.share(int64_t(feeds.size()) * heads, [&](int thread, int64_t i) {
         const int64_t row = i / heads, head = i % heads;
         const Feed& feed = feeds[size_t(row)];
         const float* q = qkv_.data() + row * 3 * width_ + head * dim;
@@ -89,9 +89,9 @@ void DecodeStep::attend(Pool::Turn& turn, const std::vector<Feed>& feeds, int64_
     });
 }
 
-void DecodeStep::compute_logits(Pool::Turn& turn, const StepPlan& plan, const float* hidden) {
+void DecodeStep::compute_logits(Pool::Session& session, const StepPlan& plan, const float* hidden) {
     const Matrix& head = network_.heads[0];
-    turn.share(int64_t(plan.draws.size()), [&](int, int64_t r) {
+    session.share(int64_t(plan.draws.size()), [&](int, int64_t r) {
         const DrawRow& row = plan.draws[size_t(r)];
         if (row.feed >= 0)
             kernels_.norm(x(row.feed), network_.norm_weight, network_.norm_bias, width_, last_.row(r));
@@ -102,10 +102,10 @@ void DecodeStep::compute_logits(Pool::Turn& turn, const StepPlan& plan, const fl
     // The panels of all groups, concatenated, are split over the threads.
     int64_t total = 0;
     for (const HeadGroup& group : plan.groups) total += group.last_panel - group.first_panel;
-    read_panels(turn, head, total, [&](int64_t first, int64_t last) {
+    read_panels(session, head, total, [&](int64_t first, int64_t last) {
         for (const HeadGroup& group : plan.groups) {
             const Input from = last_.from(head.format, group.first_row);
-            const Output to{logits_row(group.first_row), logits_stride_, nullptr, Then::store};
+            const Output to{logits_row(group.first_row), logits_stride_, nullptr, Epilogue::store};
             const int64_t n = group.last_panel - group.first_panel;
             const int64_t start = std::max<int64_t>(first, 0), end = std::min(last, n);
             if (start < end)
@@ -120,8 +120,8 @@ void DecodeStep::compute_logits(Pool::Turn& turn, const StepPlan& plan, const fl
     });
 }
 
-void DecodeStep::draw(Pool::Turn& turn, const StepPlan& plan, const std::vector<Sequence>& sequences) {
-    turn.share(int64_t(plan.draws.size()), [&](int thread, int64_t r) {
+void DecodeStep::draw(Pool::Session& session, const StepPlan& plan, const std::vector<Sequence>& sequences) {
+    session.share(int64_t(plan.draws.size()), [&](int thread, int64_t r) {
         const DrawRow& row = plan.draws[size_t(r)];
         const Sequence& s = sequences[size_t(row.slot)];
         const bool has_stop = row.stop >= 0;

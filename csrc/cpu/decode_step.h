@@ -17,7 +17,7 @@ class DecodeStep {
     DecodeStep(const Network& network, const KvCache& cache, const Kernels& kernels, Pool& pool);
 
     // `hidden`: n_embd floats per slot, for the sequences that draw without reading a token.
-    void run(Pool::Turn& turn, const StepPlan& plan, const std::vector<Sequence>& sequences, const float* hidden);
+    void run(Pool::Session& session, const StepPlan& plan, const std::vector<Sequence>& sequences, const float* hidden);
 
     // Results of the last run, one per row of its plan's draws.
     const std::vector<Drawn>& drawn() const { return drawn_; }
@@ -25,14 +25,14 @@ class DecodeStep {
     const float* logits(int64_t row) const { return logits_.data() + row * logits_stride_; }
 
   private:
-    void read_tokens(Pool::Turn& turn, const StepPlan& plan);
-    void norm(Pool::Turn& turn, int64_t rows, const float* weight, const float* bias, Format format);
-    void project(Pool::Turn& turn, int64_t rows, const Matrix& w, const float* bias, const Activations& from, Then then,
-                 float* to, int64_t stride);
-    void finish(Pool::Turn& turn, int64_t rows, const Activations& activations, Format format);
-    void attend(Pool::Turn& turn, const std::vector<Feed>& feeds, int64_t layer);
-    void compute_logits(Pool::Turn& turn, const StepPlan& plan, const float* hidden);
-    void draw(Pool::Turn& turn, const StepPlan& plan, const std::vector<Sequence>& sequences);
+    void read_tokens(Pool::Session& session, const StepPlan& plan);
+    void norm(Pool::Session& session, int64_t rows, const float* weight, const float* bias, Format format);
+    void project(Pool::Session& session, int64_t rows, const Matrix& w, const float* bias, const Activations& from,
+                 Epilogue then, float* to, int64_t stride);
+    void finish(Pool::Session& session, int64_t rows, const Activations& activations, Format format);
+    void attend(Pool::Session& session, const std::vector<Feed>& feeds, int64_t layer);
+    void compute_logits(Pool::Session& session, const StepPlan& plan, const float* hidden);
+    void draw(Pool::Session& session, const StepPlan& plan, const std::vector<Sequence>& sequences);
 
     float* x(int64_t row) const { return x_.data() + row * width_; }
     float* logits_row(int64_t row) const { return logits_.data() + row * logits_stride_; }

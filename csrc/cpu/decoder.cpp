@@ -46,13 +46,13 @@ struct Decoder::Work {
     }
 
     // Lock the decoder for one call.
-    std::unique_lock<FairMutex> take_turn() {
-        std::unique_lock<FairMutex> turn(busy, std::try_to_lock);
-        if (!turn) throw std::runtime_error("the decoder is at work in another thread; wait until it is done");
+    std::unique_lock<FairMutex> lock() {
+        std::unique_lock<FairMutex> lock(busy, std::try_to_lock);
+        if (!lock) throw std::runtime_error("the decoder is at work in another thread; wait until it is done");
         if (busy.abandoned())
             throw std::runtime_error(
                 "the decoder was at work in another thread when this process was forked; build a new one");
-        return turn;
+        return lock;
     }
 
     void check(const Request& request, const Sequence& s) const;
@@ -132,15 +132,15 @@ void Decoder::Work::check_slots(const std::vector<int64_t>& slots) {
     }
 }
 
-// Run steps in one turn of the pool, see Decoder::advance.
+// Run steps in one session of the pool, see Decoder::advance.
 int64_t Decoder::Work::run_steps(const std::vector<int64_t>& slots, int64_t max_steps, double seconds) {
     plan.make(slots, sequences);
     if (max_steps < 1 || (plan.feeds.empty() && plan.draws.empty())) return 0;
     int64_t steps = 0;
-    Pool::Turn turn(pool);
+    Pool::Session session(pool);
     const Clock::time_point start = Clock::now();
     for (;;) {
-        step.run(turn, plan, sequences, hidden.data());
+        step.run(session, plan, sequences, hidden.data());
         ++steps;
         if (settle() || steps >= max_steps || seconds_since(start) >= seconds) return steps;
         plan.make(slots, sequences);
@@ -168,7 +168,7 @@ Decoder::~Decoder() = default;
 
 void Decoder::prefill(int64_t slot, const int32_t* tokens, int64_t n_tokens, int64_t n_merged) {
     Work& work = *work_;
-    const auto turn = work.take_turn();
+    const auto held = work.lock();
     Sequence& s = work.at(slot);
     s.status = Status::idle;
     s.has_hidden = false;
@@ -178,11 +178,11 @@ void Decoder::prefill(int64_t slot, const int32_t* tokens, int64_t n_tokens, int
     s.has_hidden = true;
 }
 
-void Decoder::seat(int64_t slot, const Request& request) {
-    const auto turn = work_->take_turn();
+void Decoder::start(int64_t slot, const Request& request) {
+    const auto held = work_->lock();
     Sequence& s = work_->at(slot);
     if (s.status == Status::running)
-        throw std::invalid_argument("slot " + std::to_string(slot) + " is running; rest it first");
+        throw std::invalid_argument("slot " + std::to_string(slot) + " is running; pause it first");
     work_->check(request, s);
     s.request = request;
     s.fed.assign(request.fed.begin(), request.fed.end());
@@ -191,14 +191,14 @@ void Decoder::seat(int64_t slot, const Request& request) {
     s.status = Status::running;
 }
 
-void Decoder::rest(int64_t slot) {
-    const auto turn = work_->take_turn();
+void Decoder::pause(int64_t slot) {
+    const auto held = work_->lock();
     work_->at(slot).status = Status::idle;
 }
 
 int64_t Decoder::advance(const std::vector<int64_t>& slots, int64_t max_steps, double seconds, const Between& between) {
     Work& work = *work_;
-    const auto turn = work.take_turn();
+    const auto held = work.lock();
     work.check_slots(slots);
     const Clock::time_point start = Clock::now();
     double left = seconds;
@@ -212,18 +212,18 @@ int64_t Decoder::advance(const std::vector<int64_t>& slots, int64_t max_steps, d
 }
 
 std::pair<Status, int64_t> Decoder::state(int64_t slot) const {
-    const auto turn = work_->take_turn();
+    const auto held = work_->lock();
     const Sequence& s = work_->at(slot);
     return {s.status, int64_t(s.tokens.size())};
 }
 
 std::vector<int32_t> Decoder::tokens(int64_t slot) const {
-    const auto turn = work_->take_turn();
+    const auto held = work_->lock();
     return work_->at(slot).tokens;
 }
 
 std::vector<float> Decoder::logits(int64_t slot) const {
-    const auto turn = work_->take_turn();
+    const auto held = work_->lock();
     const std::vector<DrawRow>& draws = work_->plan.draws;
     for (size_t r = 0; r < draws.size(); ++r) {
         if (draws[r].slot != slot) continue;
@@ -234,7 +234,7 @@ std::vector<float> Decoder::logits(int64_t slot) const {
 }
 
 int64_t Decoder::length(int64_t slot) const {
-    const auto turn = work_->take_turn();
+    const auto held = work_->lock();
     return work_->at(slot).length;
 }
 

@@ -105,10 +105,10 @@ INLINE void tile_groups(const uint8_t* w, int64_t panel, const Input& x, int64_t
 
 // --- from sums to results
 
-INLINE void finish(F16 product, const float* bias, Then then, float* y) {
+INLINE void finish(F16 product, const float* bias, Epilogue then, float* y) {
     if (bias) product = add(product, load(bias));
-    if (then == Then::add) product = add(load(y), product);
-    if (then == Then::gelu) product = gelu(product);
+    if (then == Epilogue::add) product = add(load(y), product);
+    if (then == Epilogue::gelu) product = gelu(product);
     store(y, product);
 }
 

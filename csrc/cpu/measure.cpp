@@ -113,7 +113,7 @@ std::vector<double> time_reads(Pool& pool, int64_t bytes, bool large_pages, int 
     if (large_pages) ask_for_large_pages(memory.data(), share * pool.size() * int64_t(sizeof(uint64_t)));
     const auto sum = choose_add_up();
     // Write to all pages: those never written may all map to the same page of zeros.
-    const auto each_share = [&](auto work) { Pool::Turn(pool).share(pool.size(), work); };
+    const auto each_share = [&](auto work) { Pool::Session(pool).share(pool.size(), work); };
     each_share([&](int, int64_t i) { std::fill_n(memory.data() + i * share, share, uint64_t(1)); });
     auto seconds = time_passes(
         repeats, [&] { each_share([&](int, int64_t i) { sums[size_t(i)] = sum(memory.data() + i * share, share); }); });
@@ -154,16 +154,16 @@ Times time_linear(Pool& pool, const Kernels& kernels, const LinearCase& what, in
     matrix.cols = what.cols;
     matrix.panel_stride = panel_bytes(what.format, what.cols);
     const auto multiply_all = [&] {
-        Pool::Turn turn(pool);
+        Pool::Session session(pool);
         const Input input = x.from(type, 0);
         Matrix copy = matrix;
         for (int64_t i = 0; i < times.copies; ++i) {
             copy.panels = panels.data() + i * bytes;
             if (what.inputs > 1)
-                multiply(turn, kernels, copy, input, what.inputs, y, 0, n_panels);
+                multiply(session, kernels, copy, input, what.inputs, y, 0, n_panels);
             else
                 // As in a decode step.
-                read_panels(turn, copy, n_panels,
+                read_panels(session, copy, n_panels,
                             [&](int64_t first, int64_t last) { kernels.linear(copy, input, 1, y, first, last); });
         }
     };
@@ -174,7 +174,7 @@ Times time_linear(Pool& pool, const Kernels& kernels, const LinearCase& what, in
         const int64_t words = bytes * times.copies / int64_t(sizeof(uint64_t)), threads = pool.size();
         std::vector<uint64_t> sums(static_cast<size_t>(threads));
         const auto read_all = [&] {
-            Pool::Turn(pool).share(threads, [&](int, int64_t i) {
+            Pool::Session(pool).share(threads, [&](int, int64_t i) {
                 const int64_t first = words * i / threads, last = words * (i + 1) / threads;
                 sums[size_t(i)] = sum(reinterpret_cast<const uint64_t*>(panels.data()) + first, last - first);
             });
@@ -224,9 +224,9 @@ Times time_attend(Pool& pool, const Kernels& kernels, const AttendCase& what, in
     const int64_t room = round_up(what.positions, 64);
     const Buffer<float> scores(what.n_head * room), out(what.n_head * what.head_dim);
     times.seconds = time_passes(repeats, [&] {
-        Pool::Turn turn(pool);
+        Pool::Session session(pool);
         for (int64_t layer = 0; layer < cache.n_layer; ++layer)
-            turn.share(what.n_head, [&](int, int64_t head) {
+            session.share(what.n_head, [&](int, int64_t head) {
                 kernels.attend(cache.keys(layer, 0, head), cache.values(layer, 0, head), what.positions, numbers.data(),
                                0.125f, out.data() + head * what.head_dim, scores.data() + head * room);
             });

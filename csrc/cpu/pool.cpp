@@ -38,8 +38,8 @@ bool spin_until(Condition done) {
     return done();
 }
 
-// Whether this thread is in a turn of any pool.
-thread_local bool in_turn = false;
+// Whether this thread is in a session of any pool.
+thread_local bool in_session = false;
 
 }  // namespace
 
@@ -49,7 +49,7 @@ struct Pool::State {
     // Items of the phase that no thread has taken: the first in the low half, the end in the high half.
     alignas(64) std::atomic<uint64_t> items{0};
     // Written only while no thread has an item, read only by threads that have one.
-    Turn::Call call{};
+    Session::Call call{};
 
     // Items that are not done. The caller sleeps on it, after it sets caller_sleeps.
     alignas(64) SleepWord left;
@@ -103,9 +103,9 @@ struct Pool::State {
                 if (!any(items.load()) && !stop.load()) wakes.sleep(seen);
             }
             if (stop.load()) return;
-            in_turn = true;
+            in_session = true;
             for (int64_t item; take(false, item);) do_item(thread, item);
-            in_turn = false;
+            in_session = false;
         }
     }
 
@@ -115,7 +115,7 @@ struct Pool::State {
         wakes.wake();
     }
 
-    void run(const Turn::Call& what, int64_t n) {
+    void run(const Session::Call& what, int64_t n) {
         call = what;
         left.value.store(uint32_t(n), std::memory_order_relaxed);
         items.store(uint64_t(n) << 32);
@@ -166,24 +166,24 @@ Pool::~Pool() {
 
 namespace {
 
-FairMutex& outside_turns(FairMutex& turn) {
-    if (in_turn) throw std::logic_error("a turn of a pool within a turn; expected one after the other");
-    return turn;
+FairMutex& check_not_nested(FairMutex& mutex) {
+    if (in_session) throw std::logic_error("a session of a pool within a session; expected one after the other");
+    return mutex;
 }
 
 }  // namespace
 
-Pool::Turn::Turn(Pool& pool) : pool_(pool), lock_(outside_turns(pool.turn_)) {
+Pool::Session::Session(Pool& pool) : pool_(pool), lock_(check_not_nested(pool.mutex_)) {
     if (pool.forked_) {
         // The parent's state is leaked: a worker may have been using it at the fork.
         pool.state_ = State::make(pool.size_);
         pool.forked_ = false;
     }
-    in_turn = true;
+    in_session = true;
 }
 
-Pool::Turn::~Turn() { in_turn = false; }
+Pool::Session::~Session() { in_session = false; }
 
-void Pool::Turn::run(const Call& call, int64_t n) { pool_.state_->run(call, n); }
+void Pool::Session::run(const Call& call, int64_t n) { pool_.state_->run(call, n); }
 
 }  // namespace barkfast

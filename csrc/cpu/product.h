@@ -46,19 +46,19 @@ inline Matrix skip_panels(Matrix w, int64_t panels) {
 // One phase: call work(thread, row, rows, first panel, last panel) for the pieces of a product of `rows` rows and
 // panels first .. last - 1; a piece has up to `block` rows and `group` panels.
 template <class Work>
-void each_piece(Pool::Turn& turn, int64_t rows, int64_t block, int64_t first, int64_t last, int64_t group,
+void each_piece(Pool::Session& session, int64_t rows, int64_t block, int64_t first, int64_t last, int64_t group,
                 const Work& work) {
     const int64_t groups = ceil_div(last - first, group);
-    turn.share(ceil_div(rows, block) * groups, [&](int thread, int64_t i) {
+    session.share(ceil_div(rows, block) * groups, [&](int thread, int64_t i) {
         const int64_t row = i / groups * block, panel = first + i % groups * group;
         work(thread, row, std::min(block, rows - row), panel, std::min(panel + group, last));
     });
 }
 
 // One phase: Kernels::linear over `rows` rows and panels first .. last - 1.
-inline void multiply(Pool::Turn& turn, const Kernels& kernels, const Matrix& w, const Input& x, int64_t rows,
+inline void multiply(Pool::Session& session, const Kernels& kernels, const Matrix& w, const Input& x, int64_t rows,
                      const Output& y, int64_t first, int64_t last) {
-    each_piece(turn, rows, rows_at_once(kernels, w, x), first, last, kPanelGroup,
+    each_piece(session, rows, rows_at_once(kernels, w, x), first, last, kPanelGroup,
                [&](int, int64_t row, int64_t n, int64_t from, int64_t to) {
                    kernels.linear(w, skip_rows(x, row), n, skip_rows(y, row), from, to);
                });
@@ -71,9 +71,10 @@ constexpr int64_t kMostReads = 8;
 
 // One phase: call work(first, last) for pieces of panels 0 .. n - 1 of `w`, each panel once.
 template <class Work>
-void read_panels(Pool::Turn& turn, const Matrix& w, int64_t n, const Work& work) {
-    const int64_t pieces = std::clamp<int64_t>(n * w.panel_stride / kReadBytes, turn.size(), kMostReads * turn.size());
-    turn.share(pieces, [&](int, int64_t i) {
+void read_panels(Pool::Session& session, const Matrix& w, int64_t n, const Work& work) {
+    const int64_t pieces =
+        std::clamp<int64_t>(n * w.panel_stride / kReadBytes, session.size(), kMostReads * session.size());
+    session.share(pieces, [&](int, int64_t i) {
         const int64_t first = n * i / pieces, last = n * (i + 1) / pieces;
         if (first < last) work(first, last);
     });

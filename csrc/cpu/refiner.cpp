@@ -94,8 +94,8 @@ struct Refiner::Work {
 
     // One phase: call work(thread, first, end) for blocks first .. end - 1 of frames `start` .. `frames` - 1.
     template <class Frames>
-    void each_block(Pool::Turn& turn, int64_t start, int64_t frames, const Frames& work) {
-        turn.share(ceil_div(frames - start, kFrameBlock), [&](int thread, int64_t i) {
+    void each_block(Pool::Session& session, int64_t start, int64_t frames, const Frames& work) {
+        session.share(ceil_div(frames - start, kFrameBlock), [&](int thread, int64_t i) {
             const int64_t first = start + i * kFrameBlock;
             work(thread, first, std::min(first + kFrameBlock, frames));
         });
@@ -116,20 +116,20 @@ struct Refiner::Work {
         const Pass pass{frames, first_frame, false, &cache, 0};
         const Matrix& head = network.heads[size_t(codebook - n_given())];
         const InputType type = many_input(head.format, kernels);
-        Pool::Turn turn(pool);
-        each_block(turn, 0, frames, [&](int, int64_t first, int64_t end) {
+        Pool::Session session(pool);
+        each_block(session, 0, frames, [&](int, int64_t first, int64_t end) {
             for (int64_t t = first; t < end; ++t) embed(t, codes + t * int64_t(network.tokens.size()), codebook);
         });
-        trunk.run(turn, pass);
-        each_block(turn, first_frame, frames, [&](int thread, int64_t first, int64_t end) {
+        trunk.run(session, pass);
+        each_block(session, first_frame, frames, [&](int thread, int64_t first, int64_t end) {
             float* out = logits.data() + thread * kFrameBlock * logit_stride;
             float* row = normed.data() + thread * round_up(network.n_embd, 16);
             for (int64_t t = first; t < end; ++t) {
                 kernels.norm(trunk.row(t), network.norm_weight, network.norm_bias, network.n_embd, row);
                 hidden.set(kernels, type, t, network.n_embd, row);
             }
-            kernels.linear(head, hidden.from(type, first), end - first, {out, logit_stride, nullptr, Then::store}, 0,
-                           panel_count(n_ids));
+            kernels.linear(head, hidden.from(type, first), end - first, {out, logit_stride, nullptr, Epilogue::store},
+                           0, panel_count(n_ids));
             for (int64_t t = first; t < end; ++t) use(thread, t, out + (t - first) * logit_stride);
         });
     }

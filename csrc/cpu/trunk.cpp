@@ -103,46 +103,46 @@ struct Trunk::Work {
 
     // One phase: call work(thread, row) for rows first .. end - 1, kFewRows per work item.
     template <class OneRow>
-    void each_row(Pool::Turn& turn, int64_t first, int64_t end, const OneRow& work) {
-        turn.share(ceil_div(end - first, kFewRows), [&](int thread, int64_t i) {
+    void each_row(Pool::Session& session, int64_t first, int64_t end, const OneRow& work) {
+        session.share(ceil_div(end - first, kFewRows), [&](int thread, int64_t i) {
             const int64_t start = first + i * kFewRows;
             for (int64_t row = start; row < std::min(start + kFewRows, end); ++row) work(thread, row);
         });
     }
 
     // Normalize rows first .. end - 1, as inputs of a matrix of this format.
-    Input normalize(Pool::Turn& turn, Format format, const float* weight, const float* bias, int64_t first,
+    Input normalize(Pool::Session& session, Format format, const float* weight, const float* bias, int64_t first,
                     int64_t end) {
         const InputType type = many_input(format, kernels);
-        each_row(turn, first, end, [&](int thread, int64_t row) {
+        each_row(session, first, end, [&](int thread, int64_t row) {
             kernels.norm(x.row(row), weight, bias, network.n_embd, normed.row(thread));
             inputs.set(kernels, type, row, network.n_embd, normed.row(thread));
         });
         return inputs.from(type, first);
     }
 
-    void product(Pool::Turn& turn, const Matrix& w, const Input& inputs, int64_t rows, const Output& y) {
-        multiply(turn, kernels, w, inputs, rows, y, 0, panel_count(w.rows));
+    void product(Pool::Session& session, const Matrix& w, const Input& inputs, int64_t rows, const Output& y) {
+        multiply(session, kernels, w, inputs, rows, y, 0, panel_count(w.rows));
     }
 
     // Kernels::linear over panels from .. to - 1, with the first column at `out`.
     void make_piece(const Matrix& w, const float* bias, const Input& x, int64_t rows, int64_t from, int64_t to,
-                    Then then, float* out) {
+                    Epilogue then, float* out) {
         kernels.linear(skip_panels(w, from), x, rows,
                        {out, piece.stride, bias ? bias + from * kPanelRows : nullptr, then}, 0, to - from);
     }
 
     // Compute the keys and values of all rows and write them to the cache, in pieces of some rows of some heads.
-    void store_keys(Pool::Turn& turn, const Input& normal, int64_t i_layer, const Pass& pass) {
+    void store_keys(Pool::Session& session, const Input& normal, int64_t i_layer, const Pass& pass) {
         const LayerWeights& layer = network.layers[size_t(i_layer)];
         const int64_t width = network.n_embd, head_dim = network.head_dim(), panels = panel_count(width);
-        each_piece(turn, pass.rows, rows_at_once(kernels, layer.qkv, normal), 0, panels,
+        each_piece(session, pass.rows, rows_at_once(kernels, layer.qkv, normal), 0, panels,
                    piece_cols(network) / kPanelRows, [&](int thread, int64_t row, int64_t n, int64_t from, int64_t to) {
                        float* const keys = piece.row(thread * piece_rows);
                        float* const values = keys + piece_cols(network);
                        const Input x = skip_rows(normal, row);
-                       make_piece(layer.qkv, layer.qkv_bias, x, n, panels + from, panels + to, Then::store, keys);
-                       make_piece(layer.qkv, layer.qkv_bias, x, n, 2 * panels + from, 2 * panels + to, Then::store,
+                       make_piece(layer.qkv, layer.qkv_bias, x, n, panels + from, panels + to, Epilogue::store, keys);
+                       make_piece(layer.qkv, layer.qkv_bias, x, n, 2 * panels + from, 2 * panels + to, Epilogue::store,
                                   values);
                        const int64_t start = from * kPanelRows, end = to * kPanelRows;
                        for (int64_t col = start; col < end; col += head_dim) {
@@ -155,19 +155,19 @@ struct Trunk::Work {
     }
 
     // x += attention, for rows from `first` on; keys and values of all rows go into the cache.
-    void attend(Pool::Turn& turn, int64_t i_layer, const Pass& pass, int64_t first) {
+    void attend(Pool::Session& session, int64_t i_layer, const Pass& pass, int64_t first) {
         const LayerWeights& layer = network.layers[size_t(i_layer)];
         const int64_t width = network.n_embd, n_head = network.n_head, head_dim = network.head_dim();
         const int64_t n = pass.rows;
         const KvCache& cache = *pass.cache;
         const int64_t cache_layer = pass_layer(pass, i_layer);
-        const Input normal = normalize(turn, layer.format, layer.norm1_weight, layer.norm1_bias, 0, n);
-        store_keys(turn, normal, i_layer, pass);
-        multiply(turn, kernels, layer.qkv, skip_rows(normal, first), n - first,
-                 {queries.row(first), queries.stride, layer.qkv_bias, Then::store}, 0, panel_count(width));
+        const Input normal = normalize(session, layer.format, layer.norm1_weight, layer.norm1_bias, 0, n);
+        store_keys(session, normal, i_layer, pass);
+        multiply(session, kernels, layer.qkv, skip_rows(normal, first), n - first,
+                 {queries.row(first), queries.stride, layer.qkv_bias, Epilogue::store}, 0, panel_count(width));
 
         const int64_t blocks = ceil_div(n - first, kQueryBlock);
-        turn.share(n_head * blocks, [&](int thread, int64_t i) {
+        session.share(n_head * blocks, [&](int thread, int64_t i) {
             const int64_t head = i / blocks, start = first + i % blocks * kQueryBlock;
             attention.run(
                 thread, cache.keys(cache_layer, pass.slot, head), cache.values(cache_layer, pass.slot, head), n,
@@ -175,26 +175,26 @@ struct Trunk::Work {
                 {queries.row(0) + head * head_dim, queries.stride, mixed.row(0) + head * head_dim, mixed.stride});
         });
         const InputType type = many_input(layer.format, kernels);
-        each_row(turn, first, n, [&](int, int64_t row) { inputs.set(kernels, type, row, width, mixed.row(row)); });
-        product(turn, layer.out, inputs.from(type, first), n - first,
-                {x.row(first), x.stride, layer.out_bias, Then::add});
+        each_row(session, first, n, [&](int, int64_t row) { inputs.set(kernels, type, row, width, mixed.row(row)); });
+        product(session, layer.out, inputs.from(type, first), n - first,
+                {x.row(first), x.stride, layer.out_bias, Epilogue::add});
     }
 
     // x += MLP, for rows first .. end - 1.
-    void think(Pool::Turn& turn, const LayerWeights& layer, int64_t first, int64_t end) {
-        const Input normal = normalize(turn, layer.format, layer.norm2_weight, layer.norm2_bias, first, end);
+    void mlp(Pool::Session& session, const LayerWeights& layer, int64_t first, int64_t end) {
+        const Input normal = normalize(session, layer.format, layer.norm2_weight, layer.norm2_bias, first, end);
         const InputType type = many_input(layer.format, kernels);
         // The hidden activations are stored as inputs piece by piece, while they are in the CPU cache.
-        each_piece(turn, end - first, rows_at_once(kernels, layer.fc, normal), 0, panel_count(layer.fc.rows),
+        each_piece(session, end - first, rows_at_once(kernels, layer.fc, normal), 0, panel_count(layer.fc.rows),
                    kPanelGroup, [&](int thread, int64_t row, int64_t n, int64_t from, int64_t to) {
                        float* const out = piece.row(thread * piece_rows);
-                       make_piece(layer.fc, layer.fc_bias, skip_rows(normal, row), n, from, to, Then::gelu, out);
+                       make_piece(layer.fc, layer.fc_bias, skip_rows(normal, row), n, from, to, Epilogue::gelu, out);
                        for (int64_t i = 0; i < n; ++i)
                            inner.set(kernels, type, first + row + i, (to - from) * kPanelRows, out + i * piece.stride,
                                      from * kPanelRows);
                    });
-        product(turn, layer.proj, inner.from(type, first), end - first,
-                {x.row(first), x.stride, layer.proj_bias, Then::add});
+        product(session, layer.proj, inner.from(type, first), end - first,
+                {x.row(first), x.stride, layer.proj_bias, Epilogue::add});
     }
 };
 
@@ -205,13 +205,13 @@ Trunk::~Trunk() = default;
 
 float* Trunk::row(int64_t row) { return work_->x.row(row); }
 
-void Trunk::run(Pool::Turn& turn, const Pass& pass) {
+void Trunk::run(Pool::Session& session, const Pass& pass) {
     const Network& network = work_->network;
     for (int64_t i = 0; i < network.n_layer; ++i) {
         const int64_t first = i == network.n_layer - 1 ? pass.first_needed : 0;
         const LayerWeights& layer = network.layers[size_t(i)];
-        work_->attend(turn, i, pass, first);
-        work_->think(turn, layer, first, pass.rows);
+        work_->attend(session, i, pass, first);
+        work_->mlp(session, layer, first, pass.rows);
     }
 }
 
@@ -234,14 +234,14 @@ void Trunk::prefill(const int32_t* tokens, int64_t n_tokens, int64_t n_merged, c
     const bool rounded = cache.format == Format::int8;
     const Pass pass =
         rounded ? Pass{n, n - 1, true, &work_->unrounded(), 0, &cache, slot} : Pass{n, n - 1, true, &cache, slot};
-    Pool::Turn turn(work_->pool);
-    work_->each_row(turn, 0, n, [&](int, int64_t i) {
+    Pool::Session session(work_->pool);
+    work_->each_row(session, 0, n, [&](int, int64_t i) {
         float* x = row(i);
         table.read(tokens[i < n_merged ? i : i + n_merged], x);
         if (i < n_merged) table.add(tokens[i + n_merged], x);
         network.positions.add(i, x);
     });
-    run(turn, pass);
+    run(session, pass);
     work_->kernels.norm(row(n - 1), network.norm_weight, network.norm_bias, network.n_embd, hidden);
 }
 

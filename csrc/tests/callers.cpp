@@ -64,7 +64,7 @@ struct OwnDecoder {
             request.draw.temperature = 1;
             request.draw.seed = uint64_t(slot + 1);
             decoder.prefill(slot, kPrompt.data(), int64_t(kPrompt.size()), 0);
-            decoder.seat(slot, request);
+            decoder.start(slot, request);
         }
         decoder.advance({0, 1}, 100, 0, kNothing);
         decoder.advance({0, 1}, 100, 1e9, kNothing);
@@ -267,12 +267,12 @@ TEST(callers_of_one_decoder) {
               },
               [&] {
                   call([&] {
-                      own.decoder.rest(0);
+                      own.decoder.pause(0);
                       own.decoder.advance({0, 1}, 2, 1, kNothing);
                   });
               }});
     CHECK(done == 3);
-    for (int64_t slot : {0, 1}) own.decoder.rest(slot);
+    for (int64_t slot : {0, 1}) own.decoder.pause(slot);
     CHECK(own.draw() == expected);
 }
 

@@ -131,7 +131,7 @@ struct Case {
     int64_t rows, cols, inputs;
     // Range of panels to compute.
     int64_t first, last;
-    Then then;
+    Epilogue then;
     bool has_bias;
 };
 
@@ -149,9 +149,9 @@ void check_case(const Kernels& kernels, const Case& c) {
     const Inputs x = random_inputs(c.input, c.inputs, c.cols, numbers);
     const int64_t width = panel_count(c.rows) * 16, stride = width + 5;
     const std::vector<float> bias = numbers.floats(width), before = numbers.floats(c.inputs * stride);
-    // y is NaN except where Then::add adds to it: nothing else may be read.
+    // y is NaN except where Epilogue::add adds to it: nothing else may be read.
     std::vector<float> y(size_t(c.inputs * stride), kNan);
-    if (c.then == Then::add)
+    if (c.then == Epilogue::add)
         for (int64_t row = 0; row < c.inputs; ++row)
             for (int64_t i = 16 * c.first; i < 16 * c.last; ++i)
                 y[size_t(row * stride + i)] = before[size_t(row * stride + i)];
@@ -174,8 +174,8 @@ void check_case(const Kernels& kernels, const Case& c) {
                 magnitude += std::fabs(term);
             }
             if (c.has_bias) product += bias[size_t(i)];
-            if (c.then == Then::gelu) product = exact_gelu(product);
-            if (c.then == Then::add) product += before[size_t(row * stride + i)];
+            if (c.then == Epilogue::gelu) product = exact_gelu(product);
+            if (c.then == Epilogue::add) product += before[size_t(row * stride + i)];
             // Tolerance for float32 sums. A column too many or too few would change a sum by about magnitude / cols.
             if (!(std::fabs(got - product) <= 2e-6 * magnitude + 1e-6)) close = false;
         }
@@ -213,16 +213,16 @@ TEST(linear) {
         for (Format format : {Format::f32, Format::bf16, Format::int8, Format::int4})
             for (InputType type : input_types(k, format)) {
                 for (int64_t inputs = 1; inputs <= 13; ++inputs)
-                    check_case(k, {format, type, 40, 100, inputs, 0, 3, Then::store, false});
-                check_case(k, {format, type, 40, 96, 3, 0, 3, Then::gelu, true});
-                check_case(k, {format, type, 40, 768, 5, 0, 3, Then::add, true});
-                check_case(k, {format, type, 40, 100, 2, 1, 2, Then::add, false});
-                check_case(k, {format, type, 40, 100, 7, 2, 3, Then::store, true});
-                check_case(k, {format, type, 40, 100, 7, 1, 1, Then::store, true});
+                    check_case(k, {format, type, 40, 100, inputs, 0, 3, Epilogue::store, false});
+                check_case(k, {format, type, 40, 96, 3, 0, 3, Epilogue::gelu, true});
+                check_case(k, {format, type, 40, 768, 5, 0, 3, Epilogue::add, true});
+                check_case(k, {format, type, 40, 100, 2, 1, 2, Epilogue::add, false});
+                check_case(k, {format, type, 40, 100, 7, 2, 3, Epilogue::store, true});
+                check_case(k, {format, type, 40, 100, 7, 1, 1, Epilogue::store, true});
                 // An odd number of columns, whole tiles of panels and every remainder.
                 for (int64_t panels = 4; panels <= 9; ++panels)
-                    check_case(k, {format, type, 16 * panels - 3, 33, 7, 0, panels, Then::gelu, false});
-                check_case(k, {format, type, 1, 1, 1, 0, 1, Then::store, false});
+                    check_case(k, {format, type, 16 * panels - 3, 33, 7, 0, panels, Epilogue::gelu, false});
+                check_case(k, {format, type, 1, 1, 1, 0, 1, Epilogue::store, false});
             }
     }
 }
@@ -232,8 +232,8 @@ TEST(linear_of_many_rows) {
     for (const Kernels& k : all_kernels())
         for (Format format : {Format::f32, Format::bf16, Format::int8, Format::int4})
             for (InputType type : input_types(k, format)) {
-                check_case(k, {format, type, 20, 2048, 61, 0, 2, Then::store, true});
-                check_case(k, {format, type, 90, 96, 141, 1, 6, Then::add, true});
-                check_case(k, {format, type, 90, 130, 37, 0, 5, Then::gelu, false});
+                check_case(k, {format, type, 20, 2048, 61, 0, 2, Epilogue::store, true});
+                check_case(k, {format, type, 90, 96, 141, 1, 6, Epilogue::add, true});
+                check_case(k, {format, type, 90, 130, 37, 0, 5, Epilogue::gelu, false});
             }
 }

@@ -80,7 +80,7 @@ TEST(pack_and_multiply) {
                 kernels(isa).quantize(x.data(), cols, q.data(), scales.data(), sums.data());
                 input = {InputType::int8, q.data(), 128, scales.data(), sums.data(), 4};
             }
-            kernels(isa).linear(p.matrix, input, 1, {y.data(), 48, nullptr, Then::store}, 0, 3);
+            kernels(isa).linear(p.matrix, input, 1, {y.data(), 48, nullptr, Epilogue::store}, 0, 3);
             for (int64_t row = 0; row < rows; ++row) {
                 double expected = 0;
                 for (int64_t c = 0; c < cols; ++c) {

@@ -33,10 +33,10 @@ void sleep_ms(int ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms
 bool exchange(Pool& pool, int rounds) {
     const int64_t n = 3 * pool.size() + 1;
     std::vector<int64_t> places(size_t(n), -1), wrong(size_t(n), 0);
-    Pool::Turn turn(pool);
+    Pool::Session session(pool);
     for (int round = 0; round < rounds; ++round) {
-        turn.share(n, [&](int, int64_t i) { places[size_t(i)] = round * 100 + i; });
-        turn.share(n, [&](int, int64_t i) {
+        session.share(n, [&](int, int64_t i) { places[size_t(i)] = round * 100 + i; });
+        session.share(n, [&](int, int64_t i) {
             for (int64_t k = 0; k < n; ++k) wrong[size_t(i)] += places[size_t(k)] != round * 100 + k;
         });
     }
@@ -48,7 +48,7 @@ bool exchange(Pool& pool, int rounds) {
 template <class Work>
 std::string thrown_by(Pool& pool, int64_t n, const Work& work) {
     try {
-        Pool::Turn(pool).share(n, work);
+        Pool::Session(pool).share(n, work);
     } catch (const std::exception& error) {
         return error.what();
     }
@@ -67,9 +67,9 @@ TEST(pool_does_each_item_once) {
             std::vector<int> counts(size_t(n), 0);
             std::vector<std::atomic<int>> inside(static_cast<size_t>(threads));
             std::atomic<bool> good{true};
-            Pool::Turn turn(pool);
+            Pool::Session session(pool);
             for (int round = 0; round < 50; ++round)
-                turn.share(n, [&](int thread, int64_t i) {
+                session.share(n, [&](int thread, int64_t i) {
                     if (thread < 0 || thread >= threads || inside[size_t(thread)]++ != 0) good = false;
                     if ((thread == 0) != (std::this_thread::get_id() == caller)) good = false;
                     ++counts[size_t(i)];
@@ -94,11 +94,11 @@ TEST(pool_uses_all_threads) {
     for (int threads = 2; threads <= kLargest; ++threads) {
         note = size_of(threads);
         Pool pool(threads);
-        Pool::Turn turn(pool);
+        Pool::Session session(pool);
         for (int round = 0; round < 20; ++round) {
             if (round % 5 == 4) sleep_ms(5);
             std::atomic<int> arrived{0};
-            turn.share(threads, [&](int, int64_t) {
+            session.share(threads, [&](int, int64_t) {
                 ++arrived;
                 while (arrived != threads) std::this_thread::yield();
             });
@@ -118,9 +118,9 @@ TEST(pool_of_several_callers) {
         for (int c = 0; c < 3; ++c)
             callers.emplace_back([&] {
                 for (int i = 0; i < 50; ++i) {
-                    Pool::Turn turn(pool);
+                    Pool::Session session(pool);
                     if (running++ != 0) overlapped = true;
-                    turn.share(threads, [](int, int64_t) {});
+                    session.share(threads, [](int, int64_t) {});
                     --running, ++turns;
                 }
             });
@@ -135,12 +135,12 @@ TEST(pool_serves_callers_in_order) {
     Pool pool(2);
     std::vector<int> order;
     const auto note_caller = [&](int caller) {
-        Pool::Turn turn(pool);
+        Pool::Session session(pool);
         order.push_back(caller);
     };
     std::vector<std::thread> callers;
     {
-        Pool::Turn turn(pool);
+        Pool::Session session(pool);
         for (int i = 1; i <= 3; ++i) {
             callers.emplace_back(note_caller, i);
             sleep_ms(50);
@@ -156,9 +156,9 @@ TEST(pool_refuses_a_turn_within_a_turn) {
     for (const int64_t culprit : {0, 7})
         for (Pool* inner : {&pool, &another}) {
             const std::string error = thrown_by(pool, 8, [&](int, int64_t i) {
-                if (i == culprit) Pool::Turn turn(*inner);
+                if (i == culprit) Pool::Session session(*inner);
             });
-            CHECK(error.find("within a turn") != std::string::npos);
+            CHECK(error.find("within a session") != std::string::npos);
             CHECK(exchange(pool, 3));
         }
 }
@@ -173,7 +173,7 @@ TEST(pool_sleeps_and_wakes) {
         }
         // When the last item ends, the other threads are done and no longer spin.
         for (const int64_t late : {int64_t(0), int64_t(threads - 1)}) {
-            Pool::Turn(pool).share(threads, [&](int, int64_t i) {
+            Pool::Session(pool).share(threads, [&](int, int64_t i) {
                 if (i == late) sleep_ms(20);
             });
             CHECK(exchange(pool, 3));
@@ -184,7 +184,7 @@ TEST(pool_sleeps_and_wakes) {
 TEST(pool_ends_at_any_time) {
     for (int i = 0; i < 30; ++i) {
         Pool pool(1 + i % kLargest);
-        if (i % 3 == 1) Pool::Turn(pool).share(8, [](int, int64_t) {});
+        if (i % 3 == 1) Pool::Session(pool).share(8, [](int, int64_t) {});
         if (i % 3 == 2) sleep_ms(2);
         CHECK(pool.size() == 1 + i % kLargest);
     }
@@ -270,7 +270,7 @@ TEST(pool_after_fork_in_a_turn) {
     std::vector<std::thread> callers;
     for (int i = 0; i < 2; ++i)
         callers.emplace_back([&] {
-            while (!done) Pool::Turn(pool).share(3, [](int, int64_t) { sleep_ms(1); });
+            while (!done) Pool::Session(pool).share(3, [](int, int64_t) { sleep_ms(1); });
         });
     for (int i = 0; i < 10; ++i) {
         sleep_ms(3);

@@ -200,7 +200,7 @@ class TestThreads:
         time.sleep(0.1)
         assert worker.is_alive(), "the network is not slow enough for this test"
         with pytest.raises(RuntimeError, match="at work in another thread"):
-            decoder._native.rest(slot)
+            decoder._native.pause(slot)
         worker.join()
 
     def test_runs_in_several_threads_take_turns(self) -> None:

@@ -49,6 +49,6 @@ def test_tokens_read_one_by_one_are_a_prompt(threads: int) -> None:
     decoder = cpu_decoder(threads=threads)
     for _ in range(5):
         decoder._native.prefill(0, job.prompt[:1])
-        decoder._native.seat(0, job.prompt[1:], job.steps, job.slices)
+        decoder._native.start(0, job.prompt[1:], job.steps, job.slices)
         assert decoder._native.advance([0], 1000, 60.0) == 99 + 19
         np.testing.assert_array_equal(decoder._native.tokens(0), expected)

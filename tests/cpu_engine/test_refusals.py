@@ -80,19 +80,19 @@ def test_a_head_that_is_too_narrow() -> None:
 def test_native_slots() -> None:
     owner = cpu_decoder(n_slots=2)
     decoder = owner._native
-    for call in (decoder.rest, decoder.tokens, decoder.state, lambda slot: decoder.advance([slot], 1, 1.0)):
+    for call in (decoder.pause, decoder.tokens, decoder.state, lambda slot: decoder.advance([slot], 1, 1.0)):
         for slot in (-1, 2):
             with pytest.raises(ValueError, match=f"slot is {slot}; expected 0 to 1"):
                 call(slot)
     with pytest.raises(ValueError, match="slot 1 is listed twice"):
         decoder.advance([1, 0, 1], 1, 1.0)
     with pytest.raises(ValueError, match="has no prompt, and nothing is fed"):
-        decoder.seat(0, [], 1, [(0, 5)])
+        decoder.start(0, [], 1, [(0, 5)])
     with pytest.raises(ValueError, match="token 123 is fed; expected 0 to 122"):
-        decoder.seat(0, [123], 1, [(0, 5)])
-    decoder.seat(0, [1, 2], 1, [(0, 5)])
-    with pytest.raises(ValueError, match="slot 0 is running; rest it first"):
-        decoder.seat(0, [1, 2], 1, [(0, 5)])
+        decoder.start(0, [123], 1, [(0, 5)])
+    decoder.start(0, [1, 2], 1, [(0, 5)])
+    with pytest.raises(ValueError, match="slot 0 is running; pause it first"):
+        decoder.start(0, [1, 2], 1, [(0, 5)])
     with pytest.raises(ValueError, match="slot 1 drew nothing"):
         decoder.logits(1)
     assert decoder.advance([0, 1], 5, 1.0) == 2

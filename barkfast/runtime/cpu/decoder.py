@@ -182,7 +182,7 @@ class CpuDecoder(Decoder):
         sampling, stop = job.sampling, job.stop
         seed, first_draw = (0, 0) if sampling.greedy else Randomness.of(job.random).reserve(self.stage, job.steps)
         with refusals():
-            self._native.seat(
+            self._native.start(
                 slot,
                 job.prompt[len(job.prompt) - n_forced :].astype(np.int32),
                 job.steps,
@@ -230,7 +230,7 @@ class CpuDecoder(Decoder):
                 self._lost.remove(slot)
                 return
             seat = self.seats.pop(slot)
-            self._native.rest(slot)
+            self._native.pause(slot)
             if seat.finished:
                 self._kept[slot] = seat.job
 

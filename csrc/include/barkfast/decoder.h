@@ -56,10 +56,10 @@ class Decoder {
 
     // Start a sequence in a slot that holds a prompt, or a finished sequence whose last token is fed first.
     // Throws std::invalid_argument for an invalid request and for a running slot.
-    void seat(int64_t slot, const Request& request);
+    void start(int64_t slot, const Request& request);
 
     // Stop drawing in this slot. Its cache is retained until the next prefill.
-    void rest(int64_t slot);
+    void pause(int64_t slot);
 
     // Run decode steps: each draws a token for every running one of `slots`. Ends after `max_steps` steps, when a
     // sequence ends, or after `seconds`. A sequence with tokens left in `fed` reads one of them per step instead, and

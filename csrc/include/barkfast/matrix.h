@@ -64,7 +64,7 @@ struct Input {
 };
 
 // What to do with a product.
-enum class Then : int { store = 0, add = 1, gelu = 2 };
+enum class Epilogue : int { store = 0, add = 1, gelu = 2 };
 
 struct Output {
     float* data = nullptr;
@@ -73,7 +73,7 @@ struct Output {
     // Added to the product first; panel_count(rows) * 16 floats, or null.
     const float* bias = nullptr;
     // store: y = product; add: y += product; gelu: y = gelu(product).
-    Then then = Then::store;
+    Epilogue then = Epilogue::store;
 };
 
 // Bytes of one row of `cols` inputs stored as `type`, a multiple of 64.

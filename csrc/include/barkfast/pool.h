@@ -9,10 +9,10 @@
 
 namespace barkfast {
 
-// In a forked child it starts new threads at the next turn.
+// In a forked child it starts new threads at the next session.
 class Pool {
   public:
-    class Turn;
+    class Session;
 
     // `threads`: at least 1, including the caller. Throws std::system_error if a thread cannot be started.
     explicit Pool(int threads);
@@ -26,8 +26,8 @@ class Pool {
     struct State;
     const int size_;
     State* state_ = nullptr;
-    // Held during a turn.
-    FairMutex turn_;
+    // Held during a session.
+    FairMutex mutex_;
     // Whether the workers belong to the process that forked this one.
     bool forked_ = false;
     AfterFork after_fork_;
@@ -37,13 +37,13 @@ class Pool {
 //
 // A phase ends when all its items are done, by whichever threads. It waits for a thread that the system has preempted
 // only if that thread has taken an item.
-class Pool::Turn {
+class Pool::Session {
   public:
-    // Throws std::logic_error inside another turn, and std::system_error if a forked child cannot start threads.
-    explicit Turn(Pool& pool);
-    ~Turn();
-    Turn(const Turn&) = delete;
-    Turn& operator=(const Turn&) = delete;
+    // Throws std::logic_error inside another session, and std::system_error if a forked child cannot start threads.
+    explicit Session(Pool& pool);
+    ~Session();
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
 
     int size() const { return pool_.size(); }
 

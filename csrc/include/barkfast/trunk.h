@@ -47,7 +47,7 @@ class Trunk {
     float* row(int64_t row);
 
     // Run all layers in place on the rows.
-    void run(Pool::Turn& turn, const Pass& pass);
+    void run(Pool::Session& session, const Pass& pass);
 
   private:
     struct Work;
