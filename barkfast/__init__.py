@@ -18,7 +18,7 @@ from barkfast.errors import (
 from barkfast.generation import SAMPLE_RATE, preload_models
 
 if TYPE_CHECKING:
-    from barkfast.engine.engine import Engine
+    from barkfast.engine.async_engine import Engine
 
 __version__ = "0.1.0"
 
@@ -58,7 +58,7 @@ def install_as_bark() -> None:
 def __getattr__(name: str) -> Any:
     """Import `Engine` on first access: programs that do not serve do not load the serving code."""
     if name == "Engine":
-        from barkfast.engine.engine import Engine
+        from barkfast.engine.async_engine import Engine
 
         return Engine
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

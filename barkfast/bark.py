@@ -1,27 +1,25 @@
-"""A model that speaks: a text, a batch, a stream, a book, a dialogue."""
+"""A Bark model: a text, a batch, a stream, a book, a dialogue. Forwards to the engine."""
 
 import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
+from barkfast import single_stages
 from barkfast.components import Components
-from barkfast.engine.batch import speak_batch
-from barkfast.engine.generation import Generation
-from barkfast.engine.live import check_mode, speak_live
-from barkfast.engine.long import speak_long, speak_script
-from barkfast.engine.request import Request, Streaming
-from barkfast.engine.shared import Session
-from barkfast.engine.sound import Sound
-from barkfast.pipeline import Pipeline, Voice
+from barkfast.config import Layout, Sampling
+from barkfast.engine.long import Sound, speak_batch, speak_live, speak_long, speak_script
+from barkfast.engine.request import Generation, Request, Streaming
+from barkfast.engine.segments import check_mode
+from barkfast.engine.shared import Model, Session, Voice
 from barkfast.runtime.sampling import Seed
 from barkfast.text import Overflow
-from barkfast.voices import save_voice
+from barkfast.voices import PARTS, save_voice
+from barkfast.weights import Checkpoint
 
 
-class Bark(Pipeline):
+class Bark:
     """A Bark model, ready to speak.
 
     Args:
@@ -63,7 +61,35 @@ class Bark(Pipeline):
             tokenizer=tokenizer,
             n_slots=n_slots,
         )
-        super().__init__(components, voices)
+        self.model = Model(components, voices)
+
+    @property
+    def components(self) -> Components:
+        """The four networks."""
+        return self.model.components
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Where the weights, tokenizer and voices come from."""
+        return self.model.checkpoint
+
+    @property
+    def layout(self) -> Layout:
+        """Token ids, rates and window lengths of the model."""
+        return self.model.layout
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of the audio."""
+        return self.layout.sample_rate
+
+    def load(self) -> None:
+        """Load all four networks now."""
+        self.model.load()
+
+    def load_voice(self, voice: Voice | None, stages: tuple[str, ...] = PARTS) -> Mapping[str, np.ndarray] | None:
+        """Find a voice by name, path or dict, and check the arrays that `stages` use. Raises: VoiceError."""
+        return self.model.load_voice(voice, stages)
 
     def save_voice(self, path: str | os.PathLike[str], generation: Generation) -> None:
         """Save an utterance as a voice, an .npz that `voice=` and the reference's `history_prompt=` take."""
@@ -111,7 +137,7 @@ class Bark(Pipeline):
             max_duration_s=max_duration_s,
             overflow=overflow,
         )
-        return self.speak_request(request, silent)
+        return single_stages.run_request(self.model, request, silent)
 
     def request(
         self,
@@ -136,9 +162,9 @@ class Bark(Pipeline):
 
         No network is loaded, and any thread may call it. Args: as `generate`; the others as Request.
         """
-        request = partial(
-            Request,
+        return self.model.request(
             text,
+            voice,
             seed=seed,
             text_temp=text_temp,
             waveform_temp=waveform_temp,
@@ -153,9 +179,6 @@ class Bark(Pipeline):
             deadline=deadline,
             semantic=semantic,
         )
-        # What costs nothing to see is refused before the voice is looked for.
-        request()
-        return request(voice=self.load_voice(voice, ("semantic", "coarse", "fine")))
 
     def generate_batch(
         self,
@@ -177,7 +200,7 @@ class Bark(Pipeline):
 
         Returns: a Generation for each.
         """
-        return speak_batch(self, requests, keep_errors, defaults)
+        return speak_batch(self.model, requests, keep_errors, defaults)
 
     def stream(
         self,
@@ -204,13 +227,13 @@ class Bark(Pipeline):
         Errors: InputError and VoiceError at once; what becomes of a sentence, where its samples would have come.
         """
         if each_sentence and options.get("semantic") is None:
-            return Sound(speak_live(self, text, voice, mode=mode, **options))  # type: ignore[arg-type]
+            return Sound(speak_live(self.model, text, voice, mode=mode, **options))  # type: ignore[arg-type]
         check_mode(mode)
-        return Sound(self._listen(self.request(text, voice, stream=mode, **options)))  # type: ignore[arg-type]
+        return Sound(self._stream(self.request(text, voice, stream=mode, **options)))  # type: ignore[arg-type]
 
-    def _listen(self, request: Request) -> Generator[np.ndarray, None, None]:
+    def _stream(self, request: Request) -> Generator[np.ndarray, None, None]:
         with self.scheduler() as session:
-            yield from session.listen(request)
+            yield from session.stream(request)
 
     def scheduler(self, n_slots: int | None = None) -> Session:
         """A session of this model's scheduler, which all calls share; use it in a `with` block.
@@ -220,14 +243,14 @@ class Bark(Pipeline):
         Args:
             n_slots: utterances at a time, if nobody else has a session yet; None for what there are.
         """
-        return self._shared.open(self.components.n_slots if n_slots is None else n_slots)
+        return self.model.scheduler(n_slots)
 
     def generate_long(self, text: str | Iterable[str], voice: Voice | None = None, **options: Any) -> Sound:
         """Speak a text of any length, piece by piece: (n,) float32 samples as they come, in constant memory.
 
         Args and errors: as barkfast.engine.long.speak_long.
         """
-        return Sound(speak_long(self, text, voice, **options))
+        return Sound(speak_long(self.model, text, voice, **options))
 
     def generate_script(
         self,
@@ -239,4 +262,28 @@ class Bark(Pipeline):
 
         Args and errors: as barkfast.engine.long.speak_script.
         """
-        return Sound(speak_script(self, script, voices, **options))
+        return Sound(speak_script(self.model, script, voices, **options))
+
+    # --- the stages one by one
+
+    def generate_semantic(
+        self, text: str, voice: Voice | None = None, sampling: Sampling = Sampling(0.7), **options: Any
+    ) -> np.ndarray:
+        """Text to (n,) int64 semantic tokens. Args: as barkfast.single_stages.generate_semantic."""
+        return single_stages.generate_semantic(self.model, text, voice, sampling, **options)
+
+    def generate_coarse(
+        self, semantic: np.ndarray, voice: Voice | None = None, sampling: Sampling = Sampling(0.7), **options: Any
+    ) -> np.ndarray:
+        """Semantic tokens (n,) to (2, frames) int32 codes. Args: as barkfast.single_stages.generate_coarse."""
+        return single_stages.generate_coarse(self.model, semantic, voice, sampling, **options)
+
+    def generate_fine(
+        self, coarse: np.ndarray, voice: Voice | None = None, sampling: Sampling = Sampling(0.5), **options: Any
+    ) -> np.ndarray:
+        """The first n codebooks (n, frames) to (8, frames) int32 codes. Args: as single_stages.generate_fine."""
+        return single_stages.generate_fine(self.model, coarse, voice, sampling, **options)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Codes (up to 8 codebooks, frames) to (samples,) float32 audio."""
+        return single_stages.decode(self.model, codes)

@@ -16,7 +16,7 @@ from barkfast import Bark, Generation
 from barkfast.audio import stream_header, to_pcm16, writing_audio
 from barkfast.cli import main
 from barkfast.cli.long import showing_progress
-from barkfast.engine.turns import Piece
+from barkfast.engine.segments import Piece
 from barkfast.errors import InputError
 from barkfast.weights import Checkpoint
 

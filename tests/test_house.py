@@ -21,7 +21,7 @@ PACKAGE = ROOT / "barkfast"
 
 # Room -> the rooms of barkfast it may import. A room is a sub-package or a top-level module; each has an entry, and
 # none imports a room that is listed below it:
-#   face (api -> generation; bench, cli) -> bark -> pipeline -> engine -> {components, longform}
+#   face (api -> generation; bench, cli) -> bark -> single_stages -> engine -> {components, longform}
 #   -> {stages, runtime, weights, voices, text, audio} -> models -> config
 GROUND = {"errors", "config"}
 ROOMS = {
@@ -51,8 +51,8 @@ PIPELINE = {*ROOMS}
 ROOMS["components"] = PIPELINE - {"stages"}
 ROOMS["longform"] = GROUND | {"voices", "normalize"}
 ROOMS["engine"] = PIPELINE | {"components", "longform"}
-ROOMS["pipeline"] = ROOMS["engine"] | {"engine"}
-ROOMS["bark"] = ROOMS["pipeline"] | {"pipeline"}
+ROOMS["single_stages"] = ROOMS["engine"] | {"engine"}
+ROOMS["bark"] = ROOMS["single_stages"] | {"single_stages"}
 # The modules that have the names of `bark`'s own, and their helpers.
 ROOMS["helpers"] = GROUND
 ROOMS["foreign"] = ROOMS["components"] | {"components"}
@@ -82,7 +82,7 @@ THIRD_PARTY = {
     "components": {"torch"},
     "engine": {"numpy"},
     "longform": {"numpy", "sentencex"},
-    "pipeline": {"numpy", "tqdm"},
+    "single_stages": {"numpy", "tqdm"},
     "bark": {"numpy"},
     "model": {"torch"},
     "model_fine": {"torch"},

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from barkfast.bark import Bark
-from barkfast.engine.task import StageTask
+from barkfast.engine.utterance import Utterance
 from barkfast.files import replacing
 
 # The process ids that the file has for the ranges and for what torch's profiler saw: two groups of lines.
@@ -90,26 +90,26 @@ class Tracer(NullTracer):
     @contextmanager
     def watch(self, bark: Bark) -> Iterator[None]:
         """In the block, a range for each window of a coarse or fine stage."""
-        begin, take = StageTask.begin, StageTask.take
+        begin, take = Utterance.begin, Utterance.take
         with ExitStack() as rest:
             running: dict[Any, ExitStack] = {}
 
-            def begin_range(task: StageTask, work: Any) -> None:
-                begin(task, work)
-                if task.stage in WINDOWS:
-                    running[task] = rest.enter_context(ExitStack())
-                    running[task].enter_context(self.range(WINDOWS[task.stage]))
+            def begin_range(utterance: Utterance, work: Any) -> None:
+                begin(utterance, work)
+                if work.stage in WINDOWS:
+                    running[utterance] = rest.enter_context(ExitStack())
+                    running[utterance].enter_context(self.range(WINDOWS[work.stage]))
 
-            def end_range(task: StageTask, work: Any, result: Any = None) -> None:
-                if task in running:
-                    running.pop(task).close()
-                take(task, work, result)
+            def end_range(utterance: Utterance, work: Any, result: Any = None) -> None:
+                if utterance in running:
+                    running.pop(utterance).close()
+                take(utterance, work, result)
 
             # On the class, in front of its own.
-            rest.callback(setattr, StageTask, "begin", begin)
-            rest.callback(setattr, StageTask, "take", take)
-            setattr(StageTask, "begin", begin_range)  # noqa: B010
-            setattr(StageTask, "take", end_range)  # noqa: B010
+            rest.callback(setattr, Utterance, "begin", begin)
+            rest.callback(setattr, Utterance, "take", take)
+            setattr(Utterance, "begin", begin_range)  # noqa: B010
+            setattr(Utterance, "take", end_range)  # noqa: B010
             yield
 
     def _start_profile(self) -> None:

@@ -13,10 +13,9 @@ from barkfast.audio import check_output
 from barkfast.cli import outputs
 from barkfast.cli.options import read_sampling
 from barkfast.cli.sources import count_characters, read_cast, read_file, read_script
-from barkfast.engine.generation import real_time_factor
-from barkfast.engine.live import speak_live
-from barkfast.engine.long import speak_long, speak_script
-from barkfast.engine.turns import Piece
+from barkfast.engine.long import speak_live, speak_long, speak_script
+from barkfast.engine.request import real_time_factor
+from barkfast.engine.segments import Piece
 from barkfast.errors import InputError
 from barkfast.normalize import normalize
 from barkfast.text import check_text
@@ -63,16 +62,16 @@ def _open_source(args: argparse.Namespace) -> tuple[Callable[..., Generator[np.n
         voices = read_cast(args.cast)
         lines = [(line.speaker, line.text) for line in read_script(args.script, voices, args.markup)]
         total = sum(count_characters(text) for _, text in lines)
-        return lambda bark, **options: speak_script(bark, lines, voices, **options), total
+        return lambda bark, **options: speak_script(bark.model, lines, voices, **options), total
     if args.cast:
         raise InputError("--cast gives the speakers of a --script their voices; expected --voice here")
     speak = speak_long if args.mode is None else speak_live
     if args.file is not None or args.text == "-":
         text, n_characters = read_file(args.text if args.file is None else args.file, args.markup)
-        return lambda bark, **options: speak(bark, text, voice, **options), n_characters
+        return lambda bark, **options: speak(bark.model, text, voice, **options), n_characters
     given = args.text if args.markup is None else normalize(args.text, args.markup)
     check_text(given)
-    return lambda bark, **options: speak(bark, given, voice, **options), count_characters(given)
+    return lambda bark, **options: speak(bark.model, given, voice, **options), count_characters(given)
 
 
 def _read_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from barkfast.cli.checks import check_option, naming, read_text
 from barkfast.cli.long import is_long, run_long
 from barkfast.cli.models import choose_model
 from barkfast.cli.options import add_model_options, read_sampling
-from barkfast.engine.live import MODES
+from barkfast.engine.segments import MODES
 from barkfast.errors import InputError
 from barkfast.longform import trim_ends
 from barkfast.normalize import MARKUPS

@@ -1,11 +1,8 @@
-"""Many requests at once: each a task that a scheduler advances, a little work at a time.
+"""Everything that generates: one description of an utterance, one scheduler, and their callers.
 
-request.py says what is asked, and checks it; task.py is what a scheduler advances, a stage or, in utterance.py, a whole
-request; seating.py keeps the slots of a decoder, networks.py the networks of each task; scheduler.py decides whose turn
-it is, and is the only one to call networks; events.py is what comes out.
-
-For threads: shared.py runs one scheduler for all callers; batch.py, long.py and live.py speak many requests, long texts
-piece by piece, and sentences as they come; turns.py and ahead.py are what these two share, sound.py the iterator that
-callers get. For asyncio, in a thread of its own: engine.py, with intake.py in front of worker.py, and stream.py for
-sentences as they come.
+request.py: what is asked, and what comes back. utterance.py: the state of one request, what to do for it next.
+slots.py: the slots of each decoder. scheduler.py: which work runs next; the only one that calls networks. pace.py:
+how many low-latency streams keep up. shared.py: one model and one scheduler for all threads.
+segments.py: a text as segments, and which of them are in progress. long.py: long texts, dialogues, streams and batches
+for synchronous callers. async_engine.py, with admission.py, worker.py and stream.py: many requests from an event loop.
 """

@@ -1,26 +1,186 @@
-"""Long texts and dialogues as sound, piece by piece, in constant memory."""
+"""Long texts, dialogues, streams and batches for synchronous callers, all in the caller's thread."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+import inspect
+import threading
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 
 from barkfast.checks import check_number, check_seed, check_whole
-from barkfast.engine.ahead import Ahead
-from barkfast.engine.generation import Generation
-from barkfast.engine.turns import NOTHING_TO_SAY, Piece, Role, Speaker, Turn, split_text
-from barkfast.errors import InputError, VoiceError
-from barkfast.longform.joining import Joiner
+from barkfast.engine.request import AudioChunk, Generation, Request
+from barkfast.engine.segments import (
+    NOTHING_TO_SAY,
+    RETRIES,
+    STREAM_SEGMENTS,
+    Entry,
+    Piece,
+    Segment,
+    SegmentQueue,
+    VoiceState,
+    check_mode,
+    check_sentences,
+    join_live,
+    sentence_segments,
+    split_text,
+)
+from barkfast.engine.shared import Model
+from barkfast.errors import BarkfastError, InputError, VoiceError
+from barkfast.longform.joining import Joiner, LiveJoiner
 from barkfast.longform.script import find_speaker, parse_script
 from barkfast.longform.sentences import check_language, check_source, language_of
 from barkfast.normalize import Markup, check_markup
 
-_PARTS = ("semantic", "coarse", "fine")
+# Slots that a batch allocates where there are fewer, if it has as many requests.
+BATCH_SLOTS = 8
+DROPPED = "a stream of sound was dropped half-read; read it to its end, close it, or use it in a with block"
+Audio = Generator[np.ndarray, None, None]
+
+
+class Sound(Iterator[np.ndarray]):
+    """(n,) float32 samples as they are ready. Several threads may read it; each chunk goes to one of them.
+
+    Work is done while the next chunk is waited for. `close()`, leaving its `with` block or dropping it ends what is in
+    progress; dropping it half-read is a ResourceWarning.
+    """
+
+    def __init__(self, chunks: Audio) -> None:
+        self._chunks = chunks
+        # A generator runs in one thread at a time.
+        self._lock = threading.Lock()
+        self._begun = self._ended = False
+
+    def __next__(self) -> np.ndarray:
+        with self._lock:
+            self._begun = True
+            try:
+                return next(self._chunks)
+            except BaseException:
+                self._ended = True
+                raise
+
+    def close(self) -> None:
+        """End it. May be called again; a chunk that another thread waits for comes first."""
+        with self._lock:
+            self._ended = True
+            self._chunks.close()
+
+    def __enter__(self) -> "Sound":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._begun and not self._ended:
+            warnings.warn(DROPPED, ResourceWarning, stacklevel=2, source=self)
+        self._chunks.close()
+
+
+def speak_batch(model: Model, requests: Any, keep_errors: bool, defaults: Mapping[str, Any]) -> list[Any]:
+    """A Generation for each request. Args and errors: as `Bark.generate_batch`."""
+    if isinstance(requests, str) or not isinstance(requests, Sequence):
+        raise InputError(f"requests is a {type(requests).__name__}; expected a list of texts or dicts")
+    if not requests:
+        return []
+    with model.scheduler(min(len(requests), BATCH_SLOTS)) as session:
+        results = session.run(partial(_make_request, model, item, defaults) for item in requests)
+    for result in results:
+        if isinstance(result, Exception) and not keep_errors:
+            raise result
+    return results
+
+
+def _make_request(model: Model, item: Any, defaults: Mapping[str, Any]) -> Request:
+    """One item of a batch as a request."""
+    if isinstance(item, Request):
+        return item
+    given = {"text": item} if isinstance(item, str) else item
+    if not isinstance(given, Mapping):
+        raise InputError(f"a request is {item!r}; expected a text, or a dict of arguments of Bark.request")
+    options: dict[str, Any] = {**defaults, **given}
+    known = inspect.signature(Request).parameters
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise InputError(f"unknown arguments {', '.join(map(repr, unknown))}; expected some of {', '.join(known)}")
+    return model.request(**options)
+
+
+def speak_live(
+    model: Model,
+    text: str | Iterable[str],
+    voice: Any = None,
+    *,
+    mode: str = "exact",
+    chained: bool = False,
+    language: str | None = None,
+    markup: Markup = "plain",
+    seed: int | None = None,
+    on_piece: Callable[[Piece], None] | None = None,
+    **options: Any,
+) -> Audio:
+    """Speak a text of any length sentence by sentence, and return its audio while it is made.
+
+    Args:
+        model: the model.
+        text: a str, or an iterable of them (an open file, say) that is read as it is needed.
+        voice: as in `Bark.generate`; without one, the first sentence's is kept for the rest.
+        mode: "exact" or "low_latency", see docs/streaming.md.
+        chained: every sentence continues from the one before, instead of from the voice alone.
+        language: "en", "de" and so on; None for the voice's, or else by the script.
+        markup: what the text is written in, "plain" or "markdown", see `barkfast.normalize.normalize`.
+        seed: of the first sentence; the others count on from it.
+        on_piece: called with each `Piece`, in order, once all of it was returned.
+        options: the others of `Bark.request`: temperatures, top_k, top_p, min_eos_p, max_duration_s (of a sentence).
+
+    Returns:
+        (n,) float32 samples as they come. Work is done while the next ones are waited for, and not between: for the
+        sentence that is returned, and, once it has audio, for the next. `close()` ends it.
+
+    Raises:
+        InputError, VoiceError: at once for arguments and for a str with nothing to pronounce; the error of a later
+            sentence comes in place of its audio and names it.
+    """
+    check_mode(mode)
+    check_markup(markup)
+    language = language or language_of(voice)
+    check_sentences(text, language, seed)
+    options = {"stream": mode, **options}
+    # With any text: wrong options are refused now, not with the first sentence.
+    model.request("a", None, **options)
+    state = VoiceState(model.load_voice(voice), chained)
+    segments = sentence_segments(model, text, state, language, markup)
+    return _stream_segments(model, segments, seed, on_piece, options)
+
+
+def _stream_segments(
+    model: Model,
+    segments: Iterator[Segment],
+    seed: int | None,
+    on_piece: Callable[[Piece], None] | None,
+    options: dict[str, Any],
+) -> Audio:
+    # No more slots than there are sentences.
+    first = list(islice(segments, STREAM_SEGMENTS))
+    queue = SegmentQueue(model.layout, len(first), RETRIES, live=True, promote=_promote)
+    joiner = LiveJoiner(model.layout.sample_rate)
+    for segment, output in run_segments(model, chain(first, segments), queue, len(first), seed, options):
+        if isinstance(output, Generation) and on_piece is not None:
+            on_piece(Piece(segment.number, segment.chunk.text, output.duration))
+        samples = join_live(joiner, segment, output)
+        if len(samples):
+            yield samples
+
+
+def _promote(utterance: Any) -> None:
+    utterance.prefetched = False
 
 
 def speak_long(
-    bark: Speaker,
+    model: Model,
     text: str | Iterable[str],
     voice: Any = None,
     *,
@@ -34,55 +194,55 @@ def speak_long(
     at_once: int = 8,
     seconds: float | None = None,
     each_sentence: bool = False,
-    retries: int = 2,
+    retries: int = RETRIES,
     on_piece: Callable[[Piece], None] | None = None,
     **options: Any,
-) -> Generator[np.ndarray, None, None]:
+) -> Audio:
     """Speak a text of any length.
 
     Args:
-        bark: the model.
+        model: the model.
         text: a str, or an iterable of them (an open file, say) that is read as it is needed.
         voice: as in `Bark.generate`.
-        chained: every piece goes on from the sound of the one before, instead of from the voice alone. The tone is
-            carried on, errors too; and only one piece is spoken at a time.
+        chained: every piece continues from the one before, instead of from the voice alone. The tone is carried on,
+            errors too; and only one piece is generated at a time.
         steady: without a voice, the first piece's is kept for the rest; else every piece draws its own.
         language: "en", "de" and so on; None for the voice's, or else by the script.
         markup: what the text is written in, "plain" or "markdown", see `barkfast.normalize.normalize`.
-        seed: the same seed and `at_once` give the same sound.
+        seed: the same seed and `at_once` give the same audio.
         trim: cut silence and noise off the ends of each piece.
         pauses: put silence between pieces, as long as the punctuation asks for; else they overlap a little.
-        at_once: pieces that are spoken side by side.
+        at_once: pieces that are generated in a batch.
         seconds: how long a piece may be by the estimate of its speaking time; None for 13, or what the model allows.
-        each_sentence: a piece for every sentence, instead of as many sentences as fit: the sound comes sooner.
-        retries: how often a piece that the model did not finish in time is said again in halves.
+        each_sentence: a piece for every sentence, instead of as many sentences as fit: the audio comes sooner.
+        retries: how often a piece that the model did not finish in time is generated again in halves.
         on_piece: called with each `Piece`, in order.
         options: the others of `Bark.request`: temperatures, top_k, top_p, min_eos_p, max_duration_s (of a piece).
 
     Returns:
-        (n,) float32 sounds that make up the whole when put together, as they are ready. Work is done while the next one
-        is asked for; `close()` ends it.
+        (n,) float32 arrays that make up the whole when joined, as they are ready. Work is done while the next one is
+        waited for; `close()` ends it.
 
     Raises:
-        InputError, VoiceError: at once for arguments, on the way for what is found in the text; names the piece.
+        InputError, VoiceError: at once for arguments; later for what is found in the text, and then it names the piece.
     """
     check_source(text)
-    _check(bark, at_once, seconds, retries, seed, options)
+    _check(model, at_once, seconds, retries, seed, options)
     language = language or language_of(voice)
     check_language(language)
     check_markup(markup)
-    role = Role(bark.load_voice(voice, _PARTS), chained, steady)
+    state = VoiceState(model.load_voice(voice), chained, steady)
 
-    def turns() -> Iterator[Turn]:
-        for number, chunk in enumerate(split_text(bark, text, language, seconds, each_sentence, markup)):
-            yield Turn(chunk, role, number)
+    def segments() -> Iterator[Segment]:
+        for number, chunk in enumerate(split_text(model, text, language, seconds, each_sentence, markup)):
+            yield Segment(chunk, state, number)
 
-    joiner = Joiner(bark.sample_rate, trim=trim, pauses=pauses)
-    return _sound(bark, turns(), joiner, on_piece, 1 if chained else at_once, seed, retries, options)
+    joiner = Joiner(model.layout.sample_rate, trim=trim, pauses=pauses)
+    return _join_segments(model, segments(), joiner, on_piece, 1 if chained else at_once, seed, retries, options)
 
 
 def speak_script(
-    bark: Speaker,
+    model: Model,
     script: Any,
     voices: Mapping[str, Any],
     *,
@@ -95,22 +255,22 @@ def speak_script(
     pauses: bool = True,
     at_once: int = 8,
     seconds: float | None = None,
-    retries: int = 2,
+    retries: int = RETRIES,
     on_piece: Callable[[Piece], None] | None = None,
     **options: Any,
-) -> Generator[np.ndarray, None, None]:
+) -> Audio:
     """Speak a dialogue, with a voice for each speaker.
 
     Args:
         script: see `barkfast.longform.parse_script`.
         voices: name of a speaker -> voice as in `Bark.generate`; None for one that is drawn and then kept.
-        the others: as in `speak_long`; voices of different languages may meet, and `chained` goes on from what the
+        the others: as in `speak_long`. Voices of different languages may be mixed; `chained` continues from what the
             same speaker said before.
 
     Returns and raises what `speak_long` does. An unknown speaker is an InputError with the number of the line: at once
     if the script is a str or a list, else when the line is read.
     """
-    _check(bark, at_once, seconds, retries, seed, options)
+    _check(model, at_once, seconds, retries, seed, options)
     check_language(language)
     check_markup(markup)
     if not isinstance(voices, Mapping) or not voices:
@@ -118,64 +278,66 @@ def speak_script(
     if isinstance(script, str | list | tuple):
         for line in parse_script(script):
             find_speaker(line, voices)
-    roles = {}
+    states = {}
     for name, voice in voices.items():
         try:
-            roles[name] = Role(bark.load_voice(voice, _PARTS), chained, steady, name)
+            states[name] = VoiceState(model.load_voice(voice), chained, steady, name)
         except VoiceError as error:
             raise VoiceError(f"the voice of {name}: {error}") from error
 
-    def turns() -> Iterator[Turn]:
+    def segments() -> Iterator[Segment]:
         number = 0
         for line in parse_script(script):
             name = find_speaker(line, voices)
             spoken = language or language_of(voices[name])
-            for chunk in split_text(bark, line.text, spoken, seconds, False, markup):
-                yield Turn(chunk, roles[name], number)
+            for chunk in split_text(model, line.text, spoken, seconds, False, markup):
+                yield Segment(chunk, states[name], number)
                 number += 1
 
-    joiner = Joiner(bark.sample_rate, trim=trim, pauses=pauses)
-    return _sound(bark, turns(), joiner, on_piece, at_once, seed, retries, options)
+    joiner = Joiner(model.layout.sample_rate, trim=trim, pauses=pauses)
+    return _join_segments(model, segments(), joiner, on_piece, at_once, seed, retries, options)
 
 
 def _check(
-    bark: Speaker, at_once: Any, seconds: float | None, retries: Any, seed: Any, options: Mapping[str, Any]
+    model: Model, at_once: Any, seconds: float | None, retries: Any, seed: Any, options: Mapping[str, Any]
 ) -> None:
     check_whole("at_once", at_once, "the number of pieces to speak side by side, from 1", least=1)
-    longest = bark.layout.semantic.max_steps / bark.layout.semantic.rate_hz
+    longest = model.layout.semantic.max_steps / model.layout.semantic.rate_hz
     if seconds is not None:
         expected = f"up to {longest:.1f}, which is all the model says in one go"
         check_number("seconds", seconds, expected, least=0, most=longest, open_=True)
     check_whole("retries", retries, "0 or more", least=0)
     check_seed(seed)
-    # Of any text: options are refused now, not when the first piece is due.
-    bark.request("a", None, **options)
+    # With any text: wrong options are refused now, not with the first piece.
+    model.request("a", None, **options)
 
 
-def _sound(
-    bark: Speaker,
-    turns: Iterator[Turn],
+def _join_segments(
+    model: Model,
+    segments: Iterator[Segment],
     joiner: Joiner,
     on_piece: Callable[[Piece], None] | None,
     at_once: int,
     seed: int | None,
     retries: int,
     options: dict[str, Any],
-) -> Generator[np.ndarray, None, None]:
-    """Speak turns and join them."""
+) -> Audio:
+    """Run segments and join their audio."""
     # No more slots than there are pieces.
-    first = list(islice(turns, at_once))
+    first = list(islice(segments, at_once))
+    n_parallel = max(1, len(first))
+    queue = SegmentQueue(model.layout, n_parallel, retries, halve=options.get("max_duration_s") is None)
     silent = True
-    for turn, generation in Ahead(bark, chain(first, turns), max(1, len(first)), seed, retries, options):
+    for segment, output in run_segments(model, chain(first, segments), queue, n_parallel, seed, options):
         samples = np.zeros(0, dtype=np.float32)
-        if isinstance(generation, Generation):
+        if isinstance(output, Generation):
             silent = False
-            samples = joiner.add(generation.audio, turn.pause)
+            samples = joiner.add(output.audio, segment.pause)
         else:
-            joiner.rest(turn.pause)
+            joiner.rest(segment.pause)
         if on_piece is not None:
-            spoken = generation.duration if isinstance(generation, Generation) else 0.0
-            on_piece(Piece(turn.number, turn.chunk.text, spoken, turn.role.name))
+            spoken = output.duration if isinstance(output, Generation) else 0.0
+            on_piece(Piece(segment.number, segment.chunk.text, spoken, segment.voice.name))
         if len(samples):
             yield samples
     if silent:
@@ -183,3 +345,60 @@ def _sound(
     last = joiner.finish()
     if len(last):
         yield last
+
+
+def run_segments(
+    model: Model,
+    segments: Iterator[Segment],
+    queue: SegmentQueue,
+    n_slots: int,
+    seed: int | None,
+    options: dict[str, Any],
+) -> Iterator[tuple[Segment, np.ndarray | Generation | None]]:
+    """Every segment with its results, in order: chunks of its audio if the queue is live, then its Generation.
+
+    Raises:
+        BarkfastError: of the first segment that failed, after all before it were returned.
+    """
+    entries: dict[Any, Entry] = {}
+    with model.scheduler(n_slots) as session:
+        try:
+            while not queue.done:
+                _submit(model, session, segments, queue, entries, seed, options)
+                if (taken := queue.take()) is not None:
+                    yield taken[0].segment, taken[1]
+                elif entries:
+                    for event in session.round():
+                        queue.deliver(entries[event.utterance], event)
+                        if not isinstance(event, AudioChunk):
+                            del entries[event.utterance]
+        finally:
+            for utterance in entries:
+                session.cancel(utterance)
+
+
+def _submit(
+    model: Model,
+    session: Any,
+    segments: Iterator[Segment],
+    queue: SegmentQueue,
+    entries: dict[Any, Entry],
+    seed: int | None,
+    options: dict[str, Any],
+) -> None:
+    """Read and start as many segments as the queue wants."""
+    while True:
+        if queue.wants_segment:
+            queue.push(next(segments, None))
+        if (entry := queue.next_to_submit()) is None:
+            if not queue.wants_segment:
+                return
+            continue
+        try:
+            entry.handle = session.add(entry.segment.request(model, seed, options))
+        except BarkfastError as error:
+            queue.end(entry, error, final=True)
+            continue
+        entry.handle.prefetched, entry.handle.continues_stream = entry.prefetched, queue.started
+        queue.started = True
+        entries[entry.handle] = entry

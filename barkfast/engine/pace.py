@@ -5,8 +5,8 @@ import math
 from collections.abc import Sequence
 from functools import cache
 
-from barkfast.engine.events import Chunk, Event
-from barkfast.engine.task import Task
+from barkfast.engine.request import AudioChunk, Event
+from barkfast.engine.utterance import Utterance
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Pace:
     def __init__(self, sample_rate: int, steps_per_s: float) -> None:
         self._sample_rate, self._steps_per_s = sample_rate, steps_per_s
         # Stream -> seconds of sound that its consumer has, less those that have been worked since.
-        self._left: dict[Task, float] = {}
+        self._left: dict[Utterance, float] = {}
         # Seconds of live streams' own work, and of the sound that came of it.
         self._own_s = self._sound_s = 0.0
         # Seconds in which there were streams that had not been heard yet, and how many of those were heard then.
@@ -54,7 +54,7 @@ class Pace:
         before = self._step_s.get(n_streams, seconds)
         self._step_s[n_streams] = before + NEWEST * (seconds - before)
 
-    def count_round(self, events: Sequence[Event], seconds: float, new: Sequence[Task] = ()) -> None:
+    def count_round(self, events: Sequence[Event], seconds: float, new: Sequence[Utterance] = ()) -> None:
         """Take in what came of a round, and how long it took. Everybody waits for everybody's rounds.
 
         Args:
@@ -62,23 +62,23 @@ class Pace:
         """
         if new:
             self._new_s += seconds
-        for task in self._left:
-            self._left[task] -= seconds
+        for utterance in self._left:
+            self._left[utterance] -= seconds
         for event in events:
-            if not isinstance(event, Chunk):
+            if not isinstance(event, AudioChunk):
                 continue
-            left, sound = self._left.get(event.task, 0.0), len(event.audio) / self._sample_rate
+            left, sound = self._left.get(event.utterance, 0.0), len(event.audio) / self._sample_rate
             if left < -TOLERATED_S:
                 warn_of_pace()
-            if event.task.live:
+            if event.utterance.live:
                 # Others' work is not counted, so neither is their sound.
                 self._sound_s += sound
-            if event.task in new:
+            if event.utterance in new:
                 self._n_new += 1
                 self._first_s = sound
-            if not event.task.ended:
+            if not event.utterance.ended:
                 # The wait is over: the consumer goes on from here.
-                self._left[event.task] = max(left, 0.0) + sound
+                self._left[event.utterance] = max(left, 0.0) + sound
         if self._sound_s > HALVED_S:
             self._own_s, self._sound_s = self._own_s / 2, self._sound_s / 2
             self._new_s, self._n_new = self._new_s / 2, self._n_new / 2
@@ -95,7 +95,7 @@ class Pace:
             return False
         n = n_streams + 1
         busy = n * self._own_s / self._sound_s + self._steps_per_s * self._expect_step(n)
-        left = min((left for task, left in self._left.items() if not task.parked), default=math.inf)
+        left = min((left for utterance, left in self._left.items() if not utterance.parked), default=math.inf)
         if n_new:
             left = min(left, self._first_s)
         each = self._new_s / self._n_new if self._n_new else 0.0
@@ -108,9 +108,9 @@ class Pace:
             return max(self._step_s.values(), default=0.0)
         return self._step_s[known] * (1 + (STEP_GROWTH - 1) * (n_streams - known) / known)
 
-    def forget(self, task: Task) -> None:
+    def forget(self, utterance: Utterance) -> None:
         """A stream has ended."""
-        self._left.pop(task, None)
+        self._left.pop(utterance, None)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Whose turn it is: many utterances over three networks and a codec, a bounded piece of work at a time."""
+"""The scheduler: which work of many utterances runs next, and one round of it at a time."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,43 +10,38 @@ import numpy as np
 
 from barkfast.components import Components
 from barkfast.config import Layout
-from barkfast.engine.events import Chunk, Done, Event, Failed
-from barkfast.engine.networks import DECODED, Bound, Networks
 from barkfast.engine.pace import Pace
-from barkfast.engine.request import Request
-from barkfast.engine.seating import Advance
-from barkfast.engine.task import Task
-from barkfast.engine.utterance import Utterance
-from barkfast.engine.work import Decode, Refine, Synthesize
+from barkfast.engine.request import AudioChunk, Done, Event, Failed, Request
+from barkfast.engine.slots import DECODED, Advance, Bound, Networks
+from barkfast.engine.utterance import Decode, Refine, Synthesize, Utterance
 from barkfast.errors import BarkfastError, EngineError
 from barkfast.runtime.decoder import loses_device
 from barkfast.text import fit_text
 
-__all__ = ["Chunk", "Done", "Event", "Failed", "Scheduler"]
-
-# A fine window or a piece of sound waits for no more steps than this, whoever is ahead of it.
+# Decode steps that a fine window or codec work waits for at most, whatever is ahead of it.
 MOST_STEPS_BETWEEN = 64
-# Every so many times the turn is that of whoever has waited longest, so that those behind in the order get on too.
-FAIR_TURN = 8
+# Every so many times the oldest waiting work goes first, so that work of low rank makes progress too.
+FAIR_EVERY = 8
 
 
 class Scheduler:
-    """Advances any number of tasks in the thread that calls it; keeps no thread and no time of its own.
+    """Advances any number of utterances, in the thread that calls `round`; has no thread of its own.
 
-    The order is: streams whose listeners hear nothing yet; then whoever is due earliest (a deadline, or the end of what
-    a stream has handed out so far); then by priority; then by arrival.
+    Order: streams that have no audio yet; then the earliest due (a deadline, or when a stream's audio so far has
+    played); then priority; then arrival.
 
-    The networks are its own until it is closed; do that, or use it in a `with` block. They are loaded, and moved to
-    their device, when a task first needs them.
+    It claims the networks until it is closed: call `close`, or use it in a `with` block. Networks are loaded, and moved
+    to their device, when an utterance first needs them.
 
     Args:
         components: the networks; the decoders grow to `n_slots`.
-        n_slots: tasks at a time in each of the two decoders; more wait.
-        early: whether streams may voice their first tokens before the last are drawn; it happens only where that
-            changes none.
-        clock: seconds that only grow, the same as of the requests' deadlines.
-        owner: who has the networks meanwhile, for the message that others get who ask for them.
-    Errors: InputError for an impossible n_slots; EngineError while another scheduler has them, and without memory.
+        n_slots: utterances at a time in each of the two decoders; more wait.
+        clock: monotonic seconds, the clock of the requests' deadlines.
+        owner: who claims the networks, for the error that others get.
+
+    Raises:
+        InputError: impossible n_slots.
+        EngineError: the networks are claimed already, or there is no memory for the slots.
     """
 
     def __init__(
@@ -55,27 +50,26 @@ class Scheduler:
         layout: Layout,
         *,
         n_slots: int = 1,
-        early: bool = True,
         clock: Callable[[], float] = time.monotonic,
         owner: str = "a scheduler",
     ) -> None:
         self.layout, self.n_slots = layout, n_slots
-        self._components, self._clock, self._early = components, clock, early
-        self._live: dict[Task, None] = {}
-        # Work that waits, whoever asked first in front.
-        self._jobs: list[tuple[Task, Decode]] = []
-        self._asides: list[tuple[Task, Refine | Synthesize]] = []
-        self._streams: dict[Task, Any] = {}
+        self._components, self._clock = components, clock
+        self._live: dict[Utterance, None] = {}
+        # Work that waits, oldest first: for a slot of a decoder, and for the fine network or the codec.
+        self._jobs: list[tuple[Utterance, Decode]] = []
+        self._other: list[tuple[Utterance, Refine | Synthesize]] = []
+        self._codec_streams: dict[Utterance, Any] = {}
         self._events: list[Event] = []
         self._networks = Networks(components, n_slots)
-        # Live streams that wait until those who came before them leave room.
-        self._line: list[Task] = []
+        # Low-latency streams that wait until there is time for one more.
+        self._queued: list[Utterance] = []
         coarse = layout.coarse
         self._pace = Pace(layout.sample_rate, coarse.n_codebooks * coarse.rate_hz)
-        self._n_arrived = self._n_asides = self._n_let_in = 0
-        # Those seated who had no seat, by stage.
-        self._n_admitted = {"coarse": 0, "semantic": 0}
-        self._stepped, self._steps_since_aside = True, 1
+        self._n_arrived = self._n_other = self._n_dequeued = 0
+        # Slots allocated, by stage; retained ones are not counted.
+        self._n_allocated = {"coarse": 0, "semantic": 0}
+        self._stepped, self._steps_since_other = True, 1
         self._open = True
         components.claim(owner)
         try:
@@ -93,14 +87,14 @@ class Scheduler:
         self.close()
 
     def close(self) -> None:
-        """Cancel whatever is under way, free the slots, and give the networks back. Once or more often."""
+        """Cancel all utterances, free the slots, and release the networks. May be called again."""
         if not self._open:
             return
         self._open = False
         try:
             try:
-                for task in list(self._live):
-                    self.cancel(task)
+                for utterance in list(self._live):
+                    self.cancel(utterance)
             finally:
                 self._networks.close()
             self._components.shrink()
@@ -108,19 +102,21 @@ class Scheduler:
             self._components.release()
 
     def __len__(self) -> int:
-        """Tasks under way."""
+        """Utterances that have not ended."""
         return len(self._live)
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to do: no task is under way, or all of them are parked."""
-        return all(task.parked for task in self._live)
+        """Whether there is nothing to do: no utterance is live, or all of them are parked."""
+        return all(utterance.parked for utterance in self._live)
 
     def tokenize(self, request: Request) -> np.ndarray | None:
-        """The ids of a request's text, (n,) int32, those that fit; None where it has semantic tokens.
+        """The ids of a request's text, (n,) int32, as many as fit; None where it has semantic tokens.
 
-        Any thread may call it: a text of a million characters takes more than a second.
-        Errors: InputError for a text that is too long and may not be cut.
+        Thread-safe: a text of a million characters takes more than a second.
+
+        Raises:
+            InputError: the text is too long and must not be cut.
         """
         if request.text is None:
             return None
@@ -129,283 +125,289 @@ class Scheduler:
         return np.array(ids, dtype=np.int32)
 
     def add(self, request: Request, text_ids: np.ndarray | None = None) -> Utterance:
-        """Take a request in.
+        """Start a request.
 
         Args:
-            text_ids: what `tokenize` makes of it; None to have that done here.
-        Errors: InputError or VoiceError for what cannot be spoken; the others are not touched by it.
+            text_ids: the result of `tokenize`; None to compute it here.
+
+        Raises:
+            InputError, VoiceError: the model cannot speak it. Other utterances are not affected.
         """
-        bound = self._networks.load(Utterance.stages)
+        bound = self._networks.load(DECODED + ("fine", "codec"))
         ids = self.tokenize(request) if text_ids is None else text_ids
-        # The torch engine's stages draw from one generator after the other, as the reference's do: none may overlap.
-        early = self._early and all(bound[stage][0].engine != "torch" for stage in DECODED)
-        utterance = Utterance(request, self.layout, ids, early=early, clock=self._clock)
+        # On the torch engine the stages draw from one generator, one after the other, as in the reference: no overlap.
+        overlap = all(bound[stage][0].engine != "torch" for stage in DECODED)
+        utterance = Utterance(request, self.layout, ids, overlap=overlap, clock=self._clock)
         self._take_in(utterance, bound)
         return utterance
 
-    def add_task(self, task: Task) -> None:
-        """Take a task in. Errors: its own, and then it is not taken in."""
-        self._take_in(task, self._networks.load(task.stages))
+    def add_utterance(self, utterance: Utterance) -> None:
+        """Start an utterance of a single stage. Raises: its errors; it is then not taken in."""
+        self._take_in(utterance, self._networks.load(utterance.stages))
 
-    def _take_in(self, task: Task, bound: Bound) -> None:
-        task.arrival = self._n_arrived
+    def _take_in(self, utterance: Utterance, bound: Bound) -> None:
+        utterance.arrival = self._n_arrived
         self._n_arrived += 1
-        self._live[task] = None
+        self._live[utterance] = None
         try:
-            self._networks.bind(task, bound)
-            if task.live:
-                self._line.append(task)
+            self._networks.bind(utterance, bound)
+            if utterance.live:
+                self._queued.append(utterance)
             else:
-                self._ask(task)
+                self._collect_work(utterance)
         except BaseException:
-            self._forget(task)
+            self._forget(utterance)
             raise
 
-    def cancel(self, task: Task) -> None:
-        """End a task now; its slots are free at once. Nothing happens to one that has ended."""
-        if task in self._live:
-            task.cancel()
-            self._forget(task)
+    def cancel(self, utterance: Utterance) -> None:
+        """End an utterance now; its slots are free at once. No effect on one that has ended."""
+        if utterance in self._live:
+            utterance.cancel()
+            self._forget(utterance)
 
-    def park(self, task: Task) -> None:
-        """Begin no new work for a task until it is resumed; a job that sits in a slot comes to its end."""
-        if task in self._live:
-            task.parked = True
-            for seating in self._networks.seatings():
-                seating.rest(task)
+    def park(self, utterance: Utterance) -> None:
+        """Start no new work for an utterance until it is resumed; a job in a slot runs to its end."""
+        if utterance in self._live:
+            utterance.parked = True
+            for table in self._networks.tables():
+                table.pause(utterance)
 
-    def resume(self, task: Task) -> None:
-        """Go on with a task that was parked."""
-        task.parked = False
+    def resume(self, utterance: Utterance) -> None:
+        """Resume a parked utterance."""
+        utterance.parked = False
 
     def round(self, seconds: float = 0.0) -> list[Event]:
-        """Do a bounded piece of work and return what came of it, maybe nothing.
+        """Do a bounded piece of work and return the events, maybe none.
 
-        At most one job is admitted (its prompt is read); then every job that sits draws one token, or one window goes
-        through the fine network, or one piece through the codec.
+        At most one job gets a slot, which prefills its prompt. Then either every running job draws one token, or one
+        window goes through the fine network, or one piece through the codec.
 
         Args:
-            seconds: where nothing else could be done meanwhile, tokens may be drawn for so long.
-        Errors: what makes the device useless for all, raised as it came; then only `close` is left.
+            seconds: draw tokens for so long where nothing else is waiting.
+
+        Raises:
+            Exception: the device is lost for everybody; only `close` may follow.
         """
         start = self._clock()
-        new = self._let_in()
-        self._admit()
-        if not self._turn_aside():
+        new = self._dequeue_streams()
+        self._allocate()
+        if not self._run_other():
             self._step(seconds)
         events, self._events = self._events, []
         self._pace.count_round(events, self._clock() - start, new)
         return events
 
-    # --- whose turn it is
+    # --- policy
 
-    def _rank(self, task: Task) -> tuple[bool, float, int, int]:
-        """The place in the order, smallest first."""
-        return (not task.awaits_sound, task.due, -task.priority, task.arrival)
+    def _rank(self, utterance: Utterance) -> tuple[bool, float, int, int]:
+        """The order of service, smallest first."""
+        return (not utterance.awaits_first_audio, utterance.due, -utterance.priority, utterance.arrival)
 
-    def _let_in(self) -> list[Task]:
-        """Begin with as many live streams as can be made as fast as they are heard; what continues one, at once.
+    def _dequeue_streams(self) -> list[Utterance]:
+        """Start as many low-latency streams as can be made as fast as they play; what continues one starts at once.
 
-        Returns those that have begun, and of which nothing is heard yet.
+        Returns: the streams that have started and have no audio yet.
         """
-        served = [t for t in self._live if t.live and not t.follows and not t.parked and t not in self._line]
-        new = [task for task in served if task.awaits_sound]
-        oldest = (self._n_let_in + 1) % FAIR_TURN == 0
-        for task in sorted(self._line, key=(lambda t: t.arrival) if oldest else self._rank):
-            if not task.continues:
+        served = [t for t in self._live if t.live and not t.prefetched and not t.parked and t not in self._queued]
+        new = [utterance for utterance in served if utterance.awaits_first_audio]
+        oldest = (self._n_dequeued + 1) % FAIR_EVERY == 0
+        for utterance in sorted(self._queued, key=(lambda t: t.arrival) if oldest else self._rank):
+            if not utterance.continues_stream:
                 if not self._pace.has_room(len(served), len(new)):
                     continue
-                served.append(task)
-                new.append(task)
-                self._n_let_in += 1
-            self._line.remove(task)
-            with self._alone(task):
-                self._ask(task)
+                served.append(utterance)
+                new.append(utterance)
+                self._n_dequeued += 1
+            self._queued.remove(utterance)
+            with self._isolated(utterance):
+                self._collect_work(utterance)
         return new
 
-    def _seated(self) -> list[Task]:
-        return [task for seating in self._networks.seatings() for task in seating.seated]
+    def _running(self) -> list[Utterance]:
+        return [utterance for table in self._networks.tables() for utterance in table.running]
 
-    def _admit(self) -> None:
-        """Admit one job, if there is room for one and those who sit have had a step since the last."""
-        if not self._stepped and self._seated():
+    def _allocate(self) -> None:
+        """Start one job, if a slot is free and the running jobs have had a step since the last one started."""
+        if not self._stepped and self._running():
             return
-        seating = self._networks.seating
+        table = self._networks.table
         ready = [
-            (task, work) for task, work in self._jobs if not task.parked and seating(task, work.stage).has_room(task)
+            (utterance, work)
+            for utterance, work in self._jobs
+            if not utterance.parked and table(utterance, work.stage).has_slot(utterance)
         ]
         if not ready:
             return
-        # Who has a seat goes on, so that no newcomer takes the slot that holds its cache.
-        going_on = [(task, work) for task, work in ready if seating(task, work.stage).keeps(task)]
-        task, work = min(going_on or ready, key=lambda entry: self._rank(entry[0]))
-        if not going_on:
+        # Utterances that retain a slot first, so that no new one takes the slot that holds their cache.
+        continuing = [(utterance, work) for utterance, work in ready if table(utterance, work.stage).retains(utterance)]
+        utterance, work = min(continuing or ready, key=lambda entry: self._rank(entry[0]))
+        if not continuing:
             stage = work.stage
-            self._n_admitted[stage] += 1
-            if self._n_admitted[stage] % FAIR_TURN == 0:
-                task, work = next(entry for entry in ready if entry[1].stage == stage)
-        self._jobs.remove((task, work))
+            self._n_allocated[stage] += 1
+            if self._n_allocated[stage] % FAIR_EVERY == 0:
+                utterance, work = next(entry for entry in ready if entry[1].stage == stage)
+        self._jobs.remove((utterance, work))
         self._stepped = False
-        with self._alone(task), self._counted(task):
-            self._use(task, work.stage)
-            task.begin(work)
-            seating(task, work.stage).admit(task, work)
+        with self._isolated(utterance), self._timed(utterance):
+            self._use(utterance, work.stage)
+            utterance.begin(work)
+            table(utterance, work.stage).allocate(utterance, work)
 
-    def _use(self, task: Task, stage: str) -> Any:
-        """The network that a task uses for a stage, on its device."""
-        return self._networks.use(task, stage, busy=bool(self._streams))
+    def _use(self, utterance: Utterance, stage: str) -> Any:
+        """The network of an utterance for a stage, on its device."""
+        return self._networks.use(utterance, stage, streaming=bool(self._codec_streams))
 
-    def _choose_aside(self) -> tuple[Task, Refine | Synthesize] | None:
-        """The window or piece whose turn comes before the next step, if any."""
-        waiting = [entry for entry in self._asides if not entry[0].parked]
-        seated = self._seated()
-        # One step at least between two of them.
-        if not waiting or (seated and not self._steps_since_aside):
+    def _choose_other(self) -> tuple[Utterance, Refine | Synthesize] | None:
+        """The fine window or codec work that runs before the next decode step, if any."""
+        waiting = [entry for entry in self._other if not entry[0].parked]
+        running = self._running()
+        # At least one step between two of them.
+        if not waiting or (running and not self._steps_since_other):
             return None
-        if self._steps_since_aside >= MOST_STEPS_BETWEEN or (self._n_asides + 1) % FAIR_TURN == 0:
+        if self._steps_since_other >= MOST_STEPS_BETWEEN or (self._n_other + 1) % FAIR_EVERY == 0:
             return waiting[0]
         first = min(waiting, key=lambda entry: self._rank(entry[0]))
-        # A task's own sound goes before its next token.
-        if seated and min(map(self._rank, seated)) < self._rank(first[0]):
+        # An utterance's own audio goes before its next token.
+        if running and min(map(self._rank, running)) < self._rank(first[0]):
             return None
         return first
 
     # --- work
 
-    def _turn_aside(self) -> bool:
-        """Fill one window or make one piece of sound, if it is the turn of one; returns whether it was."""
-        chosen = self._choose_aside()
+    def _run_other(self) -> bool:
+        """Run one fine window or one piece of codec work, if one is due. Returns: whether it did."""
+        chosen = self._choose_other()
         if chosen is None:
             return False
-        task, work = chosen
-        self._asides.remove(chosen)
-        self._n_asides += 1
-        self._steps_since_aside = 0
-        with self._alone(task), self._counted(task):
-            network = self._use(task, work.stage)
-            task.begin(work)
+        utterance, work = chosen
+        self._other.remove(chosen)
+        self._n_other += 1
+        self._steps_since_other = 0
+        with self._isolated(utterance), self._timed(utterance):
+            network = self._use(utterance, work.stage)
+            utterance.begin(work)
             if isinstance(work, Refine):
-                task.take(work, network.refine(work.job))
+                utterance.take(work, network.refine(work.job))
             else:
-                samples = self._synthesize(network, task, work)
-                task.take(work, samples)
-                if task.streams and len(samples):
-                    self._events.append(Chunk(task, samples))
-            self._go_on(task)
+                samples = self._synthesize(network, utterance, work)
+                utterance.take(work, samples)
+                if utterance.streams and len(samples):
+                    self._events.append(AudioChunk(utterance, samples))
+            self._continue(utterance)
         return True
 
-    def _synthesize(self, codec: Any, task: Task, work: Synthesize) -> np.ndarray:
+    def _synthesize(self, codec: Any, utterance: Utterance, work: Synthesize) -> np.ndarray:
         if work.whole:
             return codec.decode(work.codes)
-        if task not in self._streams:
-            self._streams[task] = codec.stream()
-        stream = self._streams[task]
+        if utterance not in self._codec_streams:
+            self._codec_streams[utterance] = codec.stream()
+        stream = self._codec_streams[utterance]
         pieces = [stream.push(work.codes)] if work.codes.shape[1] else []
         if work.last:
             pieces.append(stream.finish())
         return np.concatenate(pieces)
 
     def _step(self, seconds: float) -> None:
-        """One token for everybody who sits; more, where nobody waits for anything else."""
-        seatings = [seating for seating in self._networks.seatings() if len(seating)]
-        if len(seatings) != 1 or self._jobs or self._asides or any(task.streams for task in self._seated()):
+        """Draw one token for every running job; several, where nothing else waits."""
+        tables = [table for table in self._networks.tables() if len(table)]
+        if len(tables) != 1 or self._jobs or self._other or any(utterance.streams for utterance in self._running()):
             seconds = 0.0
-        start, n_live = self._clock(), len({task for task in self._seated() if task.live})
-        for seating in seatings:
+        start, n_live = self._clock(), len({utterance for utterance in self._running() if utterance.live})
+        for table in tables:
             try:
-                advances = seating.step(seconds)
+                advances = table.step(seconds)
             except Exception as error:
                 if loses_device(error):
                     raise
-                # Whose fault it was is not known, so it ends those that were in it.
-                for task in seating.seated:
-                    self._fail(task, error)
+                # Which job caused it is not known, so all running ones fail.
+                for utterance in table.running:
+                    self._fail(utterance, error)
                 continue
             for advance in advances:
                 self._take(advance)
         if n_live:
             self._pace.count_step(n_live, self._clock() - start)
         self._stepped = True
-        self._steps_since_aside += 1
+        self._steps_since_other += 1
 
     def _take(self, advance: Advance) -> None:
-        task, work, step = advance.task, advance.work, advance.step
-        if task.ended:
-            # By a token before, in the same step.
+        utterance, work, step = advance.utterance, advance.work, advance.step
+        if utterance.ended:
+            # By an earlier token of the same step.
             return
-        with self._alone(task):
+        with self._isolated(utterance):
             if step.error is not None:
                 raise step.error
             if step.token is not None:
-                task.take_token(work, step.token)
+                utterance.take_token(work, step.token)
             if step.done:
-                task.take(work)
-            if step.done or task.streams:
-                self._go_on(task)
+                utterance.take(work)
+            if step.done or utterance.streams:
+                self._continue(utterance)
             if step.done:
-                self._seat_or_not(work.stage, task)
+                self._retain_or_free(work.stage, utterance)
 
-    def _seat_or_not(self, stage: str, task: Task) -> None:
-        """Whether a task whose job is done keeps its seat: if its next job continues the cache that is there."""
-        if task.ended:
-            # All its seats are free already.
+    def _retain_or_free(self, stage: str, utterance: Utterance) -> None:
+        """After a job: retain the slot if the next job continues its cache."""
+        if utterance.ended:
+            # All its slots are free already.
             return
-        if not task.goes_on(stage):
-            self._networks.seating(task, stage).leave(task)
+        if not utterance.has_more(stage):
+            self._networks.table(utterance, stage).free(utterance)
             return
-        job = next((work.job for other, work in self._jobs if other is task and work.stage == stage), None)
-        if task.parked or (job is not None and job.continues_from is None):
-            # Its window has slid, and all of the prompt will be read anew: whoever is more urgent may go first.
-            self._networks.seating(task, stage).rest(task)
+        job = next((work.job for other, work in self._jobs if other is utterance and work.stage == stage), None)
+        if utterance.parked or (job is not None and job.continues_from is None):
+            # The window has slid and its whole prompt is read anew: more urgent work may take the slot.
+            self._networks.table(utterance, stage).pause(utterance)
 
-    def _go_on(self, task: Task) -> None:
-        """Ask what is to be done next, or report the end."""
-        if task.result is None:
-            self._ask(task)
+    def _continue(self, utterance: Utterance) -> None:
+        """Collect the next work, or report the end."""
+        if utterance.result is None:
+            self._collect_work(utterance)
             return
-        self._forget(task)
-        self._events.append(Done(task, task.result))
+        self._forget(utterance)
+        self._events.append(Done(utterance, utterance.result))
 
-    def _ask(self, task: Task) -> None:
-        while (work := task.next_work()) is not None:
+    def _collect_work(self, utterance: Utterance) -> None:
+        while (work := utterance.next_work()) is not None:
             if isinstance(work, Decode):
-                self._jobs.append((task, work))
+                self._jobs.append((utterance, work))
             else:
-                self._asides.append((task, work))
+                self._other.append((utterance, work))
 
     @contextmanager
-    def _counted(self, task: Task) -> Iterator[None]:
-        """The block is work for this task alone."""
+    def _timed(self, utterance: Utterance) -> Iterator[None]:
+        """The block is work for this utterance only."""
         start = self._clock()
         yield
-        if task.live:
+        if utterance.live:
             self._pace.count_own(self._clock() - start)
 
     @contextmanager
-    def _alone(self, task: Task) -> Iterator[None]:
-        """What fails in the block ends this task and no other, unless the device is lost with it."""
+    def _isolated(self, utterance: Utterance) -> Iterator[None]:
+        """An error in the block ends this utterance and no other, unless the device is lost."""
         try:
             yield
         except Exception as error:
             if loses_device(error):
                 raise
-            self._fail(task, error)
+            self._fail(utterance, error)
 
-    def _fail(self, task: Task, error: Exception) -> None:
+    def _fail(self, utterance: Utterance, error: Exception) -> None:
         if not isinstance(error, BarkfastError):
             failure = EngineError(f"the request failed: {type(error).__name__}: {error}")
             failure.__cause__ = error
             error = failure
-        task.fail(error)
-        self._forget(task)
-        self._events.append(Failed(task, error))
+        utterance.fail(error)
+        self._forget(utterance)
+        self._events.append(Failed(utterance, error))
 
-    def _forget(self, task: Task) -> None:
-        """Free all that a task which has ended has here."""
-        self._live.pop(task, None)
-        self._streams.pop(task, None)
-        self._pace.forget(task)
-        self._line = [other for other in self._line if other is not task]
-        self._jobs = [entry for entry in self._jobs if entry[0] is not task]
-        self._asides = [entry for entry in self._asides if entry[0] is not task]
-        self._networks.release(task)
+    def _forget(self, utterance: Utterance) -> None:
+        """Free all that an ended utterance holds here."""
+        self._live.pop(utterance, None)
+        self._codec_streams.pop(utterance, None)
+        self._pace.forget(utterance)
+        self._queued = [other for other in self._queued if other is not utterance]
+        self._jobs = [entry for entry in self._jobs if entry[0] is not utterance]
+        self._other = [entry for entry in self._other if entry[0] is not utterance]
+        self._networks.release(utterance)

@@ -1,32 +1,86 @@
-"""One scheduler for all threads that call a Bark: they share it, and wait for one another's rounds in turn."""
+"""A model for all threads that call it: they share one scheduler, and run its rounds in turn."""
 
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from barkfast.components import Components
-from barkfast.engine.events import Chunk, Done, Event, Failed
-from barkfast.engine.request import Request
+from barkfast.components import COMPONENTS, Components
+from barkfast.config import Layout
+from barkfast.engine.request import AudioChunk, Done, Event, Failed, Request
 from barkfast.engine.scheduler import Scheduler
-from barkfast.engine.task import Task
 from barkfast.engine.utterance import Utterance
 from barkfast.errors import EngineError
 from barkfast.locks import FairLock
+from barkfast.voices import PARTS, check_voice, load_voice
+from barkfast.weights import Checkpoint
 
-# How long a caller who is alone draws tokens before looking up again, in seconds.
-ALONE_S = 0.05
+Voice = str | os.PathLike[str] | Mapping[str, np.ndarray]
+# Seconds of tokens that a caller draws in one round while no other thread waits.
+SINGLE_S = 0.05
+
+
+class Model:
+    """What everything that generates needs of a Bark: its networks, its voices, and the scheduler all threads share.
+
+    Args:
+        components: the networks.
+        voices: a folder of further voices.
+    """
+
+    def __init__(self, components: Components, voices: str | os.PathLike[str] | None = None) -> None:
+        self.components, self.shared = components, SharedScheduler(components)
+        self._voices = voices
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Where the weights, tokenizer and voices come from."""
+        return self.components.checkpoint()
+
+    @property
+    def layout(self) -> Layout:
+        """Token ids, rates and window lengths of the model."""
+        return self.checkpoint.layout
+
+    @property
+    def tokenizer(self) -> Any:
+        """The text network's tokenizer, loaded with the network."""
+        return self.components.load("text")["tokenizer"]
+
+    def load(self) -> None:
+        """Load all four networks now."""
+        for name in COMPONENTS:
+            self.components.load(name)
+
+    def load_voice(self, voice: Voice | None, stages: tuple[str, ...] = PARTS) -> Mapping[str, np.ndarray] | None:
+        """Find a voice by name, path or dict, and check the arrays that `stages` use. Raises: VoiceError."""
+        if voice is None:
+            return None
+        prompt = load_voice(voice, self.checkpoint, self._voices)
+        if prompt is not None:
+            check_voice(prompt, self.layout, stages)
+        return prompt
+
+    def request(self, text: str | None = None, voice: Voice | None = None, **options: Any) -> Request:
+        """A Request with the voice loaded. Loads no network; thread-safe. Raises: InputError, VoiceError."""
+        # What is wrong without reading anything comes first.
+        Request(text, **options)
+        return Request(text, self.load_voice(voice), **options)
+
+    def scheduler(self, n_slots: int | None = None) -> "Session":
+        """A new session of the shared scheduler. Raises: as SharedScheduler.open."""
+        return self.shared.open(self.components.n_slots if n_slots is None else n_slots)
 
 
 class SharedScheduler:
-    """Opens a scheduler with the first session that is asked for, and closes it with the last.
+    """Opens a scheduler with the first session, and closes it with the last.
 
-    Any thread may use it. A round of the scheduler is the longest that one thread keeps the others waiting.
+    Thread-safe. A thread waits for another one's round at most.
     """
 
     def __init__(self, components: Components) -> None:
@@ -34,19 +88,20 @@ class SharedScheduler:
         self.scheduler: Scheduler | None = None
         self.sessions: list[Session] = []
         self._lock = FairLock()
-        # Sessions that were closed, to be ended by whoever has the lock.
+        # Closed sessions, to be ended by the next thread that holds the lock.
         self._closed: deque[Session] = deque()
         _all.add(self)
 
     @property
     def busy(self) -> bool:
-        """Whether somebody has a session, so that the networks have other work."""
+        """Whether there is a session."""
         return bool(self.sessions)
 
     def open(self, n_slots: int) -> "Session":
-        """A session of one's own; the scheduler has `n_slots` slots, or those that it had when it was opened.
+        """A new session. The scheduler has `n_slots` slots, or as many as it was opened with.
 
-        Errors: EngineError while an Engine has the networks, and without memory for the slots.
+        Raises:
+            EngineError: an Engine has claimed the networks, or there is no memory for the slots.
         """
         with self.exclusive():
             if self.scheduler is None:
@@ -62,7 +117,7 @@ class SharedScheduler:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """In the block no other thread uses the scheduler."""
+        """Exclusive access to the scheduler."""
         self._lock.acquire()
         try:
             yield
@@ -72,15 +127,15 @@ class SharedScheduler:
             self._settle()
 
     def close(self, session: "Session") -> None:
-        """End a session now, or as soon as the round is done that is under way; never waits.
+        """End a session now, or after the round in progress; never waits.
 
-        So a finalizer may call it, which runs in any thread at any time, that thread's own round included.
+        A finalizer may call it: those run in any thread at any time, also during that thread's own round.
         """
         self._closed.append(session)
         self._settle()
 
     def _settle(self) -> None:
-        """End what was closed, unless somebody has the lock, who then does it."""
+        """End closed sessions, unless another thread holds the lock and will do so."""
         while self._closed and self._lock.acquire(blocking=False):
             try:
                 self._end_closed()
@@ -94,28 +149,29 @@ class SharedScheduler:
                 continue
             self.sessions.remove(session)
             if self.scheduler is not None:
-                for task in session.tasks:
-                    self.scheduler.cancel(task)
-            session.tasks.clear()
+                for utterance in session.utterances:
+                    self.scheduler.cancel(utterance)
+            session.utterances.clear()
             if not self.sessions:
                 self._shut()
 
     def _shut(self) -> None:
-        """Close the scheduler, behind its last session, or because it failed."""
+        """Close the scheduler: its last session has ended, or it failed."""
         scheduler, self.scheduler = self.scheduler, None
         if scheduler is not None:
             scheduler.close()
 
     def round(self) -> None:
-        """One round of the scheduler for everybody: each event goes to the session of its task. With the lock.
+        """One round for everybody: each event goes to the session of its utterance. The caller holds the lock.
 
-        An error that makes the device useless for all is raised here, and ends everybody else's tasks.
+        Raises:
+            Exception: the device is lost. All utterances have failed.
         """
         if self.scheduler is None:
             return
-        alone = len(self.sessions) == 1 and not self._lock.n_waiting
+        single = len(self.sessions) == 1 and not self._lock.n_waiting
         try:
-            events = self.scheduler.round(ALONE_S if alone else 0.0)
+            events = self.scheduler.round(SINGLE_S if single else 0.0)
         except BaseException as error:
             for session in self.sessions:
                 session.abandon(error)
@@ -126,7 +182,7 @@ class SharedScheduler:
                 session.deliver(event)
 
     def after_fork(self) -> None:
-        """In a forked child: begin anew. Threads and sessions of the parent are not there."""
+        """In a forked child: start anew, since the parent's threads and sessions are not there."""
         in_use = bool(self.sessions) or self._lock.held
         self._lock = FairLock()
         self._closed.clear()
@@ -149,13 +205,13 @@ if hasattr(os, "register_at_fork"):
 
 
 class Session:
-    """One caller's part of a shared scheduler: used as the scheduler itself, it has this caller's tasks only.
+    """One caller's utterances in a shared scheduler.
 
-    Whoever runs a round works for all: their events wait until they ask.
+    The thread that runs a round works for all sessions; their events wait until they ask.
     """
 
     def __init__(self, shared: SharedScheduler, scheduler: Scheduler) -> None:
-        self.tasks: set[Task] = set()
+        self.utterances: set[Utterance] = set()
         # Whether it was opened by the process that this one was forked from.
         self.lost = False
         self._shared, self._scheduler = shared, scheduler
@@ -170,37 +226,37 @@ class Session:
         self.close()
 
     def __len__(self) -> int:
-        """Tasks under way."""
-        return len(self.tasks)
+        """Utterances of this session that have not ended."""
+        return len(self.utterances)
 
     @property
     def n_slots(self) -> int:
-        """Tasks at a time, those of others included."""
+        """Utterances at a time, of all sessions."""
         return self._scheduler.n_slots
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way, and nothing waits to be told."""
-        return not self._events and all(task.parked for task in self.tasks)
+        """Whether there is neither work nor an event for this session."""
+        return not self._events and all(utterance.parked for utterance in self.utterances)
 
     def add(self, request: Request) -> Utterance:
-        """As Scheduler.add. Errors: moreover EngineError once the scheduler has failed."""
-        # A text may be long: it is not read while others wait.
+        """As Scheduler.add. Raises: also EngineError once the scheduler has failed."""
+        # Before the lock is taken: a long text takes time.
         text_ids = self._scheduler.tokenize(request)
         with self._open_scheduler() as scheduler:
             utterance = scheduler.add(request, text_ids)
-            self.tasks.add(utterance)
+            self.utterances.add(utterance)
             return utterance
 
-    def add_task(self, task: Task) -> None:
-        """As Scheduler.add_task. Errors: as `add`."""
+    def add_utterance(self, utterance: Utterance) -> None:
+        """As Scheduler.add_utterance. Raises: as `add`."""
         with self._open_scheduler() as scheduler:
-            scheduler.add_task(task)
-            self.tasks.add(task)
+            scheduler.add_utterance(utterance)
+            self.utterances.add(utterance)
 
     @contextmanager
     def _open_scheduler(self) -> Iterator[Scheduler]:
-        """The scheduler, for oneself. Errors: EngineError if it is not there any more."""
+        """Exclusive access to the scheduler. Raises: EngineError if it has failed."""
         self._check_process()
         with self._shared.exclusive():
             if self._shared.scheduler is not self._scheduler:
@@ -214,53 +270,53 @@ class Session:
             )
 
     def round(self) -> list[Event]:
-        """What came of one's tasks since it was asked last; if nothing did, do a round of work first."""
+        """The events since the last call; if there are none, run a round first."""
         self._check_process()
         with self._shared.exclusive():
-            if not self._events and self.tasks:
+            if not self._events and self.utterances:
                 self._shared.round()
             events = list(self._events)
             self._events.clear()
             return events
 
-    def cancel(self, task: Task) -> None:
-        """As Scheduler.cancel; nothing more is told of it."""
+    def cancel(self, utterance: Utterance) -> None:
+        """As Scheduler.cancel; its events are dropped."""
         with self._shared.exclusive():
-            self._scheduler.cancel(task)
-            self.tasks.discard(task)
-            self._events = deque(event for event in self._events if event.task is not task)
+            self._scheduler.cancel(utterance)
+            self.utterances.discard(utterance)
+            self._events = deque(event for event in self._events if event.utterance is not utterance)
 
-    def park(self, task: Task) -> None:
+    def park(self, utterance: Utterance) -> None:
         """As Scheduler.park."""
         with self._shared.exclusive():
-            self._scheduler.park(task)
+            self._scheduler.park(utterance)
 
-    def resume(self, task: Task) -> None:
+    def resume(self, utterance: Utterance) -> None:
         """As Scheduler.resume."""
         with self._shared.exclusive():
-            self._scheduler.resume(task)
+            self._scheduler.resume(utterance)
 
     def close(self) -> None:
-        """Cancel what is under way, and go. Once or more often, from any thread."""
+        """Cancel all utterances of this session. Thread-safe; may be called again."""
         self._shared.close(self)
 
     def deliver(self, event: Event) -> None:
-        """Keep an event, if it is of one of this caller's tasks."""
-        if event.task in self.tasks:
+        """Keep an event, if it belongs to this session."""
+        if event.utterance in self.utterances:
             self._events.append(event)
-            if not isinstance(event, Chunk):
-                self.tasks.discard(event.task)
+            if not isinstance(event, AudioChunk):
+                self.utterances.discard(event.utterance)
 
     def abandon(self, error: BaseException) -> None:
-        """End all tasks, since the scheduler has failed with `error`."""
-        for task in list(self.tasks):
+        """Fail all utterances, since the scheduler has failed with `error`."""
+        for utterance in list(self.utterances):
             failure = EngineError(f"the networks failed in the middle of other work: {type(error).__name__}: {error}")
-            self.deliver(Failed(task, failure))
+            self.deliver(Failed(utterance, failure))
 
-    # --- for those who wait until it is done
+    # --- blocking calls
 
-    def wait(self, task: Task, on_round: Callable[[Task], None] | None = None) -> Any:
-        """Work until a task of this session has ended; its result. Errors: its own.
+    def wait(self, utterance: Utterance, on_round: Callable[[Utterance], None] | None = None) -> Any:
+        """Work until an utterance of this session has ended. Returns: its result. Raises: its error.
 
         Args:
             on_round: called after each round.
@@ -268,22 +324,22 @@ class Session:
         while True:
             events = self.round()
             if on_round is not None:
-                on_round(task)
+                on_round(utterance)
             for event in events:
-                if event.task is not task or isinstance(event, Chunk):
+                if event.utterance is not utterance or isinstance(event, AudioChunk):
                     continue
                 if isinstance(event, Failed):
                     raise event.error
                 return event.result
 
     def run(self, makers: Iterable[Callable[[], Request]]) -> list[Any]:
-        """Speak any number of requests, made when their turn comes; a Generation, or its own error, for each."""
+        """Run any number of requests, each made when it can start. Returns: a Generation or an error for each."""
         results: list[Any] = []
-        indices: dict[Task, int] = {}
+        indices: dict[Utterance, int] = {}
         waiting = enumerate(makers)
         more = True
         while more or indices:
-            # A few more than there are slots, so that one is ready when a slot is free.
+            # More than there are slots, so that one is ready when a slot is free.
             while more and len(indices) < 2 * max(1, self.n_slots):
                 index, make = next(waiting, (0, None))
                 if make is None:
@@ -293,23 +349,23 @@ class Session:
                 try:
                     indices[self.add(make())] = index
                 except Exception as error:
-                    # Whatever it is, nothing was done for it yet.
+                    # Of any kind: the request has not started.
                     results[index] = error
             for event in self.round():
                 if isinstance(event, Done):
-                    results[indices.pop(event.task)] = event.result
+                    results[indices.pop(event.utterance)] = event.result
                 elif isinstance(event, Failed):
-                    results[indices.pop(event.task)] = event.error
+                    results[indices.pop(event.utterance)] = event.error
         return results
 
-    def listen(self, request: Request) -> Iterator[np.ndarray]:
-        """Speak one request as a stream of (n,) float32 samples. Errors: its own."""
+    def stream(self, request: Request) -> Iterator[np.ndarray]:
+        """Run one request as a stream of (n,) float32 samples. Raises: its error."""
         utterance = self.add(request)
         while True:
             for event in self.round():
-                if event.task is not utterance:
+                if event.utterance is not utterance:
                     continue
-                if isinstance(event, Chunk):
+                if isinstance(event, AudioChunk):
                     yield event.audio
                 elif isinstance(event, Failed):
                     raise event.error

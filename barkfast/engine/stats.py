@@ -1,4 +1,4 @@
-"""What an engine has done so far, as numbers."""
+"""Numbers about what an engine has done so far."""
 
 import threading
 import time
@@ -12,15 +12,15 @@ KEPT = 512
 
 @dataclass(frozen=True)
 class Stats:
-    """A look at an engine.
+    """Numbers about an engine.
 
     Args:
         healthy: whether it works; False before its start and after its end.
         held: requests accepted and not ended, those that wait for a slot included.
-        parked: streams among them that wait for their readers.
+        parked: streams among them that wait for their consumers.
         accepted, refused: requests taken in, and those turned away because the queue was full.
         done, failed, cancelled, late: how the accepted ones ended; their sum and `held` are `accepted`.
-        audio_s: seconds of audio that was spoken to its end.
+        audio_s: seconds of audio of the requests that were done.
         busy_s: seconds of work.
         round_s: seconds that the present round of work has lasted; many seconds mean that a device hangs.
         first_chunk_s, whole_s: (median, 95th percentile) of the seconds from asking to a stream's first chunk, and to
@@ -50,8 +50,8 @@ def percentiles(seconds: Iterable[float]) -> tuple[float, float] | None:
     return (ordered[(n - 1) // 2], ordered[-(-95 * n // 100) - 1]) if ordered else None
 
 
-class Tally:
-    """The counts behind `Stats`; written by the worker and the event loop, each with its own, read by anybody."""
+class Counters:
+    """The counts behind `Stats`. The worker and the event loop each write their own; any thread may read."""
 
     def __init__(self) -> None:
         self.accepted = self.refused = self.parked = 0
@@ -67,7 +67,7 @@ class Tally:
         self._round_began = time.monotonic()
 
     def end_round(self) -> None:
-        """It came to its end."""
+        """A round of work ends."""
         if self._round_began is not None:
             self.busy_s += time.monotonic() - self._round_began
         self._round_began = None
@@ -77,15 +77,15 @@ class Tally:
         self.ends[kind] += 1
 
     def count_audio(self, audio_s: float, arrived_s: float, first_chunk_s: float | None) -> None:
-        """A request that came at `arrived_s` was spoken to its end; times are of time.monotonic()."""
+        """A request that arrived at `arrived_s` is done; times are of time.monotonic()."""
         with self._lock:
             self.audio_s += audio_s
             self._whole_s.append(time.monotonic() - arrived_s)
             if first_chunk_s is not None:
                 self._first_chunk_s.append(first_chunk_s - arrived_s)
 
-    def look(self, healthy: bool) -> Stats:
-        """All of it now."""
+    def snapshot(self, healthy: bool) -> Stats:
+        """The numbers now."""
         began = self._round_began
         with self._lock:
             first, whole = percentiles(self._first_chunk_s), percentiles(self._whole_s)

@@ -1,68 +1,132 @@
-"""Audio as it is ready, for one who reads it from an event loop."""
+"""Audio chunks as they are ready, for an asyncio consumer."""
 
 import asyncio
 import contextlib
 import warnings
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from barkfast.engine.feed import Feed
-from barkfast.engine.generation import Generation
-from barkfast.engine.intake import Intake
-from barkfast.engine.lines import Lines
-from barkfast.engine.live import RETRIES
-from barkfast.engine.places import Stay
-from barkfast.engine.sinks import Inlet
-from barkfast.engine.sound import DROPPED
-from barkfast.engine.turns import Turn
-from barkfast.errors import BarkfastError
+from barkfast.engine.admission import Admission, Reservation
+from barkfast.engine.long import DROPPED
+from barkfast.engine.request import Generation, Request
+from barkfast.engine.segments import (
+    RETRIES,
+    STREAM_SEGMENTS,
+    Entry,
+    Segment,
+    SegmentQueue,
+    VoiceState,
+    check_sentences,
+    join_live,
+    sentence_segments,
+)
+from barkfast.engine.shared import Model
+from barkfast.engine.worker import Outcome, PendingRequest
+from barkfast.longform.chunks import Chunk
 from barkfast.longform.joining import LiveJoiner
+from barkfast.longform.sentences import language_of
+from barkfast.normalize import Markup, check_markup, normalize
 
-NOTHING = np.zeros(0, dtype=np.float32)
+
+class StreamText:
+    """The segments of a stream's text, and their requests. One call at a time, from any thread.
+
+    Args:
+        each_sentence: a segment for each sentence; else one for the whole text, or for semantic tokens in `options`.
+        options: of `Bark.request`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        text: Any,
+        voice: Any,
+        *,
+        each_sentence: bool,
+        language: str | None,
+        markup: Markup = "plain",
+        seed: Any,
+        options: dict[str, Any],
+    ) -> None:
+        self.layout = model.layout
+        self.voice = VoiceState(voice)
+        self._model, self._text, self._voice, self._seed, self._options = model, text, voice, seed, options
+        self._split = each_sentence and options.get("semantic") is None
+        check_markup(markup)
+        if not self._split and markup != "plain" and isinstance(text, str):
+            self._text = normalize(text, markup)
+        self._language, self._markup = language, markup
+        self._segments: Iterator[Segment] | None = None
+
+    def next(self) -> Segment:
+        """The next segment; there is one after each that is not the last. Raises: InputError."""
+        if not self._split:
+            return Segment(Chunk(""), self.voice, 0, last=True, whole=True)
+        if self._segments is None:
+            language = self._language or language_of(self._voice)
+            check_sentences(self._text, language, self._seed)
+            self._segments = sentence_segments(self._model, self._text, self.voice, language, self._markup)
+        return next(self._segments)
+
+    def request(self, segment: Segment, deadline: float | None) -> Request:
+        """The request of a segment. Raises: the errors of `Bark.request`."""
+        options = {**self._options, "deadline": deadline}
+        if segment.whole:
+            return self._model.request(self._text, self._voice, seed=self._seed, **options)
+        request = segment.request(self._model, self._seed, options)
+        # Loaded once for all.
+        self.voice.voice = request.voice
+        return request
 
 
 class Stream:
     """The chunks of a text, (n,) float32 each: `async for chunk in stream`.
 
-    The first sentence is asked for by `async with stream`, or else with the first chunk; its errors, QueueFull among
-    them, are raised there. The next one is asked for when something of the one before was read. Errors of later work
-    are raised where the next chunk would have been, those of a later sentence with its name. Leaving the `async with`,
-    `aclose()`, dropping the stream, or cancelling a task that waits for a chunk ends all of it within a round of the
-    engine's work. As long as many chunks lie unread, its utterances wait, and no others.
+    The first sentence is submitted by `async with stream`, or else with the first chunk; its errors, QueueFull among
+    them, are raised there. The next one is submitted when some audio of the one before was read. Errors of later work
+    are raised in place of its chunks; those of a later sentence name it. Leaving the `async with`, `aclose()`, dropping
+    the stream, or cancelling a task that waits for a chunk ends all of it within one round of work. While too many
+    chunks are unread, its utterances wait, and no others.
 
     `generation` holds the utterance that was read to its end last: of one utterance the whole, as `generate` would have
     returned it; of several the last sentence so far.
     """
 
-    def __init__(self, intake: Intake, lines: Lines, *, deadline_s: float | None, wait: bool) -> None:
+    def __init__(self, admission: Admission, text: StreamText, *, deadline_s: float | None, wait: bool) -> None:
         self.generation: Generation | None = None
-        self._intake, self._lines = intake, lines
+        self._admission, self._text = admission, text
         self._deadline_s, self._wait = deadline_s, wait
-        self._joiner: LiveJoiner | None = None
+        promote = admission.worker.promote
+        self._queue = SegmentQueue(text.layout, STREAM_SEGMENTS, RETRIES, live=True, promote=promote)
+        self._joiner = LiveJoiner(text.layout.sample_rate)
+        # Held by the callbacks of the requests, which must not hold the stream: it ends when its consumer drops it.
+        self._news = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        # One place in the queue for all that is said: what was begun need not wait between two sentences.
-        self._stay: Stay | None = None
-        # The sentence that is read, and the one that is asked for behind it.
-        self._feed: Feed | None = None
-        self._asking: asyncio.Task[Feed] | None = None
+        # One for the whole text: between two sentences it does not queue again.
+        self._reservation: Reservation | None = None
+        self._submitting: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def open(self) -> None:
-        """Ask for the first sentence, unless that is done. Errors: those of `Engine.generate`."""
-        if self._stay is None and not self._closed:
-            await self._begin()
+    def _is_closed(self) -> bool:
+        """Whether it was closed, maybe by another task meanwhile."""
+        return self._closed
 
-    async def _begin(self) -> None:
+    async def open(self) -> None:
+        """Submit the first sentence, unless that was done. Raises: the errors of `Engine.generate`."""
+        if self._reservation is not None or self._is_closed():
+            return
         self._loop = asyncio.get_running_loop()
         try:
-            self._stay = await self._intake.enter(self._deadline_s, self._wait)
-            self._feed = await self._ask()
-            self._joiner = LiveJoiner(self._lines.sample_rate)
+            self._reservation = await self._admission.reserve(self._deadline_s, self._wait)
+            await self._submit()
+            self._queue.raise_if_not_started()
         except BaseException:
             self._end()
             raise
-        if self._closed:
+        if self._is_closed():
             self._end()
 
     async def __aenter__(self) -> "Stream":
@@ -79,8 +143,10 @@ class Stream:
         await self.open()
         try:
             while not self._closed:
-                samples = await self._advance()
-                if len(samples):
+                samples = self._take()
+                if samples is None:
+                    await self._news.wait()
+                elif len(samples):
                     return samples
         except BaseException:
             await self.aclose()
@@ -88,86 +154,95 @@ class Stream:
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """End all that has not ended; chunks that were not read are gone."""
-        asking, self._asking = self._asking, None
+        """End all that is in progress; unread chunks are gone. May be called again."""
+        submitting, self._submitting = self._submitting, None
         self._end()
-        if asking is not None:
-            asking.cancel()
-            (asked,) = await asyncio.gather(asking, return_exceptions=True)
-            if isinstance(asked, Feed):
-                asked.close()
+        if submitting is not None:
+            submitting.cancel()
+            await asyncio.gather(submitting, return_exceptions=True)
 
-    async def _advance(self) -> np.ndarray:
-        """The next samples, (n,) float32; none where a sentence begins or ends without any."""
-        if self._feed is None and self._asking is not None:
-            await asyncio.wait([self._asking])
-            if self._asking is not None:
-                self._feed, self._asking = self._asking.result(), None
-                self._feed.lead()
-        feed, joiner = self._feed, self._joiner
-        if feed is None or joiner is None:
-            # Closed by somebody else in the meantime.
-            return NOTHING
-        turn = feed.turn
-        try:
-            chunk = await feed.read()
-        except BarkfastError as error:
-            again = None if feed.heard else turn.once_more(error, RETRIES)
-            if again is None:
-                turn.blame(error, first_too=False)
-            self._feed = await self._ask(again)
-            return NOTHING
-        if self._closed:
-            return NOTHING
-        self._look_ahead(feed)
-        if chunk is not None:
-            return joiner.push(chunk, turn.last)
-        self.generation, self._feed = feed.generation, None
-        if not turn.last:
-            return joiner.next(turn.pause)
-        self._end()
-        return joiner.finish()
+    def _take(self) -> np.ndarray | None:
+        """The next samples, (n,) float32, maybe none; None where the stream has to wait."""
+        self._news.clear()
+        taken = self._queue.take()
+        if taken is not None and isinstance(taken[1], np.ndarray):
+            self._admission.worker.mark_read(taken[0].handle)
+        if self._queue.wants_driver and (self._submitting is None or self._submitting.done()):
+            self._submitting = asyncio.create_task(self._submit())
+        if taken is None:
+            return None
+        entry, output = taken
+        if not isinstance(output, np.ndarray):
+            self.generation = output
+        if self._queue.done:
+            self._end()
+        return join_live(self._joiner, entry.segment, output)
 
-    def _look_ahead(self, feed: Feed) -> None:
-        """Ask for the next sentence, once something of this one was heard and the voice is known."""
-        if self._asking is not None or feed.turn.last:
-            return
-        if self._lines.learning:
-            if feed.generation is None:
-                return
-            self._lines.learn(feed.generation)
-        self._asking = asyncio.create_task(self._ask(follows=True))
-        # Whoever goes away before it is read does not mind an error.
-        self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
-
-    async def _ask(self, turn: Turn | None = None, *, follows: bool = False) -> Feed:
-        """Have a turn spoken: the next one, if none is given; `follows` if another is heard before it."""
-        assert self._stay is not None
-        if turn is None:
-            turn = await self._intake.read(self._lines.next)
-        inlet = Inlet()
-        try:
-            request = partial(self._lines.request, turn, self._stay.deadline)
-            ticket = await self._intake.submit(self._stay, request, inlet, follows)
-        except BarkfastError as error:
-            turn.blame(error, first_too=False)
-        feed = Feed(turn, self._intake.worker, ticket, inlet)
-        if self._closed:
-            # By somebody else, in the meantime.
-            feed.close()
-        return feed
+    async def _submit(self) -> None:
+        """Read and submit as many segments as the queue wants; their errors go to the queue."""
+        queue, news = self._queue, self._news
+        assert self._reservation is not None
+        while not self._is_closed():
+            if queue.wants_segment:
+                try:
+                    queue.push(await self._admission.read(self._text.next))
+                except Exception as error:
+                    queue.fail(error, self._text.voice)
+                    news.set()
+                    return
+            if (entry := queue.next_to_submit()) is None:
+                if not queue.wants_segment:
+                    return
+                continue
+            request = partial(self._text.request, entry.segment, self._reservation.deadline)
+            receive, end = _callbacks(queue, entry, news)
+            submit = self._admission.submit
+            try:
+                entry.handle = await submit(self._reservation, request, receive, end, entry.prefetched)
+            except Exception as error:
+                queue.end(entry, error, final=True)
+                news.set()
+            else:
+                if self._is_closed():
+                    self._admission.worker.cancel(entry.handle)
 
     def _end(self) -> None:
-        """Give up what there is."""
+        """Cancel what is in progress."""
         self._closed = True
-        if self._feed is not None:
-            self._feed.close()
-        if self._stay is not None:
-            self._stay.close()
+        self._news.set()
+        _cancel(self._admission.worker.cancel, self._queue.close(), self._reservation)
 
     def __del__(self) -> None:
-        if self._stay is not None and not self._closed and self._loop is not None:
-            warnings.warn(DROPPED, ResourceWarning, stacklevel=2, source=self)
-            # Not here: this may run anywhere. What its feeds still have they give up themselves.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._stay.close)
+        if self._reservation is None or self._closed or self._loop is None:
+            return
+        warnings.warn(DROPPED, ResourceWarning, stacklevel=2, source=self)
+        # Not here: this may run anywhere, with any lock held. A closed loop has nobody left to tell.
+        with contextlib.suppress(RuntimeError):
+            cancel = self._admission.worker.cancel
+            self._loop.call_soon_threadsafe(_cancel, cancel, self._queue.close(), self._reservation)
+
+
+def _callbacks(
+    queue: SegmentQueue, entry: Entry, news: asyncio.Event
+) -> tuple[Callable[[np.ndarray], None], Callable[[Outcome], None]]:
+    """What receives an entry's chunks and its outcome in the event loop."""
+
+    def receive(chunk: np.ndarray) -> None:
+        entry.chunks.append(chunk)
+        news.set()
+
+    def end(outcome: Outcome) -> None:
+        if outcome is not None:
+            queue.end(entry, outcome)
+        news.set()
+
+    return receive, end
+
+
+def _cancel(
+    cancel: Callable[[PendingRequest], None], pending: list[PendingRequest], reservation: Reservation | None
+) -> None:
+    for request in pending:
+        cancel(request)
+    if reservation is not None:
+        reservation.close()

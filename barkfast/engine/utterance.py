@@ -1,121 +1,202 @@
-"""One request under way: what is to be done for it next, and what came of it so far."""
+"""One utterance: what to do for it next, and what to do with the result."""
 
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
 from barkfast.config import Layout
-from barkfast.engine.generation import Generation
-from barkfast.engine.request import Request
-from barkfast.engine.task import Task
-from barkfast.engine.work import Decode, Refine, Synthesize, Work
-from barkfast.jobs import Job
+from barkfast.engine.request import Generation, Request
+from barkfast.errors import BarkfastError
+from barkfast.jobs import FineJob, Job
 from barkfast.runtime.sampling import Randomness
 from barkfast.stages.check import check_tokens
 from barkfast.stages.coarse import CoarseWindows, unflatten_codes
 from barkfast.stages.fine import HOP, MAX_HOP, FineWindows, LiveFineWindows
 from barkfast.stages.semantic import semantic_job
 
-# Frames decoded at once in a stream: a first piece that is soon there, and then about a second.
-FIRST_PIECE, PIECE = 24, 72
+STAGES = ("semantic", "coarse", "fine", "codec")
+# Frames that a stream decodes at a time: few at first, so that audio starts early, then about a second.
+FIRST_FRAMES, FRAMES = 24, 72
 
 
-class Utterance(Task):
-    """The state of one request: hands out work and takes its results; calls no network itself.
+@dataclass(frozen=True, slots=True, eq=False)
+class Decode:
+    """Tokens for the decoder of `stage` (semantic or coarse) to draw."""
 
-    Per stage one piece of work is under way at most; of different stages several may be. Streams voice the first
-    tokens before the last are drawn, where `early` says that this changes none.
+    stage: str
+    job: Job
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refine:
+    """A window for the fine network to fill."""
+
+    stage: ClassVar[str] = "fine"
+    job: FineJob
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Synthesize:
+    """Codes for the codec to turn into samples.
 
     Args:
-        text_ids: (n,) the tokenizer's ids of the request's text, those that fit; None where it has semantic tokens.
-        early: whether stages may overlap, for their random numbers are counted separately.
-        arrival: its number in the order of arrival.
-        clock: seconds that only grow.
-    Errors: InputError or VoiceError for a request that this model cannot speak.
+        codes: (codebooks, frames) int32; the last of a stream may have no frames.
+        whole: the whole clip at once, instead of the next frames of a stream.
+        last: no codes follow.
+    """
+
+    stage: ClassVar[str] = "codec"
+    codes: np.ndarray
+    whole: bool
+    last: bool
+
+
+Work = Decode | Refine | Synthesize
+
+
+class Utterance:
+    """The state of one request, or of a single stage. Hands out work and takes results; calls no network itself.
+
+    At most one piece of work per stage is in progress; work of several stages may be. A stream synthesizes its first
+    tokens before the last are drawn where `overlap` says that this changes no token. An utterance ends once: with a
+    result, with an error, or cancelled.
+
+    Args:
+        request: what to generate; None for a single stage, `start`.
+        text_ids: (n,) token ids of the request's text, as many as fit; None where it has semantic tokens.
+        start: run one stage only: a semantic Job, coarse or fine windows, or the (codebooks, frames) codes to decode.
+        overlap: stages may overlap, because each counts its random numbers separately.
+        clock: monotonic seconds.
+
+    Raises:
+        InputError, VoiceError: the model of `layout` cannot speak this request.
     """
 
     def __init__(
         self,
-        request: Request,
+        request: Request | None,
         layout: Layout,
         text_ids: np.ndarray | None = None,
         *,
-        early: bool = False,
-        arrival: int = 0,
+        start: Job | CoarseWindows | FineWindows | np.ndarray | None = None,
+        overlap: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        request.check(layout)
-        super().__init__(arrival, int(request.priority))
-        self.request, self.layout = request, layout
-        self.streams = request.stream != "off"
-        self.live = request.stream == "low_latency"
-        self.early = early and self.streams
+        self.layout = layout
+        self.stages: tuple[str, ...] = STAGES
+        self.streams = self.live = self.overlap = False
+        self.result: Any = None
+        self.error: BarkfastError | None = None
+        self.cancelled = False
         self.n_samples = 0
         self.first_chunk_at: float | None = None
+        # Set by the scheduler: order of arrival; whether no new work may start; and per stage the engine that runs it,
+        # and why that is not the chosen one.
+        self.arrival, self.parked = 0, False
+        self.engines: dict[str, str] = {}
+        self.fallbacks: dict[str, str] = {}
+        # Set by the caller: the consumer still receives the segment before this one; and whether this utterance
+        # continues a stream that has started, so that it is not queued.
+        self.prefetched = self.continues_stream = False
         self._clock = clock
-        self._random = Randomness.of(request.seed)
-        self._timings = dict.fromkeys(("semantic", "coarse", "fine", "codec"), 0.0)
-        # Stages whose work is handed out, and since when it is being done.
-        self._asked: set[str] = set()
-        self._since: dict[str, float] = {}
+        self._timings = dict.fromkeys(STAGES, 0.0)
+        # Stages whose work is handed out, and when it started.
+        self._handed_out: set[str] = set()
+        self._started: dict[str, float] = {}
         self._semantic: list[int] = []
+        self._n_semantic = 0
         self._semantic_job: Job | None = None
         self._window: list[int] = []
         self._n_windows_done = self._n_windows = 0
         self._coarse: CoarseWindows | None = None
         self._fine: FineWindows | LiveFineWindows | None = None
         self._frame: list[int] = []
+        self._codes: np.ndarray | None = None
         self._n_pushed = 0
         self._audio: list[np.ndarray] = []
+        if request is None:
+            self._start_stage(start)
+        else:
+            self.request = request
+            self._start_request(request, text_ids, overlap)
+
+    def _start_stage(self, start: Job | CoarseWindows | FineWindows | np.ndarray | None) -> None:
+        self.priority, self.deadline = 0, math.inf
+        if isinstance(start, Job):
+            self.stages, self._semantic_job, self._n_semantic = ("semantic",), start, start.steps
+        elif isinstance(start, CoarseWindows):
+            self.stages, self._coarse = ("coarse",), start
+        elif isinstance(start, FineWindows):
+            self.stages, self._fine = ("fine",), start
+        else:
+            self.stages, self._codes = ("codec",), start
+
+    def _start_request(self, request: Request, text_ids: np.ndarray | None, overlap: bool) -> None:
+        request.check(self.layout)
+        self.priority = int(request.priority)
+        self.deadline = math.inf if request.deadline is None else float(request.deadline)
+        self.streams = request.stream != "off"
+        self.live = request.stream == "low_latency"
+        self.overlap = overlap and self.streams
+        self._random = Randomness.of(request.seed)
         if self.live:
             self._fine = self._live_windows()
         if request.semantic is not None:
             self._semantic = request.semantic.tolist()
+            self._n_semantic = len(self._semantic)
             self._end_semantic()
         elif text_ids is not None:
             self._semantic_job = self._make_semantic_job(text_ids)
-        if self.early and self._coarse is None:
+            self._n_semantic = self._semantic_job.steps
+        if self.overlap and self._coarse is None:
             self._coarse = self._coarse_windows(final=False)
 
     # --- for the scheduler
 
     @property
-    def generation(self) -> Generation | None:
-        """What came of it, once it has ended well."""
-        return self.result
+    def ended(self) -> bool:
+        """Whether it has a result or an error, or was cancelled."""
+        return self.cancelled or self.result is not None or self.error is not None
 
     @property
-    def awaits_sound(self) -> bool:  # type: ignore[override]
-        return self.streams and not self.follows and self.first_chunk_at is None
+    def awaits_first_audio(self) -> bool:
+        """Whether it is a stream whose consumer waits for the first samples."""
+        return self.streams and not self.prefetched and self.first_chunk_at is None
 
     @property
     def due(self) -> float:
-        """The request's deadline; of a stream that is being heard moreover when what it has handed out was played."""
-        due = math.inf if self.request.deadline is None else float(self.request.deadline)
-        if self.first_chunk_at is not None:
-            due = min(due, self.first_chunk_at + self.n_samples / self.layout.sample_rate)
-        return due
+        """When it should be served at the latest: its deadline, or earlier when a stream's audio so far has played."""
+        if self.first_chunk_at is None:
+            return self.deadline
+        return min(self.deadline, self.first_chunk_at + self.n_samples / self.layout.sample_rate)
 
     def progress(self, stage: str) -> tuple[int, int]:
-        if stage == "semantic":
-            return len(self._semantic), self.layout.semantic.max_steps
-        if stage == "coarse":
+        """Semantic tokens or windows that are done, and how many there may be; (0, 0) where there is none."""
+        if stage == "semantic" and stage in self.stages:
+            return len(self._semantic), self._n_semantic
+        if stage == "coarse" and stage in self.stages:
             return self._n_windows_done, self._n_windows if self._coarse is None else self._coarse.n_windows
+        if self.stages == ("fine",) == (stage,) and isinstance(self._fine, FineWindows):
+            return self._fine.n_done, self._fine.n_windows
         return 0, 0
 
-    def goes_on(self, stage: str) -> bool:
-        if self.ended:
+    def has_more(self, stage: str) -> bool:
+        """Whether the decoder of `stage` has, or will have, more to do for it."""
+        if self.ended or stage not in self.stages:
             return False
         if stage == "semantic":
             return self._semantic_job is not None
         return self._coarse is None or not self._coarse.done
 
     def next_work(self) -> Work | None:
+        """The next work that was not handed out yet; None if it waits for work in progress."""
         if self.ended:
             return None
-        # What is nearest to sound first.
+        # What is nearest to audio first.
         makers: tuple[tuple[str, Callable[[], Work | None]], ...] = (
             ("codec", self._next_codes),
             ("fine", self._next_fine_window),
@@ -123,18 +204,20 @@ class Utterance(Task):
             ("semantic", self._next_semantic_job),
         )
         for stage, make in makers:
-            if stage not in self._asked and (work := make()) is not None:
-                self._asked.add(stage)
+            if stage not in self._handed_out and stage in self.stages and (work := make()) is not None:
+                self._handed_out.add(stage)
                 return work
         return None
 
     def begin(self, work: Work) -> None:
-        self._since[work.stage] = self._clock()
+        """Note that `work` starts now."""
+        self._started[work.stage] = self._clock()
 
     def take_token(self, work: Decode, token: int) -> None:
+        """Take the next token of a Decode in progress. Raises: InputError."""
         if work.stage == "semantic":
             self._semantic.append(token)
-            if self.early and self._coarse is not None:
+            if self.overlap and self._coarse is not None:
                 self._coarse.grow(np.array([token], np.int32))
             return
         self._window.append(token)
@@ -145,8 +228,13 @@ class Utterance(Task):
                 self._frame.clear()
 
     def take(self, work: Work, result: np.ndarray | None = None) -> None:
-        self._timings[work.stage] += self._clock() - self._since.pop(work.stage)
-        self._asked.discard(work.stage)
+        """Take the end of `work`: the filled window of a Refine, the samples of a Synthesize, None for a Decode.
+
+        Raises:
+            InputError: the stage gave nothing that the next one can use.
+        """
+        self._timings[work.stage] += self._clock() - self._started.pop(work.stage)
+        self._handed_out.discard(work.stage)
         if work.stage == "semantic":
             self._semantic_job = None
             self._end_semantic()
@@ -160,9 +248,21 @@ class Utterance(Task):
         elif isinstance(work, Refine):
             assert self._fine is not None and result is not None
             self._fine.append(result)
+            if self.stages == ("fine",) and self._fine_done:
+                self.result = self._fine.codes()
         elif isinstance(work, Synthesize):
             assert result is not None
             self._take_samples(result, work.last)
+
+    def fail(self, error: BarkfastError) -> None:
+        """End with an error."""
+        self.error = error
+        self._forget()
+
+    def cancel(self) -> None:
+        """End without a result."""
+        self.cancelled = True
+        self._forget()
 
     # --- the stages
 
@@ -183,6 +283,9 @@ class Utterance(Task):
 
     def _end_semantic(self) -> None:
         tokens = np.array(self._semantic, dtype=np.int64)
+        if self.stages == ("semantic",):
+            self.result = tokens
+            return
         check_tokens("semantic tokens", tokens, 1, self.layout.semantic.vocab_size)
         if self._coarse is None:
             self._coarse = self._coarse_windows(final=True)
@@ -209,6 +312,9 @@ class Utterance(Task):
         assert self._coarse is not None
         if not self._coarse.done:
             return
+        if self.stages == ("coarse",):
+            self.result = self._coarse.codes()
+            return
         if isinstance(self._fine, LiveFineWindows):
             self._fine.grow(np.zeros((self.layout.coarse.n_codebooks, 0), np.int32), final=True)
         else:
@@ -229,7 +335,7 @@ class Utterance(Task):
             None if voice is None else voice["fine_prompt"],
             hop=HOP,
             max_hop=MAX_HOP,
-            # Its own: where the stages share a generator, the coarse tokens would not be those of any other mode.
+            # A generator of its own: where stages share one, the coarse tokens would differ from those of other modes.
             random=Randomness(self._random.seed),
         )
 
@@ -244,13 +350,15 @@ class Utterance(Task):
         return self._fine is not None and self._fine.n_done == self._fine.n_windows
 
     def _next_codes(self) -> Synthesize | None:
+        if self._codes is not None:
+            return Synthesize(self._codes, whole=True, last=True)
         if self._fine is None:
             return None
         done, n_final = self._fine_done, self._fine.n_final
         if not self.streams:
             return Synthesize(self._fine.codes(), whole=True, last=True) if done else None
         start = self._n_pushed
-        end = min(n_final, start + (PIECE if start else FIRST_PIECE))
+        end = min(n_final, start + (FRAMES if start else FIRST_FRAMES))
         if start == end and not done:
             return None
         self._n_pushed = end
@@ -262,6 +370,9 @@ class Utterance(Task):
         if self.streams and self.first_chunk_at is None and len(samples):
             self.first_chunk_at = self._clock()
         if not last:
+            return
+        if self.stages == ("codec",):
+            self.result = samples
             return
         assert self._coarse is not None and self._fine is not None
         self.result = Generation(

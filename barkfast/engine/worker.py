@@ -1,4 +1,4 @@
-"""The thread that does an engine's work: it owns the scheduler, and nothing else touches the networks."""
+"""The thread that runs an engine's rounds: it owns the scheduler, and nothing else touches the networks."""
 
 import contextlib
 import logging
@@ -8,48 +8,97 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from barkfast.engine.request import Request
-from barkfast.engine.scheduler import Chunk, Done, Event, Scheduler
-from barkfast.engine.stats import Tally
-from barkfast.engine.ticket import Outcome, Ticket, again
+from barkfast.engine.request import AudioChunk, Done, Event, Request
+from barkfast.engine.scheduler import Scheduler
+from barkfast.engine.stats import Counters
 from barkfast.errors import DeadlineExceeded, EngineClosed, EngineDead
 
 logger = logging.getLogger(__name__)
 
+# How a request ends: a Generation, its error, or None where its caller cancelled it.
+Outcome = Any
 
-class Worker:
-    """Takes tickets from any thread, advances them round by round, and tells those who wait.
+
+def copy_error(error: EngineClosed | EngineDead) -> EngineClosed | EngineDead:
+    """The same error as a new object, since each is raised in another place."""
+    copy = type(error)(*error.args)
+    copy.__cause__ = error.__cause__
+    return copy
+
+
+class PendingRequest:
+    """A request in the worker, and the callbacks of its caller.
 
     Args:
-        build: makes the scheduler, in the thread that is going to use it and to close it.
-        post: hands a call to the thread of those who wait, in order, and never waits itself.
+        text_ids: of its text, from `Scheduler.tokenize`.
+        on_chunk: receives (n,) float32 samples of a stream, in order.
+        on_end: receives the outcome, once, after all chunks.
+        most_unread: chunks that may be unread; with so many the utterance is parked until some are read.
+        prefetched: the consumer still receives the segment before it.
+        continues_stream: another request of the same stream came before it.
 
-    Whatever is asked of it takes effect between two rounds. An error that `build` or a round raises ends the worker and
-    every ticket with EngineDead: a round raises nothing but what makes the device useless for all.
+    Callbacks run where the worker's `post` puts them. Attributes that may change belong to the worker.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        text_ids: Any,
+        on_chunk: Callable[[Any], None],
+        on_end: Callable[[Outcome], None],
+        most_unread: int = 8,
+        *,
+        prefetched: bool = False,
+        continues_stream: bool = False,
+    ) -> None:
+        self.request, self.text_ids = request, text_ids
+        self.on_chunk, self.on_end, self.most_unread = on_chunk, on_end, most_unread
+        self.prefetched, self.continues_stream = prefetched, continues_stream
+        self.utterance: Any = None
+        self.unread = 0
+        self.parked = self.ended = False
+        self.arrived_s = time.monotonic()
+        self.first_chunk_s: float | None = None
+
+    @property
+    def late(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.request.deadline is not None and time.monotonic() >= self.request.deadline
+
+
+class Worker:
+    """Takes requests from any thread, advances them round by round, and reports to their callers.
+
+    Args:
+        build: makes the scheduler, in the worker's thread, which also closes it.
+        post: passes a call to the callers' thread, in order, without waiting.
+
+    Calls take effect between two rounds. An error of `build` or of a round ends the worker and every request with
+    EngineDead: a round raises only where the device is lost for all.
     """
 
     def __init__(self, build: Callable[[], Scheduler], post: Callable[..., None]) -> None:
-        self.tally = Tally()
-        # Why it takes no more tickets, once it does not.
+        self.counters = Counters()
+        # Why it takes no more requests, once it does not.
         self.end: EngineClosed | EngineDead | None = None
         self._build, self._post = build, post
-        self._tickets: dict[Any, Ticket] = {}
-        self._inbox: deque[tuple[Callable[..., None], Ticket | None]] = deque()
+        self._pending: dict[Any, PendingRequest] = {}
+        self._inbox: deque[tuple[Callable[..., None], PendingRequest | None]] = deque()
         self._scheduler: Scheduler
-        # For the inbox and `end`: a ticket is either taken in by the thread or turned away, never left lying.
+        # Guards the inbox and `end`: a request is either taken or refused, never left in the inbox.
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._on_state: Callable[[EngineDead | None], None] = lambda _: None
         self._thread = threading.Thread(target=self._run, name="barkfast-engine", daemon=True)
 
     def start(self, on_state: Callable[[EngineDead | None], None]) -> None:
-        """Begin; `on_state` is told, through `post`, None when all is loaded, and later, or instead, why it is dead."""
+        """Start. `on_state` receives, through `post`, None once all is loaded; later, or instead, the fatal error."""
         self._on_state = on_state
         self._thread.start()
 
     @property
     def alive(self) -> bool:
-        """Whether it takes tickets and can work on them."""
+        """Whether it takes requests and can run them."""
         return self.end is None and self._thread.is_alive()
 
     def join(self) -> None:
@@ -57,39 +106,39 @@ class Worker:
         self._thread.join()
 
     def tokenize(self, request: Request) -> Any:
-        """As Scheduler.tokenize; once all is loaded, in the thread that calls it."""
+        """As Scheduler.tokenize, in the calling thread; once all is loaded."""
         return self._scheduler.tokenize(request)
 
-    def submit(self, ticket: Ticket) -> None:
-        """Take a ticket in. Errors: EngineClosed, EngineDead."""
+    def submit(self, pending: PendingRequest) -> None:
+        """Take a request. Raises: EngineClosed, EngineDead."""
         with self._lock:
             if self.end is not None:
-                raise again(self.end)
-            self.tally.accepted += 1
-            self._inbox.append((self._take, ticket))
+                raise copy_error(self.end)
+            self.counters.accepted += 1
+            self._inbox.append((self._start, pending))
         self._wake.set()
 
-    def cancel(self, ticket: Ticket) -> None:
-        """End a ticket that nobody waits for any more; nothing if it has ended."""
-        self._ask(self._drop, ticket)
+    def cancel(self, pending: PendingRequest) -> None:
+        """End a request that nobody waits for; no effect if it has ended."""
+        self._call(self._cancel, pending)
 
-    def read(self, ticket: Ticket) -> None:
-        """One chunk of a ticket has been read."""
-        self._ask(self._count_read, ticket)
+    def mark_read(self, pending: PendingRequest) -> None:
+        """Count one chunk of a request as read."""
+        self._call(self._count_read, pending)
 
-    def lead(self, ticket: Ticket) -> None:
-        """The reader of a ticket that followed another has come to it."""
-        self._ask(self._lead, ticket)
+    def promote(self, pending: PendingRequest) -> None:
+        """The consumer of a prefetched request waits for its audio now."""
+        self._call(self._promote, pending)
 
     def stop(self) -> None:
-        """Drop every ticket and end the thread."""
-        self._ask(self._stop, None)
+        """End every request and the thread."""
+        self._call(self._stop, None)
 
-    def _ask(self, call: Callable[..., None], ticket: Ticket | None) -> None:
-        """Have something done between two rounds; nothing where all has ended."""
+    def _call(self, call: Callable[..., None], pending: PendingRequest | None) -> None:
+        """Make a call between two rounds; no effect once the worker has ended."""
         with self._lock:
             if self.end is None:
-                self._inbox.append((call, ticket))
+                self._inbox.append((call, pending))
         self._wake.set()
 
     def _run(self) -> None:
@@ -99,7 +148,7 @@ class Worker:
             ready = True
             self._post(self._on_state, None)
             while self.end is None:
-                self._turn(self._scheduler)
+                self._run_once(self._scheduler)
             self._scheduler.close()
         except BaseException as error:
             if ready:
@@ -109,119 +158,120 @@ class Worker:
             self._finish_all(dead)
             self._post(self._on_state, dead)
             if ready:
-                # What can still be given back is; the error that counts has been told.
+                # Free what can be freed; the error that counts has been reported.
                 with contextlib.suppress(Exception):
                     self._scheduler.close()
 
-    def _turn(self, scheduler: Scheduler) -> None:
-        """Do what was asked, then one round of work; sleep where there is none."""
+    def _run_once(self, scheduler: Scheduler) -> None:
+        """Make the calls of the inbox, then one round; sleep where there is nothing to do."""
         self._wake.clear()
         while self._inbox:
-            call, ticket = self._inbox.popleft()
-            call() if ticket is None else call(ticket)
-        for ticket in [ticket for ticket in self._tickets.values() if ticket.late]:
-            self._expire(ticket)
+            call, pending = self._inbox.popleft()
+            call() if pending is None else call(pending)
+        for pending in [pending for pending in self._pending.values() if pending.late]:
+            self._expire(pending)
         if self.end is not None:
             return
         if scheduler.idle:
             self._wake.wait(self._time_to_next_deadline())
             return
-        self.tally.begin_round()
+        self.counters.begin_round()
         events = scheduler.round()
-        self.tally.end_round()
+        self.counters.end_round()
         for event in events:
-            self._tell(event)
+            self._report(event)
 
     def _time_to_next_deadline(self) -> float | None:
-        """Seconds; None without any. Streams that wait for their readers have deadlines, too."""
-        deadlines = [t.request.deadline for t in self._tickets.values() if t.request.deadline is not None]
+        """Seconds; None without any. Parked streams have deadlines, too."""
+        deadlines = [p.request.deadline for p in self._pending.values() if p.request.deadline is not None]
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
-    def _tell(self, event: Event) -> None:
-        ticket = self._tickets.get(event.task)
-        if ticket is None:
+    def _report(self, event: Event) -> None:
+        pending = self._pending.get(event.utterance)
+        if pending is None:
             return
-        if isinstance(event, Chunk):
-            self._hand_over(ticket, event)
+        if isinstance(event, AudioChunk):
+            self._post_chunk(pending, event)
         elif isinstance(event, Done):
-            self.tally.count_audio(event.result.duration, ticket.arrived_s, ticket.first_chunk_s)
-            self._finish(ticket, "done", event.result)
+            self.counters.count_audio(event.result.duration, pending.arrived_s, pending.first_chunk_s)
+            self._finish(pending, "done", event.result)
         else:
-            self._finish(ticket, "failed", event.error)
+            self._finish(pending, "failed", event.error)
 
-    def _hand_over(self, ticket: Ticket, chunk: Chunk) -> None:
-        """Post a chunk; a reader who is so many behind has his utterance parked."""
-        if ticket.first_chunk_s is None:
-            ticket.first_chunk_s = time.monotonic()
-        ticket.unread += 1
-        self._post(ticket.on_chunk, chunk.audio)
-        if ticket.unread >= ticket.most_unread and not ticket.parked:
-            self._park(ticket, True)
+    def _post_chunk(self, pending: PendingRequest, chunk: AudioChunk) -> None:
+        """Post a chunk; park the utterance if its consumer has too many unread."""
+        if pending.first_chunk_s is None:
+            pending.first_chunk_s = time.monotonic()
+        pending.unread += 1
+        self._post(pending.on_chunk, chunk.audio)
+        if pending.unread >= pending.most_unread and not pending.parked:
+            self._park(pending, True)
 
-    def _park(self, ticket: Ticket, parked: bool) -> None:
-        ticket.parked = parked
-        self.tally.parked += 1 if parked else -1
-        (self._scheduler.park if parked else self._scheduler.resume)(ticket.utterance)
+    def _park(self, pending: PendingRequest, parked: bool) -> None:
+        pending.parked = parked
+        self.counters.parked += 1 if parked else -1
+        (self._scheduler.park if parked else self._scheduler.resume)(pending.utterance)
 
-    def _count_read(self, ticket: Ticket) -> None:
-        ticket.unread -= 1
-        if ticket.parked and not ticket.ended and ticket.unread < ticket.most_unread:
-            self._park(ticket, False)
+    def _count_read(self, pending: PendingRequest) -> None:
+        pending.unread -= 1
+        if pending.parked and not pending.ended and pending.unread < pending.most_unread:
+            self._park(pending, False)
 
-    def _take(self, ticket: Ticket) -> None:
-        if ticket.late:
-            self._expire(ticket)
+    def _start(self, pending: PendingRequest) -> None:
+        if pending.late:
+            self._expire(pending)
             return
         try:
-            ticket.utterance = self._scheduler.add(ticket.request, ticket.text_ids)
+            pending.utterance = self._scheduler.add(pending.request, pending.text_ids)
         except Exception as error:
-            # Nothing has been done for it yet, so nothing else can be harmed: whatever it is, it is this one's own.
-            self._finish(ticket, "failed", error)
+            # Nothing was done for it yet, so nothing else is affected: of any kind, the error is its own.
+            self._finish(pending, "failed", error)
         else:
-            ticket.utterance.follows, ticket.utterance.continues = ticket.follows, ticket.continues
-            self._tickets[ticket.utterance] = ticket
+            pending.utterance.prefetched = pending.prefetched
+            pending.utterance.continues_stream = pending.continues_stream
+            self._pending[pending.utterance] = pending
 
-    def _lead(self, ticket: Ticket) -> None:
-        if ticket.utterance is not None:
-            ticket.utterance.follows = False
+    def _promote(self, pending: PendingRequest) -> None:
+        if pending.utterance is not None:
+            pending.utterance.prefetched = False
 
-    def _drop(self, ticket: Ticket) -> None:
-        if not ticket.ended:
-            self._leave(ticket)
-            self._finish(ticket, "cancelled", None)
+    def _cancel(self, pending: PendingRequest) -> None:
+        if not pending.ended:
+            self._free(pending)
+            self._finish(pending, "cancelled", None)
 
-    def _expire(self, ticket: Ticket) -> None:
-        self._leave(ticket)
-        waited = time.monotonic() - ticket.arrived_s
+    def _expire(self, pending: PendingRequest) -> None:
+        self._free(pending)
+        waited = time.monotonic() - pending.arrived_s
         hint = "give it longer, or the engine less to do"
-        if ticket.parked:
-            hint = f"{ticket.unread} of its chunks lie unread: its reader is too slow"
+        if pending.parked:
+            hint = f"{pending.unread} of its chunks lie unread: its reader is too slow"
         late = DeadlineExceeded(f"the request was not done by its deadline, {waited:.3g} s after it came; {hint}")
-        self._finish(ticket, "late", late)
+        self._finish(pending, "late", late)
 
-    def _leave(self, ticket: Ticket) -> None:
-        """Free what a ticket has in the scheduler."""
-        if ticket.utterance is not None:
-            self._scheduler.cancel(ticket.utterance)
+    def _free(self, pending: PendingRequest) -> None:
+        """Free what a request holds in the scheduler."""
+        if pending.utterance is not None:
+            self._scheduler.cancel(pending.utterance)
 
-    def _finish(self, ticket: Ticket, kind: str, outcome: Outcome) -> None:
-        """End a ticket, which happens once, and tell."""
-        ticket.ended = True
-        self.tally.count_end(kind)
-        if ticket.parked:
-            self.tally.parked -= 1
-        self._tickets.pop(ticket.utterance, None)
-        self._post(ticket.on_end, outcome)
+    def _finish(self, pending: PendingRequest, kind: str, outcome: Outcome) -> None:
+        """End a request, which happens once, and report it."""
+        pending.ended = True
+        self.counters.count_end(kind)
+        if pending.parked:
+            self.counters.parked -= 1
+        self._pending.pop(pending.utterance, None)
+        self._post(pending.on_end, outcome)
 
     def _stop(self) -> None:
         self._finish_all(EngineClosed("the engine was closed"))
 
     def _finish_all(self, end: EngineClosed | EngineDead) -> None:
-        """Take no more tickets, and end those that are there."""
+        """Take no more requests, and end those that are there."""
         with self._lock:
             self.end = end
-            asked = [ticket for call, ticket in self._inbox if call == self._take and ticket is not None]
+            waiting = [pending for call, pending in self._inbox if call == self._start and pending is not None]
             self._inbox.clear()
         kind = "cancelled" if isinstance(end, EngineClosed) else "failed"
-        for ticket in [*self._tickets.values(), *asked]:
-            self._finish(ticket, kind, again(end))
+        for pending in [*self._pending.values(), *waiting]:
+            self._finish(pending, kind, copy_error(end))

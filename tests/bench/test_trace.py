@@ -11,7 +11,7 @@ import torch
 from barkfast.bench import trace
 from barkfast.bench.case import Case, open_bark, speak
 from barkfast.bench.trace import NullTracer, Tracer, merge
-from barkfast.engine.task import StageTask
+from barkfast.engine.utterance import Utterance
 from barkfast.errors import InputError
 
 
@@ -51,7 +51,7 @@ def test_a_clip_has_its_stages_and_windows(tmp_path: Path):
     bark = open_bark(case)
     bark.load()
     tracer = Tracer(case.device)
-    begin, take = StageTask.begin, StageTask.take
+    begin, take = Utterance.begin, Utterance.take
     with tracer.watch(bark):
         clip = speak(bark, case, 0, tracer=tracer)
     tracer.write(tmp_path / "trace.json")
@@ -64,7 +64,7 @@ def test_a_clip_has_its_stages_and_windows(tmp_path: Path):
     # 0.5 s are 26 semantic tokens and 78 coarse ones, in windows of 60.
     assert windows == ["coarse window", "coarse window", "fine window"]
     # Nothing is left behind.
-    assert StageTask.begin is begin and StageTask.take is take
+    assert Utterance.begin is begin and Utterance.take is take
 
 
 def test_a_tracer_of_nothing_changes_nothing():

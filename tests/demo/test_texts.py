@@ -9,7 +9,7 @@ import barkfast
 from barkfast import Bark
 from barkfast.cli import main
 from barkfast.config import Sampling
-from barkfast.engine.engine import Engine
+from barkfast.engine.async_engine import Engine
 from barkfast.errors import InputError
 from barkfast.generation import forget_default_bark
 

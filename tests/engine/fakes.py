@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from barkfast.config import Layout
-from barkfast.engine.events import Done, Failed
-from barkfast.engine.generation import Generation
+from barkfast.engine.request import Done, Failed, Generation
 from barkfast.errors import BarkfastError
 from longform.sounds import RATE, tone
 
@@ -60,9 +59,7 @@ class SimpleUtterance:
 
 
 class FakeBark:
-    """What long texts take of a Bark."""
-
-    sample_rate = RATE
+    """What long texts take of a Model."""
 
     def __init__(self, outcome: Outcome = lambda request, number: generation(number)) -> None:
         self.layout = Layout()
@@ -71,14 +68,13 @@ class FakeBark:
         self.most = 0
         self.schedulers: list[FakeScheduler] = []
         self.open = 0
-        tokenizer = SimpleNamespace(encode=lambda text: text.split(), leaves_out=lambda text: False)
-        self.components = SimpleNamespace(load=lambda part: {"tokenizer": tokenizer})
+        self.tokenizer = SimpleNamespace(encode=lambda text: text.split(), leaves_out=lambda text: False)
 
     @property
     def said(self) -> list[str]:
         return [request.text for request in self.asked]
 
-    def load_voice(self, voice: Any, parts: tuple[str, ...]) -> Any:
+    def load_voice(self, voice: Any) -> Any:
         return generation(int(voice.rpartition("_")[2])).prompt if isinstance(voice, str) else voice
 
     def request(self, text: str, voice: Any = None, **options: Any) -> Any:

@@ -9,10 +9,8 @@ import numpy as np
 
 from barkfast.bench.case import full_voice
 from barkfast.config import Layout
-from barkfast.engine.generation import Generation
-from barkfast.engine.request import Request
-from barkfast.engine.utterance import Utterance
-from barkfast.engine.work import Decode, Refine, Synthesize, Work
+from barkfast.engine.request import Generation, Request
+from barkfast.engine.utterance import Decode, Refine, Synthesize, Utterance, Work
 from barkfast.errors import EngineError, InputError
 from barkfast.jobs import FineJob, Job
 from barkfast.runtime.decoder import Step

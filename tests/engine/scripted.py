@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from barkfast.config import Layout
-from barkfast.engine.events import Chunk, Done, Event, Failed
+from barkfast.engine.request import AudioChunk, Done, Event, Failed
 from barkfast.errors import EngineError, InputError
 
 CHUNK = 240
@@ -90,7 +90,7 @@ class ScriptedScheduler:
             utterance.left -= 1
             utterance.spoken.append(np.full(CHUNK, len(utterance.spoken), np.float32))
             if utterance.request.stream != "off":
-                events.append(Chunk(utterance, utterance.spoken[-1]))
+                events.append(AudioChunk(utterance, utterance.spoken[-1]))
         if utterance.left == 0:
             self.live.remove(utterance)
             audio = np.concatenate(utterance.spoken)
@@ -103,6 +103,8 @@ class ScriptedBark:
 
     def __init__(self, round_s: float = 0.0) -> None:
         self.components, self.layout = self, Layout()
+        # What an Engine takes of it.
+        self.model = self
         self.gate = threading.Event()
         self.gate.set()
         self.round_s, self.rounds = round_s, 0
@@ -120,5 +122,9 @@ class ScriptedBark:
         self.asked.append(SimpleNamespace(text=text, voice=voice, chunks=chunks, **asked))
         return self.asked[-1]
 
-    def load(self, part: str) -> Any:
-        return {"tokenizer": SimpleNamespace(encode=str.split, leaves_out=lambda text: False)}
+    def load(self) -> None:
+        """There are no networks."""
+
+    @property
+    def tokenizer(self) -> Any:
+        return SimpleNamespace(encode=str.split, leaves_out=lambda text: False)

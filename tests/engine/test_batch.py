@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from barkfast import Bark, Generation
 from barkfast.bench.case import full_voice, vocabulary
-from barkfast.engine.events import Chunk, Done, Failed
+from barkfast.engine.request import AudioChunk, Done, Failed
 from barkfast.engine.scheduler import Scheduler
 from barkfast.errors import EngineError, InputError, VoiceError
 from barkfast.runtime.cpu.decoder import CpuDecoder
@@ -101,11 +101,11 @@ def test_streams_among_others_and_arrivals_over_time(
                 utterance = scheduler.add(bark.request(**requests[i], stream=mode))
                 numbers[utterance], heard[utterance] = i, []
             for event in scheduler.round():
-                if isinstance(event, Chunk):
-                    heard[event.task].append(event.audio)
+                if isinstance(event, AudioChunk):
+                    heard[event.utterance].append(event.audio)
                     continue
                 assert isinstance(event, Done)
-                i, generation = numbers.pop(event.task), event.result
+                i, generation = numbers.pop(event.utterance), event.result
                 if i % 3 == 2:
                     # Its fine codes are its own.
                     np.testing.assert_array_equal(generation.semantic, alone[i].semantic)
@@ -115,7 +115,7 @@ def test_streams_among_others_and_arrivals_over_time(
                     assert_same(generation, alone[i])
                     np.testing.assert_array_equal(generation.audio, alone[i].audio)
                 if i % 3:
-                    np.testing.assert_array_equal(np.concatenate(heard[event.task]), generation.audio)
+                    np.testing.assert_array_equal(np.concatenate(heard[event.utterance]), generation.audio)
         assert not numbers
 
 
@@ -199,7 +199,7 @@ def test_any_course_of_things(nano: Bark, happenings: list[tuple[str, int]]) -> 
                 for _ in range(n):
                     for event in scheduler.round():
                         if isinstance(event, Done):
-                            assert ends.setdefault(event.task, event) is event
+                            assert ends.setdefault(event.utterance, event) is event
                         assert not isinstance(event, Failed)
         assert scheduler.idle
         for part in ("text", "coarse"):

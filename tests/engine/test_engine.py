@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from barkfast import Bark, InputError, VoiceError
-from barkfast.engine import engine as module
-from barkfast.engine.engine import Engine
+from barkfast.engine import async_engine as module
+from barkfast.engine.async_engine import Engine
 from barkfast.engine.stats import percentiles
 from barkfast.errors import DeadlineExceeded, EngineClosed, EngineDead, EngineError, QueueFull
 from barkfast.runtime.cpu.codec import CpuCodec

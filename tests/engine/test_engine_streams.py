@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from barkfast import Bark, Engine, InputError
-from barkfast.engine import engine as module
+from barkfast.engine import async_engine as module
 from barkfast.errors import DeadlineExceeded, EngineClosed, EngineError, QueueFull
 from benchmarks.inputs import full_voice
 from engine.scripted import CHUNK, ScriptedBark, ScriptedScheduler
@@ -64,11 +64,11 @@ def test_a_slow_reader_stalls_only_itself(scripted: ScriptedBark) -> None:
                 assert (await engine.generate("quick", chunks=5)).audio.size == 5 * CHUNK
             assert [len(utterance.spoken) for utterance in scripted.scheduler.live] == spoken
             # Nobody waits for the second sentence before the first was heard.
-            assert [utterance.follows for utterance in scripted.scheduler.live] == [False, True]
-            assert [utterance.continues for utterance in scripted.scheduler.live] == [False, True]
+            assert [utterance.prefetched for utterance in scripted.scheduler.live] == [False, True]
+            assert [utterance.continues_stream for utterance in scripted.scheduler.live] == [False, True]
             while len(scripted.asked) < 5 + 3:
                 chunks.append(await anext(slow))
-            await until(lambda: [utterance.follows for utterance in scripted.scheduler.live] == [False, True])
+            await until(lambda: [utterance.prefetched for utterance in scripted.scheduler.live] == [False, True])
             chunks += [chunk async for chunk in slow]
             assert len(np.concatenate(chunks)) == 3 * 40 * CHUNK + 2 * round(0.35 * RATE)
 
@@ -266,5 +266,5 @@ def test_the_package_has_the_engine_when_it_is_asked_for() -> None:
     assert barkfast.Engine is Engine is module.Engine
     with pytest.raises(AttributeError, match="has no attribute 'Engines'"):
         barkfast.Engines  # noqa: B018
-    code = "import sys, barkfast; assert 'barkfast.engine.engine' not in sys.modules; from barkfast import Engine"
+    code = "import sys, barkfast; assert 'barkfast.engine.async_engine' not in sys.modules; from barkfast import Engine"
     subprocess.run([sys.executable, "-c", code], check=True)

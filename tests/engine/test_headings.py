@@ -5,9 +5,10 @@ import pytest
 
 from barkfast import Bark
 from barkfast.engine.long import speak_long
-from barkfast.engine.turns import Piece
+from barkfast.engine.segments import Piece
 from barkfast.errors import InputError
 from engine.fakes import FakeBark, generation
+from longform.sounds import RATE
 
 TEXT = "Introduction\n\nHello there.\n\nConclusion\n\nBye."
 LINES = [line for line in TEXT.split("\n") if line]
@@ -23,7 +24,7 @@ def test_there_is_silence_around_them(text: str, pause: float, options: dict) ->
     pieces: list[Piece] = []
     whole = np.concatenate(list(speak_long(bark, text, "speaker_1", trim=False, on_piece=pieces.append, **options)))
     assert [piece.text for piece in pieces] == [line for line in text.split("\n") if line]
-    assert len(whole) == 4 * len(generation(0).audio) + 3 * round(pause * bark.sample_rate)
+    assert len(whole) == 4 * len(generation(0).audio) + 3 * round(pause * RATE)
 
 
 def test_a_stream_says_each_alone(bark: Bark) -> None:

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from barkfast import Bark
-from barkfast.engine.events import Chunk, Done, Failed
 from barkfast.engine.pace import TOLERATED_S
-from barkfast.engine.request import Request
+from barkfast.engine.request import AudioChunk, Done, Failed, Request
 from barkfast.engine.scheduler import Scheduler
 from barkfast.engine.utterance import Utterance
 from engine.played import HOP, LAYOUT, VOICE, PlayedComponents, assert_same, speak_plainly
@@ -55,14 +54,14 @@ class Listeners:
 
     def round(self) -> None:
         for event in self.scheduler.round():
-            task, now = event.task, self.log.now_s
-            if not isinstance(event, Chunk):
+            task, now = event.utterance, self.log.now_s
+            if not isinstance(event, AudioChunk):
                 self.ends.append(task)
                 continue
             until = self._heard_until.get(task, now)
             self.lag[task] = max(self.lag.get(task, 0.0), now - until)
             self._heard_until[task] = max(until, now) + len(event.audio) / AUDIBLE.sample_rate
-        begun = [t for t in self.scheduler._live if t.live and t not in self.scheduler._line]
+        begun = [t for t in self.scheduler._live if t.live and t not in self.scheduler._queued]
         self.most_at_once = max(self.most_at_once, len(begun))
 
     def run(self) -> "Listeners":
@@ -90,10 +89,10 @@ def test_as_many_as_keep_up_are_served_at_once(costs: dict[str, float], least: i
 
 def assert_same_tokens(stream: Utterance) -> None:
     """A live stream differs in fine codes only."""
-    assert stream.generation is not None
+    assert stream.result is not None
     expected = speak_plainly(stream.request)
-    np.testing.assert_array_equal(stream.generation.semantic, expected.semantic)
-    np.testing.assert_array_equal(stream.generation.coarse, expected.coarse)
+    np.testing.assert_array_equal(stream.result.semantic, expected.semantic)
+    np.testing.assert_array_equal(stream.result.coarse, expected.coarse)
 
 
 def test_who_is_not_live_waits_for_no_one() -> None:
@@ -104,19 +103,19 @@ def test_who_is_not_live_waits_for_no_one() -> None:
     last = listeners.add(TEXTS[3])
     listeners.run()
     assert listeners.ends.index(plain) < listeners.ends.index(last) > listeners.ends.index(exact)
-    assert_same(plain.generation, speak_plainly(plain.request))
+    assert_same(plain.result, speak_plainly(plain.request))
 
 
 @pytest.mark.parametrize("ahead", [True, False], ids=["ahead of its turn", "when it is waited for"])
 def test_what_continues_a_stream_is_not_another_stream(ahead: bool) -> None:
     listeners = Listeners(SLOW)
     first, other, following = (listeners.add(text) for text in TEXTS[:3])
-    following.follows, following.continues = ahead, True
+    following.prefetched, following.continues_stream = ahead, True
     listeners.round()
-    assert listeners.scheduler._line == [other]
+    assert listeners.scheduler._queued == [other]
     while not first.ended:
         listeners.round()
-    following.follows = False
+    following.prefetched = False
     listeners.run()
     assert listeners.ends.index(other) == 2
 
@@ -152,7 +151,7 @@ def test_nobody_stands_in_line_for_ever() -> None:
         listeners.round()
         if humble.ended:
             break
-    assert humble.generation is not None
+    assert humble.result is not None
 
 
 def test_what_fails_in_the_line_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +164,7 @@ def test_what_fails_in_the_line_fails_alone(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(bad, "next_work", fail)
     events = []
     while not listeners.scheduler.idle:
-        events += [e for e in listeners.scheduler.round() if not isinstance(e, Chunk)]
+        events += [e for e in listeners.scheduler.round() if not isinstance(e, AudioChunk)]
     assert {type(e): e.task for e in events} == {Done: good, Failed: bad}
 
 
@@ -180,4 +179,4 @@ def test_sentences_of_a_stream_in_one_thread_continue_it(bark: Bark, monkeypatch
 
     monkeypatch.setattr(Scheduler, "add", watch)
     assert list(bark.stream("One. Two. Three.", seed=1, max_duration_s=0.1, min_eos_p=None, mode="low_latency"))
-    assert [utterance.continues for utterance in asked] == [False, True, True]
+    assert [utterance.continues_stream for utterance in asked] == [False, True, True]

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from barkfast import Bark, InputError
-from barkfast.engine.events import Chunk, Done, Failed
-from barkfast.engine.live import speak_live
-from barkfast.engine.long import speak_long
-from barkfast.engine.turns import Piece
+from barkfast.engine.long import speak_live, speak_long
+from barkfast.engine.request import AudioChunk, Done, Failed
+from barkfast.engine.segments import Piece
 from barkfast.errors import BarkfastError, EngineError, VoiceError
 from benchmarks.inputs import full_voice
 from engine.fakes import FakeBark, FakeScheduler, generation
@@ -116,9 +115,9 @@ def test_a_text_may_be_any_that_yields_it(bark: Bark) -> None:
 def test_who_stops_listening_has_the_networks_again(bark: Bark) -> None:
     stream = bark.stream(TEXT, full_voice(bark.layout), **SHORT)
     next(stream)
-    assert bark._shared.busy
+    assert bark.model.shared.busy
     stream.close()
-    assert not bark._shared.busy
+    assert not bark.model.shared.busy
     assert bark.generate("Again.", **SHORT).audio.size
 
 
@@ -162,7 +161,7 @@ class LiveScheduler(FakeScheduler):
         empty = isinstance(result, InputError)
         if self.spoken[utterance] <= 3 and not empty and "stream" in utterance.request.options:
             audio = generation(utterance.number).audio
-            return [Chunk(utterance, np.array_split(audio, 3)[self.spoken[utterance] - 1])]
+            return [AudioChunk(utterance, np.array_split(audio, 3)[self.spoken[utterance] - 1])]
         self.waiting.remove(utterance)
         del self.spoken[utterance]
         return [Failed(utterance, result) if isinstance(result, BarkfastError) else Done(utterance, result)]

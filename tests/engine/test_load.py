@@ -18,8 +18,8 @@ import pytest
 from barkfast import Bark
 from barkfast.bench.case import vocabulary
 from barkfast.config import Layout
-from barkfast.engine.engine import Engine
-from barkfast.engine.generation import Generation
+from barkfast.engine.async_engine import Engine
+from barkfast.engine.request import Generation
 from barkfast.engine.stats import percentiles
 from barkfast.engine.utterance import Utterance
 from barkfast.weights import Checkpoint

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from barkfast.engine.long import speak_long, speak_script
-from barkfast.engine.turns import Piece
+from barkfast.engine.segments import Piece
 from barkfast.errors import EngineError, InputError, VoiceError
 from engine.fakes import FakeBark, generation
+from longform.sounds import RATE
 from longform.test_sentences import bare
 
 SENTENCES = [f"This is sentence number {word} of the text that is said here." for word in "abcdefghijklmnop"]
@@ -46,7 +47,7 @@ def test_the_sound_is_that_of_the_pieces_in_order():
     sounds = list(speak_long(bark, TEXT, "speaker_1", each_sentence=True, trim=False))
     whole = np.concatenate(sounds)
     n = len(generation(0).audio)
-    gap = round(0.35 * bark.sample_rate)
+    gap = round(0.35 * RATE)
     assert len(whole) == 16 * n + 15 * gap
     for number in range(16):
         middle = whole[number * (n + gap) :][600 : n - 600]
@@ -307,7 +308,7 @@ def test_a_cast_is_a_dict(voices):
 
 def test_a_bad_voice_names_its_speaker():
     class Picky(FakeBark):
-        def load_voice(self, voice, parts):
+        def load_voice(self, voice):
             raise VoiceError(f"voice {voice!r} is unknown")
 
     with pytest.raises(VoiceError, match="the voice of ALICE: voice 'nobody' is unknown"):

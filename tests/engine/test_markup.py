@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from barkfast import Bark, Engine
-from barkfast.engine.live import speak_live
-from barkfast.engine.long import speak_long, speak_script
-from barkfast.engine.turns import Piece
+from barkfast.engine.long import speak_live, speak_long, speak_script
+from barkfast.engine.segments import Piece
 from barkfast.errors import InputError
 from engine.fakes import FakeBark
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from barkfast import Bark, Generation, Sampling, generation
-from barkfast.engine.engine import Engine
+from barkfast.engine.async_engine import Engine
 from barkfast.engine.request import Request
 from barkfast.engine.shared import SharedScheduler
 from barkfast.errors import BarkfastError, EngineDead, EngineError, InputError
@@ -86,7 +86,7 @@ def test_any_value_in_a_batch_harms_nobody(bark: Bark, good: Generation, odd: li
     same(results[-1], good)
     for result in results[1:-1]:
         assert isinstance(result, Generation | BarkfastError), repr(result)
-    assert not bark._shared.busy
+    assert not bark.model.shared.busy
 
 
 @given(odd=st.lists(ODD, min_size=1, max_size=3))
@@ -284,7 +284,7 @@ def test_a_step_that_fails_ends_those_in_it_and_no_others() -> None:
         decoder.failing = ValueError("a bug")
         events = session.round()
         decoder.failing = None
-        assert {event.task for event in events} == set(tasks[:2])
+        assert {event.utterance for event in events} == set(tasks[:2])
         assert all("ValueError: a bug" in str(event.error) for event in events)
         assert_same(session.wait(tasks[2]), speak_plainly(Request("three")))
     assert components.free

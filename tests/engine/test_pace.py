@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from barkfast.config import Layout
 from barkfast.engine import pace
-from barkfast.engine.events import Chunk, Done
 from barkfast.engine.pace import Pace
-from barkfast.engine.task import CodecTask
+from barkfast.engine.request import AudioChunk, Done
+from barkfast.engine.utterance import Utterance
 
 RATE, STEPS = 100, 150
 
@@ -24,12 +25,12 @@ def said(caplog: pytest.LogCaptureFixture) -> Iterator[Any]:
     pace.warn_of_pace.cache_clear()
 
 
-def chunk(task: CodecTask, seconds: float) -> Chunk:
-    return Chunk(task, np.zeros(round(seconds * RATE), np.float32))
+def chunk(task: Utterance, seconds: float) -> AudioChunk:
+    return AudioChunk(task, np.zeros(round(seconds * RATE), np.float32))
 
 
-def new_task() -> CodecTask:
-    task = CodecTask(np.zeros((8, 1), np.int32))
+def new_task() -> Utterance:
+    task = Utterance(None, Layout(), start=np.zeros((8, 1), np.int32))
     task.live = True
     return task
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barkfast.engine.events import Chunk, Done, Event, Failed
-from barkfast.engine.request import Request
+from barkfast.engine.request import AudioChunk, Done, Event, Failed, Request
 from barkfast.engine.scheduler import MOST_STEPS_BETWEEN, Scheduler
 from barkfast.engine.shared import SharedScheduler
 from barkfast.engine.utterance import Utterance
@@ -31,14 +30,14 @@ def run(scheduler: Scheduler) -> list[Event]:
 
 def ends(events: list[Event]) -> list[Utterance]:
     """The utterances that ended, in order."""
-    return [event.task for event in events if not isinstance(event, Chunk)]
+    return [event.utterance for event in events if not isinstance(event, AudioChunk)]
 
 
 def check(utterance: Utterance, events: list[Event]) -> None:
     """One end, in keeping with the request, and chunks that are the audio."""
-    own = [event for event in events if event.task is utterance]
-    chunks = [event.audio for event in own if isinstance(event, Chunk)]
-    (end,) = (event for event in own if not isinstance(event, Chunk))
+    own = [event for event in events if event.utterance is utterance]
+    chunks = [event.audio for event in own if isinstance(event, AudioChunk)]
+    (end,) = (event for event in own if not isinstance(event, AudioChunk))
     assert own[-1] is end
     text = utterance.request.text or ""
     if POISON in text or REFUSED in text:
@@ -166,16 +165,16 @@ def test_a_sentence_spoken_ahead_goes_before_nobody_until_its_turn_comes() -> No
         scheduler.add(Request("busy"))
         scheduler.round()
         ahead, plain = scheduler.add(Request("next", stream="exact")), scheduler.add(Request("plain", priority=1))
-        ahead.follows = True
+        ahead.prefetched = True
         heard = scheduler.add(Request("first", stream="exact"))
         assert ends(run(scheduler))[1:] == [heard, plain, ahead]
     with Scheduler(PlayedComponents(), LAYOUT, n_slots=1) as scheduler:
         scheduler.add(Request("busy"))
         scheduler.round()
         plain, ahead = scheduler.add(Request("plain")), scheduler.add(Request("next", stream="exact"))
-        ahead.follows = True
+        ahead.prefetched = True
         scheduler.round()
-        ahead.follows = False
+        ahead.prefetched = False
         assert ends(run(scheduler))[1:] == [ahead, plain]
 
 
@@ -199,7 +198,7 @@ def test_nobody_starves_behind_a_stream_of_more_urgent_requests() -> None:
                 scheduler.add(Request(f"urgent {i}", stream="low_latency", priority=9))
             if humble in ends(scheduler.round()):
                 break
-        assert humble.generation is not None
+        assert humble.result is not None
 
 
 def test_a_parked_utterance_stops_and_keeps_no_seat() -> None:
@@ -326,7 +325,7 @@ def test_streams_side_by_side_in_one_thread() -> None:
     shared = SharedScheduler(components)
     requests = [Request(text, VOICE, stream="exact") for text in ("one", "two", "three")]
     places = [shared.open(2) for _ in requests]
-    streams = [place.listen(request) for place, request in zip(places, requests, strict=True)]
+    streams = [place.stream(request) for place, request in zip(places, requests, strict=True)]
     heard: list[list[np.ndarray]] = [[] for _ in streams]
     open_ = set(range(3))
     while open_:
@@ -373,7 +372,7 @@ def test_when_the_networks_fail_everybody_is_told() -> None:
     with pytest.raises(RuntimeError, match="device is gone"):
         one.round()
     (event,) = two.round()
-    assert isinstance(event, Failed) and event.task is doomed and "device is gone" in str(event.error)
+    assert isinstance(event, Failed) and event.utterance is doomed and "device is gone" in str(event.error)
     with pytest.raises(EngineError, match="begin anew"):
         two.add(Request("again"))
     one.close()

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from barkfast import Bark, Sampling, api, generation
-from barkfast.engine.engine import Engine
+from barkfast.engine.async_engine import Engine
 from barkfast.engine.request import Request
 from barkfast.engine.shared import SharedScheduler
 from barkfast.errors import EngineError, InputError
@@ -100,7 +100,7 @@ def test_two_threads_get_what_each_gets_alone(bark: Bark, alone: dict[str, np.nd
     results = in_threads(*(lambda name=name: CALLS[name](bark, 3) for name in pair))
     for name, result in zip(pair, results, strict=True):
         np.testing.assert_array_equal(result, alone[name], err_msg=name)
-    assert not bark._shared.busy
+    assert not bark.model.shared.busy
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -279,16 +279,16 @@ def test_a_dropped_stream_frees_the_model_and_says_so(bark: Bark) -> None:
     ):
         stream = make()
         next(stream)
-        assert bark._shared.busy
+        assert bark.model.shared.busy
         with pytest.warns(ResourceWarning, match="dropped half-read"):
             del stream
             gc.collect()
-        assert not bark._shared.busy
+        assert not bark.model.shared.busy
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             with make() as closed:
                 next(closed)
-            assert not bark._shared.busy
+            assert not bark.model.shared.busy
             del closed
             # One that nobody began holds nothing.
             make()

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from barkfast.engine.request import Request
-from barkfast.engine.utterance import FIRST_PIECE, PIECE, Utterance
-from barkfast.engine.work import Decode, Synthesize, Work
+from barkfast.engine.utterance import FIRST_FRAMES, FRAMES, Decode, Synthesize, Utterance, Work
 from barkfast.errors import InputError, VoiceError
 from engine.played import (
     HOP,
@@ -22,8 +21,8 @@ from engine.played import (
 )
 
 
-def begin(request: Request, early: bool = False) -> Utterance:
-    return Utterance(request, LAYOUT, None if request.text is None else text_ids(request), early=early)
+def begin(request: Request, overlap: bool = False) -> Utterance:
+    return Utterance(request, LAYOUT, None if request.text is None else text_ids(request), overlap=overlap)
 
 
 def finish(utterance: Utterance) -> list[Work]:
@@ -38,23 +37,23 @@ def finish(utterance: Utterance) -> list[Work]:
 
 @pytest.mark.parametrize("voice", [None, VOICE], ids=["no voice", "full voice"])
 @pytest.mark.parametrize("mode", ["off", "exact", "low_latency"])
-@pytest.mark.parametrize("early", [False, True])
-def test_every_mode_gives_what_the_stages_give(voice: dict[str, np.ndarray] | None, mode: str, early: bool) -> None:
+@pytest.mark.parametrize("overlap", [False, True])
+def test_every_mode_gives_what_the_stages_give(voice: dict[str, np.ndarray] | None, mode: str, overlap: bool) -> None:
     request = Request("Hello world", voice, stream=mode)
-    utterance = begin(request, early)
+    utterance = begin(request, overlap)
     work = finish(utterance)
-    assert utterance.generation is not None
+    assert utterance.result is not None
     # The played fine network sees nothing but the frame itself, so low latency too is the same here.
-    assert_same(utterance.generation, speak_plainly(request))
-    assert utterance.generation.semantic.dtype == np.int64
-    assert set(utterance.generation.timings) == {"semantic", "coarse", "fine", "codec"}
+    assert_same(utterance.result, speak_plainly(request))
+    assert utterance.result.semantic.dtype == np.int64
+    assert set(utterance.result.timings) == {"semantic", "coarse", "fine", "codec"}
     pieces = [w for w in work if isinstance(w, Synthesize)]
     assert [p.last for p in pieces] == [False] * (len(pieces) - 1) + [True]
     if mode == "off":
         assert len(pieces) == 1 and pieces[0].whole
     else:
-        assert pieces[0].codes.shape[1] <= FIRST_PIECE
-        assert max(p.codes.shape[1] for p in pieces) <= PIECE
+        assert pieces[0].codes.shape[1] <= FIRST_FRAMES
+        assert max(p.codes.shape[1] for p in pieces) <= FRAMES
 
 
 @settings(max_examples=60)
@@ -67,7 +66,7 @@ def test_every_mode_gives_what_the_stages_give(voice: dict[str, np.ndarray] | No
 def test_work_under_way_together_in_any_order(text: str, mode: str, full: bool, choices: list[int]) -> None:
     """Decodes advance token by token, in turns that are drawn, while windows and pieces are done between."""
     request = Request(text, VOICE if full else None, stream=mode)
-    utterance, stream = begin(request, early=True), PlayedStream()
+    utterance, stream = begin(request, overlap=True), PlayedStream()
     under_way: list[tuple[Decode, list[int]]] = []
     asides: list[Work] = []
     turns = iter(choices)
@@ -90,8 +89,8 @@ def test_work_under_way_together_in_any_order(text: str, mode: str, full: bool, 
         if not tokens:
             under_way.remove(entry)
             utterance.take(work)
-    assert utterance.generation is not None
-    assert_same(utterance.generation, speak_plainly(request))
+    assert utterance.result is not None
+    assert_same(utterance.result, speak_plainly(request))
 
 
 def first_coarse_job(utterance: Utterance) -> int:
@@ -111,28 +110,28 @@ def test_coarse_begins_early_only_where_it_may() -> None:
     text = next(t for t in map(str, range(1000)) if len(speak_plainly(Request(t, VOICE)).semantic) > 100)
     plain, stream = Request(text, VOICE), Request(text, VOICE, stream="exact")
     n_all = len(speak_plainly(plain).semantic)
-    assert first_coarse_job(begin(stream, early=True)) == 47
-    assert first_coarse_job(begin(stream, early=False)) == n_all
-    assert first_coarse_job(begin(plain, early=True)) == n_all
+    assert first_coarse_job(begin(stream, overlap=True)) == 47
+    assert first_coarse_job(begin(stream, overlap=False)) == n_all
+    assert first_coarse_job(begin(plain, overlap=True)) == n_all
 
 
 def test_low_latency_is_heard_before_the_coarse_stage_ends() -> None:
     text = next(t for t in map(str, range(1000)) if len(speak_plainly(Request(t, VOICE)).semantic) > 100)
-    utterance, stream = begin(Request(text, VOICE, stream="low_latency"), early=True), PlayedStream()
-    while utterance.awaits_sound:
+    utterance, stream = begin(Request(text, VOICE, stream="low_latency"), overlap=True), PlayedStream()
+    while utterance.awaits_first_audio:
         work = utterance.next_work()
         assert work is not None
         do(utterance, work, stream)
     assert utterance.n_samples >= HOP * 7
-    assert utterance.goes_on("coarse") and not utterance.ended
+    assert utterance.has_more("coarse") and not utterance.ended
 
 
 def test_semantic_tokens_can_be_given() -> None:
     plain = speak_plainly(Request("Hello"))
     utterance = begin(Request(None, semantic=plain.semantic))
     work = finish(utterance)
-    assert utterance.generation is not None
-    assert_same(utterance.generation, plain)
+    assert utterance.result is not None
+    assert_same(utterance.result, plain)
     assert not [w for w in work if w.stage == "semantic"]
 
 
@@ -141,9 +140,9 @@ def test_due_follows_the_deadline_and_what_can_be_heard() -> None:
     utterance = Utterance(
         Request("abc", stream="exact", deadline=500.0), LAYOUT, text_ids(Request("abc")), clock=lambda: now
     )
-    assert utterance.due == 500.0 and utterance.awaits_sound
+    assert utterance.due == 500.0 and utterance.awaits_first_audio
     stream = PlayedStream()
-    while utterance.awaits_sound:
+    while utterance.awaits_first_audio:
         work = utterance.next_work()
         assert work is not None
         do(utterance, work, stream)
@@ -155,7 +154,7 @@ def test_nothing_is_asked_for_after_the_end() -> None:
     for end in (lambda u: u.cancel(), lambda u: u.fail(InputError("no"))):
         utterance = begin(Request("abc"))
         end(utterance)
-        assert utterance.ended and utterance.next_work() is None and not utterance.goes_on("coarse")
+        assert utterance.ended and utterance.next_work() is None and not utterance.has_more("coarse")
 
 
 def test_an_utterance_without_a_token_fails_as_generate_does() -> None:
@@ -199,5 +198,5 @@ def test_a_request_can_be_used_again() -> None:
     first, second = begin(request), begin(request)
     finish(first)
     finish(second)
-    assert first.generation is not None and second.generation is not None
-    assert_same(first.generation, second.generation)
+    assert first.result is not None and second.result is not None
+    assert_same(first.result, second.result)

@@ -10,8 +10,8 @@ import numpy as np
 
 from barkfast.bark import Bark
 from barkfast.bench.prompts import PROMPTS
-from barkfast.engine.engine import Engine
-from barkfast.engine.generation import Generation
+from barkfast.engine.async_engine import Engine
+from barkfast.engine.request import Generation
 from barkfast.engine.stats import percentiles
 from benchmarks import inputs
 from benchmarks.cpu import networks
