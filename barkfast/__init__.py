@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 # Import this before anything imports torch.
-from barkfast import anywhere as _anywhere  # noqa: F401
+from barkfast import import_torch as _import_torch  # noqa: F401
 from barkfast.api import generate_audio, save_as_prompt, semantic_to_waveform, text_to_semantic
 from barkfast.bark import Bark, Generation
 from barkfast.config import Sampling

@@ -31,7 +31,7 @@ def cache_folder() -> Path | None:
 
 
 @lru_cache(maxsize=1)
-def lend_compilers_a_folder() -> tempfile.TemporaryDirectory[str] | None:
+def ensure_triton_cache() -> tempfile.TemporaryDirectory[str] | None:
     """Give Triton a temporary folder if there is no home folder: it would create one named `~` in the current folder.
 
     It is deleted with the process: other users could write code into a shared folder with a fixed name.

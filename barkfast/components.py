@@ -83,7 +83,7 @@ class Components:
         self.cache: str | os.PathLike[str] | None = None
         # The requested number of slots, and the number that the decoders have now.
         self._n_slots_asked = self.n_slots = n_slots
-        self._place(self.device, self.device)
+        self._placement(self.device, self.device)
         self._model, self._codec, self._tokenizer = model, codec, tokenizer
         self.offload = truthy(os.environ.get("SUNO_OFFLOAD_CPU"))
         self.models: dict[str, Any] = {}
@@ -94,7 +94,7 @@ class Components:
         self._forked = False
         self._claimed_by: str | None = None
 
-    def _place(self, device: str, storage_device: str) -> select.Placement:
+    def _placement(self, device: str, storage_device: str) -> select.Placement:
         engine = select.resolve_engine(self.engine, device)
         try:
             dtype = select.resolve_dtype(self.dtype, device, engine)
@@ -145,7 +145,7 @@ class Components:
             self._checkpoints.clear()
         moves = component in self.models and target != self.devices[component]
         # Networks of the cpu and cuda engines are built for one device, and a claimed network must not be moved.
-        engines = {self._place(d, d).engine for d in (target, self.devices[component])} if moves else set()
+        engines = {self._placement(d, d).engine for d in (target, self.devices[component])} if moves else set()
         rebuild = moves and (engines != {"torch"} or self._claimed_by is not None)
         if force or rebuild or component not in self.models:
             if component in self.models:
@@ -157,17 +157,17 @@ class Components:
         return self.models[component]
 
     def _build(self, component: str, checkpoint: Checkpoint, target: str, storage_device: str) -> Any:
-        place = self._place(target, storage_device)
+        placement = self._placement(target, storage_device)
         if component == "codec":
             codec = checkpoint.codec()
-            network = select.build_codec(codec.config, codec.tensors, place)
+            network = select.build_codec(codec.config, codec.tensors, placement)
             network.read_encoder = codec.read_encoder
             return network
         weights = checkpoint.stage(component)
         if isinstance(weights.config, FineConfig):
-            return select.build_refiner(weights.config, weights.tensors, place, weights.content)
+            return select.build_refiner(weights.config, weights.tensors, placement, weights.content)
         stage = "semantic" if component == "text" else component
-        decoder = select.build_decoder(stage, weights.config, weights.tensors, place, weights.content)
+        decoder = select.build_decoder(stage, weights.config, weights.tensors, placement, weights.content)
         if component == "text":
             return {"model": decoder, "tokenizer": load_tokenizer(checkpoint, self._tokenizer)}
         return decoder

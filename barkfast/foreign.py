@@ -62,7 +62,7 @@ def load_network(
 def load_codec(components: Components, device: str) -> Any:
     """Load a separate codec, not in `models`."""
     codec, target = components.checkpoint().codec(), select.resolve_device(device)
-    network = select.build_codec(codec.config, codec.tensors, _place(components, target, None))
+    network = select.build_codec(codec.config, codec.tensors, _placement(components, target, None))
     network.read_encoder = codec.read_encoder
     return network
 
@@ -86,13 +86,13 @@ def _build(
     device: str,
     dtype: str | None = None,
 ) -> Any:
-    place = _place(components, device, dtype)
+    placement = _placement(components, device, dtype)
     if isinstance(config, FineConfig):
-        return select.build_refiner(config, tensors, place)
-    return select.build_decoder("semantic" if component == "text" else component, config, tensors, place)
+        return select.build_refiner(config, tensors, placement)
+    return select.build_decoder("semantic" if component == "text" else component, config, tensors, placement)
 
 
-def _place(components: Components, device: str, dtype: str | None) -> select.Placement:
+def _placement(components: Components, device: str, dtype: str | None) -> select.Placement:
     """The placement of the model's own networks, but with the given dtype if it is not float32 and is supported."""
     engine = select.resolve_engine(components.engine, device)
     wanted = (

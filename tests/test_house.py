@@ -27,7 +27,7 @@ GROUND = {"errors", "config"}
 ROOMS = {
     "errors": set(),
     "cores": set(),
-    "anywhere": {"cores"},
+    "import_torch": {"cores"},
     "fields": {"errors"},
     "checks": {"errors"},
     "config": {"errors", "fields", "checks"},
@@ -67,7 +67,7 @@ ROOMS["__main__"] = ROOMS["cli"] | {"cli"}
 
 # Room -> the packages it may use besides the standard library; a room without an entry may use none.
 THIRD_PARTY = {
-    "anywhere": {"torch"},
+    "import_torch": {"torch"},
     "fields": set(),
     "config": set(),
     "jobs": {"numpy"},

@@ -159,8 +159,8 @@ def test_a_part_on_another_device_gets_a_dtype_that_exists_there(
     """For example the codec, which stays on the CPU when the device is an Apple GPU."""
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     components = Bark("random:demo", device="mps", dtype="float16").components
-    assert components._place("mps", "mps").dtype == "float16"
-    assert components._place("cpu", "cpu") == select.Placement("cpu", "cpu", "cpu", "bfloat16", may_fall_back=True)
+    assert components._placement("mps", "mps").dtype == "float16"
+    assert components._placement("cpu", "cpu") == select.Placement("cpu", "cpu", "cpu", "bfloat16", may_fall_back=True)
 
 
 def test_a_level_that_cannot_run_is_an_error_and_no_reason_to_fall_back(native: SimpleNamespace) -> None:
@@ -215,9 +215,9 @@ def test_a_network_that_does_not_fit_gets_the_torch_engine_with_one_warning(
 ) -> None:
     config = GPTConfig(1, 3, 63, 32, 32, 16, bias=False)
     tensors = make_gpt(config, torch.Generator().manual_seed(0))
-    place = select.Placement("cpu", "cpu", "cpu", "int8", may_fall_back=True)
+    placement = select.Placement("cpu", "cpu", "cpu", "int8", may_fall_back=True)
     with caplog.at_level(logging.WARNING):
-        decoder = select.build_decoder("coarse", config, tensors, place)
+        decoder = select.build_decoder("coarse", config, tensors, placement)
     assert isinstance(decoder, TorchDecoder) and decoder.dtype == torch.float32
     assert decoder.engine == "torch" and "heads are 21 wide" in decoder.fallback
     (record,) = caplog.records
@@ -235,9 +235,9 @@ def test_memory_that_cannot_be_had_gets_the_torch_engine(
     monkeypatch.setattr(threads, "shared_pool", lambda: SimpleNamespace(size=1))
     config = GPTConfig(1, 2, 64, 32, 32, 16, bias=False)
     tensors = make_gpt(config, torch.Generator().manual_seed(0))
-    place = select.Placement("cpu", "cpu", "cpu", "bfloat16", may_fall_back=True)
+    placement = select.Placement("cpu", "cpu", "cpu", "bfloat16", may_fall_back=True)
     with caplog.at_level(logging.WARNING):
-        assert isinstance(select.build_decoder("semantic", config, tensors, place), TorchDecoder)
+        assert isinstance(select.build_decoder("semantic", config, tensors, placement), TorchDecoder)
     assert "no 512 MiB of memory" in caplog.text
 
 

@@ -57,7 +57,7 @@ class FakeCheckpoint:
 @pytest.fixture(autouse=True)
 def no_bark(monkeypatch: pytest.MonkeyPatch) -> None:
     """No installed `bark`, unless a test provides one."""
-    monkeypatch.setattr("barkfast.voices.places.bark_folder", lambda: None)
+    monkeypatch.setattr("barkfast.voices.locations.bark_folder", lambda: None)
 
 
 @pytest.fixture
@@ -109,8 +109,8 @@ def test_the_hugging_face_layout_is_read(tmp_path: Path, index: bool):
 
 def test_places_are_searched_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     prompts = tmp_path / "bark" / "assets" / "prompts"
-    places = [tmp_path / "named", tmp_path / "model", tmp_path / "variable", prompts]
-    for seed, place in enumerate(places):
+    locations = [tmp_path / "named", tmp_path / "model", tmp_path / "variable", prompts]
+    for seed, place in enumerate(locations):
         place.mkdir(parents=True)
         save_voice(place / "announcer.npz", make_voice(seed=seed))
     (tmp_path / "bark" / "__init__.py").write_text("raise RuntimeError('imported')")
@@ -118,9 +118,9 @@ def test_places_are_searched_in_order(tmp_path: Path, monkeypatch: pytest.Monkey
     # Other tests may have imported the real one.
     monkeypatch.delitem(sys.modules, "bark", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("BARKFAST_VOICES", str(places[2]))
-    checkpoint = FakeCheckpoint(places[1])
-    assert_same(load_voice("announcer", checkpoint, places[0]), make_voice(seed=0))
+    monkeypatch.setenv("BARKFAST_VOICES", str(locations[2]))
+    checkpoint = FakeCheckpoint(locations[1])
+    assert_same(load_voice("announcer", checkpoint, locations[0]), make_voice(seed=0))
     assert_same(load_voice("announcer", checkpoint), make_voice(seed=1))
     assert_same(load_voice("announcer"), make_voice(seed=2))
     monkeypatch.delenv("BARKFAST_VOICES")

@@ -40,8 +40,8 @@ def time_batches(case: Case, batches: Sequence[int] = BATCHES) -> list[dict[str,
     fitting = [batch for batch in sorted(set(batches)) if rest + batch * each < free]
     if not fitting:
         return []
-    place = Placement(case.engine, case.device, case.device, case.dtype, max(fitting))
-    decoder = build_decoder("coarse", config, weights.tensors, place, weights.content)
+    placement = Placement(case.engine, case.device, case.device, case.dtype, max(fitting))
+    decoder = build_decoder("coarse", config, weights.tensors, placement, weights.content)
     prompt = min(PROMPT, config.block_size - STEPS)
     rows = []
     for batch in fitting:

@@ -26,7 +26,7 @@ from barkfast.runtime.select import Placement
 from barkfast.stages.coarse import unflatten_codes
 from barkfast.text import Tokenizer, find_tokenizer_file, load_tokenizer
 from barkfast.voices import check_voice, find_voices, load_voice
-from barkfast.voices.places import local_places
+from barkfast.voices.locations import local_locations
 from barkfast.weights import STAGES, Checkpoint
 
 # Per sentence: the stages' tokens, and the frames of a voice before those that the fine network fills.
@@ -95,7 +95,7 @@ class _VoiceFinder:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         # The hub is not asked for what means nothing to random weights.
-        local = {name: place.description for place in local_places(checkpoint, None) for name in place.names}
+        local = {name: place.description for place in local_locations(checkpoint, None) for name in place.names}
         self._places = local if is_random(checkpoint) else find_voices(checkpoint)
         self._unreachable: set[str] = set()
 

@@ -184,20 +184,20 @@ class TransformersPeer(Peer):
 
     def prepare(self) -> None:
         super().prepare()
-        self._place = hugging_face_folder(self.checkpoint)
-        if self._place is None:
+        self._placement = hugging_face_folder(self.checkpoint)
+        if self._placement is None:
             self._folder = tempfile.TemporaryDirectory(prefix="barkfast-bench-")
             target = Path(self._folder.name) / "model"
             options: dict[str, Any] = {"voices": False, "tokenizer": False, "small": self.case.small}
-            self._place = convert(self.case.model, target, self.dtype, **options)
+            self._placement = convert(self.case.model, target, self.dtype, **options)
 
     def load_networks(self) -> None:
         dtype = torch_dtype(self.dtype)
         try:
-            model: Any = self._build.from_pretrained(str(self._place), dtype=dtype)
+            model: Any = self._build.from_pretrained(str(self._placement), dtype=dtype)
         except TypeError:
             # The argument's name before 4.56.
-            model = self._build.from_pretrained(str(self._place), torch_dtype=dtype)
+            model = self._build.from_pretrained(str(self._placement), torch_dtype=dtype)
         self._model = model.to(self.device).eval()
         self._watch.wrap(self._model.semantic, "generate", "semantic")
         self._watch.wrap(self._model.coarse_acoustics, "generate", "coarse")
@@ -264,8 +264,8 @@ class CompiledPeer(Peer):
     def load_networks(self) -> None:
         device = self.case.device
         half = half_dtype(device)
-        place = Placement("torch", device, device, half)
-        networks = {stage: build_network(self.checkpoint, stage, place) for stage in STAGES}
+        placement = Placement("torch", device, device, half)
+        networks = {stage: build_network(self.checkpoint, stage, placement) for stage in STAGES}
         self._decoders = {
             stage: CompiledDecoder(networks[stage].model, self.backend) for stage in ("semantic", "coarse")
         }

@@ -18,7 +18,7 @@ from barkfast.bench.steps import candidates
 from barkfast.bench.timing import queue_times, summarize, synchronize
 from barkfast.errors import EngineError
 from barkfast.jobs import Job
-from barkfast.runtime.decoder import KeptSlots
+from barkfast.runtime.decoder import RetainedSlots
 
 if TYPE_CHECKING:
     from barkfast.runtime.cuda.decoder import CudaDecoder
@@ -82,7 +82,7 @@ def _without_overlap(decoder: "CudaDecoder") -> "CudaDecoder":
     if not decoder.options.pdl:
         return decoder
     twin = copy.copy(decoder)
-    twin.options, twin.seats, twin._kept = replace(decoder.options, pdl=False), {}, KeptSlots()
+    twin.options, twin.active, twin._retained = replace(decoder.options, pdl=False), {}, RetainedSlots()
     twin._set_up()
     return twin
 

@@ -39,18 +39,18 @@ class Walk:
         return cls([row for walk in walks for row in walk.logits], np.concatenate([walk.tokens for walk in walks]))
 
 
-def build_network(checkpoint: Checkpoint, stage: str, place: select.Placement) -> Any:
+def build_network(checkpoint: Checkpoint, stage: str, placement: select.Placement) -> Any:
     """The decoder, refiner or codec of a stage. Errors: EngineError if the engine cannot run it."""
     if stage == "codec":
         codec = checkpoint.codec()
-        if place.device == "mps":
+        if placement.device == "mps":
             # Its LSTM does not run there.
-            place = replace(place, device="cpu", storage_device="cpu")
-        return select.build_codec(codec.config, codec.tensors, place)
+            placement = replace(placement, device="cpu", storage_device="cpu")
+        return select.build_codec(codec.config, codec.tensors, placement)
     weights = checkpoint.stage(COMPONENTS[stage])
     if isinstance(weights.config, FineConfig):
-        return select.build_refiner(weights.config, weights.tensors, place, weights.content)
-    return select.build_decoder(stage, weights.config, weights.tensors, place, weights.content)
+        return select.build_refiner(weights.config, weights.tensors, placement, weights.content)
+    return select.build_decoder(stage, weights.config, weights.tensors, placement, weights.content)
 
 
 def greedy_semantic(layout: Layout, text_ids: np.ndarray, voice: Voice | None, steps: int) -> Job:

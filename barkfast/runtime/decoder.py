@@ -83,7 +83,7 @@ def not_finite(stage: str, step: int | None, dtype: object) -> EngineError:
     )
 
 
-def still_seated(stage: str) -> EngineError:
+def slots_in_use(stage: str) -> EngineError:
     """The error for changing the number of slots while jobs use them."""
     return EngineError(f"the {stage} network's slots cannot change while it has jobs; release them first")
 
@@ -120,7 +120,7 @@ def find_root(job: Job) -> Job:
     return job
 
 
-class KeptSlots(OrderedDict[int, Job]):
+class RetainedSlots(OrderedDict[int, Job]):
     """Released slots whose KV cache a later job may continue, oldest first, each with the job that filled it."""
 
     def take(self, job: Job) -> int | None:
@@ -131,10 +131,10 @@ class KeptSlots(OrderedDict[int, Job]):
                 return slot
         return None
 
-    def find_free(self, n_slots: int, seated: Container[int]) -> int:
+    def find_free(self, n_slots: int, in_use: Container[int]) -> int:
         """A slot that is neither in use nor retained, else the one retained longest. At least one is not in use."""
         for slot in range(n_slots):
-            if slot not in seated and slot not in self:
+            if slot not in in_use and slot not in self:
                 return slot
         return self.popitem(last=False)[0]
 

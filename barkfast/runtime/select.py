@@ -180,33 +180,36 @@ Network = TypeVar("Network", Decoder, Refiner, Codec)
 Builders = Mapping[str, Callable[[], Network]]
 
 
-def _build(what: str, place: Placement, builders: Builders[Network], plain: Callable[[], Network]) -> Network:
+def _build(what: str, placement: Placement, builders: Builders[Network], plain: Callable[[], Network]) -> Network:
     """Build a network with the placement's engine; with the torch engine and one warning where a fallback is allowed.
 
     Raises: EngineError if the engine fails and no fallback is allowed, or the error is no reason for one.
     """
-    if place.engine not in builders:
+    if placement.engine not in builders:
         network = plain()
-        network.fallback = place.fallback
+        network.fallback = placement.fallback
         return network
     try:
-        return builders[place.engine]()
+        return builders[placement.engine]()
     except BarkfastError:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        if not place.may_fall_back or not _is_reason_to_fall_back(error):
+        if not placement.may_fall_back or not _is_reason_to_fall_back(error):
             raise EngineError(
-                f"the {place.engine} engine failed for the {what}: {reason}; use engine='torch', or 'auto', which "
+                f"the {placement.engine} engine failed for the {what}: {reason}; use engine='torch', or 'auto', which "
                 "falls back to it where this engine cannot run a network, has no memory, or cannot compile its kernels"
             ) from error
         logger.warning(
-            "the %s engine failed for the %s, the torch engine serves instead, slower: %s", place.engine, what, reason
+            "the %s engine failed for the %s, the torch engine serves instead, slower: %s",
+            placement.engine,
+            what,
+            reason,
         )
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     network = plain()
-    network.fallback = f"the {place.engine} engine failed: {reason}"
+    network.fallback = f"the {placement.engine} engine failed: {reason}"
     return network
 
 
@@ -232,7 +235,7 @@ def build_decoder(
     stage: str,
     config: GPTConfig,
     tensors: Mapping[str, Tensor],
-    place: Placement,
+    placement: Placement,
     content: Callable[[], str] | None = None,
 ) -> Decoder:
     """A decoder for the semantic or coarse network, which `stage` names.
@@ -251,10 +254,12 @@ def build_decoder(
         _require_fit(fits(config))
         pool = shared_pool()
         packed = open_packed(
-            config, tensors, place.dtype, what=f"the {stage} network", content=content, threads=pool.size
+            config, tensors, placement.dtype, what=f"the {stage} network", content=content, threads=pool.size
         )
-        isa = choose_level(place.dtype)
-        return CpuDecoder(config, packed, stage=stage, pool=pool, n_slots=place.n_slots, dtype=place.dtype, isa=isa)
+        isa = choose_level(placement.dtype)
+        return CpuDecoder(
+            config, packed, stage=stage, pool=pool, n_slots=placement.n_slots, dtype=placement.dtype, isa=isa
+        )
 
     def cuda() -> Decoder:
         from barkfast.runtime.cuda.decoder import CudaDecoder
@@ -263,13 +268,13 @@ def build_decoder(
             config,
             tensors,
             stage=stage,
-            device=_torch_device(place.device),
-            storage_device=_torch_device(place.storage_device),
-            dtype=place.storage,
-            int8=place.dtype == "int8",
-            n_slots=place.n_slots,
+            device=_torch_device(placement.device),
+            storage_device=_torch_device(placement.storage_device),
+            dtype=placement.storage,
+            int8=placement.dtype == "int8",
+            n_slots=placement.n_slots,
         )
-        if place.storage_device == place.device:
+        if placement.storage_device == placement.device:
             decoder.warm_up()
         return decoder
 
@@ -277,13 +282,13 @@ def build_decoder(
         with torch.device("meta"):
             model = GPT(config)
         _load(model, tensors)
-        return TorchDecoder(model.to(place.storage_device, place.storage), stage=stage)
+        return TorchDecoder(model.to(placement.storage_device, placement.storage), stage=stage)
 
-    return _build(f"{stage} network", place, {"cpu": cpu, "cuda": cuda}, plain)
+    return _build(f"{stage} network", placement, {"cpu": cpu, "cuda": cuda}, plain)
 
 
 def build_refiner(
-    config: FineConfig, tensors: Mapping[str, Tensor], place: Placement, content: Callable[[], str] | None = None
+    config: FineConfig, tensors: Mapping[str, Tensor], placement: Placement, content: Callable[[], str] | None = None
 ) -> Refiner:
     """A refiner for the fine network. Args: as `build_decoder`."""
 
@@ -296,8 +301,10 @@ def build_refiner(
 
         _require_fit(fits(config))
         pool = shared_pool()
-        packed = open_packed(config, tensors, place.dtype, what="the fine network", content=content, threads=pool.size)
-        return CpuRefiner(config, packed, pool=pool, dtype=place.dtype, isa=choose_level(place.dtype))
+        packed = open_packed(
+            config, tensors, placement.dtype, what="the fine network", content=content, threads=pool.size
+        )
+        return CpuRefiner(config, packed, pool=pool, dtype=placement.dtype, isa=choose_level(placement.dtype))
 
     def cuda() -> Refiner:
         from barkfast.runtime.cuda.refiner import CudaRefiner
@@ -305,11 +312,11 @@ def build_refiner(
         refiner = CudaRefiner(
             config,
             tensors,
-            device=_torch_device(place.device),
-            storage_device=_torch_device(place.storage_device),
-            dtype=place.storage,
+            device=_torch_device(placement.device),
+            storage_device=_torch_device(placement.storage_device),
+            dtype=placement.storage,
         )
-        if place.storage_device == place.device:
+        if placement.storage_device == placement.device:
             refiner.warm_up()
         return refiner
 
@@ -318,12 +325,12 @@ def build_refiner(
             model = FineGPT(config)
         _load(model, tensors)
         model.tie()
-        return TorchRefiner(model.to(place.storage_device, place.storage))
+        return TorchRefiner(model.to(placement.storage_device, placement.storage))
 
-    return _build("fine network", place, {"cpu": cpu, "cuda": cuda}, plain)
+    return _build("fine network", placement, {"cpu": cpu, "cuda": cuda}, plain)
 
 
-def build_codec(config: CodecConfig, tensors: Mapping[str, Tensor], place: Placement) -> Codec:
+def build_codec(config: CodecConfig, tensors: Mapping[str, Tensor], placement: Placement) -> Codec:
     """The codec's decoder: float32 as in the reference; on the cuda engine float16, unless float32 is requested."""
 
     def cpu() -> Codec:
@@ -342,18 +349,21 @@ def build_codec(config: CodecConfig, tensors: Mapping[str, Tensor], place: Place
     def cuda() -> Codec:
         from barkfast.runtime.cuda.codec import CudaCodec
 
-        dtype = torch.float32 if place.storage == torch.float32 else torch.float16
+        dtype = torch.float32 if placement.storage == torch.float32 else torch.float16
         codec = CudaCodec(
-            model(), device=_torch_device(place.device), storage_device=_torch_device(place.storage_device), dtype=dtype
+            model(),
+            device=_torch_device(placement.device),
+            storage_device=_torch_device(placement.storage_device),
+            dtype=dtype,
         )
-        if place.storage_device == place.device:
+        if placement.storage_device == placement.device:
             codec.warm_up()
         return codec
 
     def plain() -> Codec:
-        return TorchCodec(model().to(place.storage_device, torch.float32))
+        return TorchCodec(model().to(placement.storage_device, torch.float32))
 
-    return _build("codec", place, {"cpu": cpu, "cuda": cuda}, plain)
+    return _build("codec", placement, {"cpu": cpu, "cuda": cuda}, plain)
 
 
 def _torch_device(name: str) -> torch.device:

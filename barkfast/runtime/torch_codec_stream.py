@@ -40,7 +40,7 @@ class TorchCodecStream(CodecStream):
         super().__init__(model.config, count_lead_in(model))
         self._model = model
         # (codebooks, frames), buffered until there are enough for the first piece.
-        self._kept = np.zeros((0, 0), np.int32)
+        self._retained = np.zeros((0, 0), np.int32)
         self._begun = False
         self._carried: Carried = {}
 
@@ -52,9 +52,9 @@ class TorchCodecStream(CodecStream):
     @torch.inference_mode()
     def _push(self, codes: np.ndarray) -> np.ndarray:
         if not self._begun:
-            codes = np.concatenate([self._kept, codes], axis=1) if self._kept.size else codes
+            codes = np.concatenate([self._retained, codes], axis=1) if self._retained.size else codes
             if self.lead_in is None or codes.shape[1] < self.lead_in:
-                self._kept = codes
+                self._retained = codes
                 return np.zeros(0, np.float32)
         if not codes.shape[1]:
             return np.zeros(0, np.float32)
@@ -65,16 +65,16 @@ class TorchCodecStream(CodecStream):
                 x = advance(layer, x, carried)
             samples = x[0, 0].float().cpu().numpy()
         self._carried, self._begun = carried, True
-        self._kept = self._kept[:, :0]
+        self._retained = self._retained[:, :0]
         return samples
 
     @torch.inference_mode()
     def _finish(self) -> np.ndarray:
         self._carried.clear()
-        if self._begun or not self._kept.size:
+        if self._begun or not self._retained.size:
             return np.zeros(0, np.float32)
         with exact_convolutions():
-            return self._model(self._upload(self._kept))[0].float().cpu().numpy()
+            return self._model(self._upload(self._retained))[0].float().cpu().numpy()
 
     def _upload(self, codes: np.ndarray) -> Tensor:
         """(codebooks, frames) -> (1, codebooks, frames) int64, where the model is."""

@@ -11,8 +11,8 @@ from barkfast.checks import show
 from barkfast.errors import MissingFileError, VoiceError
 from barkfast.files import expand
 from barkfast.voices.files import KEYS, LoadedVoice, read_npz
+from barkfast.voices.locations import SUNO_REPO, has_suno_tokens, hub_location, local_locations
 from barkfast.voices.names import UNNAMED_IN_BARK, VOICE_NAMES
-from barkfast.voices.places import SUNO_REPO, hub_place, local_places, speaks_suno
 
 if TYPE_CHECKING:
     from barkfast.weights import Checkpoint
@@ -58,15 +58,15 @@ def _refuse(asked: str) -> None:
 
 def _load_by_name(asked: str, checkpoint: "Checkpoint | None", folder: str | os.PathLike[str] | None) -> LoadedVoice:
     name = asked.replace(os.sep, "/")
-    places = local_places(checkpoint, folder)
-    for place in places:
-        if name in place.names:
-            return place.load(name)
+    locations = local_locations(checkpoint, folder)
+    for location in locations:
+        if name in location.names:
+            return location.load(name)
     _refuse(asked)
-    looked = [place.description for place in places]
+    looked = [location.description for location in locations]
     known = VOICE_NAMES | UNNAMED_IN_BARK
     try:
-        hub = hub_place(name, checkpoint)
+        hub = hub_location(name, checkpoint)
         if hub is not None:
             if name in hub.names:
                 return hub.load(name)
@@ -75,7 +75,7 @@ def _load_by_name(asked: str, checkpoint: "Checkpoint | None", folder: str | os.
     except MissingFileError as error:
         looked.append(f"the hub ({error})")
     where = "; ".join(looked) or "no place: there is no folder of voices"
-    if name in known and checkpoint is not None and not speaks_suno(checkpoint):
+    if name in known and checkpoint is not None and not has_suno_tokens(checkpoint):
         raise VoiceError(
             f"voice {asked!r} is one of Suno's, and {checkpoint.name} has other tokens, so it does not fit; "
             f"looked in: {where}. `barkfast voices --model {checkpoint.name}` lists those that do"
@@ -85,7 +85,7 @@ def _load_by_name(asked: str, checkpoint: "Checkpoint | None", folder: str | os.
             f"voice {asked!r} is one of Suno's, but it is not here; looked in: {where}. Set BARKFAST_VOICES to a "
             "folder with Suno's .npz presets, install the bark package, or give the path of an .npz file"
         )
-    nearest = _find_nearest(name, known.union(*(place.names for place in places)))
+    nearest = _find_nearest(name, known.union(*(location.names for location in locations)))
     hint = f"did you mean {nearest!r}? " if nearest else ""
     raise VoiceError(
         f"voice {asked!r} is unknown; {hint}Looked in: {where}. "
@@ -106,7 +106,7 @@ def load_voice(
     Names are searched for in `folder`, the model's folder, $BARKFAST_VOICES, an installed `bark` package, and the hub.
 
     Raises:
-        VoiceError: unknown name (the message has the nearest name and the places searched), or an unreadable file.
+        VoiceError: unknown name (the message has the nearest name and the locations searched), or an unreadable file.
     """
     if voice is None:
         return None
@@ -132,10 +132,10 @@ def load_voice(
 def find_voices(checkpoint: "Checkpoint | None" = None, folder: str | os.PathLike[str] | None = None) -> dict[str, str]:
     """Voice name -> where it would be loaded from. Suno's voices that are not on this machine come from the hub."""
     found: dict[str, str] = {}
-    for place in local_places(checkpoint, folder):
-        for name in place.names:
-            found.setdefault(name, place.description)
-    if speaks_suno(checkpoint):
+    for location in local_locations(checkpoint, folder):
+        for name in location.names:
+            found.setdefault(name, location.description)
+    if has_suno_tokens(checkpoint):
         repo = (checkpoint.repo if checkpoint else None) or SUNO_REPO
         for name in VOICE_NAMES:
             found.setdefault(name, f"{repo} on the hub (fetched when asked for)")

@@ -95,7 +95,7 @@ def test_company_that_changes_logits_is_red(monkeypatch: pytest.MonkeyPatch) -> 
     logits = CpuDecoder.logits
 
     def mixed_up(self: CpuDecoder, slot: int) -> np.ndarray:
-        return logits(self, slot) * (1.5 if len(self.seats) > 1 else 1)
+        return logits(self, slot) * (1.5 if len(self.active) > 1 else 1)
 
     monkeypatch.setattr(CpuDecoder, "logits", mixed_up)
     wrong = [found.name for found in check(case(dtype="int8")) if not found.ok]

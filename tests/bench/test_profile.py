@@ -78,7 +78,7 @@ def test_the_cuda_engine_is_profiled_by_kernel(monkeypatch: pytest.MonkeyPatch):
     jobs = [centred_job(decoder, LAYOUT, "coarse", 30, quick=True, seed=seed) for seed in range(2)]
     found = profile_cuda(decoder, jobs, context=30, read_gb_per_s=10, quick=True)
     check(found | {"batch": 1}, "cuda", "float32")
-    assert found["batch"] == 2 and not decoder.seats
+    assert found["batch"] == 2 and not decoder.active
     names = {part["part"].strip("_").removesuffix("_kernel") for part in found["parts"]}
     if decoder.device.type == "cpu":
         # There are no kernels in the interpreter.

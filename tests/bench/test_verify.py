@@ -20,8 +20,8 @@ from barkfast.runtime.cpu.decoder import CpuDecoder
 from barkfast.runtime.cpu.refiner import CpuRefiner
 from barkfast.runtime.engines import Engine, describe_engines
 from barkfast.text import SPECIAL_TOKENS
+from barkfast.voices.locations import local_locations
 from barkfast.voices.names import SUPPORTED_LANGS
-from barkfast.voices.places import local_places
 from barkfast.weights import open_model
 from barkfast.weights.convert import convert
 
@@ -228,9 +228,9 @@ def test_random_weights_read_every_letter() -> None:
 
 def test_voices_are_found_where_there_are_some() -> None:
     checkpoint = open_model("random:nano")
-    places = {name for place in local_places(checkpoint, None) for name in place.names}
+    locations = {name for place in local_locations(checkpoint, None) for name in place.names}
     for passage in exam.read_passages(checkpoint, PROMPTS):
-        assert passage.voice_name == (passage.prompt.voice if passage.prompt.voice in places else "made up")
+        assert passage.voice_name == (passage.prompt.voice if passage.prompt.voice in locations else "made up")
 
 
 @pytest.mark.parametrize(("model", "tokenizer"), [("random:nano", "vocab.txt"), ("random:demo", "vocab.txt")])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from barkfast import anywhere
+from barkfast import import_torch
 from barkfast.errors import InputError
 from barkfast.native import load_native, native_status
 from barkfast.runtime.cpu import threads
@@ -109,11 +109,11 @@ def test_torch_is_loaded_with_as_many_threads_as_a_quota_grants_cores(
     quota: float | None, given: str | None, n: str | None, monkeypatch: pytest.MonkeyPatch
 ):
     """libgomp reads the variable while torch is loaded; afterwards the variable has its old value."""
-    monkeypatch.setattr(anywhere, "cpu_quota", lambda: quota)
-    monkeypatch.setattr(anywhere, "physical_cores", lambda: 2)
+    monkeypatch.setattr(import_torch, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(import_torch, "physical_cores", lambda: 2)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if given:
         monkeypatch.setenv("OMP_NUM_THREADS", given)
-    with anywhere._settings():
+    with import_torch._settings():
         assert os.environ.get("OMP_NUM_THREADS") == n
     assert os.environ.get("OMP_NUM_THREADS") == given

@@ -75,21 +75,21 @@ class PlayedDecoder:
 
     def __init__(self, stage: str, log: list[str], n_slots: int = 1) -> None:
         self.stage, self.log, self.n_slots = stage, log, n_slots
-        self.seats: dict[int, tuple[Job, list[int], list[int]]] = {}
+        self.active: dict[int, tuple[Job, list[int], list[int]]] = {}
         self.failing: BaseException | None = None
 
     def resize(self, n_slots: int) -> None:
-        assert not self.seats
+        assert not self.active
         self.n_slots = n_slots
 
     def admit(self, job: Job) -> int:
-        if len(self.seats) == self.n_slots:
+        if len(self.active) == self.n_slots:
             raise EngineError("all slots are taken")
         marks = [ord(mark) + LAYOUT.semantic.text_offset for mark in (POISON, REFUSED)]
         if self.stage == "semantic" and marks[1] in job.prompt:
             raise InputError("refused")
-        slot = next(slot for slot in range(self.n_slots) if slot not in self.seats)
-        self.seats[slot] = (job, [] if marks[0] in job.prompt and self.stage == "semantic" else play_tokens(job), [])
+        slot = next(slot for slot in range(self.n_slots) if slot not in self.active)
+        self.active[slot] = (job, [] if marks[0] in job.prompt and self.stage == "semantic" else play_tokens(job), [])
         self.log.append("admit")
         return slot
 
@@ -97,7 +97,7 @@ class PlayedDecoder:
         if self.failing is not None:
             raise self.failing
         self.log.append("step")
-        return [self._advance(slot, *seat) for slot, seat in self.seats.items()]
+        return [self._advance(slot, *active) for slot, active in self.active.items()]
 
     def _advance(self, slot: int, job: Job, tokens: list[int], drawn: list[int]) -> Step:
         if not tokens:
@@ -109,7 +109,7 @@ class PlayedDecoder:
         return Step(slot, drawn[-1], done=len(drawn) == len(tokens) and (job.stop is None or len(drawn) == job.steps))
 
     def release(self, slot: int) -> None:
-        del self.seats[slot]
+        del self.active[slot]
 
 
 class PlayedStream:
@@ -176,7 +176,7 @@ class PlayedComponents:
     @property
     def free(self) -> bool:
         """Whether nobody sits anywhere and nobody has the networks."""
-        return not any(decoder.seats for decoder in self.decoders.values()) and not self._claim.locked()
+        return not any(decoder.active for decoder in self.decoders.values()) and not self._claim.locked()
 
 
 STAGES = {"text": "semantic", "coarse": "coarse"}

@@ -203,7 +203,7 @@ def test_any_course_of_things(nano: Bark, happenings: list[tuple[str, int]]) -> 
                         assert not isinstance(event, Failed)
         assert scheduler.idle
         for part in ("text", "coarse"):
-            assert not nano.components.network(part).seats
+            assert not nano.components.network(part).active
     for utterance, kind in kinds.items():
         assert (utterance in ends) != utterance.cancelled
         if utterance in ends:

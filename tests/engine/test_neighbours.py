@@ -241,7 +241,9 @@ def break_for(text: str, place: str, components: PlayedComponents) -> None:
 
         def odd_step(seconds: float = 0.0) -> list[Any]:
             return [
-                type(one)(one.slot, one.token if not mine(decoder.seats[one.slot][0]) else "token", one.done, one.error)
+                type(one)(
+                    one.slot, one.token if not mine(decoder.active[one.slot][0]) else "token", one.done, one.error
+                )
                 for one in step()
             ]
 

@@ -101,7 +101,7 @@ def test_any_course_of_things(happenings: list[tuple[str, object]], n_slots: int
                 assert utterance not in ends(events)
             else:
                 check(utterance, events)
-        assert not any(decoder.seats for decoder in components.decoders.values())
+        assert not any(decoder.active for decoder in components.decoders.values())
     assert components.free
 
 
@@ -136,11 +136,11 @@ def test_a_slot_is_free_at_once_when_its_utterance_is_cancelled() -> None:
         first, second = scheduler.add(Request("first", VOICE)), scheduler.add(Request("second", VOICE))
         for _ in range(4):
             scheduler.round()
-        ((job, *_),) = components.decoders["text"].seats.values()
+        ((job, *_),) = components.decoders["text"].active.values()
         scheduler.cancel(first)
-        assert not components.decoders["text"].seats
+        assert not components.decoders["text"].active
         scheduler.round()
-        ((other, *_),) = components.decoders["text"].seats.values()
+        ((other, *_),) = components.decoders["text"].active.values()
         assert not np.array_equal(job.prompt, other.prompt)
         scheduler.cancel(first)
         events = run(scheduler)
@@ -211,7 +211,7 @@ def test_a_parked_utterance_stops_and_keeps_no_seat() -> None:
         assert not scheduler.idle
         assert ends(run(scheduler)) == [other]
         assert scheduler.idle and len(scheduler) == 1 and not parked.ended
-        assert not any(decoder.seats for decoder in components.decoders.values())
+        assert not any(decoder.active for decoder in components.decoders.values())
         scheduler.resume(parked)
         events = run(scheduler)
         check(parked, events)
@@ -274,7 +274,7 @@ def test_where_the_stages_share_a_generator_they_keep_their_order() -> None:
             scheduler.add(Request("a text", VOICE, stream="exact"))
             while not scheduler.idle:
                 scheduler.round()
-                together = max(together, sum(bool(decoder.seats) for decoder in components.decoders.values()))
+                together = max(together, sum(bool(decoder.active) for decoder in components.decoders.values()))
         assert together <= most
 
 
@@ -404,7 +404,7 @@ def test_a_stream_may_go_between_two_windows_that_share_no_cache(
     components = PlayedComponents()
     with Scheduler(components, LAYOUT, n_slots=1) as scheduler:
         names = {scheduler.add(Request(text, voice)): "offline"}
-        while not components.decoders["coarse"].seats:
+        while not components.decoders["coarse"].active:
             scheduler.round()
         names[scheduler.add(Request("now", VOICE, stream="low_latency"))] = "stream"
         events = run(scheduler)

@@ -66,8 +66,8 @@ def test_float32_greedy_tokens_are_those_of_the_torch_engine(part: str, n_slots:
     make = semantic_job if part == "text" else coarse_job
     jobs = [make(seed, sampling=Sampling(0.0)) for seed in range(2)]
     weights = stage("random:small", part)
-    place = select.Placement("torch", "cuda:0", "cuda:0", "float32")
-    judge = select.build_decoder("semantic", weights.config, weights.tensors, place)
+    placement = select.Placement("torch", "cuda:0", "cuda:0", "float32")
+    judge = select.build_decoder("semantic", weights.config, weights.tensors, placement)
     expected = judge.run(jobs)
     for tokens, same in zip(decoder_of(part, torch.float32, n_slots=n_slots).run(jobs), expected, strict=True):
         np.testing.assert_array_equal(tokens, same)
@@ -79,8 +79,8 @@ def test_float32_greedy_fine_codes_are_those_of_the_torch_engine() -> None:
     job = FineJob(window, 300, 2, 1024, Sampling(0.0), Randomness(0))
     results = []
     for engine in ("torch", "cuda"):
-        place = select.Placement(engine, "cuda:0", "cuda:0", "float32")
-        results.append(select.build_refiner(weights.config, weights.tensors, place).refine(job))
+        placement = select.Placement(engine, "cuda:0", "cuda:0", "float32")
+        results.append(select.build_refiner(weights.config, weights.tensors, placement).refine(job))
     np.testing.assert_array_equal(*results)
 
 
@@ -256,14 +256,14 @@ def test_large_in_bfloat16_fits_in_3_gb_with_all_stages() -> None:
     parts = {}
     for part in ("text", "coarse", "fine"):
         weights = open_model("random:large").stage(part)
-        place = select.Placement("cuda", "cuda:0", "cuda:0", "bfloat16")
+        placement = select.Placement("cuda", "cuda:0", "cuda:0", "bfloat16")
         name = "semantic" if part == "text" else part
         if part == "fine":
-            parts[part] = select.build_refiner(weights.config, weights.tensors, place)
+            parts[part] = select.build_refiner(weights.config, weights.tensors, placement)
         else:
-            parts[part] = select.build_decoder(name, weights.config, weights.tensors, place)
+            parts[part] = select.build_decoder(name, weights.config, weights.tensors, placement)
     codec = open_model("random:large").codec()
-    parts["codec"] = select.build_codec(codec.config, codec.tensors, place)
+    parts["codec"] = select.build_codec(codec.config, codec.tensors, placement)
     parts["text"].run([semantic_job(steps=50)])
     parts["coarse"].run([coarse_job(history=630)])
     window = np.zeros((1024, 8), np.int32)

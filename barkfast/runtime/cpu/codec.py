@@ -9,8 +9,8 @@ from torch import Tensor
 from barkfast.config import CodecConfig
 from barkfast.errors import EngineError
 from barkfast.runtime.codec_stream import CodecStream, check_codes
+from barkfast.runtime.cpu.fork_lock import refusals
 from barkfast.runtime.cpu.packing import require_native
-from barkfast.runtime.cpu.turns import refusals
 from barkfast.runtime.decoder import Codec
 
 

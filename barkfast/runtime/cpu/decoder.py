@@ -15,13 +15,13 @@ from torch import Tensor
 from barkfast.config import GPTConfig
 from barkfast.errors import EngineError, InputError
 from barkfast.jobs import Job
+from barkfast.runtime.cpu.fork_lock import ForkLock, refusals
 from barkfast.runtime.cpu.kv_cache import allocate_cache, unpack_cache
 from barkfast.runtime.cpu.packing import Format, Packed, require_native
-from barkfast.runtime.cpu.turns import Turn, refusals
 from barkfast.runtime.decoder import (
     MAX_SLOTS,
     Decoder,
-    KeptSlots,
+    RetainedSlots,
     Step,
     check_job,
     check_slots,
@@ -29,7 +29,7 @@ from barkfast.runtime.decoder import (
     no_logits,
     not_finite,
     raise_first,
-    still_seated,
+    slots_in_use,
 )
 from barkfast.runtime.sampling import STAGE_KEYS, Randomness
 
@@ -50,7 +50,7 @@ class Status(IntEnum):
 
 
 @dataclass(slots=True)
-class Seat:
+class ActiveJob:
     """A job in its slot.
 
     Args:
@@ -103,11 +103,11 @@ class CpuDecoder(Decoder):
                 config.n_layer, config.n_head, config.n_embd, config.block_size, list(packed.entries)
             )
         self._pool, self._isa = pool, isa
-        self._turn = Turn()
-        self.seats: dict[int, Seat] = {}
+        self._lock = ForkLock()
+        self.active: dict[int, ActiveJob] = {}
         # Slots whose jobs ended at a fork, until they are released or used again.
         self._lost: set[int] = set()
-        self._kept = KeptSlots()
+        self._retained = RetainedSlots()
         self._allocate(n_slots)
 
     def _allocate(self, n_slots: int) -> None:
@@ -117,25 +117,25 @@ class CpuDecoder(Decoder):
             decoder = require_native().Decoder(
                 self._native_network, self._pool, n_slots, keys.data_ptr(), values.data_ptr(), isa=self._isa
             )
-        self._kept.clear()
+        self._retained.clear()
         self.n_slots, self._native, self._keys, self._values = n_slots, decoder, keys, values
 
     @contextmanager
-    def _take_turn(self) -> Iterator[None]:
-        with self._turn:
-            if self._turn.abandoned:
+    def _acquire(self) -> Iterator[None]:
+        with self._lock:
+            if self._lock.abandoned:
                 # At the fork, a thread that this process does not have was changing the slots.
-                self._lost |= set(self.seats)
-                self.seats = {}
+                self._lost |= set(self.active)
+                self.active = {}
                 self._allocate(self.n_slots)
-                self._turn.abandoned = False
+                self._lock.abandoned = False
             yield
 
     def resize(self, n_slots: int) -> None:
         check_slots(n_slots)
-        with self._take_turn():
-            if self.seats:
-                raise still_seated(self.stage)
+        with self._acquire():
+            if self.active:
+                raise slots_in_use(self.stage)
             if n_slots != self.n_slots:
                 self._allocate(n_slots)
 
@@ -148,22 +148,22 @@ class CpuDecoder(Decoder):
         return self
 
     def admit(self, job: Job) -> int:
-        with self._take_turn():
+        with self._acquire():
             check_job(job, self.config)
-            if len(self.seats) == self.n_slots:
+            if len(self.active) == self.n_slots:
                 raise EngineError(
                     f"all {self.n_slots} slots of the {self.stage} network are taken; release one, "
                     f"or build the decoder with n_slots up to {MAX_SLOTS}"
                 )
-            slot = self._kept.take(job)
+            slot = self._retained.take(job)
             if slot is None:
-                slot = self._kept.find_free(self.n_slots, self.seats)
+                slot = self._retained.find_free(self.n_slots, self.active)
                 n_forced = self._read_prompt(slot, job)
             else:
                 # The last drawn token is not in the cache yet.
                 n_forced = 1
             self._start(slot, job, n_forced)
-            self.seats[slot] = Seat(job)
+            self.active[slot] = ActiveJob(job)
             self._lost.discard(slot)
             return slot
 
@@ -198,23 +198,23 @@ class CpuDecoder(Decoder):
             )
 
     def step(self, seconds: float = 0.0) -> list[Step]:
-        with self._take_turn():
-            live = {slot: seat for slot, seat in self.seats.items() if not seat.done}
+        with self._acquire():
+            live = {slot: active for slot, active in self.active.items() if not active.done}
             behind = list(live)
             while behind:
                 # Forced tokens are fed first; nothing is drawn until then.
                 self._advance(behind, NO_LIMIT if seconds else 1, seconds or math.inf)
                 behind = [slot for slot in behind if self._state(slot) == (Status.RUNNING, live[slot].reported)]
-            steps = [step for slot, seat in live.items() for step in self._report(slot, seat)]
+            steps = [step for slot, active in live.items() for step in self._report(slot, active)]
             return steps + [_ended_by_fork(self.stage, slot) for slot in sorted(self._lost)]
 
-    def _report(self, slot: int, seat: Seat) -> list[Step]:
+    def _report(self, slot: int, active: ActiveJob) -> list[Step]:
         """A step for each token drawn since the last report, and for an end without a token."""
         status, drawn = self._state(slot)
-        seat.done = status != Status.RUNNING
-        seat.finished = status == Status.FINISHED
-        tokens = self._native.tokens(slot)[seat.reported : drawn].tolist()
-        seat.reported = drawn
+        active.done = status != Status.RUNNING
+        active.finished = status == Status.FINISHED
+        tokens = self._native.tokens(slot)[active.reported : drawn].tolist()
+        active.reported = drawn
         steps = [Step(slot, token, False) for token in tokens]
         if status == Status.FINISHED:
             steps[-1] = Step(slot, tokens[-1], True)
@@ -225,20 +225,20 @@ class CpuDecoder(Decoder):
         return steps
 
     def release(self, slot: int) -> None:
-        with self._take_turn():
+        with self._acquire():
             if slot in self._lost:
                 self._lost.remove(slot)
                 return
-            seat = self.seats.pop(slot)
+            active = self.active.pop(slot)
             self._native.pause(slot)
-            if seat.finished:
-                self._kept[slot] = seat.job
+            if active.finished:
+                self._retained[slot] = active.job
 
     def logits(self, slot: int) -> np.ndarray:
-        with self._take_turn():
-            seat = self.seats.get(slot)
+        with self._acquire():
+            active = self.active.get(slot)
             # The native module would return those of the slot's previous job.
-            if seat is None or not (seat.reported or seat.done):
+            if active is None or not (active.reported or active.done):
                 raise no_logits(slot)
             try:
                 return self._native.logits(slot)
@@ -252,32 +252,32 @@ class CpuDecoder(Decoder):
         *,
         keep_errors: bool = False,
     ) -> list[Any]:
-        with self._take_turn():
-            if self.seats:
+        with self._acquire():
+            if self.active:
                 raise EngineError("run() was called while other jobs are admitted; step them to their end")
             try:
                 results = self._run(jobs, on_token)
             finally:
-                for slot in list(self.seats):
+                for slot in list(self.active):
                     self.release(slot)
         return results if keep_errors else raise_first(results)
 
     def _run(self, jobs: Sequence[Job], on_token: Callable[[int, int], None] | None) -> list[Any]:
         results: list[Any] = [None] * len(jobs)
-        waiting, seated = deque(range(len(jobs))), dict[int, int]()
-        while waiting or seated:
-            while waiting and len(seated) < self.n_slots:
+        waiting, in_use = deque(range(len(jobs))), dict[int, int]()
+        while waiting or in_use:
+            while waiting and len(in_use) < self.n_slots:
                 index = waiting.popleft()
                 try:
-                    seated[self.admit(jobs[index])] = index
+                    in_use[self.admit(jobs[index])] = index
                 except InputError as error:
                     results[index] = error
-            if seated:
-                self._advance(list(seated), NO_LIMIT, math.inf if on_token is None else REPORT_INTERVAL)
-            for slot, index in list(seated.items()):
-                seat, (status, drawn) = self.seats[slot], self._state(slot)
-                if on_token is not None and drawn > seat.reported:
-                    seat.reported = drawn
+            if in_use:
+                self._advance(list(in_use), NO_LIMIT, math.inf if on_token is None else REPORT_INTERVAL)
+            for slot, index in list(in_use.items()):
+                active, (status, drawn) = self.active[slot], self._state(slot)
+                if on_token is not None and drawn > active.reported:
+                    active.reported = drawn
                     on_token(index, drawn)
                 if status == Status.RUNNING:
                     continue
@@ -285,8 +285,8 @@ class CpuDecoder(Decoder):
                     results[index] = not_finite(self.stage, drawn + 1, self.dtype)
                 else:
                     results[index] = self._native.tokens(slot)
-                    seat.finished = status == Status.FINISHED
-                del seated[slot]
+                    active.finished = status == Status.FINISHED
+                del in_use[slot]
                 self.release(slot)
         return results
 
@@ -301,7 +301,7 @@ class CpuDecoder(Decoder):
 
     def read_cache(self, slot: int) -> tuple[Tensor, Tensor]:
         """Copies of a slot's keys and values so far, each (n_layer, n_head, positions, head_dim)."""
-        with self._take_turn():
+        with self._acquire():
             length = self._native.length(slot)
             keys, values = unpack_cache(self._keys, self._values, slot, self.config.head_dim)
             return keys[:, :, :length], values[:, :, :length]

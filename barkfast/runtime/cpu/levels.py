@@ -10,9 +10,9 @@ from typing import Any
 
 from barkfast.cache import cache_folder
 from barkfast.files import replacing
+from barkfast.runtime.cpu.fork_lock import ForkLock
 from barkfast.runtime.cpu.packing import require_native
 from barkfast.runtime.cpu.threads import count_threads
-from barkfast.runtime.cpu.turns import Turn
 from barkfast.runtime.engines import choose_isa
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -32,7 +32,7 @@ MARGIN = 1.15
 ROWS, COLS, INPUTS = 768, 768, 192
 ROUNDS = 4
 
-_lock = Turn()
+_lock = ForkLock()
 _known: dict[str, dict[str, Any]] = {}
 
 

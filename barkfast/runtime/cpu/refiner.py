@@ -8,8 +8,8 @@ import torch
 from barkfast.config import FineConfig
 from barkfast.errors import EngineError
 from barkfast.jobs import FineJob
+from barkfast.runtime.cpu.fork_lock import refusals
 from barkfast.runtime.cpu.packing import Packed, require_native
-from barkfast.runtime.cpu.turns import refusals
 from barkfast.runtime.decoder import Refiner, check_codebook, check_window, not_finite
 from barkfast.runtime.sampling import Randomness
 

@@ -9,12 +9,12 @@ import torch
 
 from barkfast.cores import cpu_quota, logical_cpus, physical_cores
 from barkfast.errors import InputError
+from barkfast.runtime.cpu.fork_lock import ForkLock
 from barkfast.runtime.cpu.packing import require_native
-from barkfast.runtime.cpu.turns import Turn
 
 logger = logging.getLogger(__name__)
 
-_lock = Turn()
+_lock = ForkLock()
 _pool: Any = None
 
 

@@ -4,7 +4,7 @@ network.py holds the weights, state.py the slots' state on the device, step.py t
 decoder.py runs jobs with them. refiner.py and codec.py run the fine network and the codec.
 """
 
-from barkfast.cache import lend_compilers_a_folder
+from barkfast.cache import ensure_triton_cache
 
 # Triton reads the variable when it compiles.
-lend_compilers_a_folder()
+ensure_triton_cache()

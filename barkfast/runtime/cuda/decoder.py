@@ -14,13 +14,13 @@ from barkfast.runtime.cuda.device import Options, on_device, upload
 from barkfast.runtime.cuda.graphs import Graphs
 from barkfast.runtime.cuda.network import Network, load_network
 from barkfast.runtime.cuda.prefill import Prefill
-from barkfast.runtime.cuda.run import STEPS_PER_REPLAY, Run, Seat
+from barkfast.runtime.cuda.run import STEPS_PER_REPLAY, ActiveJob, Run
 from barkfast.runtime.cuda.state import Snapshot, State
 from barkfast.runtime.cuda.step import VECTOR_ROWS, DecodeStep, Slices, Vocabulary
 from barkfast.runtime.decoder import (
     MAX_SLOTS,
     Decoder,
-    KeptSlots,
+    RetainedSlots,
     Step,
     check_job,
     check_slots,
@@ -28,7 +28,7 @@ from barkfast.runtime.decoder import (
     no_logits,
     not_finite,
     raise_first,
-    still_seated,
+    slots_in_use,
 )
 from barkfast.runtime.sampling import STAGE_KEYS, Randomness
 from barkfast_kernels.slots import FAILED, FINISHED, RUNNING, STOPPED, pack_slot
@@ -74,8 +74,8 @@ class CudaDecoder(Decoder):
         self.config, self.stage, self.device, self.n_slots = config, stage, device, n_slots
         self.options = options or Options.for_device(device, config=config, dtype=dtype, int8=int8, n_slots=n_slots)
         self.dtype = dtype
-        self.seats: dict[int, Seat] = {}
-        self._kept = KeptSlots()
+        self.active: dict[int, ActiveJob] = {}
+        self._retained = RetainedSlots()
         self._network = network or load_network(
             config, tensors, device=storage_device or device, dtype=dtype, int8=int8
         )
@@ -110,7 +110,7 @@ class CudaDecoder(Decoder):
         target = torch.device(device)
         if target.type == self._network.wpe.device.type:
             return self
-        if self.seats:
+        if self.active:
             raise EngineError(f"the {self.stage} network cannot move to {device} while it has jobs; release them first")
         if target.type == self.device.type:
             self._network = self._network.to(self.device)
@@ -123,8 +123,8 @@ class CudaDecoder(Decoder):
 
     def resize(self, n_slots: int) -> None:
         check_slots(n_slots)
-        if self.seats:
-            raise still_seated(self.stage)
+        if self.active:
+            raise slots_in_use(self.stage)
         before, self.n_slots = self.n_slots, n_slots
         if n_slots == before or self._network.wpe.device.type != self.device.type:
             return
@@ -143,28 +143,28 @@ class CudaDecoder(Decoder):
         """Free all that `_set_up` allocated."""
         # Graphs first: they hold addresses of the other buffers.
         self.graphs.clear()
-        self._kept.clear()
+        self._retained.clear()
         del self.state, self._prefill, self._step, self.vocabulary, self._vocabularies, self._row_lists, self._snapshots
 
     def admit(self, job: Job) -> int:
         check_job(job, self.config)
-        if len(self.seats) == self.n_slots:
+        if len(self.active) == self.n_slots:
             raise EngineError(
                 f"all {self.n_slots} slots of the {self.stage} network are taken; release one, "
                 f"or build the decoder with n_slots up to {MAX_SLOTS}"
             )
         with on_device(self.device):
             phase = self._use_vocabulary(job)
-            kept = self._kept.take(job)
-            slot = self._kept.find_free(self.n_slots, self.seats) if kept is None else kept
-            seat = self.seats[slot] = Seat(job, 0, self.n_snapshots + 1)
+            kept = self._retained.take(job)
+            slot = self._retained.find_free(self.n_slots, self.active) if kept is None else kept
+            active = self.active[slot] = ActiveJob(job, 0, self.n_snapshots + 1)
             try:
                 if kept is None:
-                    self._read_prompt(slot, seat, phase)
+                    self._read_prompt(slot, active, phase)
                 else:
-                    self._write_slot(slot, seat, phase)
+                    self._write_slot(slot, active, phase)
             except BaseException:
-                del self.seats[slot]
+                del self.active[slot]
                 raise
         return slot
 
@@ -180,7 +180,7 @@ class CudaDecoder(Decoder):
         ranges, phase = _canonical(job.slices)
         if self.fits_vocabulary(job):
             return phase
-        if self.seats:
+        if self.active:
             raise EngineError(
                 f"a job that draws from {job.slices} with stop {job.stop} cannot run beside jobs that draw from "
                 "something else; wait until they are done"
@@ -192,32 +192,34 @@ class CudaDecoder(Decoder):
         self.vocabulary = self._vocabularies[key]
         return phase
 
-    def _write_slot(self, slot: int, seat: Seat, phase: int) -> None:
-        job, sampling, stop = seat.job, seat.job.sampling, seat.job.stop
+    def _write_slot(self, slot: int, active: ActiveJob, phase: int) -> None:
+        job, sampling, stop = active.job, active.job.sampling, active.job.stop
         seed, first_draw = (0, 0) if sampling.greedy else Randomness.of(job.random).reserve(self.stage, job.steps)
         words = pack_slot(
-            position=len(job.prompt) - seat.forced - job.n_merged - 1,
-            limit=seat.limit,
+            position=len(job.prompt) - active.forced - job.n_merged - 1,
+            limit=active.limit,
             seed=seed,
-            first_draw=first_draw - seat.forced,
-            phase=(phase - seat.forced) % len(job.slices),
+            first_draw=first_draw - active.forced,
+            phase=(phase - active.forced) % len(job.slices),
             temperature=float(sampling.temperature or 0),
             top_k=0 if sampling.greedy or sampling.top_k is None else min(int(sampling.top_k), 2**31 - 1),
             top_p=2.0 if sampling.greedy or sampling.top_p is None else float(sampling.top_p),
             min_p=2.0 if stop is None or stop.min_p is None else float(stop.min_p),
             has_stop=stop is not None,
-            forced=seat.forced,
+            forced=active.forced,
         )
         upload(self.state.slots[slot], words)
 
-    def _read_prompt(self, slot: int, seat: Seat, phase: int) -> None:
+    def _read_prompt(self, slot: int, active: ActiveJob, phase: int) -> None:
         # If the cache to continue is gone, it is recomputed in the same steps, so that the tokens do not depend on what
         # this decoder did in between.
-        root = find_root(seat.job)
-        seat.forced = len(seat.job.prompt) - len(root.prompt)
-        self._write_slot(slot, seat, phase)
-        if seat.forced:
-            upload(self.state.tokens[slot, : seat.forced], torch.from_numpy(seat.job.prompt[-seat.forced :].copy()))
+        root = find_root(active.job)
+        active.forced = len(active.job.prompt) - len(root.prompt)
+        self._write_slot(slot, active, phase)
+        if active.forced:
+            upload(
+                self.state.tokens[slot, : active.forced], torch.from_numpy(active.job.prompt[-active.forced :].copy())
+            )
         length = len(root.prompt) - root.n_merged
         prefill = self._prefill
         upload(prefill.tokens[: len(root.prompt)], torch.from_numpy(root.prompt.astype(np.int32)))
@@ -233,13 +235,13 @@ class CudaDecoder(Decoder):
 
         self.graphs.run(("prompt", bucket, filtered, vocabulary.ranges, vocabulary.stop_row), work)
         self._logit_rows = {slot: 0}
-        seat.launched = 1
-        while seat.launched <= seat.forced:
+        active.launched = 1
+        while active.launched <= active.forced:
             self.launch([slot], 1)
 
     def _filtered(self, slots: Sequence[int]) -> bool:
         """Whether any of the jobs needs its probabilities filtered."""
-        samplings = [self.seats[slot].job.sampling for slot in slots]
+        samplings = [self.active[slot].job.sampling for slot in slots]
         return any(not s.greedy and (s.top_k is not None or s.top_p is not None) for s in samplings)
 
     def launch(self, slots: Sequence[int], n: int) -> None:
@@ -257,8 +259,8 @@ class CudaDecoder(Decoder):
         self.graphs.run(("step", batch, n, filtered, vocabulary.ranges, vocabulary.stop_row), work)
         self._logit_rows = {slot: row for row, slot in enumerate(sorted(slots))}
         for slot in slots:
-            seat = self.seats[slot]
-            seat.launched = min(seat.launched + n, seat.limit)
+            active = self.active[slot]
+            active.launched = min(active.launched + n, active.limit)
 
     def _list_rows(self, slots: list[int], batch: int) -> Tensor:
         """The (batch,) int32 buffer, filled with `slots` and padded with -1."""
@@ -279,54 +281,54 @@ class CudaDecoder(Decoder):
 
     def step(self, seconds: float = 0.0) -> list[Step]:
         with on_device(self.device):
-            live = {slot: seat for slot, seat in self.seats.items() if not seat.done}
-            behind = [slot for slot, seat in live.items() if seat.launched == seat.forced + seat.reported]
+            live = {slot: active for slot, active in self.active.items() if not active.done}
+            behind = [slot for slot, active in live.items() if active.launched == active.forced + active.reported]
             if behind:
                 self.launch(behind, self._steps_at_once(behind) if seconds else 1)
             snapshot = self.take_snapshot()
             if seconds:
                 # The device draws the next tokens while the host reads these.
-                more = [slot for slot, seat in live.items() if seat.launched < seat.limit]
+                more = [slot for slot, active in live.items() if active.launched < active.limit]
                 if more:
                     self.launch(more, self._steps_at_once(more))
             snapshot.wait()
-        return [step for slot, seat in live.items() for step in self._report(slot, seat, snapshot)]
+        return [step for slot, active in live.items() for step in self._report(slot, active, snapshot)]
 
     def _steps_at_once(self, slots: Sequence[int]) -> int:
         """Steps of one replay, if any of the slots has that many left; else 1."""
-        left = max(self.seats[slot].limit - self.seats[slot].launched for slot in slots)
+        left = max(self.active[slot].limit - self.active[slot].launched for slot in slots)
         return STEPS_PER_REPLAY if left >= STEPS_PER_REPLAY else 1
 
-    def _report(self, slot: int, seat: Seat, snapshot: Snapshot) -> list[Step]:
+    def _report(self, slot: int, active: ActiveJob, snapshot: Snapshot) -> list[Step]:
         """A step for each token in the snapshot that was not reported before, and for an end without a token."""
         status, drawn = snapshot.status(slot), snapshot.drawn(slot)
         end = drawn - (status == STOPPED.value)
-        first = seat.forced + seat.reported
+        first = active.forced + active.reported
         steps = (
             [Step(slot, token, False) for token in snapshot.tokens(slot, first, end).tolist()] if end > first else []
         )
-        seat.done = status != RUNNING.value
-        seat.finished = status == FINISHED.value
+        active.done = status != RUNNING.value
+        active.finished = status == FINISHED.value
         if status == FINISHED.value:
             steps[-1] = Step(slot, steps[-1].token, True)
         elif status == FAILED.value:
-            steps.append(Step(slot, None, True, not_finite(self.stage, drawn - seat.forced + 1, self.dtype)))
+            steps.append(Step(slot, None, True, not_finite(self.stage, drawn - active.forced + 1, self.dtype)))
         elif status == STOPPED.value:
             steps.append(Step(slot, None, True))
-        seat.reported += len(steps)
+        active.reported += len(steps)
         return steps
 
     def release(self, slot: int) -> None:
-        seat = self.seats.pop(slot)
-        if seat.finished:
-            self._kept[slot] = seat.job
+        active = self.active.pop(slot)
+        if active.finished:
+            self._retained[slot] = active.job
 
     def logits(self, slot: int) -> np.ndarray:
-        seat = self.seats.get(slot)
-        if seat is None or not seat.reported or slot not in self._logit_rows or self.vocabulary is None:
+        active = self.active.get(slot)
+        if active is None or not active.reported or slot not in self._logit_rows or self.vocabulary is None:
             raise no_logits(slot)
-        first, end = seat.job.slices[(seat.reported - 1) % len(seat.job.slices)]
-        width = end - first + (seat.job.stop is not None)
+        first, end = active.job.slices[(active.reported - 1) % len(active.job.slices)]
+        width = end - first + (active.job.stop is not None)
         with on_device(self.device):
             return self.vocabulary.logits[self._logit_rows[slot], :width].cpu().numpy().copy()
 
@@ -337,7 +339,7 @@ class CudaDecoder(Decoder):
         *,
         keep_errors: bool = False,
     ) -> list[Any]:
-        if self.seats:
+        if self.active:
             raise EngineError("run() was called while other jobs are admitted; step them to their end")
         run = Run(self, jobs, on_token)
         try:
@@ -345,7 +347,7 @@ class CudaDecoder(Decoder):
                 while run.go_on():
                     pass
         finally:
-            for slot in list(self.seats):
+            for slot in list(self.active):
                 self.release(slot)
         return run.results if keep_errors else raise_first(run.results)
 

@@ -20,7 +20,7 @@ STEPS_PER_REPLAY = 4
 
 
 @dataclass(slots=True)
-class Seat:
+class ActiveJob:
     """A job in its slot.
 
     Args:
@@ -54,52 +54,52 @@ class Run:
         self.decoder, self.jobs, self.on_token = decoder, jobs, on_token
         self.results: list[Any] = [None] * len(jobs)
         self.waiting = deque(range(len(jobs)))
-        self.seated: dict[int, int] = {}
+        self.in_use: dict[int, int] = {}
         self.flying: deque[Snapshot] = deque()
 
     def go_on(self) -> bool:
         """Admit the jobs that fit, launch once, process the previous snapshot; return False when all is done."""
         decoder = self.decoder
-        while self.waiting and len(self.seated) < decoder.n_slots and self._fits(self.waiting[0]):
+        while self.waiting and len(self.in_use) < decoder.n_slots and self._fits(self.waiting[0]):
             index = self.waiting.popleft()
             try:
-                self.seated[decoder.admit(self.jobs[index])] = index
+                self.in_use[decoder.admit(self.jobs[index])] = index
             except InputError as error:
                 self.results[index] = error
-        if not self.seated:
+        if not self.in_use:
             return bool(self.waiting)
-        seats = {slot: decoder.seats[slot] for slot in self.seated}
-        left = {slot: seat.limit - seat.launched for slot, seat in seats.items() if seat.launched < seat.limit}
+        jobs = {slot: decoder.active[slot] for slot in self.in_use}
+        left = {slot: job.limit - job.launched for slot, job in jobs.items() if job.launched < job.limit}
         if left:
             decoder.launch(list(left), STEPS_PER_REPLAY if max(left.values()) >= STEPS_PER_REPLAY else 1)
-        if left or any(seat.since > decoder.n_snapshots for seat in seats.values()):
+        if left or any(job.since > decoder.n_snapshots for job in jobs.values()):
             self.flying.append(decoder.take_snapshot())
         if len(self.flying) > 1 or not left:
             snapshot = self.flying.popleft()
             snapshot.wait()
             self._settle(snapshot)
-        return bool(self.seated or self.waiting)
+        return bool(self.in_use or self.waiting)
 
     def _fits(self, index: int) -> bool:
-        return not self.seated or self.decoder.fits_vocabulary(self.jobs[index])
+        return not self.in_use or self.decoder.fits_vocabulary(self.jobs[index])
 
     def _settle(self, snapshot: Snapshot) -> None:
-        for slot, index in list(self.seated.items()):
-            seat = self.decoder.seats[slot]
-            if snapshot.number < seat.since:
+        for slot, index in list(self.in_use.items()):
+            active = self.decoder.active[slot]
+            if snapshot.number < active.since:
                 continue
             status, drawn = snapshot.status(slot), snapshot.drawn(slot)
             end = drawn - (status == STOPPED.value)
-            if self.on_token is not None and end - seat.forced > seat.reported:
-                seat.reported = end - seat.forced
-                self.on_token(index, seat.reported)
+            if self.on_token is not None and end - active.forced > active.reported:
+                active.reported = end - active.forced
+                self.on_token(index, active.reported)
             if status == RUNNING.value:
                 continue
             if status == FAILED.value:
-                step = drawn - seat.forced + 1
+                step = drawn - active.forced + 1
                 self.results[index] = not_finite(self.decoder.stage, step, self.decoder.dtype)
             else:
-                self.results[index] = snapshot.tokens(slot, seat.forced, end).numpy()
-                seat.finished = status == FINISHED.value
-            del self.seated[slot]
+                self.results[index] = snapshot.tokens(slot, active.forced, end).numpy()
+                active.finished = status == FINISHED.value
+            del self.in_use[slot]
             self.decoder.release(slot)

@@ -9,7 +9,7 @@ from weakref import WeakSet
 from barkfast.errors import EngineError, InputError
 
 
-class Turn:
+class ForkLock:
     """A reentrant lock. In a forked child it is free, unless the thread that forked holds it.
 
     Attributes:
@@ -19,7 +19,7 @@ class Turn:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self.abandoned = False
-        _turns.add(self)
+        _locks.add(self)
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -35,17 +35,17 @@ class Turn:
             self._lock, self.abandoned = threading.RLock(), True
 
 
-_turns: WeakSet[Turn] = WeakSet()
+_locks: WeakSet[ForkLock] = WeakSet()
 
 
-def _repair_turns() -> None:
-    for turn in list(_turns):
-        turn.repair()
+def _repair_locks() -> None:
+    for lock in list(_locks):
+        lock.repair()
 
 
 # Windows has no fork.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_repair_turns)
+    os.register_at_fork(after_in_child=_repair_locks)
 
 
 @contextmanager

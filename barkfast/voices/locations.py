@@ -22,7 +22,7 @@ INDEX = "speaker_embeddings_path.json"
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """A location of voices: its description, the names of its voices, and a function that loads one by name."""
 
     description: str
@@ -30,10 +30,10 @@ class Place:
     load: Callable[[str], LoadedVoice]
 
 
-def _npz_place(folder: Path, description: str) -> Place:
+def _npz_location(folder: Path, description: str) -> Location:
     """A folder of .npz files; a file in a sub-folder is named "sub/name"."""
     files = {p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(folder.rglob("*.npz"))}
-    return Place(description, frozenset(files), lambda name: read_npz(files[name]))
+    return Location(description, frozenset(files), lambda name: read_npz(files[name]))
 
 
 def _check_inside(relative: str, index: str, name: str) -> None:
@@ -57,7 +57,7 @@ def _read_index(path: Path) -> dict[str, dict[str, str]]:
     return voices
 
 
-def _triple_place(index: Mapping[str, Mapping[str, str]], where: str, fetch: Callable[[str], Path]) -> Place:
+def _triple_location(index: Mapping[str, Mapping[str, str]], where: str, fetch: Callable[[str], Path]) -> Location:
     """Voices in the Hugging Face layout: three .npy files each, listed in an index.
 
     `fetch` turns a path from the index into a local file.
@@ -71,16 +71,16 @@ def _triple_place(index: Mapping[str, Mapping[str, str]], where: str, fetch: Cal
             _check_inside(entry[key], f"{where}, {INDEX}", name)
         return LoadedVoice({key: read_npy(fetch(entry[key]), key) for key in KEYS}, f"voice {name!r} from {where}")
 
-    return Place(where, frozenset(index), load)
+    return Location(where, frozenset(index), load)
 
 
 def _conventional_index(names: Iterable[str]) -> dict[str, dict[str, str]]:
     return {name: {key: f"speaker_embeddings/{name}_{key}.npy" for key in KEYS} for name in names}
 
 
-def _model_places(folder: Path, description: str) -> list[Place]:
+def _model_locations(folder: Path, description: str) -> list[Location]:
     """The voices in a folder that has the layout of a model's folder."""
-    places = []
+    locations = []
     embeddings = folder / "speaker_embeddings"
     if (folder / INDEX).is_file():
         index = _read_index(folder / INDEX)
@@ -89,7 +89,7 @@ def _model_places(folder: Path, description: str) -> list[Place]:
         semantic = embeddings.rglob(f"*{tail}")
         index = _conventional_index(p.relative_to(embeddings).as_posix().removesuffix(tail) for p in semantic)
     if index:
-        places.append(_triple_place(index, description, lambda relative: folder / relative))
+        locations.append(_triple_location(index, description, lambda relative: folder / relative))
     if folder.is_dir():
         # Only at the top level and where `barkfast convert` and Suno put voices: a model's folder may be deep.
         files = {p.stem: p for p in sorted(folder.glob("*.npz"))}
@@ -98,18 +98,18 @@ def _model_places(folder: Path, description: str) -> list[Place]:
                 {p.relative_to(folder / sub).with_suffix("").as_posix(): p for p in (folder / sub).rglob("*.npz")}
             )
         if files:
-            places.append(Place(description, frozenset(files), lambda name: read_npz(files[name])))
-    return places
+            locations.append(Location(description, frozenset(files), lambda name: read_npz(files[name])))
+    return locations
 
 
-def _named_folder(folder: str | os.PathLike[str], said_by: str) -> list[Place]:
+def _named_folder(folder: str | os.PathLike[str], said_by: str) -> list[Location]:
     """A folder the user named: .npz files, or the Hugging Face layout."""
     path = expand(folder)
     if not path.is_dir():
         raise VoiceError(f"{said_by} is {str(folder)!r}, which is not a folder; expected one with voices (.npz)")
     if (path / INDEX).is_file() or (path / "speaker_embeddings").is_dir():
-        return _model_places(path, f"{said_by} {path}")
-    return [_npz_place(path, f"{said_by} {path}")]
+        return _model_locations(path, f"{said_by} {path}")
+    return [_npz_location(path, f"{said_by} {path}")]
 
 
 def bark_folder() -> Path | None:
@@ -122,40 +122,40 @@ def bark_folder() -> Path | None:
     return None
 
 
-def _bark_place() -> Place | None:
+def _bark_location() -> Location | None:
     folder = bark_folder()
     if folder is None:
         return None
     prompts = folder / "assets" / "prompts"
-    return _npz_place(prompts, f"the installed bark package ({prompts})")
+    return _npz_location(prompts, f"the installed bark package ({prompts})")
 
 
-def local_places(checkpoint: "Checkpoint | None", folder: str | os.PathLike[str] | None) -> list[Place]:
+def local_locations(checkpoint: "Checkpoint | None", folder: str | os.PathLike[str] | None) -> list[Location]:
     """All locations on this machine, in search order."""
-    places: list[Place] = []
+    locations: list[Location] = []
     if folder is not None:
-        places += _named_folder(folder, "the voices folder")
+        locations += _named_folder(folder, "the voices folder")
     if checkpoint is not None and checkpoint.folder is not None:
-        places += _model_places(checkpoint.folder, f"the model's folder {checkpoint.folder}")
+        locations += _model_locations(checkpoint.folder, f"the model's folder {checkpoint.folder}")
     if os.environ.get("BARKFAST_VOICES"):
-        places += _named_folder(os.environ["BARKFAST_VOICES"], "BARKFAST_VOICES")
-    bark = _bark_place() if speaks_suno(checkpoint) else None
-    return places + ([bark] if bark else [])
+        locations += _named_folder(os.environ["BARKFAST_VOICES"], "BARKFAST_VOICES")
+    bark = _bark_location() if has_suno_tokens(checkpoint) else None
+    return locations + ([bark] if bark else [])
 
 
-def speaks_suno(checkpoint: "Checkpoint | None") -> bool:
+def has_suno_tokens(checkpoint: "Checkpoint | None") -> bool:
     """Whether Suno's voices fit the model; True without a model."""
     ours = checkpoint.layout if checkpoint else Layout()
     return (ours.semantic.vocab_size, ours.codebook_size) == (Layout().semantic.vocab_size, Layout().codebook_size)
 
 
-def hub_place(name: str, checkpoint: "Checkpoint | None") -> Place | None:
+def hub_location(name: str, checkpoint: "Checkpoint | None") -> Location | None:
     """The hub repository that may hold a voice, or None if no repository is expected to."""
     from barkfast.weights import fetch_from_hub
 
     suno_name = name in VOICE_NAMES | UNNAMED_IN_BARK
     repo = checkpoint.repo if checkpoint is not None else None
-    if repo is None and suno_name and speaks_suno(checkpoint):
+    if repo is None and suno_name and has_suno_tokens(checkpoint):
         repo = SUNO_REPO
     if repo is None:
         return None
@@ -168,4 +168,4 @@ def hub_place(name: str, checkpoint: "Checkpoint | None") -> Place | None:
             raise MissingFileError(f"{repo} on the hub has no {relative}")
         return found
 
-    return _triple_place(index, f"{repo} on the hub", fetch)
+    return _triple_location(index, f"{repo} on the hub", fetch)
