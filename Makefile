@@ -61,7 +61,7 @@ cpu: $(VENV)/.test $(VENV)/.reference
 	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python -m benchmarks.cpu $(CPU_ARGS)
 
 results: $(VENV)/.installed
-	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python -m benchmarks.pages
+	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python -m benchmarks.markdown
 
 # Hours on two cores, and it goes on where it was cut off. Needs festival and WordNet, see docs/demo-voice.md.
 demo-voice: $(VENV)/.test

@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from barkfast.bench.walk import GREEDY, Walk, walk
+from barkfast.bench.teacher_forced import GREEDY, ForcedPass, teacher_force
 from barkfast.config import GPTConfig
 from barkfast.errors import EngineError
 from barkfast.jobs import Job
@@ -39,7 +39,7 @@ class Block:
         tokens = 3 if plan.smoke else TOKENS
         drawn = [inputs.step_job(stage, checkpoint.layout, p, tokens, seed=p) for p in prompts]
         self.jobs = [Job(j.prompt, j.steps, j.slices, GREEDY, j.stop) for j in drawn]
-        self.paths: list[Walk] = []
+        self.paths: list[ForcedPass] = []
         self.decoders: dict[str, CudaDecoder] = {}
 
     def build(self, label: str) -> CudaDecoder:
@@ -69,7 +69,7 @@ class Block:
         decoder = self.build(label)
         if not self.paths:
             base = self.build(BASE)
-            self.paths = [walk(base, job) for job in self.jobs]
+            self.paths = [teacher_force(base, job) for job in self.jobs]
         found = [compare(decoder, job, path) for job, path in zip(self.jobs, self.paths, strict=True)]
         return {
             "ok": all(row["ok"] for row in found),

@@ -2,8 +2,8 @@
 
 from functools import lru_cache
 
-from barkfast.bench.case import full_voice
 from barkfast.bench.steps import candidates, step_job
+from barkfast.bench.workload import full_voice
 from barkfast.weights import Checkpoint, open_model
 from benchmarks.plan import Plan
 from benchmarks.sources import source

@@ -4,11 +4,11 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from barkfast.bench.case import FULL_VOICE, NO_VOICE, Case, Clip
-from barkfast.bench.contenders import OURS, Contender, Ours
-from barkfast.bench.contenders import NotRun as CannotRun
+from barkfast.bench.backends import OURS, Backend, Ours
+from barkfast.bench.backends import NotRun as CannotRun
 from barkfast.bench.peers import PEERS, CompiledPeer
 from barkfast.bench.timing import in_row, summarize
+from barkfast.bench.workload import FULL_VOICE, NO_VOICE, Clip, Workload
 from benchmarks.plan import Plan
 from benchmarks.record import NotRun
 from benchmarks.sources import source
@@ -40,7 +40,9 @@ def time_peer(
         dtype: of barkfast; peers choose theirs.
     """
     length = clip_s or plan.clip_s
-    case = Case(source(plan, size), device=plan.device_name, voice=FULL_VOICE if voice else NO_VOICE, seconds=length)
+    case = Workload(
+        source(plan, size), device=plan.device_name, voice=FULL_VOICE if voice else NO_VOICE, seconds=length
+    )
     peer = make(plan, name, case, dtype)
     try:
         peer.load()
@@ -66,8 +68,8 @@ def time_peer(
     } | in_row("real_time_factor", [clip.real_time_factor for clip in clips], 4)
 
 
-def make(plan: Plan, name: str, case: Case, dtype: str) -> Contender:
-    """The contender of that name."""
+def make(plan: Plan, name: str, case: Workload, dtype: str) -> Backend:
+    """The backend of that name."""
     if name == OURS:
         # Triton's interpreter takes half a minute for a clip, and other sections show that it runs.
         options = {"engine": "torch", "dtype": "float32"} if plan.smoke else {"engine": "cuda", "dtype": dtype}

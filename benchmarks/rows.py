@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from barkfast.bench.case import STAGES, Clip
 from barkfast.bench.timing import in_row, summarize
+from barkfast.bench.workload import STAGES, Clip
 
 
 def clip_row(clips: Sequence[Clip]) -> dict[str, Any]:

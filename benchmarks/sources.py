@@ -1,6 +1,6 @@
 """Where the weights under test come from, and a vocabulary for them."""
 
-from barkfast.bench.case import vocabulary
+from barkfast.bench.workload import vocabulary
 from barkfast.weights.convert import MARKER
 from benchmarks.plan import Plan
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from barkfast.bench.compare import count_equal, rms_ratio
+from barkfast.bench.teacher_forced import ForcedPass, count_alone, run_greedy, teacher_force
 from barkfast.bench.timing import summarize
-from barkfast.bench.walk import Walk, count_alone, run_greedy, walk
 from barkfast.jobs import Job
 from barkfast.runtime.decoder import Decoder
 
@@ -26,7 +26,7 @@ LEAST, MOST = 3, 20
 Row = dict[str, Any]
 
 
-def compare(decoder: Decoder, job: Job, path: Walk) -> Row:
+def compare(decoder: Decoder, job: Job, path: ForcedPass) -> Row:
     """Whether a variant computes what the base variant does: the same tokens, or where they differ the same logits.
 
     Equal tokens alone prove little, for the likeliest is often so by far: the first logits are compared in any case.
@@ -44,7 +44,7 @@ def compare(decoder: Decoder, job: Job, path: Walk) -> Row:
     equal = count_equal(path.tokens, tokens)
     same = equal == len(path.tokens) == len(tokens)
     n = FIRST_STEPS if same else len(path.tokens)
-    led = walk(decoder, job, path.tokens[:n])
+    led = teacher_force(decoder, job, path.tokens[:n])
     errors = [rms_ratio(*pair) for pair in zip(path.logits[:n], led.logits, strict=True)]
     row = {"ok": True, "equal": equal, "tokens": len(path.tokens), "rms": max(errors), "reason": ""}
     if not row["rms"] < LIMIT:

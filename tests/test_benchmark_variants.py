@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from barkfast.bench.steps import step_job
-from barkfast.bench.walk import GREEDY, build_network, walk
+from barkfast.bench.teacher_forced import GREEDY, build_network, teacher_force
 from barkfast.config import GPTConfig
 from barkfast.errors import InputError
 from barkfast.jobs import Job
@@ -49,28 +49,28 @@ def greedy(prompt: int = 60) -> Job:
 
 
 def test_the_same_network_is_right() -> None:
-    path = walk(decoder(), greedy())
+    path = teacher_force(decoder(), greedy())
     row = compare(decoder(), greedy(), path)
     assert row == {"ok": True, "equal": 48, "tokens": 48, "rms": 0.0, "reason": ""}
 
 
 def test_other_tokens_are_right_where_the_logits_are_close() -> None:
     # After this prompt two tokens are about as likely.
-    path = walk(decoder(), greedy(100))
+    path = teacher_force(decoder(), greedy(100))
     row = compare(decoder(factor=1.008), greedy(100), path)
     assert row["ok"] and row["equal"] < 48 and 0 < row["rms"] < 0.01
 
 
 @pytest.mark.parametrize(("factor", "all_equal"), [(1.03, True), (1.5, False)])
 def test_a_planted_wrong_network_is_named(factor: float, all_equal: bool) -> None:
-    path = walk(decoder(), greedy(50))
+    path = teacher_force(decoder(), greedy(50))
     row = compare(decoder(factor=factor), greedy(50), path)
     assert not row["ok"] and row["rms"] > 0.01 and (row["equal"] == 48) == all_equal
     assert row["reason"].startswith("wrong: logits of step ")
 
 
 def test_replays_that_differ_from_steps_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = walk(decoder(), greedy())
+    path = teacher_force(decoder(), greedy())
     other = decoder()
     run = other.run
 
@@ -85,7 +85,7 @@ def test_replays_that_differ_from_steps_are_wrong(monkeypatch: pytest.MonkeyPatc
 
 
 def test_logits_that_are_not_finite_are_wrong() -> None:
-    path = walk(decoder(), greedy())
+    path = teacher_force(decoder(), greedy())
     broken = decoder(factor=float("nan"))
     with pytest.raises(Exception, match="not finite"):
         compare(broken, greedy(), path)

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from barkfast.bench.case import full_voice
 from barkfast.bench.steps import step_job, step_times
+from barkfast.bench.workload import full_voice
 from barkfast.config import FineConfig, GPTConfig, Layout, Sampling
 from barkfast.jobs import FineJob
 from barkfast.native import load_native, native_status

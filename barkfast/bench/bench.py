@@ -7,12 +7,12 @@ from typing import Any
 
 from barkfast.bench import gate
 from barkfast.bench.batch import BATCHES, check_batches
-from barkfast.bench.case import Case, voice_of
 from barkfast.bench.memory import check_memory
 from barkfast.bench.peers import find_peers
 from barkfast.bench.result import COMPLETE, PARTIAL, RED, describe_check
 from barkfast.bench.rounds import Make, Run, Say
 from barkfast.bench.worker import Remote
+from barkfast.bench.workload import Workload, voice_of
 from barkfast.errors import InputError
 from barkfast.files import check_writable
 
@@ -40,7 +40,7 @@ def check_arguments(compare: Sequence[str], repeats: int, out: Path | None, trac
 
 
 def run_bench(
-    case: Case,
+    workload: Workload,
     *,
     compare: Sequence[str] = (),
     repeats: int = REPEATS,
@@ -51,7 +51,7 @@ def run_bench(
     budget_s: float = BUDGET_S,
     make: Make = Remote,
 ) -> dict[str, Any]:
-    """Measure a case.
+    """Measure a workload.
 
     What is wrong is not timed: where the gate finds anything wrong the result says so, and no more.
 
@@ -63,18 +63,18 @@ def run_bench(
         batches: how many jobs together, to be timed by the step; none for none.
         say: called with a line about what is going on.
         budget_s: seconds after which no further round of a peer is begun.
-        make: makes a contender; by default one with a process of its own.
+        make: makes a backend; by default one with a process of its own.
     Returns: the result, as barkfast/bench/schema.json describes it.
     Errors: InputError, EngineError before anything is timed; Interrupted.
     """
     check_arguments(compare, repeats, out, trace)
     check_batches(batches)
-    case = case.resolve()
-    voice_of(case.open(), case)
-    check_memory(case)
-    run = Run(case, repeats, out, say)
-    say(f"checking that the {case.engine} engine computes in {case.dtype} what it should")
-    checks = gate.check(case)
+    workload = workload.resolve()
+    voice_of(workload.open(), workload)
+    check_memory(workload)
+    run = Run(workload, repeats, out, say)
+    say(f"checking that the {workload.engine} engine computes in {workload.dtype} what it should")
+    checks = gate.check(workload)
     run.result["gate"] = {"ok": gate.gate_ok(checks), "checks": [describe_check(asdict(check)) for check in checks]}
     if not run.result["gate"]["ok"]:
         return run.finish(RED)

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from barkfast.bench import processor
-from barkfast.bench.floors import DATASHEET
 from barkfast.bench.processor import output_of, read_line, read_memory
+from barkfast.bench.roofline import DATASHEET
 
 PACKAGES = (
     *("torch", "triton", "numpy", "transformers", "tokenizers", "safetensors"),
@@ -48,7 +48,7 @@ def describe_machine(device: str) -> dict[str, Any]:
     """Everything about this machine as far as it can be found out; what cannot is None.
 
     Args:
-        device: cpu, cuda, cuda:N or mps; it is described under "device", the processor under "cpu" in any case.
+        device: cpu, cuda, cuda:N or mps; it is described under "device", the processor under "cpu" in any workload.
     """
     import barkfast
 

@@ -7,11 +7,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from barkfast.bench.case import NO_VOICE, Case, full_voice
 from barkfast.bench.compare import count_equal, pooled_rms_ratio, rms_ratio
-from barkfast.bench.walk import (
+from barkfast.bench.teacher_forced import (
+    ForcedPass,
     Voice,
-    Walk,
     build_network,
     count_alone,
     count_likeliest,
@@ -20,9 +19,10 @@ from barkfast.bench.walk import (
     greedy_fine,
     greedy_semantic,
     run_greedy,
-    walk,
-    walk_fine,
+    teacher_force,
+    teacher_force_fine,
 )
+from barkfast.bench.workload import NO_VOICE, Workload, full_voice
 from barkfast.config import Layout
 from barkfast.errors import EngineError
 from barkfast.jobs import FineJob, Job
@@ -81,8 +81,8 @@ def gate_ok(checks: Sequence[Check]) -> bool:
     return bool(checks) and all(check.ok for check in checks)
 
 
-def check(case: Case, *, quick: bool = True) -> list[Check]:
-    """Compare what the case's model, engine and dtype compute with what float32 on the torch engine does.
+def check(workload: Workload, *, quick: bool = True) -> list[Check]:
+    """Compare what the workload's model, engine and dtype compute with what float32 on the torch engine does.
 
     Greedy tokens must be the same in float32; other dtypes are judged by their logits. Takes a few seconds for the
     small model on two cores, and holds one network of the model at a time.
@@ -91,23 +91,23 @@ def check(case: Case, *, quick: bool = True) -> list[Check]:
         quick: a few dozen steps and a short window; otherwise as many as a stage's first window has.
     Errors: those of opening the model; EngineError if the engine cannot run one of its networks.
     """
-    case, sizes = case.resolve(), QUICK if quick else THOROUGH
-    checkpoint = case.open()
+    workload, sizes = workload.resolve(), QUICK if quick else THOROUGH
+    checkpoint = workload.open()
     # The judge and the candidate share what was read; random weights are not made twice.
     checkpoint = replace(checkpoint, read_stage=lru_cache(maxsize=1)(checkpoint.read_stage))
-    voice = None if case.voice == NO_VOICE else full_voice(checkpoint.layout)
+    voice = None if workload.voice == NO_VOICE else full_voice(checkpoint.layout)
     checks: list[Check] = []
     for stage in ("semantic", "coarse"):
         jobs = [_make_job(stage, checkpoint.layout, voice, sizes.steps, seed) for seed in range(TOGETHER)]
-        checks += _check_decoder(stage, jobs, case, checkpoint)
-    checks += _check_fine(_make_window(checkpoint.layout, voice, sizes.frames), case, checkpoint)
-    return checks + _check_codec(sizes.codec_frames, case, checkpoint)
+        checks += _check_decoder(stage, jobs, workload, checkpoint)
+    checks += _check_fine(_make_window(checkpoint.layout, voice, sizes.frames), workload, checkpoint)
+    return checks + _check_codec(sizes.codec_frames, workload, checkpoint)
 
 
-def _places(case: Case, n_slots: int = 1) -> tuple[Placement, Placement]:
+def _places(workload: Workload, n_slots: int = 1) -> tuple[Placement, Placement]:
     """The judge's and the candidate's."""
-    judge = Placement("torch", case.device, case.device, "float32")
-    return judge, Placement(case.engine, case.device, case.device, case.dtype, n_slots)
+    judge = Placement("torch", workload.device, workload.device, "float32")
+    return judge, Placement(workload.engine, workload.device, workload.device, workload.dtype, n_slots)
 
 
 def _make_job(stage: str, layout: Layout, voice: Voice | None, steps: int, seed: int) -> Job:
@@ -144,28 +144,30 @@ def _failures(name: str, checks: list[Check]) -> Iterator[None]:
         checks.append(Check(name, False, None, None, "", " ".join(str(error).split())))
 
 
-def _check_decoder(stage: str, jobs: list[Job], case: Case, checkpoint: Checkpoint) -> list[Check]:
+def _check_decoder(stage: str, jobs: list[Job], workload: Workload, checkpoint: Checkpoint) -> list[Check]:
     """The first job against the judge, and all of them together against each alone."""
-    judge_place, place = _places(case, TOGETHER)
+    judge_place, place = _places(workload, TOGETHER)
     judge = build_network(checkpoint, stage, judge_place)
-    path = walk(judge, jobs[0])
+    path = teacher_force(judge, jobs[0])
     del judge
     decoder = build_network(checkpoint, stage, place)
     checks: list[Check] = []
     with _failures(f"{stage} steps", checks):
-        own = walk(decoder, jobs[0], path.tokens)
-        limit = LOGITS_LIMITS[case.engine][case.dtype]
-        checks.append(_check_tokens(stage, decoder, jobs[0], path, own, case))
+        own = teacher_force(decoder, jobs[0], path.tokens)
+        limit = LOGITS_LIMITS[workload.engine][workload.dtype]
+        checks.append(_check_tokens(stage, decoder, jobs[0], path, own, workload))
         note = f"{count_equal(path.tokens, own.tokens)} of {len(path.tokens)} tokens equal"
         checks.append(_at_most(f"{stage} logits", pooled_rms_ratio(path.logits, own.logits), limit, note))
-        if case.engine != "torch":
+        if workload.engine != "torch":
             checks.append(_check_together(f"{stage}, {TOGETHER} at a time", decoder, jobs, limit))
     return checks
 
 
-def _check_tokens(stage: str, decoder: Decoder, job: Job, path: Walk, own: Walk, case: Case) -> Check:
+def _check_tokens(
+    stage: str, decoder: Decoder, job: Job, path: ForcedPass, own: ForcedPass, workload: Workload
+) -> Check:
     """A job's own greedy tokens against float32's; of other dtypes, against those of the same engine step by step."""
-    if case.dtype == "float32":
+    if workload.dtype == "float32":
         tokens = run_greedy(decoder, job)
         equal, total = count_equal(path.tokens, tokens), max(len(path.tokens), len(tokens))
         return _at_least(f"{stage} tokens", equal, total, 1.0, "")
@@ -176,8 +178,8 @@ def _check_tokens(stage: str, decoder: Decoder, job: Job, path: Walk, own: Walk,
 def _check_together(name: str, decoder: Decoder, jobs: list[Job], limit: float) -> Check:
     """The logits of jobs that run together against those they have alone, for as long as they draw the same."""
     jobs = [replace(job, steps=STEPS_TOGETHER, stop=None) for job in jobs]
-    walks = [walk(decoder, job) for job in jobs]
-    same = {decoder.admit(job): own for job, own in zip(jobs, walks, strict=True)}
+    passes = [teacher_force(decoder, job) for job in jobs]
+    same = {decoder.admit(job): own for job, own in zip(jobs, passes, strict=True)}
     slots, alone, together = list(same), [], []
     try:
         for n in range(STEPS_TOGETHER):
@@ -201,27 +203,27 @@ def _check_together(name: str, decoder: Decoder, jobs: list[Job], limit: float) 
     return _at_most(name, pooled_rms_ratio(alone, together), limit, f"{len(alone)} steps, against each alone")
 
 
-def _check_fine(job: FineJob, case: Case, checkpoint: Checkpoint) -> list[Check]:
-    judge_place, place = _places(case)
+def _check_fine(job: FineJob, workload: Workload, checkpoint: Checkpoint) -> list[Check]:
+    judge_place, place = _places(workload)
     judge: Refiner = build_network(checkpoint, "fine", judge_place)
     # Float32 must choose the same codes; to ask others for their logits any codes will do.
-    window = judge.refine(job) if case.dtype == "float32" else _fill_at_random(job)
-    expected = walk_fine(judge, job, window)
+    window = judge.refine(job) if workload.dtype == "float32" else _fill_at_random(job)
+    expected = teacher_force_fine(judge, job, window)
     del judge
     refiner: Refiner = build_network(checkpoint, "fine", place)
     checks: list[Check] = []
     with _failures("fine window", checks):
-        own = walk_fine(refiner, job, window)
+        own = teacher_force_fine(refiner, job, window)
         ratio = pooled_rms_ratio(expected.logits, own.logits)
-        checks.append(_at_most("fine logits", ratio, LOGITS_LIMITS[case.engine][case.dtype]))
+        checks.append(_at_most("fine logits", ratio, LOGITS_LIMITS[workload.engine][workload.dtype]))
         codes = refiner.refine(job)
-        if case.dtype == "float32":
+        if workload.dtype == "float32":
             wanted, note = filled(job, window), ""
             equal, total = count_equal(wanted, filled(job, codes)), len(wanted)
         else:
             equal, total = count_likeliest(refiner, job, codes)
             note = "the first codebook, against its own logits"
-        checks.append(_at_least("fine codes", equal, total, FINE_SHARES[case.engine], note))
+        checks.append(_at_least("fine codes", equal, total, FINE_SHARES[workload.engine], note))
     return checks
 
 
@@ -231,12 +233,12 @@ def _fill_at_random(job: FineJob) -> np.ndarray:
     return window
 
 
-def _check_codec(frames: int, case: Case, checkpoint: Checkpoint) -> list[Check]:
+def _check_codec(frames: int, workload: Workload, checkpoint: Checkpoint) -> list[Check]:
     layout = checkpoint.layout
     shape = (layout.fine.n_codebooks, frames)
     codes = np.random.default_rng(0).integers(0, layout.codebook_size, shape).astype(np.int32)
-    judge_place, place = _places(case)
+    judge_place, place = _places(workload)
     expected, actual = (build_network(checkpoint, "codec", p).decode(codes) for p in (judge_place, place))
     if not np.isfinite(actual).all():
-        return [Check("codec", False, None, CODEC_LIMITS[case.engine], "rms ratio", "the samples are not finite")]
-    return [_at_most("codec", rms_ratio(expected, actual), CODEC_LIMITS[case.engine])]
+        return [Check("codec", False, None, CODEC_LIMITS[workload.engine], "rms ratio", "the samples are not finite")]
+    return [_at_most("codec", rms_ratio(expected, actual), CODEC_LIMITS[workload.engine])]

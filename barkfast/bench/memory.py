@@ -1,4 +1,4 @@
-"""The memory that a case needs, and what a process has taken of it."""
+"""The memory that a workload needs, and what a process has taken of it."""
 
 import ctypes
 import gc
@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from barkfast.bench.case import Case
 from barkfast.bench.environment import device_memory, memory_available
+from barkfast.bench.workload import Workload
 from barkfast.config import CodecConfig, FineConfig, GPTConfig
 from barkfast.errors import InputError
 from barkfast.weights import STAGES
@@ -35,38 +35,38 @@ def network_bytes(config: GPTConfig | FineConfig, dtype: str) -> float:
     return total
 
 
-def need_memory(case: Case) -> int:
-    """Bytes that the case takes on its device, by the sizes of its networks and before any is loaded.
+def need_memory(workload: Workload) -> int:
+    """Bytes that the workload takes on its device, by the sizes of its networks and before any is loaded.
 
     Weights, caches, the buffers of the fine window and the codec, and on a CPU the process itself and the weights of
     one network as they are stored, out of which the engine's are made. An estimate, rather above than below.
     """
-    case = case.resolve()
-    checkpoint = case.open()
+    workload = workload.resolve()
+    checkpoint = workload.open()
     configs = [checkpoint.stage(stage).config for stage in STAGES]
-    number = 4 if case.dtype == "float32" else 2
-    total = sum(network_bytes(config, case.dtype) for config in configs)
+    number = 4 if workload.dtype == "float32" else 2
+    total = sum(network_bytes(config, workload.dtype) for config in configs)
     total += sum(2 * c.n_layer * c.block_size * c.n_embd * number for c in configs if not isinstance(c, FineConfig))
     widest = max(config.n_embd for config in configs)
     total += checkpoint.layout.fine.window * widest * WINDOW_NUMBERS * 4
     codec = CodecConfig()
     total += 4 * sum(math.prod(shape) for shape in codec_shapes(codec).values())
-    total += case.seconds * codec.sample_rate * codec.n_filters * SAMPLE_NUMBERS * 4
-    if case.device == "cpu":
+    total += workload.seconds * codec.sample_rate * codec.n_filters * SAMPLE_NUMBERS * 4
+    if workload.device == "cpu":
         total += PROCESS_BYTES + max(network_bytes(config, "float32") for config in configs)
     else:
         total += CONTEXT_BYTES
     return round(total)
 
 
-def check_memory(case: Case, what: str = "the model") -> None:
-    """Raise InputError that says the need unless there is room for the case on its device."""
-    case = case.resolve()
-    need, free = need_memory(case), device_memory(case.device)
+def check_memory(workload: Workload, what: str = "the model") -> None:
+    """Raise InputError that says the need unless there is room for the workload on its device."""
+    workload = workload.resolve()
+    need, free = need_memory(workload), device_memory(workload.device)
     free = memory_available() if free is None else free
     if need > free:
         raise InputError(
-            f"{what} needs about {need / 1e9:.1f} GB of memory on {case.device} in {case.dtype}, and "
+            f"{what} needs about {need / 1e9:.1f} GB of memory on {workload.device} in {workload.dtype}, and "
             f"{free / 1e9:.1f} GB are free; close other programs, or choose a smaller model (suno/bark-small, "
             "random:small) or a dtype of fewer bits (bfloat16, int8)"
         )

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from barkfast.bench.candidates import judge_of
+from barkfast.bench.backends import NotRun
 from barkfast.bench.compare import count_equal
-from barkfast.bench.contenders import NotRun
-from barkfast.bench.exam import Passage, require_room
+from barkfast.bench.comparison import Example, require_room
+from barkfast.bench.configurations import judge_of
 from barkfast.bench.reference import import_reference, load_reference
-from barkfast.bench.walk import Voice, build_network
+from barkfast.bench.teacher_forced import Voice, build_network
 from barkfast.config import Sampling
 from barkfast.errors import BarkfastError
 from barkfast.stages.coarse import CoarseWindows
@@ -36,7 +36,7 @@ class Drawn:
     fine: Sequence[np.ndarray]
 
 
-def compare_reference(checkpoint: Checkpoint, passages: Sequence[Passage]) -> list[dict[str, Any]]:
+def compare_reference(checkpoint: Checkpoint, examples: Sequence[Example]) -> list[dict[str, Any]]:
     """A row per stage with the numbers of "tokens" and of "equal" ones; one with a "reason" if `bark` cannot be run.
 
     Both draw as they do by default, on the CPU in float32, each stage from what ours made of the stage before.
@@ -45,12 +45,12 @@ def compare_reference(checkpoint: Checkpoint, passages: Sequence[Passage]) -> li
     try:
         generation = import_reference()
         require_room(checkpoint, "cpu", together=True)
-        ours = _draw_ours(checkpoint, passages)
-        load_reference(generation, checkpoint, passages[0].tokenizer, torch.device("cpu"))
+        ours = _draw_ours(checkpoint, examples)
+        load_reference(generation, checkpoint, examples[0].tokenizer, torch.device("cpu"))
     except (NotRun, BarkfastError) as error:
         return [row | {"stage": "", "reason": " ".join(str(error).split())}]
     try:
-        theirs = _draw_theirs(generation, passages, ours)
+        theirs = _draw_theirs(generation, examples, ours)
     finally:
         generation.clean_models()
     return [row | {"stage": stage} | _count(getattr(ours, stage), getattr(theirs, stage)) for stage in vars(ours)]
@@ -64,26 +64,26 @@ def _count(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> dict[str
     }
 
 
-def _draw_ours(checkpoint: Checkpoint, passages: Sequence[Passage]) -> Drawn:
+def _draw_ours(checkpoint: Checkpoint, examples: Sequence[Example]) -> Drawn:
     layout, place = checkpoint.layout, judge_of("cpu")
     decoder = build_network(checkpoint, "semantic", place)
     semantic = []
-    for seed, passage in enumerate(passages):
+    for seed, example in enumerate(examples):
         torch.manual_seed(seed)
         job = semantic_job(
-            passage.ids,
+            example.ids,
             layout,
             TOKENS,
-            history=_part(passage.voice, "semantic_prompt"),
+            history=_part(example.voice, "semantic_prompt"),
             min_eos_p=layout.semantic.min_eos_p,
             max_duration_s=SECONDS,
         )
         semantic.append(decoder.run([job])[0].astype(np.int64))
     decoder = build_network(checkpoint, "coarse", place)
     coarse = []
-    for seed, (passage, tokens) in enumerate(zip(passages, semantic, strict=True)):
+    for seed, (example, tokens) in enumerate(zip(examples, semantic, strict=True)):
         torch.manual_seed(seed)
-        voice = passage.voice
+        voice = example.voice
         history = None if voice is None else (voice["semantic_prompt"], voice["coarse_prompt"])
         chain = CoarseWindows(_something(tokens), layout, TOKENS, history=history)
         while (window := chain.next_job()) is not None:
@@ -91,22 +91,22 @@ def _draw_ours(checkpoint: Checkpoint, passages: Sequence[Passage]) -> Drawn:
         coarse.append(chain.codes())
     refiner = build_network(checkpoint, "fine", place)
     fine = []
-    for seed, (passage, codes) in enumerate(zip(passages[:FINE_PASSAGES], coarse, strict=False)):
+    for seed, (example, codes) in enumerate(zip(examples[:FINE_PASSAGES], coarse, strict=False)):
         torch.manual_seed(seed)
-        windows = FineWindows(codes, layout, CODES, history=_part(passage.voice, "fine_prompt"))
+        windows = FineWindows(codes, layout, CODES, history=_part(example.voice, "fine_prompt"))
         while (question := windows.next_job()) is not None:
             windows.append(refiner.refine(question))
         fine.append(windows.codes())
     return Drawn(semantic, coarse, fine)
 
 
-def _draw_theirs(generation: Any, passages: Sequence[Passage], ours: Drawn) -> Drawn:
+def _draw_theirs(generation: Any, examples: Sequence[Example], ours: Drawn) -> Drawn:
     semantic, coarse, fine = [], [], []
-    for seed, passage in enumerate(passages):
-        voice = None if passage.voice is None else dict(passage.voice)
+    for seed, example in enumerate(examples):
+        voice = None if example.voice is None else dict(example.voice)
         common = {"history_prompt": voice, "temp": TOKENS.temperature, "silent": True, "use_kv_caching": True}
         torch.manual_seed(seed)
-        semantic.append(generation.generate_text_semantic(passage.prompt.text, max_gen_duration_s=SECONDS, **common))
+        semantic.append(generation.generate_text_semantic(example.prompt.text, max_gen_duration_s=SECONDS, **common))
         torch.manual_seed(seed)
         coarse.append(generation.generate_coarse(_something(ours.semantic[seed]), **common))
         if seed < FINE_PASSAGES:

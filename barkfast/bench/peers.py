@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from barkfast.bench.case import STAGES, Case, Clip, tokenizer_of, voice_of
+from barkfast.bench.backends import TORCH, Backend, NotInstalled, NotRun, Ours
 from barkfast.bench.compiled import CompiledDecoder
-from barkfast.bench.contenders import TORCH, Contender, NotInstalled, NotRun, Ours
 from barkfast.bench.environment import version_of
 from barkfast.bench.reference import import_reference, load_reference, say_absent
+from barkfast.bench.teacher_forced import build_network
 from barkfast.bench.timing import wall_times
-from barkfast.bench.walk import build_network
+from barkfast.bench.workload import STAGES, Clip, Workload, tokenizer_of, voice_of
 from barkfast.config import Sampling
 from barkfast.errors import InputError
 from barkfast.runtime.select import Placement, half_dtype, torch_dtype
@@ -89,31 +89,31 @@ class _Watch:
         return time.perf_counter()
 
 
-class Peer(Contender):
+class Peer(Backend):
     """What both have in common.
 
     Args:
-        checkpoint: the case's model, whose weights it gets.
-        voice: the case's, if any.
+        checkpoint: the workload's model, whose weights it gets.
+        voice: the workload's, if any.
         device: as torch names it.
     """
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, workload: Workload) -> None:
         # A dtype and an engine are ours; the device is everybody's.
-        super().__init__(case.resolve())
-        self.device = torch.device(self.case.device)
+        super().__init__(workload.resolve())
+        self.device = torch.device(self.workload.device)
         self._watch = _Watch(self.device)
 
     def prepare(self) -> None:
-        self.checkpoint = self.case.open()
-        self.voice = voice_of(self.checkpoint, self.case)
+        self.checkpoint = self.workload.open()
+        self.voice = voice_of(self.checkpoint, self.workload)
         self.tokenizer = load_tokenizer(self.checkpoint, tokenizer_of(self.checkpoint))
 
     def speak(self, seed: int, seconds: float | None = None) -> Clip:
         self._watch.seconds.clear()
         torch.manual_seed(seed)
         start = time.perf_counter()
-        counts, n_samples = self._speak(seconds or self.case.seconds)
+        counts, n_samples = self._speak(seconds or self.workload.seconds)
         whole = time.perf_counter() - start
         took = {stage: self._watch.seconds[stage] for stage in STAGES}
         return Clip(took, counts, n_samples / self.checkpoint.layout.sample_rate, whole)
@@ -149,7 +149,7 @@ class ReferencePeer(Peer):
         common = {"history_prompt": history, "temp": 0.7, "silent": True, "use_kv_caching": True}
         with watch.time("semantic"):
             semantic = generation.generate_text_semantic(
-                self.case.text, max_gen_duration_s=seconds, allow_early_stop=False, **common
+                self.workload.text, max_gen_duration_s=seconds, allow_early_stop=False, **common
             )
         with watch.time("coarse"):
             coarse = generation.generate_coarse(semantic, **common)
@@ -168,9 +168,9 @@ class TransformersPeer(Peer):
 
     name = "transformers"
 
-    def __init__(self, case: Case) -> None:
-        super().__init__(case)
-        self.dtype = fast_dtype(self.case.device)
+    def __init__(self, workload: Workload) -> None:
+        super().__init__(workload)
+        self.dtype = fast_dtype(self.workload.device)
         self._model: Any = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -188,8 +188,8 @@ class TransformersPeer(Peer):
         if self._placement is None:
             self._folder = tempfile.TemporaryDirectory(prefix="barkfast-bench-")
             target = Path(self._folder.name) / "model"
-            options: dict[str, Any] = {"voices": False, "tokenizer": False, "small": self.case.small}
-            self._placement = convert(self.case.model, target, self.dtype, **options)
+            options: dict[str, Any] = {"voices": False, "tokenizer": False, "small": self.workload.small}
+            self._placement = convert(self.workload.model, target, self.dtype, **options)
 
     def load_networks(self) -> None:
         dtype = torch_dtype(self.dtype)
@@ -207,7 +207,7 @@ class TransformersPeer(Peer):
     def _speak(self, seconds: float) -> tuple[dict[str, int], int]:
         layout = self.checkpoint.layout
         n_slots, n = layout.semantic.n_slots, count_steps(seconds, layout.semantic)
-        ids = torch.tensor([self.tokenizer.encode(self.case.text)[:n_slots]], device=self.device)
+        ids = torch.tensor([self.tokenizer.encode(self.workload.text)[:n_slots]], device=self.device)
         mask = (torch.arange(n_slots, device=self.device) < ids.shape[1]).long()[None]
         ids = torch.nn.functional.pad(ids, (0, n_slots - ids.shape[1]))
         # Tokens exactly: random weights must not end the clip.
@@ -237,9 +237,9 @@ class TorchPeer(Ours):
 
     name = TORCH
 
-    def __init__(self, case: Case) -> None:
-        device = case.resolve().device
-        super().__init__(replace(case, device=device, engine="torch", dtype=fast_dtype(device)))
+    def __init__(self, workload: Workload) -> None:
+        device = workload.resolve().device
+        super().__init__(replace(workload, device=device, engine="torch", dtype=fast_dtype(device)))
 
     def import_library(self) -> None:
         self.version = torch.__version__
@@ -262,7 +262,7 @@ class CompiledPeer(Peer):
         self.version = torch.__version__
 
     def load_networks(self) -> None:
-        device = self.case.device
+        device = self.workload.device
         half = half_dtype(device)
         placement = Placement("torch", device, device, half)
         networks = {stage: build_network(self.checkpoint, stage, placement) for stage in STAGES}
@@ -281,7 +281,7 @@ class CompiledPeer(Peer):
         layout, watch, voice = self.checkpoint.layout, self._watch, self.voice
         part = (lambda name: None) if voice is None else (lambda name: voice[f"{name}_prompt"])
         with watch.time("semantic"):
-            ids = np.array(self.tokenizer.encode(self.case.text), np.int32)
+            ids = np.array(self.tokenizer.encode(self.workload.text), np.int32)
             options: dict[str, Any] = {"max_duration_s": seconds, "allow_early_stop": False}
             job = semantic_job(ids, layout, Sampling(0.7), history=part("semantic"), **options)
             semantic = self._decoders["semantic"].run(job)
@@ -312,12 +312,12 @@ def hugging_face_folder(checkpoint: Checkpoint) -> Path | None:
     return folder if known and any((folder / name).is_file() for name in WEIGHT_FILES) else None
 
 
-PEERS: dict[str, type[Contender]] = {
+PEERS: dict[str, type[Backend]] = {
     peer.name: peer for peer in (ReferencePeer, TransformersPeer, TorchPeer, CompiledPeer)
 }
 
 
-def find_peers(names: list[str]) -> list[type[Contender]]:
+def find_peers(names: list[str]) -> list[type[Backend]]:
     """The classes of peers. Errors: InputError for a name that is none of theirs."""
     for name in names:
         if name not in PEERS:

@@ -7,8 +7,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from barkfast.bench import page
-from barkfast.bench.page import COLOURS, GREY, INK, LIGHT, PAPER, number
+from barkfast.bench import figures
+from barkfast.bench.figures import COLOURS, GREY, INK, LIGHT, PAPER, number
 from barkfast.errors import InputError
 
 Result = dict[str, Any]
@@ -23,7 +23,7 @@ def plot_all(result: Result, folder: str | os.PathLike[str]) -> list[Path]:
         folder: made where it is missing.
     Errors: InputError without matplotlib, or where the files cannot be written.
     """
-    matplotlib = page.require_matplotlib()
+    matplotlib = figures.require_matplotlib()
     place = Path(folder)
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -36,17 +36,17 @@ def plot_all(result: Result, folder: str | os.PathLike[str]) -> list[Path]:
         "peers.png": plot_peers,
     }
     paths = []
-    with matplotlib.rc_context(page.STYLE):
+    with matplotlib.rc_context(figures.STYLE):
         for name, plot in pictures.items():
             figure = plot(result)
             if figure is not None:
-                paths.append(page.save(figure, place / name))
+                paths.append(figures.save(figure, place / name))
     return paths
 
 
 def timed(result: Result) -> list[dict[str, Any]]:
-    """The contenders that were timed, in the result's order; ours is the first where it is among them."""
-    return [contender for contender in result["contenders"] if contender["clips"] and contender["real_time_factor"]]
+    """The backends that were timed, in the result's order; ours is the first where it is among them."""
+    return [backend for backend in result["contenders"] if backend["clips"] and backend["real_time_factor"]]
 
 
 def ours_of(result: Result) -> dict[str, Any] | None:
@@ -54,9 +54,9 @@ def ours_of(result: Result) -> dict[str, Any] | None:
     return next((c for c in timed(result) if c["name"] == "barkfast" and c["stages"]), None)
 
 
-def spread_note(contender: dict[str, Any]) -> str:
+def spread_note(backend: dict[str, Any]) -> str:
     """What the numbers of a contender's clips are."""
-    n = contender["real_time_factor"]["n"]
+    n = backend["real_time_factor"]["n"]
     return SPREAD_NOTE.format(n=n, s="s" * (n != 1))
 
 
@@ -71,7 +71,7 @@ def plot_waterfall(result: Result) -> Any:
     total = sum(stage["s"]["median"] for stage in ours["stages"])
     audio = ours["clips"][0]["audio_s"]
     title = f"Where the time of a clip goes: {number(total)} s for {number(audio)} s of audio"
-    figure = page.new_page(result, title, spread_note(ours), height=5.6)
+    figure = figures.new_page(result, title, spread_note(ours), height=5.6)
     (axis,) = figure.axes
     start = 0.0
     for y, stage in enumerate(ours["stages"]):
@@ -97,7 +97,7 @@ def plot_waterfall(result: Result) -> Any:
     if audio <= 1.12 * total:
         axis.axvline(audio, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
         handles.append(Line2D([], [], color=INK, linestyle=(0, (4, 3)), linewidth=1.2, label="length of the audio"))
-    page.put_legend(axis, handles)
+    figures.put_legend(axis, handles)
     return figure
 
 
@@ -116,7 +116,7 @@ def plot_roofline(result: Result) -> Any:
     bottom = decade(min(y for *_, y in points) / 1.25, math.floor)
     title = "Roofline: how near each stage comes to the machine's limits"
     note = "Bytes are the fewest that must be read; limits were measured in the same run."
-    figure = page.new_page(result, title, note, height=6.4, top=1.35, right=3.75)
+    figure = figures.new_page(result, title, note, height=6.4, top=1.35, right=3.75)
     (axis,) = figure.axes
     roof = f"measured limits:\n{number(read * 1e3)} GB/s, {number(peak)} TFLOP/s"
     axis.plot([low, ridge, high], [read * low, peak, peak], color=INK, linewidth=2, label=roof)
@@ -167,18 +167,18 @@ def plot_batch(result: Result) -> Any:
     steps, places = [row["ms_per_step"] for row in rows], range(len(rows))
     title = "Several jobs together: coarse steps by the number of jobs"
     note = f"{min(step['n'] for step in steps)} steps or more of each."
-    figure = page.new_page(result, title, note, height=5.8, axes=2)
+    figure = figures.new_page(result, title, note, height=5.8, axes=2)
     speed, time = figure.axes
     colour, tokens = COLOURS["coarse"], [row["tokens_per_s"] for row in rows]
     medians, late = [step["median"] for step in steps], [step["p95"] for step in steps]
     speed.bar(places, tokens, color=colour, width=0.6)
     speed.set(ylabel="tokens per second", ylim=(0, 1.25 * max(tokens)))
-    page.put_legend(speed, [Patch(color=colour, label=f"all jobs, and times those of {rows[0]['batch']}")])
+    figures.put_legend(speed, [Patch(color=colour, label=f"all jobs, and times those of {rows[0]['batch']}")])
     time.bar(places, medians, color=colour, width=0.6)
     time.vlines(places, medians, late, color=INK, linewidth=1.2)
     time.set(ylabel="milliseconds per step", ylim=(0, 1.15 * max(late)))
     line = Line2D([], [], color=INK, linewidth=1.2, label="95 % are below")
-    page.put_legend(time, [Patch(color=colour, label="median step"), line])
+    figures.put_legend(time, [Patch(color=colour, label="median step"), line])
     gains = [f"{number(value)}\n{value / tokens[0]:.1f}x" for value in tokens]
     for axis, labels, heights in ((speed, gains, tokens), (time, map(number, medians), late)):
         for place, label, height in zip(places, labels, heights, strict=True):
@@ -191,7 +191,7 @@ def plot_batch(result: Result) -> Any:
 
 
 def plot_peers(result: Result) -> Any:
-    """A bar per contender, split by stage: seconds of work for a second of audio."""
+    """A bar per backend, split by stage: seconds of work for a second of audio."""
     bars, others = timed(result), [c for c in result["contenders"] if c["name"] != "barkfast"]
     ours = ours_of(result)
     if not bars or not others:
@@ -199,19 +199,19 @@ def plot_peers(result: Result) -> Any:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    longest = max(contender["real_time_factor"]["max"] for contender in bars)
+    longest = max(backend["real_time_factor"]["max"] for backend in bars)
     title = "Seconds of work for a second of audio: less is better"
-    figure = page.new_page(result, title, spread_note(bars[0]), height=3.4 + 0.7 * len(result["contenders"]))
+    figure = figures.new_page(result, title, spread_note(bars[0]), height=3.4 + 0.7 * len(result["contenders"]))
     (axis,) = figure.axes
     names, split = [], False
-    for y, contender in enumerate(result["contenders"]):
-        names.append(f"{contender['name']}\n{contender['dtype']}".strip())
-        if contender not in bars:
-            why = f"{contender['status']}: {contender['reason']}" if contender["reason"] else "not timed"
+    for y, backend in enumerate(result["contenders"]):
+        names.append(f"{backend['name']}\n{backend['dtype']}".strip())
+        if backend not in bars:
+            why = f"{backend['status']}: {backend['reason']}" if backend["reason"] else "not timed"
             axis.text(longest / 80, y, shorten(why, 90, placeholder=" ..."), va="center", color=GREY, bbox=PAPER)
             continue
-        factor, audio = contender["real_time_factor"], contender["clips"][0]["audio_s"]
-        parts = [(COLOURS[s["stage"]], s["s"]["median"] / audio) for s in contender["stages"]]
+        factor, audio = backend["real_time_factor"], backend["clips"][0]["audio_s"]
+        parts = [(COLOURS[s["stage"]], s["s"]["median"] / audio) for s in backend["stages"]]
         split = split or bool(parts)
         start = 0.0
         for colour, length in parts or [(LIGHT, factor["median"])]:
@@ -219,7 +219,7 @@ def plot_peers(result: Result) -> Any:
             start += length
         axis.plot([factor["min"], factor["max"]], [y, y], color=INK, linewidth=1.2)
         label = number(factor["median"])
-        if ours is not None and contender is not ours:
+        if ours is not None and backend is not ours:
             label += f", {number(factor['median'] / ours['real_time_factor']['median'])} times barkfast's"
         axis.text(max(start, factor["max"]) + longest / 80, y, label, va="center", bbox=PAPER)
     axis.axvline(1, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
@@ -228,5 +228,5 @@ def plot_peers(result: Result) -> Any:
     axis.grid(axis="x")
     handles: list[Any] = [Patch(color=colour, label=stage) for stage, colour in COLOURS.items() if split]
     handles.append(Line2D([], [], color=INK, linestyle=(0, (4, 3)), linewidth=1.2, label="real time"))
-    page.put_legend(axis, handles, columns=5)
+    figures.put_legend(axis, handles, columns=5)
     return figure

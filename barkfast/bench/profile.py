@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from barkfast.bark import Bark
-from barkfast.bench.floors import config_of, dtype_of
 from barkfast.bench.limits import best_of, measure_reading
 from barkfast.bench.processor import count_threads
 from barkfast.bench.profile_parts import Part, Profile, centred_job, make_part, make_profile, usual_context
+from barkfast.bench.roofline import config_of, dtype_of
 from barkfast.bench.steps import candidates, step_times
 from barkfast.bench.timing import summarize, synchronize
 from barkfast.config import Layout

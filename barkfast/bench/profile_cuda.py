@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from barkfast.bench.floors import dtype_of, kernel_bytes
 from barkfast.bench.profile_parts import Part, Profile, make_part, make_profile
+from barkfast.bench.roofline import dtype_of, kernel_bytes
 from barkfast.bench.steps import candidates
 from barkfast.bench.timing import queue_times, summarize, synchronize
 from barkfast.errors import EngineError

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from barkfast.bench.floors import config_of, decoder_step_bytes, dtype_of
+from barkfast.bench.roofline import config_of, decoder_step_bytes, dtype_of
 from barkfast.bench.steps import candidates, step_job
 from barkfast.config import Layout
 from barkfast.errors import InputError

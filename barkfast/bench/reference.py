@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from barkfast.bench.contenders import NotInstalled, NotRun
+from barkfast.bench.backends import NotInstalled, NotRun
 from barkfast.config import FineConfig, GPTConfig
 from barkfast.errors import EngineError
 from barkfast.text import Tokenizer

@@ -4,9 +4,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from barkfast.bench.case import FULL_VOICE, NO_VOICE, STAGES
-from barkfast.bench.contenders import OURS, TORCH
+from barkfast.bench.backends import OURS, TORCH
 from barkfast.bench.result import OK, PARTIAL
+from barkfast.bench.workload import FULL_VOICE, NO_VOICE, STAGES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,7 +41,7 @@ def print_result(result: Mapping[str, Any], file: TextIO | None = None) -> None:
     if ours is not None:
         show(console, "Where the time of a clip goes", *stage_table(ours))
     if timed:
-        show(console, "Side by side, the same clip with the same weights", *contender_table(timed, ours))
+        show(console, "Side by side, the same clip with the same weights", *backend_table(timed, ours))
     if len(timed) > 1:
         show(console, "Seconds of each stage, medians", *peer_stages(timed))
         for line in describe_slower(timed):
@@ -83,7 +83,7 @@ def show(console: "Console", title: str, head: Sequence[str], rows: Sequence[Seq
 
 def describe_run(result: Mapping[str, Any]) -> Iterator[str]:
     """What was run where, whether it is right, and what the machine can do."""
-    environment, case, gate = result["environment"], result["case"], result["gate"]
+    environment, workload, gate = result["environment"], result["case"], result["gate"]
     source = environment["source"]
     commit = source["commit"]
     built = f", commit {commit[:12]}{' with changes' if source['dirty'] else ''}" if commit else ""
@@ -93,9 +93,12 @@ def describe_run(result: Mapping[str, Any]) -> Iterator[str]:
     beside = f", {processor}" if processor and processor != device else ""
     yield f"barkfast {environment['barkfast']}{built}, torch {torch}, {environment['date']}"
     yield f"{device}{beside}, {environment['threads']} threads"
-    random = " (random weights: the time is that of trained ones, the sound is noise)" if case["random_weights"] else ""
-    voice = VOICES.get(case["voice"], f"voice {case['voice']}")
-    yield f"{case['model']}{random}, {case['engine']} engine, {case['dtype']}, {voice}, clips of {case['seconds']:g} s"
+    random = (
+        " (random weights: the time is that of trained ones, the sound is noise)" if workload["random_weights"] else ""
+    )
+    voice = VOICES.get(workload["voice"], f"voice {workload['voice']}")
+    how = f"{workload['engine']} engine, {workload['dtype']}, {voice}"
+    yield f"{workload['model']}{random}, {how}, clips of {workload['seconds']:g} s"
     checks = gate["checks"]
     wrong = [check for check in checks if not check["ok"]]
     yield f"gate: {'RED' if not gate['ok'] else 'green'}, {len(checks) - len(wrong)} of {len(checks)} checks hold"
@@ -104,14 +107,15 @@ def describe_run(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {check['name']}: {value} {check['unit']}, limit {limit} {check['note']}".rstrip()
     if result["limits"] is not None:
         read, flop = result["limits"]["read_gb_per_s"], result["limits"]["tflop_per_s"]
-        yield f"limits measured in this run: {number(read)} GB/s of reading, {number(flop)} TFLOP/s in {case['dtype']}"
+        dtype = workload["dtype"]
+        yield f"limits measured in this run: {number(read)} GB/s of reading, {number(flop)} TFLOP/s in {dtype}"
 
 
 Rows = tuple[list[str], list[list[str]]]
 
 
 def stage_table(row: Mapping[str, Any]) -> Rows:
-    """What a contender did in each stage, and how near the machine's limits it came."""
+    """What a backend did in each stage, and how near the machine's limits it came."""
     rows = []
     for stage in row["stages"]:
         rows.append(
@@ -130,7 +134,7 @@ def stage_table(row: Mapping[str, Any]) -> Rows:
     return ["stage", "count", "s", "p95 s", "ms each", "GB/s", "TFLOP/s", "bound by", "share of limit"], rows
 
 
-def contender_table(timed: Sequence[Mapping[str, Any]], ours: Mapping[str, Any] | None) -> Rows:
+def backend_table(timed: Sequence[Mapping[str, Any]], ours: Mapping[str, Any] | None) -> Rows:
     """Contenders that were timed, one under the other."""
     rows = []
     for row in timed:
@@ -157,7 +161,7 @@ def contender_table(timed: Sequence[Mapping[str, Any]], ours: Mapping[str, Any] 
 
 
 def peer_stages(timed: Sequence[Mapping[str, Any]]) -> Rows:
-    """Medians by contender and stage."""
+    """Medians by backend and stage."""
     rows = []
     for row in timed:
         medians = {stage["stage"]: stage["s"]["median"] for stage in row["stages"]}

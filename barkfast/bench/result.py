@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from barkfast.bench.case import STAGES, UNITS, Case, Clip, is_random
 from barkfast.bench.environment import describe_machine
 from barkfast.bench.limits import Limits
 from barkfast.bench.timing import summarize
 from barkfast.bench.work import Work
+from barkfast.bench.workload import STAGES, UNITS, Clip, Workload, is_random
 from barkfast.files import replacing
 
 SCHEMA = 1
@@ -18,21 +18,21 @@ COMPLETE, PARTIAL, RED = "complete", "partial", "gate red"
 OK, NOT_RUN, FAILED = "ok", "not run", "failed"
 
 
-def new_result(case: Case, repeats: int) -> dict[str, Any]:
-    """A result with nothing measured yet; the case must be resolved."""
-    checkpoint = case.open()
+def new_result(workload: Workload, repeats: int) -> dict[str, Any]:
+    """A result with nothing measured yet; the workload must be resolved."""
+    checkpoint = workload.open()
     return {
         "schema": SCHEMA,
         "kind": "bench",
         "status": PARTIAL,
         "seconds": 0.0,
-        "environment": describe_machine(case.device),
+        "environment": describe_machine(workload.device),
         "case": {
             "model": checkpoint.name,
-            **{key: getattr(case, key) for key in ("device", "engine", "dtype", "voice")},
-            "seconds": float(case.seconds),
+            **{key: getattr(workload, key) for key in ("device", "engine", "dtype", "voice")},
+            "seconds": float(workload.seconds),
             "repeats": repeats,
-            "seed": case.seed,
+            "seed": workload.seed,
             "random_weights": is_random(checkpoint),
         },
         "gate": {"ok": False, "checks": []},
@@ -43,7 +43,7 @@ def new_result(case: Case, repeats: int) -> dict[str, Any]:
 
 
 def new_row(name: str) -> dict[str, Any]:
-    """A contender that has not been loaded yet."""
+    """A backend that has not been loaded yet."""
     head = {"name": name, "version": None, "dtype": "", "status": NOT_RUN, "reason": "the run ended before its turn"}
     found = dict.fromkeys(("real_time_factor", "first_audio_s", "start_up", "memory"))
     return {**head, **found, "clips": [], "stages": []}

@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from barkfast.bench.backends import OURS, Backend, NotRun
 from barkfast.bench.batch import time_batches
-from barkfast.bench.case import FULL_VOICE, NO_VOICE, STAGES, Case, Clip, tokenizer_of
-from barkfast.bench.contenders import OURS, Contender, NotRun
 from barkfast.bench.limits import Limits, measure_limits
 from barkfast.bench.memory import check_memory, tidy
 from barkfast.bench.peers import hugging_face_folder
@@ -23,6 +22,7 @@ from barkfast.bench.result import (
     new_row,
     write_result,
 )
+from barkfast.bench.workload import FULL_VOICE, NO_VOICE, STAGES, Clip, Workload, tokenizer_of
 from barkfast.errors import BarkfastError, InputError
 from barkfast.runtime.select import half_dtype
 from barkfast.weights.convert import convert
@@ -32,29 +32,29 @@ WARM_UP_S = 0.5
 # Seconds for the limit of the codec's dtype, where it is not that of the networks.
 CODEC_LIMIT_S = 2.0
 Say = Callable[[str], None]
-Make = Callable[[str, Case], Contender]
+Make = Callable[[str, Workload], Backend]
 
 
 class Run:
-    """A result as far as it goes, and the contenders that are still speaking.
+    """A result as far as it goes, and the backends that are still speaking.
 
     Args:
         whole: whether everything of ours that was to be measured was.
     """
 
-    def __init__(self, case: Case, repeats: int, out: Path | None, say: Say) -> None:
-        self.case, self.repeats, self.out, self.say = case, repeats, out, say
+    def __init__(self, workload: Workload, repeats: int, out: Path | None, say: Say) -> None:
+        self.workload, self.repeats, self.out, self.say = workload, repeats, out, say
         self._begin = time.monotonic()
-        self.contenders: list[Contender] = []
+        self.backends: list[Backend] = []
         self.clips: dict[str, list[tuple[int, Clip]]] = {}
         self.limits: dict[str, Limits] = {}
         self.whole = True
-        self._shared: Case | None = None
+        self._shared: Workload | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self.result = new_result(case, repeats)
+        self.result = new_result(workload, repeats)
 
     def measure(self, compare: Sequence[str], trace: Path | None, budget_s: float, make: Make) -> None:
-        """Limits, contenders in turn, a trace."""
+        """Limits, backends in turn, a trace."""
         tidy()
         self.save()
         self.say("measuring how fast this machine reads memory and multiplies matrices")
@@ -75,14 +75,14 @@ class Run:
         self.say("timing steps of several jobs together")
 
         def work() -> None:
-            self.result["batch"] = time_batches(self.case, batches)
+            self.result["batch"] = time_batches(self.workload, batches)
 
         self._try("batches", work)
 
     def _measure_limits(self) -> None:
-        device, dtype = self.case.device, self.case.dtype
+        device, dtype = self.workload.device, self.workload.dtype
         limits = codec_limits = measure_limits(device, dtype)
-        codec = "float16" if self.case.engine == "cuda" and dtype != "float32" else "float32"
+        codec = "float16" if self.workload.engine == "cuda" and dtype != "float32" else "float32"
         if codec != dtype:
             codec_limits = measure_limits(device, codec, seconds=CODEC_LIMIT_S)
         self.limits = {stage: codec_limits if stage == "codec" else limits for stage in STAGES}
@@ -90,10 +90,10 @@ class Run:
         self.save()
 
     def _trace(self, path: Path) -> None:
-        for contender in self.contenders:
-            if contender.name == OURS:
+        for backend in self.backends:
+            if backend.name == OURS:
                 self.say(f"writing a trace to {path}")
-                contender.trace(path, self.case.seed)
+                backend.trace(path, self.workload.seed)
 
     def _try(self, what: str, work: Callable[[], None]) -> None:
         """What comes last must not take with it what is there."""
@@ -104,24 +104,24 @@ class Run:
             self.say(f"{what}: {_reason(error)}")
         self.save()
 
-    def _peers_case(self) -> Case:
-        """The case with a model that all peers open, and from which they load the same numbers as we do."""
+    def _peers_workload(self) -> Workload:
+        """The workload with a model that all peers open, and from which they load the same numbers as we do."""
         if self._shared is None:
-            checkpoint = self.case.open()
+            checkpoint = self.workload.open()
             if hugging_face_folder(checkpoint) is not None:
-                self._shared = self.case
-                return self.case
+                self._shared = self.workload
+                return self.workload
             self.say("writing the weights down for the peers")
             self._folder = self._folder or tempfile.TemporaryDirectory(prefix="barkfast-bench-")
             place = convert(
-                self.case.model,
+                self.workload.model,
                 Path(self._folder.name) / "model",
                 "float32",
-                voices=self.case.voice not in (NO_VOICE, FULL_VOICE),
-                small=self.case.small,
+                voices=self.workload.voice not in (NO_VOICE, FULL_VOICE),
+                small=self.workload.small,
                 tokenizer=tokenizer_of(checkpoint) is None,
             )
-            self._shared = replace(self.case, model=str(place), small=False)
+            self._shared = replace(self.workload, model=str(place), small=False)
         return self._shared
 
     def _load(self, name: str, make: Make) -> None:
@@ -129,16 +129,16 @@ class Run:
         row = self._row_of(name)
         try:
             if name != OURS:
-                check_memory(_as_peer(self.case, name), name)
-            contender = make(name, self.case if name == OURS else self._peers_case())
+                check_memory(_as_peer(self.workload, name), name)
+            backend = make(name, self.workload if name == OURS else self._peers_workload())
             self.say(f"loading {name}")
             # Whatever happens from here on, it is closed.
-            self.contenders.append(contender)
-            contender.load()
-            row |= {"version": contender.version, "dtype": contender.dtype, "start_up": contender.start_up}
+            self.backends.append(backend)
+            backend.load()
+            row |= {"version": backend.version, "dtype": backend.dtype, "start_up": backend.start_up}
             # Elsewhere the first clip compiles kernels for every length that comes up in it.
-            short = None if self.case.device.startswith("cuda") else min(WARM_UP_S, self.case.seconds)
-            contender.speak(self.case.seed, short)
+            short = None if self.workload.device.startswith("cuda") else min(WARM_UP_S, self.workload.seconds)
+            backend.speak(self.workload.seed, short)
             row |= {"status": OK, "reason": ""}
         except (NotRun, InputError) as error:
             self._drop(name, NOT_RUN, error)
@@ -155,39 +155,39 @@ class Run:
         self.say(f"{name}: {status}: {reason}")
         self._row_of(name).update(status=status, reason=reason)
         self.whole = self.whole and name != OURS
-        for contender in [one for one in self.contenders if one.name == name]:
-            contender.close()
-            self.contenders.remove(contender)
+        for backend in [one for one in self.backends if one.name == name]:
+            backend.close()
+            self.backends.remove(backend)
 
     def _speak_in_turn(self, budget_s: float) -> None:
-        """Rounds, each contender once in each; a peer sits out where it would not be done within the budget."""
+        """Rounds, each backend once in each; a peer sits out where it would not be done within the budget."""
         begin = time.monotonic()
         took: dict[str, float] = {}
         for i in range(self.repeats):
-            for contender in list(self.contenders):
+            for backend in list(self.backends):
                 start = time.monotonic()
-                if i and contender.name != OURS and start - begin + took[contender.name] > budget_s:
+                if i and backend.name != OURS and start - begin + took[backend.name] > budget_s:
                     continue
                 try:
-                    self._speak(contender, i)
+                    self._speak(backend, i)
                 except Exception as error:
-                    self._drop(contender.name, FAILED, error)
-                took[contender.name] = time.monotonic() - start
+                    self._drop(backend.name, FAILED, error)
+                took[backend.name] = time.monotonic() - start
                 self.save()
 
-    def _speak(self, contender: Contender, i: int) -> None:
-        seed = self.case.seed + i
-        clip = contender.speak(seed)
-        self.say(f"clip {i + 1} of {self.repeats}: {contender.name}, real-time factor {clip.real_time_factor:.3g}")
-        spoken = self.clips.setdefault(contender.name, [])
+    def _speak(self, backend: Backend, i: int) -> None:
+        seed = self.workload.seed + i
+        clip = backend.speak(seed)
+        self.say(f"clip {i + 1} of {self.repeats}: {backend.name}, real-time factor {clip.real_time_factor:.3g}")
+        spoken = self.clips.setdefault(backend.name, [])
         spoken.append((seed, clip))
-        self._row_of(contender.name).update(describe_clips(spoken, contender.work, self.limits))
-        self._row_of(contender.name)["memory"] = contender.memory()
+        self._row_of(backend.name).update(describe_clips(spoken, backend.work, self.limits))
+        self._row_of(backend.name)["memory"] = backend.memory()
 
     def close(self) -> None:
-        """End all contenders that are still there, and remove what was written for them."""
-        while self.contenders:
-            self.contenders.pop().close()
+        """End all backends that are still there, and remove what was written for them."""
+        while self.backends:
+            self.backends.pop().close()
         if self._folder is not None:
             self._folder.cleanup()
         self._folder = self._shared = None
@@ -211,6 +211,6 @@ def _reason(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def _as_peer(case: Case, name: str) -> Case:
+def _as_peer(workload: Workload, name: str) -> Workload:
     """What a peer needs memory for: the same networks in plain torch."""
-    return replace(case, engine="torch", dtype="float32" if name == "bark" else half_dtype(case.device))
+    return replace(workload, engine="torch", dtype="float32" if name == "bark" else half_dtype(workload.device))

@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from barkfast.bench.candidates import Candidate, find_candidates, judge_of
-from barkfast.bench.case import is_random
 from barkfast.bench.compare import count_equal, kl, log_mel_distance, pooled_rms_ratio
+from barkfast.bench.comparison import Comparison, Example, answer, read_passages, require_room, set_exams
+from barkfast.bench.configurations import Configuration, find_candidates, judge_of
 from barkfast.bench.environment import describe_machine
-from barkfast.bench.exam import Exam, Passage, answer, read_passages, require_room, set_exams
 from barkfast.bench.gate import CODEC_LIMITS, FINE_SHARES, LOGITS_LIMITS
 from barkfast.bench.parity import compare_reference
 from barkfast.bench.prompts import PROMPTS, choose_prompts
-from barkfast.bench.walk import build_network, count_alone, count_likeliest
+from barkfast.bench.teacher_forced import build_network, count_alone, count_likeliest
+from barkfast.bench.workload import is_random
 from barkfast.errors import BarkfastError, EngineError
 from barkfast.runtime import select
 from barkfast.weights import Checkpoint, open_model
@@ -56,9 +56,9 @@ def run_verify(
     candidates = find_candidates(device, engines, dtypes)
     checkpoint = open_model(model, small=small or None)
     require_room(checkpoint, device)
-    passages = read_passages(checkpoint, prompts)
-    say(f"{checkpoint.name}: {len(passages)} sentences through the judge, torch float32 on {device}")
-    exams = set_exams(checkpoint, passages, judge_of(device))
+    examples = read_passages(checkpoint, prompts)
+    say(f"{checkpoint.name}: {len(examples)} sentences through the judge, torch float32 on {device}")
+    comparisons = set_exams(checkpoint, examples, judge_of(device))
     rows: list[Row] = []
 
     def add(row: Row) -> None:
@@ -66,10 +66,10 @@ def run_verify(
         say(describe_row(row))
 
     for candidate in candidates:
-        for row in _examine(candidate, checkpoint, exams):
+        for row in _examine(candidate, checkpoint, comparisons):
             add(row)
     if engines is None:
-        for row in compare_reference(checkpoint, passages):
+        for row in compare_reference(checkpoint, examples):
             add(_judge_reference(row))
     return {
         "schema": 1,
@@ -79,9 +79,9 @@ def run_verify(
         "random_weights": is_random(checkpoint),
         "device": device,
         "languages": [prompt.code for prompt in prompts],
-        "voices": {passage.prompt.code: passage.voice_name for passage in passages},
+        "voices": {example.prompt.code: example.voice_name for example in examples},
         "rows": rows,
-        "notes": _notes(checkpoint, passages),
+        "notes": _notes(checkpoint, examples),
     }
 
 
@@ -104,48 +104,50 @@ def describe_row(row: Row) -> str:
     return f"{what}: {row['verdict']}" + (f": {', '.join(filter(None, [*figures, row['reason']]))}")
 
 
-def _row(candidate: Candidate, stage: str, verdict: str, reason: str = "", **figures: Any) -> Row:
+def _row(candidate: Configuration, stage: str, verdict: str, reason: str = "", **figures: Any) -> Row:
     known = {"engine": candidate.engine, "dtype": candidate.dtype, "device": candidate.device}
     return known | {"stage": stage, "verdict": verdict, "reason": " ".join(reason.split())} | figures
 
 
-def _examine(candidate: Candidate, checkpoint: Checkpoint, exams: Sequence[Exam]) -> Iterator[Row]:
+def _examine(candidate: Configuration, checkpoint: Checkpoint, comparisons: Sequence[Comparison]) -> Iterator[Row]:
     """A row per stage; one row for an engine that is not there."""
     if candidate.reason:
         yield _row(candidate, "", NOT_RUN, candidate.reason)
         return
     own: list[np.ndarray] = []
-    for exam in exams:
-        yield _examine_stage(candidate, checkpoint, exam, own)
+    for comparison in comparisons:
+        yield _examine_stage(candidate, checkpoint, comparison, own)
 
 
-def _examine_stage(candidate: Candidate, checkpoint: Checkpoint, exam: Exam, own: list[np.ndarray]) -> Row:
+def _examine_stage(
+    candidate: Configuration, checkpoint: Checkpoint, comparison: Comparison, own: list[np.ndarray]
+) -> Row:
     """A stage's row. The fine stage adds to `own` the windows that the engine fills by itself."""
     try:
-        network = build_network(checkpoint, exam.stage, candidate.place)
+        network = build_network(checkpoint, comparison.stage, candidate.place)
     except BarkfastError as error:
-        return _row(candidate, exam.stage, NOT_RUN, str(error))
+        return _row(candidate, comparison.stage, NOT_RUN, str(error))
     try:
-        if exam.stage == "codec":
-            return _judge_sound(candidate, exam, network, own, checkpoint.layout.sample_rate)
-        return _judge_logits(candidate, exam, network, own)
+        if comparison.stage == "codec":
+            return _judge_sound(candidate, comparison, network, own, checkpoint.layout.sample_rate)
+        return _judge_logits(candidate, comparison, network, own)
     except EngineError as error:
-        return _row(candidate, exam.stage, WRONG, str(error))
+        return _row(candidate, comparison.stage, WRONG, str(error))
     except Exception as error:
         # Whatever a kernel, its compiler or a driver raises: a finding, and no reason to stop looking.
-        return _row(candidate, exam.stage, FAILED, f"{type(error).__name__}: {error}")
+        return _row(candidate, comparison.stage, FAILED, f"{type(error).__name__}: {error}")
 
 
-def _judge_logits(candidate: Candidate, exam: Exam, network: Any, own: list[np.ndarray]) -> Row:
-    expected, actual = exam.answer, answer(network, exam)
+def _judge_logits(candidate: Configuration, comparison: Comparison, network: Any, own: list[np.ndarray]) -> Row:
+    expected, actual = comparison.answer, answer(network, comparison)
     equal, total = count_equal(expected.tokens, actual.tokens), len(expected.tokens)
     ratio, limit = pooled_rms_ratio(expected.logits, actual.logits), LOGITS_LIMITS[candidate.engine][candidate.dtype]
-    if exam.stage == "fine":
-        own += [network.refine(job) for job in exam.jobs]
-        share, alone = FINE_SHARES[candidate.engine], count_likeliest(network, exam.jobs[0], own[0])
+    if comparison.stage == "fine":
+        own += [network.refine(job) for job in comparison.jobs]
+        share, alone = FINE_SHARES[candidate.engine], count_likeliest(network, comparison.jobs[0], own[0])
     else:
-        path = exam.paths[0]
-        share, alone = 1.0, count_alone(network, exam.jobs[0], path, actual.tokens[: len(path)])
+        path = comparison.paths[0]
+        share, alone = 1.0, count_alone(network, comparison.jobs[0], path, actual.tokens[: len(path)])
     # What only sums in another order may not choose other tokens.
     needed = share if candidate.dtype == "float32" else 0.0
     wrong = not ratio < limit or equal < needed * total or alone[0] < share * alone[1]
@@ -153,18 +155,20 @@ def _judge_logits(candidate: Candidate, exam: Exam, network: Any, own: list[np.n
     verdict = WRONG if wrong else SAME if equal == total else CLOSE
     divergence = kl(expected.logits, actual.logits)
     figures: Row = {"tokens": total, "equal": equal, "rms_ratio": ratio, "limit": limit, "kl_nats": divergence}
-    return _row(candidate, exam.stage, verdict, reason, **figures)
+    return _row(candidate, comparison.stage, verdict, reason, **figures)
 
 
-def _judge_sound(candidate: Candidate, exam: Exam, codec: Any, own: Sequence[np.ndarray], sample_rate: int) -> Row:
+def _judge_sound(
+    candidate: Configuration, comparison: Comparison, codec: Any, own: Sequence[np.ndarray], sample_rate: int
+) -> Row:
     """What the codec makes of the judge's codes; and, for information, of those the engine filled in itself."""
-    sounds = [codec.decode(codes) for codes in exam.paths]
+    sounds = [codec.decode(codes) for codes in comparison.paths]
     if not all(np.isfinite(sound).all() for sound in sounds):
         raise EngineError("the samples are not finite")
-    ratio, limit = pooled_rms_ratio(exam.sounds, sounds), CODEC_LIMITS[candidate.engine]
+    ratio, limit = pooled_rms_ratio(comparison.sounds, sounds), CODEC_LIMITS[candidate.engine]
 
     def distance(actual: Sequence[np.ndarray]) -> float:
-        pairs = zip(exam.sounds, actual, strict=True)
+        pairs = zip(comparison.sounds, actual, strict=True)
         return float(np.mean([log_mel_distance(wanted, found, sample_rate) for wanted, found in pairs]))
 
     decibels = distance(sounds)
@@ -172,7 +176,7 @@ def _judge_sound(candidate: Candidate, exam: Exam, codec: Any, own: Sequence[np.
     wrong = not (ratio < limit and decibels < LIMIT_DB)
     verdict = WRONG if wrong else SAME if decibels <= SAME_DB else CLOSE
     figures: Row = {"rms_ratio": ratio, "limit": limit, "log_mel_db": decibels, "limit_db": LIMIT_DB}
-    return _row(candidate, exam.stage, verdict, "", **figures, own_log_mel_db=own_decibels)
+    return _row(candidate, comparison.stage, verdict, "", **figures, own_log_mel_db=own_decibels)
 
 
 def _judge_reference(row: Row) -> Row:
@@ -182,7 +186,7 @@ def _judge_reference(row: Row) -> Row:
     return row | {"verdict": SAME if row["equal"] == row["tokens"] else WRONG}
 
 
-def _notes(checkpoint: Checkpoint, passages: Sequence[Passage]) -> list[str]:
+def _notes(checkpoint: Checkpoint, examples: Sequence[Example]) -> list[str]:
     notes = []
     if is_random(checkpoint):
         notes.append(
@@ -190,7 +194,7 @@ def _notes(checkpoint: Checkpoint, passages: Sequence[Passage]) -> list[str]:
             "rounding moves its logits. It does not show how speech sounds, nor how often rounding changes a token of "
             "a trained model: run it with suno/bark for that."
         )
-    without = [passage.prompt.code for passage in passages if passage.voice is None]
+    without = [example.prompt.code for example in examples if example.voice is None]
     if without:
         notes.append(f"No voice was found for {', '.join(without)}: those sentences were compared without.")
     return notes

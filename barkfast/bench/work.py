@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from barkfast.bark import Bark
-from barkfast.bench.case import Case, voice_of
-from barkfast.bench.floors import codec_flop, decoder_step_bytes, fine_flop, pass_flop
 from barkfast.bench.memory import network_bytes
+from barkfast.bench.roofline import codec_flop, decoder_step_bytes, fine_flop, pass_flop
+from barkfast.bench.workload import Workload, voice_of
 from barkfast.config import FineConfig, GPTConfig, Sampling
 from barkfast.runtime.decoder import Decoder
 from barkfast.stages.coarse import CoarseWindows
@@ -59,12 +59,12 @@ class _Decoding:
         return Work(self.bytes, self.flop, self.flop + self.step_flop)
 
 
-def count_work(bark: Bark, case: Case) -> dict[str, Work]:
-    """Stage -> its work for the case's clip; the networks must be loaded, since each engine packs them differently."""
+def count_work(bark: Bark, workload: Workload) -> dict[str, Work]:
+    """Stage -> its work for a clip; the networks must be loaded, since each engine packs them differently."""
     layout, checkpoint = bark.layout, bark.checkpoint
-    voice = voice_of(checkpoint, case)
-    n_semantic = count_steps(case.seconds, layout.semantic)
-    job = semantic_job(np.arange(1), layout, SAMPLING, max_duration_s=case.seconds, allow_early_stop=False)
+    voice = voice_of(checkpoint, workload)
+    n_semantic = count_steps(workload.seconds, layout.semantic)
+    job = semantic_job(np.arange(1), layout, SAMPLING, max_duration_s=workload.seconds, allow_early_stop=False)
     semantic = _Decoding(bark.components.network("text"), checkpoint.stage("text").config, layout.semantic.vocab_size)
     positions = len(job.prompt) - job.n_merged
     semantic.read_prompt(positions)
@@ -79,7 +79,7 @@ def count_work(bark: Bark, case: Case) -> dict[str, Work]:
     coarse = _count_coarse(bark, windows)
     codes = windows.codes()
     history = None if voice is None else voice["fine_prompt"]
-    fine = _count_fine(bark, FineWindows(codes, layout, SAMPLING, history=history), str(case.resolve().dtype))
+    fine = _count_fine(bark, FineWindows(codes, layout, SAMPLING, history=history), str(workload.resolve().dtype))
     codec = checkpoint.codec()
     flop = codec_flop(codec.config, codes.shape[1])
     codec_work = Work(sum(tensor.nbytes for tensor in codec.tensors.values()), flop, flop)

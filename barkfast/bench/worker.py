@@ -1,4 +1,4 @@
-"""A contender in a process of its own: none shares memory, threads or settings, and one that dies dies alone.
+"""A backend in a process of its own: none shares memory, threads or settings, and one that dies dies alone.
 
 `python -m barkfast.bench.worker` reads requests from its standard input and answers each on its standard output, one
 JSON object a line; what libraries print goes to standard error. `Remote` is the side that asks.
@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from barkfast import errors
-from barkfast.bench.case import Case, Clip
-from barkfast.bench.contenders import OURS, Contender, NotInstalled, NotRun, Ours, use_threads
+from barkfast.bench.backends import OURS, Backend, NotInstalled, NotRun, Ours, use_threads
 from barkfast.bench.memory import restart_peaks
 from barkfast.bench.work import Work
+from barkfast.bench.workload import Clip, Workload
 
 COMMAND = (sys.executable, "-m", "barkfast.bench.worker")
 # Seconds that one answer may take, and that a process may take to end.
@@ -41,8 +41,8 @@ KNOWN: dict[str, type[Exception]] = {kind.__name__: kind for kind in (NotRun, No
 }
 
 
-class Remote(Contender):
-    """A contender whose work another process does.
+class Remote(Backend):
+    """A backend whose work another process does.
 
     Args:
         name: barkfast, or a peer's.
@@ -50,8 +50,10 @@ class Remote(Contender):
         command: what to start.
     """
 
-    def __init__(self, name: str, case: Case, *, limit_s: float = LIMIT_S, command: Sequence[str] = COMMAND) -> None:
-        super().__init__(case)
+    def __init__(
+        self, name: str, workload: Workload, *, limit_s: float = LIMIT_S, command: Sequence[str] = COMMAND
+    ) -> None:
+        super().__init__(workload)
         self.name, self.limit_s = name, limit_s
         self._command = list(command)
         self._process: subprocess.Popen[str] | None = None
@@ -62,7 +64,7 @@ class Remote(Contender):
     def import_library(self) -> None:
         """From the start of the process on."""
         self._start()
-        self._ask("open", name=self.name, case=asdict(self.case))
+        self._ask("open", name=self.name, workload=asdict(self.workload))
         self.version = self._ask("import")
 
     def prepare(self) -> None:
@@ -167,44 +169,44 @@ class Remote(Contender):
 
 
 class Server:
-    """Does what is asked, with one contender."""
+    """Does what is asked, with one backend."""
 
     def __init__(self) -> None:
-        self.contender: Contender | None = None
+        self.backend: Backend | None = None
 
-    def open(self, name: str, case: dict[str, Any]) -> None:
-        """Make the contender."""
+    def open(self, name: str, workload: dict[str, Any]) -> None:
+        """Make the backend."""
         from barkfast.bench.peers import find_peers
 
-        wanted = Case(**case)
+        wanted = Workload(**workload)
         use_threads(wanted)
-        self.contender = Ours(wanted) if name == OURS else find_peers([name])[0](wanted)
+        self.backend = Ours(wanted) if name == OURS else find_peers([name])[0](wanted)
 
     def answer(self, what: str, details: dict[str, Any]) -> Any:
         """The result of one request."""
         if what == "open":
             self.open(**details)
             return None
-        contender = self.contender
-        if contender is None:
+        backend = self.backend
+        if backend is None:
             raise ValueError(f"{what!r} before 'open'")
         if what == "import":
-            contender.import_library()
-            return contender.version
+            backend.import_library()
+            return backend.version
         if what == "load":
-            contender.load_networks()
-            return contender.dtype
+            backend.load_networks()
+            return backend.dtype
         if what == "settle":
-            contender.settle()
+            backend.settle()
             restart_peaks()
-            return {stage: asdict(work) for stage, work in contender.work.items()}
+            return {stage: asdict(work) for stage, work in backend.work.items()}
         if what == "speak":
-            return asdict(contender.speak(**details))
+            return asdict(backend.speak(**details))
         if what == "memory":
-            return contender.memory()
+            return backend.memory()
         if what not in ("prepare", "trace"):
             raise ValueError(f"unknown request {what!r}")
-        getattr(contender, what)(**details)
+        getattr(backend, what)(**details)
         return None
 
 
@@ -227,8 +229,8 @@ def main() -> int:
             sys.stderr.flush()
             answer = {"error": [type(error).__name__, " ".join(str(error).split())]}
         print(json.dumps(answer), file=answers, flush=True)
-    if server.contender is not None:
-        server.contender.close()
+    if server.backend is not None:
+        server.backend.close()
     return 0
 
 

@@ -57,13 +57,13 @@ def run(args: argparse.Namespace) -> int:
 
     from barkfast.bench.batch import check_batches
     from barkfast.bench.bench import Interrupted, check_arguments, run_bench
-    from barkfast.bench.case import Case
     from barkfast.bench.peers import find_peers
     from barkfast.bench.report import print_result
     from barkfast.bench.result import COMPLETE, OK, RED
+    from barkfast.bench.workload import Workload
 
     with naming("--seconds"):
-        case = Case(
+        workload = Workload(
             args.model, args.device, args.dtype, args.engine, args.voice, args.seconds, args.seed, small=args.small
         )
     with naming("--batch"):
@@ -71,12 +71,12 @@ def run(args: argparse.Namespace) -> int:
         check_batches(batches)
     with naming("--compare"):
         find_peers(peers)
-    case = case.resolve()
+    workload = workload.resolve()
     trace = None if args.trace is None else expand(args.trace)
     plain = args.json == "-"
     if plain and "stdout" in CLOSED:
         raise InputError("--json -: standard output is closed; expected a file, or give one in place of -")
-    out = None if args.json is None or plain else _result_path(expand(args.json), case)
+    out = None if args.json is None or plain else _result_path(expand(args.json), workload)
     for option, path in (("--json", out), ("--trace", trace)):
         with naming(option):
             check_arguments((), 1, path, None)
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     interrupt = None
     try:
         result = run_bench(
-            case, compare=peers, repeats=args.repeats, out=out, trace=trace, batches=batches, say=_clock()
+            workload, compare=peers, repeats=args.repeats, out=out, trace=trace, batches=batches, say=_clock()
         )
     except Interrupted as error:
         result, interrupt = error.result, error
@@ -131,7 +131,7 @@ def _clock() -> Callable[[str], None]:
 
 def _check_folder(folder: Path) -> None:
     """Create the folder; raise InputError unless plots can be drawn and written there."""
-    from barkfast.bench.page import require_matplotlib
+    from barkfast.bench.figures import require_matplotlib
 
     require_matplotlib()
     try:
@@ -141,15 +141,15 @@ def _check_folder(folder: Path) -> None:
     check_writable(folder / "waterfall.png")
 
 
-def _result_path(path: Path, case: Any) -> Path:
+def _result_path(path: Path, workload: Any) -> Path:
     """The path itself; for a folder, a new file in it, named after machine, model, dtype and day."""
     if not path.is_dir():
         return path
     from barkfast.bench.environment import describe_machine
 
-    machine = describe_machine(case.device)
-    model = Path(case.open().name).name
-    words = ("bench", machine["device"]["name"], model, case.dtype, machine["date"][:10])
+    machine = describe_machine(workload.device)
+    model = Path(workload.open().name).name
+    words = ("bench", machine["device"]["name"], model, workload.dtype, machine["date"][:10])
     stem = re.sub(r"[^a-z0-9]+", "-", " ".join(words).lower()).strip("-")
     found, n = path / f"{stem}.json", 1
     while found.exists():

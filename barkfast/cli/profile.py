@@ -32,19 +32,19 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load one network, profile its decode step, and print what can be gained."""
-    from barkfast.bench.case import Case, open_bark
     from barkfast.bench.environment import describe_machine
     from barkfast.bench.profile import profile_step
+    from barkfast.bench.workload import Case, open_bark
 
-    case = Case(args.model, device=args.device, dtype=args.dtype, engine=args.engine, small=args.small).resolve()
-    bark = open_bark(case)
-    machine = describe_machine(case.device)
-    profile = profile_step(bark, args.stage, context=args.context, device=case.device)
+    workload = Case(args.model, device=args.device, dtype=args.dtype, engine=args.engine, small=args.small).resolve()
+    bark = open_bark(workload)
+    machine = describe_machine(workload.device)
+    profile = profile_step(bark, args.stage, context=args.context, device=workload.device)
     profile = {"model": bark.checkpoint.name, **profile}
     if args.json:
         print(json.dumps({**profile, "environment": machine}, indent=2))
         return 0
-    threads = f", {machine['threads']} thread{'s' * (machine['threads'] != 1)}" if case.device == "cpu" else ""
+    threads = f", {machine['threads']} thread{'s' * (machine['threads'] != 1)}" if workload.device == "cpu" else ""
     print(f"{machine['device']['name']}{threads}")
     print(
         f"a {profile['stage']} step of {profile['model']}, {profile['dtype']}, {profile['engine']} engine, "

@@ -8,7 +8,7 @@ import numpy as np
 
 from barkfast.bench.compare import rms_ratio
 from barkfast.bench.gate import LOGITS_LIMITS
-from barkfast.bench.walk import GREEDY
+from barkfast.bench.teacher_forced import GREEDY
 from barkfast.config import Layout
 from barkfast.runtime import select
 from barkfast.weights.checkpoint import StageWeights

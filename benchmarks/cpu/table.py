@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from barkfast.bench.case import STAGES
+from barkfast.bench.workload import STAGES
 from benchmarks.table import (
     Pages,
     Results,

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from barkfast.bench.case import Case
 from barkfast.bench.peers import PEERS
+from barkfast.bench.workload import Workload
 from barkfast.config import FineConfig, GPTConfig, Layout, Sampling
 from barkfast.jobs import FineJob
 from barkfast.runtime.cuda.decoder import CudaDecoder
@@ -63,7 +63,7 @@ def compile_peer(plan: Plan) -> dict[str, Any]:
     """A second of speech by the peer that torch compiles, which keeps what it compiled on disk."""
     if plan.smoke or COMPILED not in PEERS:
         raise NotRun("the interpreter compiles nothing" if plan.smoke else f"there is no peer {COMPILED!r}")
-    peer = PEERS[COMPILED](Case(source(plan, plan.largest), device=plan.device_name))
+    peer = PEERS[COMPILED](Workload(source(plan, plan.largest), device=plan.device_name))
     try:
         peer.load()
         peer.speak(0, 1.0)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from barkfast.bark import Bark
-from barkfast.bench.case import FULL_VOICE, NO_VOICE, Case, Clip, speak
 from barkfast.bench.environment import smi_used_bytes
+from barkfast.bench.workload import FULL_VOICE, NO_VOICE, Clip, Workload, speak
 from barkfast_kernels.variant import VARIANTS
 from benchmarks import models
 from benchmarks.chosen import VARIABLE, read_chosen
@@ -81,7 +81,7 @@ def time_clip(plan: Plan, size: str, dtype: str, with_voice: bool, share: float)
     """Whole clips after one that warms up, as many as fit in `share` seconds."""
     begin = time.monotonic()
     bark, _ = bark_of(plan, size, dtype)
-    case = Case(voice=FULL_VOICE if with_voice else NO_VOICE, seconds=plan.clip_s)
+    case = Workload(voice=FULL_VOICE if with_voice else NO_VOICE, seconds=plan.clip_s)
     if not plan.smoke:
         speak(bark, case, 0)
     clips: list[Clip] = []

@@ -6,7 +6,7 @@ import numpy as np
 
 from barkfast.bench.compare import count_equal, rms_ratio
 from barkfast.bench.gate import CODEC_LIMITS, FINE_SHARES, LOGITS_LIMITS
-from barkfast.bench.walk import GREEDY
+from barkfast.bench.teacher_forced import GREEDY
 from barkfast.jobs import FineJob, Job
 from barkfast.runtime import select
 from barkfast.runtime.cuda.decoder import CudaDecoder

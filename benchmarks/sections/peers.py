@@ -3,7 +3,7 @@
 import importlib.util
 from typing import Any
 
-from barkfast.bench.contenders import OURS
+from barkfast.bench.backends import OURS
 from benchmarks.peers import time_peer
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from barkfast.bench.floors import fine_flop, pass_flop
+from barkfast.bench.roofline import fine_flop, pass_flop
 from barkfast.bench.timing import in_row, queue_times, summarize, wall_times
 from barkfast.config import FineConfig, Sampling
 from barkfast.jobs import FineJob

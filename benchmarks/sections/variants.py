@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from barkfast.bench.compare import count_equal, rms_ratio
-from barkfast.bench.walk import GREEDY
+from barkfast.bench.teacher_forced import GREEDY
 from barkfast.config import Layout
 from barkfast.jobs import Job
 from barkfast.runtime import select

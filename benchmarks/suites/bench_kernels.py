@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from barkfast.bench.floors import kernel_bytes
+from barkfast.bench.roofline import kernel_bytes
 from barkfast.bench.steps import candidates, step_job
 from barkfast.bench.timing import queue_times
 from barkfast.native import load_native, native_status

@@ -2,9 +2,9 @@
 
 import pytest
 
-from barkfast.bench.case import FULL_VOICE, Case
-from barkfast.bench.contenders import OURS, Contender, NotRun, Ours
+from barkfast.bench.backends import OURS, Backend, NotRun, Ours
 from barkfast.bench.peers import PEERS, CompiledPeer
+from barkfast.bench.workload import FULL_VOICE, Workload
 from benchmarks.suites.measure import Measure
 from benchmarks.suites.setting import Setting, list_engines
 
@@ -20,30 +20,30 @@ def test_clip(measure: Measure, setting: Setting, name: str, voice: str) -> None
     if setting.smoke and voice == FULL_VOICE:
         pytest.skip("one is enough for a smoke test")
     engine, _ = list_engines(setting)[0]
-    case = Case(setting.model, setting.device, engine=engine, voice=voice, seconds=seconds).resolve()
+    case = Workload(setting.model, setting.device, engine=engine, voice=voice, seconds=seconds).resolve()
     if name == OURS:
         measure.check(case.engine, case.dtype)
-    contender: Contender = Ours(case) if name == OURS else PEERS[name](case)
-    if setting.smoke and isinstance(contender, CompiledPeer):
+    backend: Backend = Ours(case) if name == OURS else PEERS[name](case)
+    if setting.smoke and isinstance(backend, CompiledPeer):
         # Traced as for the compiler, which itself would take longer than everything else.
-        contender.backend = "eager"
+        backend.backend = "eager"
     try:
-        contender.load()
+        backend.load()
     except NotRun as reason:
         pytest.skip(str(reason))
     clips = []
     try:
         measure.time(
-            lambda: clips.append(contender.speak(len(clips))),
+            lambda: clips.append(backend.speak(len(clips))),
             rounds=3 if name == OURS else 1,
             warm_up=1 if name == OURS else 0,
-            contender=name,
-            version=contender.version,
-            dtype=contender.dtype,
+            backend=name,
+            version=backend.version,
+            dtype=backend.dtype,
             voice=voice,
         )
     finally:
-        contender.close()
+        backend.close()
     if measure.median is not None:
         factor = measure.median / clips[-1].audio_s
         measure.benchmark.extra_info.update(audio_s=clips[-1].audio_s, real_time_factor=round(factor, 4))

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from barkfast.bench.case import FULL_VOICE, Case, open_bark, speak
-from barkfast.bench.floors import decoder_step_bytes
+from barkfast.bench.roofline import decoder_step_bytes
 from barkfast.bench.steps import candidates, step_job, step_times
+from barkfast.bench.workload import FULL_VOICE, Workload, open_bark, speak
 from barkfast.native import load_native
 from barkfast.runtime.decoder import Decoder
 from benchmarks.suites.measure import CLOCK, Measure
@@ -90,7 +90,7 @@ def test_clip(measure: Measure, setting: Setting, engine: str, dtype: str, secon
         if seconds > SECONDS[0]:
             pytest.skip("one is enough for a smoke test")
         seconds = 0.05
-    case = Case(setting.model, setting.device, dtype, engine, voice, seconds)
+    case = Workload(setting.model, setting.device, dtype, engine, voice, seconds)
     bark = open_bark(case)
     bark.load()
     measure.time(lambda: speak(bark, case, 1), rounds=2, seconds=seconds, voice=voice)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from barkfast.bench.floors import codec_flop, config_of, decoder_step_bytes, fine_flop, pass_flop
+from barkfast.bench.roofline import codec_flop, config_of, decoder_step_bytes, fine_flop, pass_flop
 from barkfast.bench.steps import candidates, step_job, step_times
 from barkfast.bench.timing import synchronize
 from barkfast.config import FineConfig

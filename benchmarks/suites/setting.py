@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from barkfast.bench import gate
-from barkfast.bench.case import Case
-from barkfast.bench.walk import build_network
+from barkfast.bench.teacher_forced import build_network
+from barkfast.bench.workload import Workload
 from barkfast.config import Sampling
 from barkfast.jobs import FineJob
 from barkfast.runtime import select
@@ -65,7 +65,7 @@ def find_wrong(setting: Setting, engine: str, dtype: str) -> tuple[str, ...]:
     if engine == "cuda" and setting.device == "cpu":
         # Triton's interpreter is far too slow for it, and its times are worth nothing.
         return ()
-    case = Case(model=setting.model, device=setting.device, engine=engine, dtype=dtype)
+    case = Workload(model=setting.model, device=setting.device, engine=engine, dtype=dtype)
     return tuple(check.name for check in gate.check(case, quick=True) if not check.ok)
 
 

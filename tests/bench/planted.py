@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from barkfast.bench import walk
+from barkfast.bench import teacher_forced
 from barkfast.runtime.cpu.decoder import CpuDecoder
 from barkfast.runtime.decoder import Step, not_finite
 from barkfast.runtime.select import Placement
@@ -49,7 +49,7 @@ def plant(patch: pytest.MonkeyPatch, users: tuple[Any, ...], engine: str, part: 
         users: modules that build networks under the name build_network.
         factor: the tensor is so many times too large.
     """
-    build = walk.build_network
+    build = teacher_forced.build_network
 
     def build_wrong(checkpoint: Checkpoint, stage: str, place: Placement) -> Any:
         return build(spoil(checkpoint, part, factor) if place.engine == engine else checkpoint, stage, place)

@@ -15,7 +15,7 @@ STAGES: dict[str, tuple[int, str, float, float, float, str]] = {
     "fine": (749, "frames", 1.1e9, 2.6e12, 2.6e12, "compute"),
     "codec": (749, "frames", 0.12e9, 0.09e12, 0.09e12, "compute"),
 }
-# Contender -> version, dtype, and seconds of its stages.
+# Backend -> version, dtype, and seconds of its stages.
 TIMES: dict[str, tuple[str | None, str, dict[str, float]]] = {
     "barkfast": ("0.1.0", "int8", {"semantic": 1.44, "coarse": 8.96, "fine": 3.1, "codec": 0.13}),
     "bark": ("0.1.1", "float32", {"semantic": 11.8, "coarse": 62.4, "fine": 19.7, "codec": 1.2}),
@@ -49,7 +49,7 @@ def sample_result(status: str = "complete") -> dict[str, Any]:
                 {"name": "bfloat16 product of torch", "value": 1.1, "unit": "TFLOP/s"},
             ],
         },
-        "contenders": [sample_contender(name, rounds) for name in TIMES],
+        "contenders": [sample_backend(name, rounds) for name in TIMES],
         "batch": [sample_batch(batch, ms) for batch, ms in BATCH.items()] if status == "complete" else [],
     }
 
@@ -100,8 +100,8 @@ def check(name: str, value: float, limit: float) -> dict[str, Any]:
     return {"name": name, "ok": value < limit, "value": value, "limit": limit, "unit": "rms ratio", "note": ""}
 
 
-def sample_contender(name: str, rounds: int) -> dict[str, Any]:
-    """A contender that has spoken `rounds` clips."""
+def sample_backend(name: str, rounds: int) -> dict[str, Any]:
+    """A backend that has spoken `rounds` clips."""
     version, dtype, seconds = TIMES[name]
     whole = [factor * sum(seconds.values()) for factor in SPREAD[:rounds]]
     clips = [

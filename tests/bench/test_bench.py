@@ -11,22 +11,22 @@ import pytest
 
 import barkfast
 from barkfast.bench import bench, memory, rounds
+from barkfast.bench.backends import Backend, NotInstalled, Ours
 from barkfast.bench.batch import time_batches
 from barkfast.bench.bench import Interrupted, run_bench
-from barkfast.bench.case import STAGES, Case, Clip
-from barkfast.bench.contenders import Contender, NotInstalled, Ours
 from barkfast.bench.gate import Check
 from barkfast.bench.limits import Limits
 from barkfast.bench.report import describe_slower, print_result
 from barkfast.bench.result import describe_stage
 from barkfast.bench.work import Work
+from barkfast.bench.workload import STAGES, Clip, Workload
 from barkfast.errors import EngineError, InputError, VoiceError
 from barkfast.native import load_native
 from barkfast.runtime.cpu import store
 
 from .sample import not_run, red_result, sample_result
 
-CASE = Case("random:nano", "cpu", "float32", "torch", seconds=1.0)
+CASE = Workload("random:nano", "cpu", "float32", "torch", seconds=1.0)
 SCHEMA = json.loads((Path(barkfast.__file__).parent / "bench" / "schema.json").read_text(encoding="utf-8"))
 GREEN, WRONG = Check("semantic tokens", True, 1.0, 1.0, "share"), Check("fine codes", False, 0.2, 1.0, "share")
 LIMITS = Limits(40.0, 2.0, [{"name": "torch.sum", "value": 40.0, "unit": "GB/s"}])
@@ -38,13 +38,13 @@ def check_schema(result: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(json.dumps(result)))
 
 
-class Stand(Contender):
+class Stand(Backend):
     """Speaks in no time, of which it claims more, and writes down that it was asked."""
 
     log: list[tuple[str, Any]] = []
     fails: dict[str, dict[str, Exception | type[BaseException]]] = {}
 
-    def __init__(self, name: str, case: Case) -> None:
+    def __init__(self, name: str, case: Workload) -> None:
         super().__init__(case)
         self.name = name
 
@@ -217,7 +217,7 @@ def test_weights_that_cannot_be_written_fail_the_peers_alone(stand: type[Stand],
 
 
 def test_batches_that_fail_take_nothing_with_them(monkeypatch: pytest.MonkeyPatch):
-    def fail(case: Case, batches: Any) -> None:
+    def fail(case: Workload, batches: Any) -> None:
         raise MemoryError("no room")
 
     monkeypatch.setattr(rounds, "time_batches", fail)
@@ -247,7 +247,7 @@ def test_bad_input_is_refused_before_anything_is_loaded(
 def test_a_voice_or_a_machine_that_will_not_do_is_told_first(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(bench.gate, "check", lambda case: pytest.fail("it was loaded"))
     with pytest.raises(VoiceError, match="nobody"):
-        run_bench(Case(**{**vars(CASE), "voice": "nobody"}), make=Stand)
+        run_bench(Workload(**{**vars(CASE), "voice": "nobody"}), make=Stand)
     monkeypatch.setattr(memory, "memory_available", lambda: 10**6)
     with pytest.raises(InputError, match="the model needs about"):
         run()
@@ -256,7 +256,7 @@ def test_a_voice_or_a_machine_that_will_not_do_is_told_first(monkeypatch: pytest
 def test_a_peer_without_room_is_not_run(stand: type[Stand], monkeypatch: pytest.MonkeyPatch):
     check = rounds.check_memory
 
-    def check_peer(case: Case, what: str) -> None:
+    def check_peer(case: Workload, what: str) -> None:
         monkeypatch.setattr(memory, "memory_available", lambda: 10**6)
         check(case, what)
 
@@ -276,11 +276,11 @@ def test_a_slow_down_in_one_stage_shows_in_that_stage_alone():
             refine = refiner.refine
             refiner.refine = lambda job: (refine(job), refine(job))[1]
 
-    contenders = [Ours(CASE), Twice(CASE)]
-    for contender in contenders:
-        contender.load()
-        contender.speak(0)
-    clips = [[contender.speak(seed) for contender in contenders] for seed in range(7)]
+    backends = [Ours(CASE), Twice(CASE)]
+    for backend in backends:
+        backend.load()
+        backend.speak(0)
+    clips = [[backend.speak(seed) for backend in backends] for seed in range(7)]
     # Of clips one right after the other: whatever else the machine does, it does to both.
     ratios = {
         stage: statistics.median(slow.seconds[stage] / plain.seconds[stage] for plain, slow in clips)
@@ -326,7 +326,7 @@ def test_a_wrong_kernel_turns_the_gate_red(
     monkeypatch.undo()
     monkeypatch.setattr(rounds, "measure_limits", lambda *args, **options: pytest.fail("something was timed"))
     plant()
-    case = Case("random:nano", "cpu", dtype, "cpu", seconds=1.0)
+    case = Workload("random:nano", "cpu", dtype, "cpu", seconds=1.0)
     result = run_bench(case, make=Stand, say=lambda _: None)
     check_schema(result)
     assert result["status"] == "gate red" and not result["contenders"]

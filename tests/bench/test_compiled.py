@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from barkfast.bench.case import full_voice
 from barkfast.bench.compiled import CompiledDecoder, draw
-from barkfast.bench.walk import build_network, greedy_coarse
+from barkfast.bench.teacher_forced import build_network, greedy_coarse
+from barkfast.bench.workload import full_voice
 from barkfast.config import Sampling
 from barkfast.errors import InputError
 from barkfast.jobs import Job, Stop

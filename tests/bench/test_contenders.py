@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from barkfast.bench import peers
-from barkfast.bench.case import STAGES, Case
-from barkfast.bench.contenders import Contender, NotInstalled, NotRun, Ours
+from barkfast.bench.backends import Backend, NotInstalled, NotRun, Ours
 from barkfast.bench.peers import (
     PEERS,
     CompiledPeer,
@@ -24,11 +23,12 @@ from barkfast.bench.peers import (
     hugging_face_folder,
 )
 from barkfast.bench.worker import Remote, WorkerError
+from barkfast.bench.workload import STAGES, Workload
 from barkfast.errors import InputError
 from barkfast.weights import open_model
 from barkfast.weights.convert import convert
 
-CASE = Case("random:nano", "cpu", "float32", "torch", voice="full", seconds=0.1)
+CASE = Workload("random:nano", "cpu", "float32", "torch", voice="full", seconds=0.1)
 COUNTS = {"semantic": 5, "coarse": 14, "fine": 7, "codec": 7}
 # A process that answers as it should, among the noise of libraries and of C code.
 NOISY = """
@@ -60,19 +60,19 @@ NEEDS = {
 
 
 @pytest.fixture(params=list(NEEDS))
-def peer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Contender]:
+def peer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     needs(*NEEDS[request.param])
     # Traced as for the compiler, which itself would take longer than the clips.
     monkeypatch.setattr(CompiledPeer, "backend", "eager")
     # Either can be faster, on one machine or another.
     monkeypatch.setattr(peers, "fast_dtype", lambda device: "float32")
-    contender = PEERS[request.param](CASE)
+    backend = PEERS[request.param](CASE)
     try:
-        contender.load()
+        backend.load()
     except NotInstalled as reason:
         pytest.skip(str(reason))
-    yield contender
-    contender.close()
+    yield backend
+    backend.close()
 
 
 def test_barkfast_speaks():
@@ -92,7 +92,7 @@ def test_barkfast_speaks():
         ours.speak(0)
 
 
-def test_peers_speak_a_clip_as_long(peer: Contender):
+def test_peers_speak_a_clip_as_long(peer: Backend):
     clip = peer.speak(0)
     assert clip.counts == COUNTS
     assert clip.audio_s == pytest.approx(7 / 75)
@@ -104,7 +104,7 @@ def test_peers_speak_a_clip_as_long(peer: Contender):
         peer.trace("trace.json", 0)
 
 
-def test_peers_have_our_weights(peer: Contender):
+def test_peers_have_our_weights(peer: Backend):
     ours = open_model(CASE.model)
     for stage in ("coarse", "fine"):
         network: Any
@@ -130,13 +130,13 @@ def test_peers_have_our_weights(peer: Contender):
 def test_where_bfloat16_is_faster_peers_speak_in_it(name: str, monkeypatch: pytest.MonkeyPatch):
     needs(*NEEDS[name])
     monkeypatch.setattr(peers, "fast_dtype", lambda device: "bfloat16")
-    contender = PEERS[name](CASE)
+    backend = PEERS[name](CASE)
     try:
-        contender.load()
-        assert contender.dtype == "bfloat16"
-        assert contender.speak(0).counts == COUNTS
+        backend.load()
+        assert backend.dtype == "bfloat16"
+        assert backend.speak(0).counts == COUNTS
     finally:
-        contender.close()
+        backend.close()
 
 
 def test_the_dtype_that_multiplies_faster(monkeypatch: pytest.MonkeyPatch):
@@ -152,12 +152,12 @@ def test_the_dtype_that_multiplies_faster(monkeypatch: pytest.MonkeyPatch):
 
 def test_what_a_peer_makes_on_disk_goes_with_it():
     needs("transformers")
-    contender = TransformersPeer(CASE)
-    contender.import_library()
-    contender.prepare()
-    folder = contender._place
+    backend = TransformersPeer(CASE)
+    backend.import_library()
+    backend.prepare()
+    folder = backend._place
     assert folder is not None and (folder / "model.safetensors").is_file()
-    contender.close()
+    backend.close()
     assert not folder.exists()
 
 
@@ -179,7 +179,7 @@ def test_a_peer_that_is_not_installed_says_how_to(name: str, module: str, monkey
 def test_the_reference_is_not_asked_for_tokens_it_does_not_know():
     needs("bark", "transformers", "encodec", "scipy")
     with pytest.raises(NotRun, match="knows only Suno's tokens"):
-        ReferencePeer(Case("random:demo", "cpu", "float32", "torch", seconds=0.1)).load()
+        ReferencePeer(Workload("random:demo", "cpu", "float32", "torch", seconds=0.1)).load()
 
 
 def test_unknown_peers_are_refused():

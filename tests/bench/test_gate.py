@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from barkfast.bench import gate
-from barkfast.bench.case import Case
 from barkfast.bench.gate import Check, Sizes, check, gate_ok
+from barkfast.bench.workload import Workload
 from barkfast.errors import EngineError
 from barkfast.native import native_status
 from barkfast.runtime.cpu.decoder import CpuDecoder
@@ -21,8 +21,8 @@ STAGES = ("semantic", "coarse", "fine", "codec")
 COMPONENTS = list(zip(("text", "coarse", "fine", "codec"), STAGES, strict=True))
 
 
-def case(engine: str = "cpu", dtype: str = "float32", **fields: str) -> Case:
-    return Case("random:nano", "cpu", dtype, engine, **fields)
+def case(engine: str = "cpu", dtype: str = "float32", **fields: str) -> Workload:
+    return Workload("random:nano", "cpu", dtype, engine, **fields)
 
 
 def red(checks: list[Check]) -> set[str]:

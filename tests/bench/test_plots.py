@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from barkfast.bench import page, plots
+from barkfast.bench import figures, plots
 from barkfast.bench.plots import plot_all
 from barkfast.errors import InputError
 from bench.sample import not_run, red_result, sample_batch, sample_result
@@ -34,12 +34,12 @@ def gpu_result() -> dict[str, Any]:
     result["case"] |= {"device": "cuda", "engine": "cuda", "dtype": "bfloat16", "model": "suno/bark"}
     result["environment"]["device"] = {"name": "NVIDIA Example Accelerator 80GB HBM3 of the newest generation"}
     result["limits"] |= {"read_gb_per_s": 2980.0, "tflop_per_s": 712.0}
-    for contender in result["contenders"]:
-        slow = 1 if contender["name"] == "barkfast" else 2
-        for stage in contender["stages"]:
+    for backend in result["contenders"]:
+        slow = 1 if backend["name"] == "barkfast" else 2
+        for stage in backend["stages"]:
             stage["s"] = {k: v if k == "n" else slow * v / 16 for k, v in stage["s"].items()}
-        factor = contender["real_time_factor"]
-        contender["real_time_factor"] = {k: v if k == "n" else slow * v / 16 for k, v in factor.items()}
+        factor = backend["real_time_factor"]
+        backend["real_time_factor"] = {k: v if k == "n" else slow * v / 16 for k, v in factor.items()}
     return result
 
 
@@ -85,7 +85,7 @@ def test_words_stay_apart_and_on_the_sheet(matplotlib: Any, kind: str, plot: str
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
 
-    with matplotlib.rc_context(page.STYLE):
+    with matplotlib.rc_context(figures.STYLE):
         figure = getattr(plots, plot)(RESULTS[kind]())
         renderer = FigureCanvasAgg(figure).get_renderer()
         drawn, draw = [], Text.draw
@@ -104,7 +104,7 @@ def test_words_stay_apart_and_on_the_sheet(matplotlib: Any, kind: str, plot: str
         assert inside, f"{text!r} is cut off: {box}"
     for (text, box), (other, second) in itertools.combinations(boxes, 2):
         assert not box.overlaps(second), f"{text!r} and {other!r} overlap"
-    machine = page.describe_machine(RESULTS[kind]())
+    machine = figures.describe_machine(RESULTS[kind]())
     assert machine in [text for text, _ in boxes]
     assert all(axis.get_xlabel() for axis in figure.axes)
 
@@ -134,4 +134,4 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):
     ("value", "text"), [(0.0123, "0.0123"), (1.3749, "1.37"), (38.92, "38.9"), (1498.2, "1498"), (52_706.0, "52.7k")]
 )
 def test_numbers_have_three_digits(value: float, text: str):
-    assert page.number(value) == text
+    assert figures.number(value) == text

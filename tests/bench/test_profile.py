@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from barkfast.bench import profile
-from barkfast.bench.case import Case, open_bark
-from barkfast.bench.floors import decoder_step_bytes
 from barkfast.bench.profile import profile_decoder, profile_step
 from barkfast.bench.profile_cuda import profile_cuda, tabulate
 from barkfast.bench.profile_parts import centred_job, make_part, make_profile, to_be_won, usual_context
+from barkfast.bench.roofline import decoder_step_bytes
 from barkfast.bench.steps import candidates
+from barkfast.bench.workload import Workload, open_bark
 from barkfast.cli import main
 from barkfast.cli.profile import advise
 from barkfast.config import CoarseLayout, Layout, SemanticLayout
@@ -138,7 +138,7 @@ def test_a_context_without_room_is_refused(context: int):
 
 
 def test_a_stage_without_steps_is_refused():
-    bark = open_bark(Case("random:nano", device="cpu", dtype="float32", engine="torch"))
+    bark = open_bark(Workload("random:nano", device="cpu", dtype="float32", engine="torch"))
     with pytest.raises(InputError, match="stage is 'fine'; expected semantic or coarse"):
         profile_step(bark, "fine", device="cpu")
     assert not bark.components.models
@@ -146,7 +146,7 @@ def test_a_stage_without_steps_is_refused():
 
 @needs_native
 def test_both_stages_of_a_model_can_be_profiled():
-    bark = open_bark(Case("random:nano", device="cpu", dtype="bfloat16", engine="cpu"))
+    bark = open_bark(Workload("random:nano", device="cpu", dtype="bfloat16", engine="cpu"))
     for stage in ("semantic", "coarse"):
         check(profile_step(bark, stage, device="cpu", quick=True), "cpu", "bfloat16", stage)
 

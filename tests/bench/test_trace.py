@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from barkfast.bench import trace
-from barkfast.bench.case import Case, open_bark, speak
 from barkfast.bench.trace import NullTracer, Tracer, merge
+from barkfast.bench.workload import Workload, open_bark, speak
 from barkfast.engine.utterance import Utterance
 from barkfast.errors import InputError
 
@@ -47,7 +47,7 @@ def test_a_range_that_fails_is_in_the_trace(tmp_path: Path):
 
 
 def test_a_clip_has_its_stages_and_windows(tmp_path: Path):
-    case = Case(model="random:nano", device="cpu", engine="torch", seconds=0.5)
+    case = Workload(model="random:nano", device="cpu", engine="torch", seconds=0.5)
     bark = open_bark(case)
     bark.load()
     tracer = Tracer(case.device)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from barkfast.bench import candidates, exam, parity, verify
-from barkfast.bench.candidates import find_candidates
+from barkfast.bench import candidates, comparison, parity, verify
+from barkfast.bench.configurations import find_candidates
 from barkfast.bench.prompts import PROMPTS, choose_prompts, spelling_tokenizer
 from barkfast.bench.verify import CLOSE, FAILED, NOT_RUN, SAME, WRONG, describe_row, is_right, run_verify, wrong_rows
 from barkfast.cli import main
@@ -37,7 +37,7 @@ COMPONENTS = list(zip(("text", "coarse", "fine", "codec"), STAGES, strict=True))
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few steps: what is found does not depend on how many there are."""
     for name, steps in (("SEMANTIC_STEPS", 8), ("COARSE_STEPS", 8), ("FINE_HISTORY", 8)):
-        monkeypatch.setattr(exam, name, steps)
+        monkeypatch.setattr(comparison, name, steps)
     monkeypatch.setattr(parity, "SECONDS", 0.1)
 
 
@@ -162,16 +162,16 @@ def test_bad_input_is_one_line(options: list[str], message: str, capsys: pytest.
 def test_too_little_memory_is_said_before_anything_is_loaded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(exam, "memory_available", lambda: 3_000_000_000)
-    monkeypatch.setattr(exam, "build_network", None)
+    monkeypatch.setattr(comparison, "memory_available", lambda: 3_000_000_000)
+    monkeypatch.setattr(comparison, "build_network", None)
     assert main(["verify", "--model", "random:large", "--device", "cpu"]) == 1
     error = capsys.readouterr().err
     assert "comparing random:large in float32 needs about 3.9 GB of memory on cpu, and 3.0 GB are free" in error
     # The reference holds all its networks at once.
-    monkeypatch.setattr(exam, "memory_available", lambda: 4_000_000_000)
-    exam.require_room(open_model("random:large"), "cpu")
+    monkeypatch.setattr(comparison, "memory_available", lambda: 4_000_000_000)
+    comparison.require_room(open_model("random:large"), "cpu")
     with pytest.raises(InputError, match="needs about 6.5 GB"):
-        exam.require_room(open_model("random:large"), "cpu", together=True)
+        comparison.require_room(open_model("random:large"), "cpu", together=True)
 
 
 @needs_native
@@ -194,7 +194,7 @@ def test_json_and_notes(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.skipif(find_spec("encodec") is None, reason="encodec is not installed (the extra `reference`)")
 def test_the_reference_draws_the_same_tokens() -> None:
     checkpoint = open_model("random:nano")
-    rows = parity.compare_reference(checkpoint, exam.read_passages(checkpoint, PROMPTS[:2]))
+    rows = parity.compare_reference(checkpoint, comparison.read_passages(checkpoint, PROMPTS[:2]))
     assert [row["stage"] for row in rows] == STAGES[:3]
     for row in rows:
         assert row["engine"] == "bark" and row["equal"] == row["tokens"] > 0, row
@@ -206,7 +206,7 @@ def test_the_reference_draws_the_same_tokens() -> None:
 @needs_bark
 def test_the_reference_cannot_speak_other_tokens_than_sunos() -> None:
     checkpoint = open_model("random:demo")
-    (row,) = parity.compare_reference(checkpoint, exam.read_passages(checkpoint, PROMPTS[:1]))
+    (row,) = parity.compare_reference(checkpoint, comparison.read_passages(checkpoint, PROMPTS[:1]))
     assert "random:demo has others" in row["reason"]
     assert verify._judge_reference(row)["verdict"] == NOT_RUN
 
@@ -229,14 +229,14 @@ def test_random_weights_read_every_letter() -> None:
 def test_voices_are_found_where_there_are_some() -> None:
     checkpoint = open_model("random:nano")
     locations = {name for place in local_locations(checkpoint, None) for name in place.names}
-    for passage in exam.read_passages(checkpoint, PROMPTS):
-        assert passage.voice_name == (passage.prompt.voice if passage.prompt.voice in locations else "made up")
+    for example in comparison.read_passages(checkpoint, PROMPTS):
+        assert example.voice_name == (example.prompt.voice if example.prompt.voice in locations else "made up")
 
 
 @pytest.mark.parametrize(("model", "tokenizer"), [("random:nano", "vocab.txt"), ("random:demo", "vocab.txt")])
 def test_conversions_of_random_weights_are_known_as_such(model: str, tokenizer: str, tmp_path: Path) -> None:
     convert(model, tmp_path / "model", "fp32", voices=False)
     checkpoint = open_model(tmp_path / "model")
-    (passage,) = exam.read_passages(checkpoint, PROMPTS[:1])
-    assert passage.tokenizer.origin.endswith(tokenizer) and passage.voice is not None
-    assert "These weights are random" in verify._notes(checkpoint, [passage])[0]
+    (example,) = comparison.read_passages(checkpoint, PROMPTS[:1])
+    assert example.tokenizer.origin.endswith(tokenizer) and example.voice is not None
+    assert "These weights are random" in verify._notes(checkpoint, [example])[0]

@@ -12,7 +12,7 @@ import torch
 
 from barkfast import Bark
 from barkfast.bench.compare import count_equal
-from barkfast.bench.walk import build_network, greedy_coarse, greedy_semantic, walk
+from barkfast.bench.teacher_forced import build_network, greedy_coarse, greedy_semantic, teacher_force
 from barkfast.config import Sampling
 from barkfast.native import native_status
 from barkfast.runtime.select import Placement
@@ -57,7 +57,7 @@ def judge(spoken: list[Spoken]) -> dict[str, list]:
         "coarse": [greedy_coarse(layout, one.generation.semantic, None, 60) for one in spoken[:N_LED]],
     }
     networks = {stage: build_network(checkpoint, stage, place) for stage in jobs}
-    return {stage: [(job, walk(networks[stage], job).tokens) for job in jobs[stage]] for stage in jobs}
+    return {stage: [(job, teacher_force(networks[stage], job).tokens) for job in jobs[stage]] for stage in jobs}
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_tokens_and_phones_hold_against_float32(
     checkpoint, line = open_model("demo"), []
     for stage, walked in judge.items():
         network = build_network(checkpoint, stage, place_of(engine, dtype))
-        pairs = [(path, walk(network, job, path).tokens) for job, path in walked]
+        pairs = [(path, teacher_force(network, job, path).tokens) for job, path in walked]
         equal, total = sum(count_equal(*pair) for pair in pairs), sum(len(path) for path, _ in pairs)
         line.append(f"{stage} {equal / total:.3f} of {total} greedy tokens")
         assert equal >= share * total, line

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from barkfast.bench.case import full_voice
+from barkfast.bench.workload import full_voice
 from barkfast.config import Layout
 from barkfast.engine.request import Generation, Request
 from barkfast.engine.utterance import Decode, Refine, Synthesize, Utterance, Work

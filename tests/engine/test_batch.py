@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from barkfast import Bark, Generation
-from barkfast.bench.case import full_voice, vocabulary
+from barkfast.bench.workload import full_voice, vocabulary
 from barkfast.engine.request import AudioChunk, Done, Failed
 from barkfast.engine.scheduler import Scheduler
 from barkfast.errors import EngineError, InputError, VoiceError

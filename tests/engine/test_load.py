@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from barkfast import Bark
-from barkfast.bench.case import vocabulary
+from barkfast.bench.workload import vocabulary
 from barkfast.config import Layout
 from barkfast.engine.async_engine import Engine
 from barkfast.engine.request import Generation

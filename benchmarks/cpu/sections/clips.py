@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from barkfast.bark import Bark
-from barkfast.bench.case import FULL_VOICE, NO_VOICE, Case, Clip, speak
+from barkfast.bench.workload import FULL_VOICE, NO_VOICE, Clip, Workload, speak
 from benchmarks.cpu import networks
 from benchmarks.cpu.sizes import model_size
 from benchmarks.plan import Plan
@@ -27,7 +27,7 @@ def run(plan: Plan, record: Recorder, part: str) -> None:
     bark = networks.open_bark(plan, size, dtype)
     loaded = peak_bytes()
     most = MOST if f"{size_name} {dtype}" in OFTEN and not plan.smoke else 1
-    speak(bark, Case(seconds=min(WARM_UP_S, plan.clip_s)), 0)
+    speak(bark, Workload(seconds=min(WARM_UP_S, plan.clip_s)), 0)
     for voice in (True, False):
         name = f"{size} {dtype}, {'full voice' if voice else 'no voice'}, {plan.threads} threads"
         work = lambda voice=voice: time_clips(plan, bark, size, dtype, voice, most)  # noqa: E731
@@ -38,7 +38,7 @@ def run(plan: Plan, record: Recorder, part: str) -> None:
 
 def time_clips(plan: Plan, bark: Bark, size: str, dtype: str, with_voice: bool, most: int) -> dict[str, Any]:
     """Whole clips, as many as there is time for."""
-    case = Case(voice=FULL_VOICE if with_voice else NO_VOICE, seconds=plan.clip_s)
+    case = Workload(voice=FULL_VOICE if with_voice else NO_VOICE, seconds=plan.clip_s)
     clips: list[Clip] = []
     while not clips or (len(clips) < most and plan.time_left > 2.5 * sum(clips[-1].seconds.values())):
         clips.append(speak(bark, case, 1 + len(clips)))

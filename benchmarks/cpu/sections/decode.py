@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from barkfast.bench.floors import decoder_step_bytes
+from barkfast.bench.roofline import decoder_step_bytes
 from barkfast.bench.steps import step_times
 from barkfast.bench.timing import in_row
 from benchmarks import inputs

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from barkfast.bench.walk import (
+from barkfast.bench.teacher_forced import (
     GREEDY,
     build_network,
     count_alone,
     greedy_coarse,
     greedy_semantic,
     run_greedy,
-    walk,
+    teacher_force,
     without_stop,
 )
 from barkfast.jobs import Job
@@ -63,7 +63,7 @@ def one_by_one(job: Job, path: np.ndarray) -> list[np.ndarray]:
 def test_a_path_that_the_network_would_not_take(engine: str, dtype: str) -> None:
     job = coarse_job()
     path = np.array([first + 7 * n for n, (first, _) in zip(range(3), job.slices * 2, strict=False)], np.int32)
-    found = walk(build(engine, dtype), job, path)
+    found = teacher_force(build(engine, dtype), job, path)
     assert not (found.tokens == path).any(), "the path is the network's own"
     for row, expected in zip(found.logits, one_by_one(job, path), strict=True):
         error = np.linalg.norm(row - expected) / np.linalg.norm(expected)
@@ -73,15 +73,15 @@ def test_a_path_that_the_network_would_not_take(engine: str, dtype: str) -> None
 @pytest.mark.parametrize(("engine", "dtype"), PLACES)
 def test_its_own_path(engine: str, dtype: str) -> None:
     job, decoder = coarse_job(), build(engine, dtype)
-    own = walk(decoder, job)
+    own = teacher_force(decoder, job)
     np.testing.assert_array_equal(own.tokens, run_greedy(decoder, job))
-    again = walk(decoder, job, own.tokens)
+    again = teacher_force(decoder, job, own.tokens)
     np.testing.assert_array_equal(again.tokens, own.tokens)
     assert count_alone(decoder, job, own.tokens, own.tokens) == (3, 3)
     # Led elsewhere after its second choice, of which it knows nothing when it is left alone.
     path = own.tokens.copy()
     path[1] += 1 if path[1] + 1 < job.slices[1][1] else -1
-    led = walk(decoder, job, path)
+    led = teacher_force(decoder, job, path)
     assert count_alone(decoder, job, path, led.tokens) == (2, 2)
 
 
@@ -90,11 +90,11 @@ def test_a_path_that_ends_with_the_stop_token(engine: str) -> None:
     decoder = build_network(CHECKPOINT, "semantic", select.Placement(engine, "cpu", "cpu", "float32"))
     job = greedy_semantic(LAYOUT, np.arange(9), None, 6)
     stop = LAYOUT.semantic.pad_token
-    path = np.append(walk(decoder, job).tokens[:3], stop).astype(np.int32)
-    found = walk(decoder, job, path)
+    path = np.append(teacher_force(decoder, job).tokens[:3], stop).astype(np.int32)
+    found = teacher_force(decoder, job, path)
     np.testing.assert_array_equal(found.tokens[:3], path[:3])
     assert [len(row) for row in found.logits] == [LAYOUT.semantic.vocab_size + 1] * 4
     np.testing.assert_array_equal(without_stop(job, path), path[:3])
-    # A stop token that is likely at once ends a job and a walk at the first step.
+    # A stop token that is likely at once ends a job and a pass at the first step.
     eager = dataclasses.replace(job, stop=dataclasses.replace(job.stop, min_p=0.0), sampling=GREEDY)
-    assert walk(decoder, eager).tokens.tolist() == run_greedy(decoder, eager).tolist() == [stop]
+    assert teacher_force(decoder, eager).tokens.tolist() == run_greedy(decoder, eager).tolist() == [stop]

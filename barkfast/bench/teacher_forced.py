@@ -22,7 +22,7 @@ Voice = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Walk:
+class ForcedPass:
     """What a network said at each position of a path.
 
     Args:
@@ -34,9 +34,9 @@ class Walk:
     tokens: np.ndarray
 
     @classmethod
-    def joined(cls, walks: "Sequence[Walk]") -> "Walk":
+    def joined(cls, passes: "Sequence[ForcedPass]") -> "ForcedPass":
         """Several as one, one after the other."""
-        return cls([row for walk in walks for row in walk.logits], np.concatenate([walk.tokens for walk in walks]))
+        return cls([row for one in passes for row in one.logits], np.concatenate([one.tokens for one in passes]))
 
 
 def build_network(checkpoint: Checkpoint, stage: str, placement: select.Placement) -> Any:
@@ -78,7 +78,7 @@ def greedy_fine(layout: Layout, coarse: np.ndarray, voice: Voice | None, history
     return FineJob(window, n_past, n_given, layout.codebook_size, GREEDY)
 
 
-def walk(decoder: Decoder, job: Job, path: np.ndarray | None = None) -> Walk:
+def teacher_force(decoder: Decoder, job: Job, path: np.ndarray | None = None) -> ForcedPass:
     """Take a greedy job's steps along a path, or along the network's own choices.
 
     Args:
@@ -103,7 +103,7 @@ def walk(decoder: Decoder, job: Job, path: np.ndarray | None = None) -> Walk:
             decoder.release(slot)
         if path is None:
             break
-    return Walk(logits, np.array(tokens, np.int32))
+    return ForcedPass(logits, np.array(tokens, np.int32))
 
 
 def run_greedy(decoder: Decoder, job: Job) -> np.ndarray:
@@ -113,7 +113,7 @@ def run_greedy(decoder: Decoder, job: Job) -> np.ndarray:
 
 
 def without_stop(job: Job, tokens: np.ndarray) -> np.ndarray:
-    """The tokens of a walk that are tokens of its stage."""
+    """The tokens of a pass that are tokens of its stage."""
     return tokens if job.stop is None else tokens[tokens != job.stop.token]
 
 
@@ -137,7 +137,7 @@ def _go_on(job: Job, path: np.ndarray) -> Job:
     )
 
 
-def walk_fine(refiner: Refiner, job: FineJob, path: np.ndarray) -> Walk:
+def teacher_force_fine(refiner: Refiner, job: FineJob, path: np.ndarray) -> ForcedPass:
     """What the fine network says of each frame and codebook that a job fills, given those before it.
 
     Args:
@@ -145,18 +145,18 @@ def walk_fine(refiner: Refiner, job: FineJob, path: np.ndarray) -> Walk:
     Errors: EngineError for logits that are not finite.
     """
     window, fill = job.window.copy(), slice(job.first_frame, None)
-    walks = []
+    passes = []
     for codebook in range(job.first_codebook, window.shape[1]):
         rows = refiner.logits(window, codebook)[fill, : job.codebook_size]
         if not np.isfinite(rows).all():
             raise EngineError(f"the fine network's logits of codebook {codebook} are not finite")
-        walks.append(Walk(list(rows), rows.argmax(-1).astype(np.int32)))
+        passes.append(ForcedPass(list(rows), rows.argmax(-1).astype(np.int32)))
         window[fill, codebook] = path[fill, codebook]
-    return Walk.joined(walks)
+    return ForcedPass.joined(passes)
 
 
 def filled(job: FineJob, window: np.ndarray) -> np.ndarray:
-    """The codes of a filled window in the order in which `walk_fine` goes through them, (positions,)."""
+    """The codes of a filled window in the order in which `teacher_force_fine` goes through them, (positions,)."""
     return window[job.first_frame :, job.first_codebook :].T.ravel()
 
 
@@ -166,7 +166,7 @@ def count_alone(decoder: Decoder, job: Job, path: np.ndarray, own: np.ndarray) -
     Counted up to the first of its own choices that the path did not follow: from there on it was led elsewhere.
 
     Args:
-        path, own: (positions,) where `walk` led it, and what it chose.
+        path, own: (positions,) where `teacher_force` led it, and what it chose.
     """
     elsewhere = np.flatnonzero(own != path)
     n = int(elsewhere[0]) + 1 if len(elsewhere) else len(own)

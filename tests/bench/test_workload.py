@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from barkfast.bench import memory
-from barkfast.bench.case import FULL_VOICE, Case, full_voice, is_random, open_bark, speak
-from barkfast.bench.floors import decoder_step_bytes, pass_flop
+from barkfast.bench.roofline import decoder_step_bytes, pass_flop
 from barkfast.bench.work import count_work
+from barkfast.bench.workload import FULL_VOICE, Workload, full_voice, is_random, open_bark, speak
 from barkfast.config import Layout
 from barkfast.errors import EngineError, InputError
 from barkfast.stages.coarse import CoarseWindows
@@ -16,10 +16,10 @@ from barkfast.voices import check_voice
 from barkfast.weights import open_model
 from barkfast.weights.convert import convert
 
-NANO = Case("random:nano", "cpu", "float32", "torch", seconds=0.5)
+NANO = Workload("random:nano", "cpu", "float32", "torch", seconds=0.5)
 
 
-def loaded(case: Case):
+def loaded(case: Workload):
     bark = open_bark(case)
     bark.load()
     return bark
@@ -33,15 +33,15 @@ def bark():
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
 def test_a_length_that_is_none_is_refused(seconds: float):
     with pytest.raises(InputError, match="expected a positive number"):
-        Case(seconds=seconds)
+        Workload(seconds=seconds)
 
 
 def test_settings_are_resolved():
-    case = Case("random:nano", "cpu", "fp32", "torch").resolve()
+    case = Workload("random:nano", "cpu", "fp32", "torch").resolve()
     assert (case.device, case.engine, case.dtype) == ("cpu", "torch", "float32")
     assert case.resolve() == case
     with pytest.raises(InputError, match="engine is 'jet'"):
-        Case(engine="jet").resolve()
+        Workload(engine="jet").resolve()
 
 
 def test_made_up_weights_are_known_as_such(tmp_path: Path):
@@ -51,7 +51,7 @@ def test_made_up_weights_are_known_as_such(tmp_path: Path):
     # It brings no tokenizer, and can be measured all the same.
     folder = convert("random:nano", tmp_path / "silent", voices=False, tokenizer=False)
     assert not (folder / "vocab.txt").exists()
-    assert open_bark(Case(str(folder), "cpu", "float32", "torch")).components.load("text")
+    assert open_bark(Workload(str(folder), "cpu", "float32", "torch")).components.load("text")
 
 
 def test_the_full_voice_fills_every_history():
@@ -93,7 +93,7 @@ def test_what_a_clip_must_read_is_the_sum_of_its_steps(bark):
 
 
 def test_a_voice_makes_every_coarse_window_read_its_prompt(bark):
-    plain, voiced = (count_work(bark, Case(**{**vars(NANO), "voice": voice})) for voice in ("none", FULL_VOICE))
+    plain, voiced = (count_work(bark, Workload(**{**vars(NANO), "voice": voice})) for voice in ("none", FULL_VOICE))
     config = bark.checkpoint.stage("coarse").config
     # Two windows of 60 and 14 tokens, with 257 positions and what was spoken before them.
     assert plain["coarse"].flop == pytest.approx(pass_flop(config, 257) + pass_flop(config, 257 + 60))
@@ -117,7 +117,7 @@ def test_a_window_that_extends_the_one_before_reads_no_prompt(bark):
 
 def test_the_memory_that_is_needed_follows_the_sizes():
     def need(model: str, dtype: str, engine: str = "torch") -> float:
-        return memory.need_memory(Case(model, "cpu", dtype, engine)) / 1e9
+        return memory.need_memory(Workload(model, "cpu", dtype, engine)) / 1e9
 
     # 99.5 + 2 * 7.7 + 9.3 + 9.3 million numbers of tables and heads, 3 * 85 of layers, and the fine network's tables.
     assert 1.6 + 0.8 < need("random:small", "float32") < 3.8
@@ -127,10 +127,10 @@ def test_the_memory_that_is_needed_follows_the_sizes():
 
 def test_a_machine_that_is_too_small_is_told_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(memory, "memory_available", lambda: 10**9)
-    case = Case("random:large", "cpu", "float32", "torch")
+    case = Workload("random:large", "cpu", "float32", "torch")
     with pytest.raises(InputError, match=r"the model needs about \d+\.\d GB of memory on cpu .* 1\.0 GB are free"):
         memory.check_memory(case)
-    memory.check_memory(Case("random:nano", "cpu", "float32", "torch"))
+    memory.check_memory(Workload("random:nano", "cpu", "float32", "torch"))
 
 
 def test_peaks_are_numbers_of_bytes():

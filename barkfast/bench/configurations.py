@@ -10,7 +10,7 @@ from barkfast.runtime.engines import describe_engines
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Configuration:
     """An engine with a dtype on a device.
 
     Args:
@@ -30,12 +30,12 @@ class Candidate:
 
 def judge_of(device: str) -> select.Placement:
     """The torch engine in float32, which the others are compared with."""
-    return Candidate("torch", "float32", device).place
+    return Configuration("torch", "float32", device).place
 
 
 def find_candidates(
     device: str, engines: Sequence[str] | None = None, dtypes: Sequence[str] | None = None
-) -> list[Candidate]:
+) -> list[Configuration]:
     """All but the judge itself, those that are not there with the reason.
 
     Args:
@@ -52,16 +52,18 @@ def find_candidates(
     for name in names or ():
         if name not in DTYPES:
             raise InputError(f"dtype is {name!r}; expected {', '.join(DTYPES)}")
-    found: list[Candidate] = []
+    found: list[Configuration] = []
     for engine in wanted:
         where = "cpu" if engine == "cpu" else device
         if not known[engine].available:
-            found.append(Candidate(engine, "", where, known[engine].reason))
+            found.append(Configuration(engine, "", where, known[engine].reason))
             continue
         for dtype in select.ENGINE_DTYPES[engine]:
             if names is not None and dtype not in names or (engine, dtype) == ("torch", "float32"):
                 continue
-            found.append(Candidate(engine, dtype, where, _find_obstacle(engine, dtype, where, asked=names is not None)))
+            found.append(
+                Configuration(engine, dtype, where, _find_obstacle(engine, dtype, where, asked=names is not None))
+            )
     if not found:
         raise InputError(
             f"nothing to compare: {', '.join(wanted)} with {', '.join(names or ())}; torch float32 is the judge, and "

@@ -6,21 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from barkfast.bench.case import full_voice, is_random
 from barkfast.bench.environment import device_memory, memory_available
 from barkfast.bench.memory import PROCESS_BYTES, network_bytes
 from barkfast.bench.prompts import Prompt, spelling_tokenizer
-from barkfast.bench.walk import (
+from barkfast.bench.teacher_forced import (
+    ForcedPass,
     Voice,
-    Walk,
     build_network,
     greedy_coarse,
     greedy_fine,
     greedy_semantic,
-    walk,
-    walk_fine,
+    teacher_force,
+    teacher_force_fine,
     without_stop,
 )
+from barkfast.bench.workload import full_voice, is_random
 from barkfast.errors import BarkfastError, InputError
 from barkfast.runtime.select import Placement
 from barkfast.stages.coarse import unflatten_codes
@@ -34,7 +34,7 @@ SEMANTIC_STEPS, COARSE_STEPS, FINE_HISTORY = 24, 48, 72
 
 
 @dataclass(frozen=True)
-class Passage:
+class Example:
     """A sentence to be spoken.
 
     Args:
@@ -51,7 +51,7 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class Exam:
+class Comparison:
     """One stage's questions, and what the judge said.
 
     Args:
@@ -66,11 +66,11 @@ class Exam:
     stage: str
     jobs: Sequence[Any]
     paths: Sequence[np.ndarray]
-    answer: Walk
+    answer: ForcedPass
     sounds: Sequence[np.ndarray] = field(default_factory=list)
 
 
-def read_passages(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> list[Passage]:
+def read_passages(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> list[Example]:
     """The sentences as the model takes them.
 
     Random weights get a tokenizer that spells and made-up voices for want of others.
@@ -79,14 +79,14 @@ def read_passages(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> list[Pas
     own = checkpoint.folder and find_tokenizer_file(checkpoint.folder)
     tokenizer = load_tokenizer(checkpoint) if own or not is_random(checkpoint) else spelling_tokenizer()
     finder = _VoiceFinder(checkpoint)
-    passages = []
+    examples = []
     for number, prompt in enumerate(prompts):
         name, voice = finder.find(prompt)
         if voice is None and is_random(checkpoint):
             name, voice = "made up", full_voice(checkpoint.layout, number)
         ids = np.array(tokenizer.encode(prompt.text)[: checkpoint.layout.semantic.n_slots], np.int32)
-        passages.append(Passage(prompt, tokenizer, ids, voice, name))
-    return passages
+        examples.append(Example(prompt, tokenizer, ids, voice, name))
+    return examples
 
 
 class _VoiceFinder:
@@ -134,39 +134,39 @@ def require_room(checkpoint: Checkpoint, device: str, *, together: bool = False)
         )
 
 
-def set_exams(checkpoint: Checkpoint, passages: Sequence[Passage], place: Placement) -> list[Exam]:
+def set_exams(checkpoint: Checkpoint, examples: Sequence[Example], place: Placement) -> list[Comparison]:
     """The judge's way from each sentence to its sound, a few dozen tokens long, one network at a time."""
     layout = checkpoint.layout
-    jobs: list[Any] = [greedy_semantic(layout, p.ids, p.voice, SEMANTIC_STEPS) for p in passages]
-    exams = [_walk_all(checkpoint, "semantic", jobs, place)]
-    tokens = [without_stop(job, path) for job, path in zip(jobs, exams[0].paths, strict=True)]
+    jobs: list[Any] = [greedy_semantic(layout, p.ids, p.voice, SEMANTIC_STEPS) for p in examples]
+    comparisons = [_walk_all(checkpoint, "semantic", jobs, place)]
+    tokens = [without_stop(job, path) for job, path in zip(jobs, comparisons[0].paths, strict=True)]
     # Where there is nothing to say some token is said, so that all stages have something to do.
     tokens = [found if len(found) else np.zeros(1, np.int32) for found in tokens]
-    jobs = [greedy_coarse(layout, found, p.voice, COARSE_STEPS) for found, p in zip(tokens, passages, strict=True)]
-    exams.append(_walk_all(checkpoint, "coarse", jobs, place))
-    codes = [unflatten_codes(path, layout) for path in exams[1].paths]
-    jobs = [greedy_fine(layout, found, p.voice, FINE_HISTORY) for found, p in zip(codes, passages, strict=True)]
+    jobs = [greedy_coarse(layout, found, p.voice, COARSE_STEPS) for found, p in zip(tokens, examples, strict=True)]
+    comparisons.append(_walk_all(checkpoint, "coarse", jobs, place))
+    codes = [unflatten_codes(path, layout) for path in comparisons[1].paths]
+    jobs = [greedy_fine(layout, found, p.voice, FINE_HISTORY) for found, p in zip(codes, examples, strict=True)]
     refiner = build_network(checkpoint, "fine", place)
     windows = [refiner.refine(job) for job in jobs]
-    walks = [walk_fine(refiner, job, window) for job, window in zip(jobs, windows, strict=True)]
-    exams.append(Exam("fine", jobs, windows, Walk.joined(walks)))
+    passes = [teacher_force_fine(refiner, job, window) for job, window in zip(jobs, windows, strict=True)]
+    comparisons.append(Comparison("fine", jobs, windows, ForcedPass.joined(passes)))
     del refiner
     codec = build_network(checkpoint, "codec", place)
     spoken = [np.ascontiguousarray(window.T) for window in windows]
-    nothing = Walk([], np.zeros(0, np.int32))
-    exams.append(Exam("codec", [], spoken, nothing, [codec.decode(codes) for codes in spoken]))
-    return exams
+    nothing = ForcedPass([], np.zeros(0, np.int32))
+    comparisons.append(Comparison("codec", [], spoken, nothing, [codec.decode(codes) for codes in spoken]))
+    return comparisons
 
 
-def _walk_all(checkpoint: Checkpoint, stage: str, jobs: Sequence[Any], place: Placement) -> Exam:
+def _walk_all(checkpoint: Checkpoint, stage: str, jobs: Sequence[Any], place: Placement) -> Comparison:
     decoder = build_network(checkpoint, stage, place)
-    walks = [walk(decoder, job) for job in jobs]
-    return Exam(stage, jobs, [one.tokens for one in walks], Walk.joined(walks))
+    passes = [teacher_force(decoder, job) for job in jobs]
+    return Comparison(stage, jobs, [one.tokens for one in passes], ForcedPass.joined(passes))
 
 
-def answer(network: Any, exam: Exam) -> Walk:
+def answer(network: Any, comparison: Comparison) -> ForcedPass:
     """What another network says along the same paths, of the semantic, coarse or fine stage."""
-    questions = list(zip(exam.jobs, exam.paths, strict=True))
-    if exam.stage == "fine":
-        return Walk.joined([walk_fine(network, job, path) for job, path in questions])
-    return Walk.joined([walk(network, job, path) for job, path in questions])
+    questions = list(zip(comparison.jobs, comparison.paths, strict=True))
+    if comparison.stage == "fine":
+        return ForcedPass.joined([teacher_force_fine(network, job, path) for job, path in questions])
+    return ForcedPass.joined([teacher_force(network, job, path) for job, path in questions])

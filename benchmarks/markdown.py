@@ -1,4 +1,4 @@
-"""Measured figures in the documents: `python -m benchmarks.pages` (`make results`) writes them anew from the results.
+"""Measured figures in the documents: `python -m benchmarks.markdown` (`make results`) writes them from the results.
 
 A document holds blocks, `<!-- results: NAME from FILE -->` to `<!-- end of results -->`. What stands between is made
 here, from the newest run of its kind in benchmarks/results and from nothing else. With --check nothing is written, and
@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from barkfast.bench.report import VOICES, batch_table, contender_table, number, stage_table
+from barkfast.bench.report import VOICES, backend_table, batch_table, number, stage_table
 from benchmarks.cpu import table as cpu_table
 from benchmarks.cpu.targets import MATRICES, most_threads, pick
 from benchmarks.process import ROOT
@@ -184,10 +184,10 @@ def describe_bench(run: Run) -> str:
     )
 
 
-def bench_contenders(path: Path, run: Run) -> list[str]:
+def bench_backends(path: Path, run: Run) -> list[str]:
     """Who is how fast with the same clip and the same weights."""
     timed = [row for row in run["contenders"] if row["clips"]]
-    head, rows = contender_table(timed, timed[0])
+    head, rows = backend_table(timed, timed[0])
     rows = [[f"**{cell}**" if row is rows[0] and i == 3 else cell for i, cell in enumerate(row)] for row in rows]
     return [describe_bench(run), "", *make_table(head, rows)]
 
@@ -212,7 +212,7 @@ BLOCKS: dict[str, tuple[Callable[[Run], bool], Callable[[Path, Run], list[str]]]
     "cpu shares": (is_cpu, cpu_shares),
     "cpu logits": (is_cpu, cpu_logits),
     "cpu steps": (is_cpu, cpu_steps),
-    "bench contenders": (is_bench, bench_contenders),
+    "bench contenders": (is_bench, bench_backends),
     "bench stages": (is_bench, bench_stages),
     "bench batch": (is_bench, bench_batch),
     **{

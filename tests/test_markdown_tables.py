@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import pages
+from benchmarks import markdown
 from benchmarks.cpu.results import merge
 
 SERVED = ("sentences", "seconds", "audio_s", "real_time_factor", "times_one_by_one")
@@ -43,44 +43,44 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_documents_are_what_the_results_make_of_them() -> None:
-    assert pages.main(["--check"]) == 0, "run `make results`"
+    assert markdown.main(["--check"]) == 0, "run `make results`"
 
 
 def test_a_block_is_made_from_the_newest_complete_run(folder: Path) -> None:
-    text = pages.fill(DOCUMENT.format("cpu history"), folder)
+    text = markdown.fill(DOCUMENT.format("cpu history"), folder)
     assert "results: cpu history from new.json" in text
     assert "2.5" in text and "3.25" not in text and "old" not in text
     assert text.startswith("before\n") and text.endswith("after\n")
 
 
 def test_a_block_can_be_made_again_from_the_run_it_names(folder: Path) -> None:
-    text = pages.fill(DOCUMENT.format("cpu history from old.json"), folder, anew=False)
+    text = markdown.fill(DOCUMENT.format("cpu history from old.json"), folder, anew=False)
     assert "from old.json" in text and "3.25" in text
-    assert pages.fill(text, folder, anew=False) == text
+    assert markdown.fill(text, folder, anew=False) == text
     typed = text.replace("3.25", "1.25")
-    assert pages.fill(typed, folder, anew=False) != typed
+    assert markdown.fill(typed, folder, anew=False) != typed
 
 
 def test_a_run_of_some_sections_stands_back_behind_a_run_of_all_but_not_for_what_only_it_has(folder: Path) -> None:
     narrow = make_run("2026-05-01T00:00:00Z", 0.25)
     narrow["steps"] = [{"name": "load", "status": "not run", "reason": "not asked for"}]
     (folder / "narrow.json").write_text(json.dumps(narrow), encoding="utf-8")
-    assert "from new.json" in pages.fill(DOCUMENT.format("cpu history"), folder)
+    assert "from new.json" in markdown.fill(DOCUMENT.format("cpu history"), folder)
     narrow["sections"]["serving"] = {"rows": [{"row": "eight", **dict.fromkeys(SERVED, 1.5)}], "reason": ""}
     (folder / "narrow.json").write_text(json.dumps(narrow), encoding="utf-8")
-    assert "from new.json" in pages.fill(DOCUMENT.format("cpu history"), folder)
-    text = pages.fill(DOCUMENT.format("cpu serving"), folder)
+    assert "from new.json" in markdown.fill(DOCUMENT.format("cpu history"), folder)
+    text = markdown.fill(DOCUMENT.format("cpu serving"), folder)
     assert "from narrow.json" in text and "eight | 1.5" in " ".join(text.split())
 
 
 def test_what_was_not_run_is_called_so(folder: Path) -> None:
-    assert "Not run" in pages.fill(DOCUMENT.format("cpu batch"), folder)
+    assert "Not run" in markdown.fill(DOCUMENT.format("cpu batch"), folder)
 
 
 def test_what_no_result_has_is_an_error(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(pages.PageError, match="no block 'cpu weather'; known are .*cpu ablation"):
-        pages.fill(DOCUMENT.format("cpu weather"), folder)
-    with pytest.raises(pages.PageError, match="block 'cpu history': .* has no gone.json"):
-        pages.fill(DOCUMENT.format("cpu history from gone.json"), folder, anew=False)
-    with pytest.raises(pages.PageError, match="no run of this kind"):
-        pages.fill(DOCUMENT.format("cpu history"), tmp_path / "empty")
+    with pytest.raises(markdown.PageError, match="no block 'cpu weather'; known are .*cpu ablation"):
+        markdown.fill(DOCUMENT.format("cpu weather"), folder)
+    with pytest.raises(markdown.PageError, match="block 'cpu history': .* has no gone.json"):
+        markdown.fill(DOCUMENT.format("cpu history from gone.json"), folder, anew=False)
+    with pytest.raises(markdown.PageError, match="no run of this kind"):
+        markdown.fill(DOCUMENT.format("cpu history"), tmp_path / "empty")

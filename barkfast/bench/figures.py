@@ -61,12 +61,12 @@ def describe_machine(result: dict[str, Any]) -> str:
 
 def describe_case(result: dict[str, Any]) -> str:
     """One line: model, dtype, engine and voice."""
-    case = result["case"]
-    model = case["model"] if len(case["model"]) <= 40 else "..." + case["model"][-37:]
-    weights = " (random weights)" if case["random_weights"] else ""
-    voice = VOICES.get(case["voice"])
-    voice = voice or f"voice {shorten(Path(case['voice']).name, 30, placeholder=' ...')}"
-    return f"{model}{weights}, {case['dtype']}, {case['engine']} engine, {voice}"
+    workload = result["case"]
+    model = workload["model"] if len(workload["model"]) <= 40 else "..." + workload["model"][-37:]
+    weights = " (random weights)" if workload["random_weights"] else ""
+    voice = VOICES.get(workload["voice"])
+    voice = voice or f"voice {shorten(Path(workload['voice']).name, 30, placeholder=' ...')}"
+    return f"{model}{weights}, {workload['dtype']}, {workload['engine']} engine, {voice}"
 
 
 def describe_run(result: dict[str, Any]) -> str:
@@ -88,7 +88,7 @@ def new_page(
     top: float = TOP,
     right: float = RIGHT,
 ) -> Any:
-    """A figure with axes side by side, a title that names the machine and the case, and a note at the foot.
+    """A figure with axes side by side, a title that names the machine and the workload, and a note at the foot.
 
     Args:
         height: in inches.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from barkfast.bench.floors import (
+from barkfast.bench.roofline import (
     codec_flop,
     decoder_step_bytes,
     dtype_of,

@@ -9,24 +9,24 @@ from typing import Any
 import torch
 
 from barkfast.bark import Bark
-from barkfast.bench.case import Case, Clip, open_bark, speak
 from barkfast.bench.memory import read_peaks, restart_peaks
 from barkfast.bench.trace import Tracer
 from barkfast.bench.work import Work, count_work
+from barkfast.bench.workload import Clip, Workload, open_bark, speak
 
 OURS, TORCH = "barkfast", "torch"
 
 
 class NotRun(Exception):
-    """A contender cannot take part here; the message says why."""
+    """A backend cannot take part here; the message says why."""
 
 
 class NotInstalled(NotRun):
     """A contender's package is not there; the message says how to install it."""
 
 
-class Contender(ABC):
-    """Something that speaks a case's clip, and says how long each stage took.
+class Backend(ABC):
+    """Something that speaks a workload's clip, and says how long each stage took.
 
     Args:
         name, version, dtype: what it is; the version and the dtype are known once it is loaded.
@@ -36,15 +36,15 @@ class Contender(ABC):
 
     name = ""
 
-    def __init__(self, case: Case) -> None:
-        self.case = case
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
         self.version: str | None = None
         self.dtype = ""
         self.start_up: dict[str, float] | None = None
         self.work: dict[str, Work] = {}
 
     def load(self) -> None:
-        """Import it, make what it needs from the case's model, and load that.
+        """Import it, make what it needs from the workload's model, and load that.
 
         Errors: NotRun, NotInstalled; those of opening the model.
         """
@@ -63,8 +63,8 @@ class Contender(ABC):
     def import_library(self) -> None:
         """What a program would import."""
 
-    def prepare(self) -> None:  # noqa: B027 (not every contender needs it)
-        """Bring the case's weights into a form that it can load; nobody's start-up."""
+    def prepare(self) -> None:  # noqa: B027 (not every backend needs it)
+        """Bring the workload's weights into a form that it can load; nobody's start-up."""
 
     @abstractmethod
     def load_networks(self) -> None:
@@ -78,7 +78,7 @@ class Contender(ABC):
         """Speak once.
 
         Args:
-            seconds: another length than the case's.
+            seconds: another length than the workload's.
         """
 
     @abstractmethod
@@ -94,13 +94,13 @@ class Contender(ABC):
         raise NotRun(f"there is no trace of {self.name}")
 
 
-class Ours(Contender):
+class Ours(Backend):
     """barkfast."""
 
     name = OURS
 
-    def __init__(self, case: Case) -> None:
-        super().__init__(case.resolve())
+    def __init__(self, workload: Workload) -> None:
+        super().__init__(workload.resolve())
         self.bark: Bark | None = None
 
     def import_library(self) -> None:
@@ -109,12 +109,12 @@ class Ours(Contender):
         self.version = barkfast.__version__
 
     def load_networks(self) -> None:
-        self.bark = open_bark(self.case)
+        self.bark = open_bark(self.workload)
         self.bark.load()
-        self.dtype = self.case.dtype
+        self.dtype = self.workload.dtype
 
     def settle(self) -> None:
-        self.work = count_work(self.loaded, self.case)
+        self.work = count_work(self.loaded, self.workload)
 
     @property
     def loaded(self) -> Bark:
@@ -124,12 +124,12 @@ class Ours(Contender):
         return self.bark
 
     def speak(self, seed: int, seconds: float | None = None) -> Clip:
-        return speak(self.loaded, self.case, seed, seconds=seconds)
+        return speak(self.loaded, self.workload, seed, seconds=seconds)
 
     def trace(self, path: str | os.PathLike[str], seed: int) -> None:
-        tracer = Tracer(self.case.device, kernels=self.case.device.startswith("cuda"))
+        tracer = Tracer(self.workload.device, kernels=self.workload.device.startswith("cuda"))
         with tracer.watch(self.loaded):
-            speak(self.loaded, self.case, seed, tracer=tracer)
+            speak(self.loaded, self.workload, seed, tracer=tracer)
         tracer.write(Path(path))
 
     def close(self) -> None:
@@ -138,9 +138,9 @@ class Ours(Contender):
         self.bark = None
 
 
-def use_threads(case: Case) -> None:
+def use_threads(workload: Workload) -> None:
     """Let torch use as many threads of the CPU as barkfast's engines do, in this process."""
     from barkfast.bench.processor import count_threads
 
-    if case.resolve().device == "cpu":
+    if workload.resolve().device == "cpu":
         torch.set_num_threads(count_threads())

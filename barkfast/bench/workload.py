@@ -32,7 +32,7 @@ NO_VOICE, FULL_VOICE = "none", "full"
 
 
 @dataclass(frozen=True)
-class Case:
+class Workload:
     """One thing to be measured.
 
     Args:
@@ -56,7 +56,7 @@ class Case:
         if not 0 < self.seconds < math.inf:
             raise InputError(f"seconds is {self.seconds}; expected a positive number, the length of a clip")
 
-    def resolve(self) -> "Case":
+    def resolve(self) -> "Workload":
         """The same with "auto" replaced by what it stands for here. Errors: InputError, EngineError."""
         device = select.resolve_device(self.device)
         engine = select.resolve_engine(self.engine, device)
@@ -126,20 +126,20 @@ def tokenizer_of(checkpoint: Checkpoint) -> Path | None:
     return vocabulary(Path(_vocabulary_folder().name))
 
 
-def open_bark(case: Case, tokenizer: str | Path | None = None) -> Bark:
-    """The case's model, its networks not loaded yet.
+def open_bark(workload: Workload, tokenizer: str | Path | None = None) -> Bark:
+    """The workload's model, its networks not loaded yet.
 
     Args:
         tokenizer: as of `Bark`; random weights bring their own.
     """
-    case = case.resolve()
+    workload = workload.resolve()
     return Bark(
-        case.model,
-        device=case.device,
-        dtype=case.dtype,
-        engine=case.engine,
-        small=case.small,
-        tokenizer=tokenizer or tokenizer_of(case.open()),
+        workload.model,
+        device=workload.device,
+        dtype=workload.dtype,
+        engine=workload.engine,
+        small=workload.small,
+        tokenizer=tokenizer or tokenizer_of(workload.open()),
     )
 
 
@@ -156,13 +156,13 @@ def full_voice(layout: Layout, seed: int = 1) -> dict[str, np.ndarray]:
     }
 
 
-def voice_of(checkpoint: Checkpoint, case: Case) -> Mapping[str, np.ndarray] | None:
-    """The case's voice, read and checked. Errors: VoiceError."""
-    if case.voice == NO_VOICE:
+def voice_of(checkpoint: Checkpoint, workload: Workload) -> Mapping[str, np.ndarray] | None:
+    """The workload's voice, read and checked. Errors: VoiceError."""
+    if workload.voice == NO_VOICE:
         return None
-    if case.voice == FULL_VOICE:
+    if workload.voice == FULL_VOICE:
         return full_voice(checkpoint.layout)
-    voice = load_voice(case.voice, checkpoint)
+    voice = load_voice(workload.voice, checkpoint)
     if voice is not None:
         check_voice(voice, checkpoint.layout)
     return voice
@@ -170,7 +170,7 @@ def voice_of(checkpoint: Checkpoint, case: Case) -> Mapping[str, np.ndarray] | N
 
 def speak(
     bark: Bark,
-    case: Case,
+    workload: Workload,
     seed: int,
     *,
     seconds: float | None = None,
@@ -181,12 +181,12 @@ def speak(
     Random weights hardly ever stop by themselves, and here may not, so that all clips are as long.
 
     Args:
-        seconds: another length than the case's.
+        seconds: another length than the workload's.
         tracer: a barkfast.bench.trace.Tracer, for a range per stage.
     Errors: EngineError if the samples are not finite.
     """
-    history = voice_of(bark.checkpoint, case)
-    length, random = seconds or case.seconds, Randomness(seed)
+    history = voice_of(bark.checkpoint, workload)
+    length, random = seconds or workload.seconds, Randomness(seed)
     took: dict[str, float] = {}
 
     def timed(stage: str, work: Any, *args: Any, **options: Any) -> Any:
@@ -202,7 +202,7 @@ def speak(
     semantic = timed(
         "semantic",
         bark.generate_semantic,
-        case.text,
+        workload.text,
         history,
         Sampling(0.7),
         max_duration_s=length,
@@ -213,7 +213,7 @@ def speak(
     fine = timed("fine", bark.generate_fine, coarse, history, Sampling(0.5), seed=random)
     audio = timed("codec", bark.decode, fine)
     if not np.isfinite(audio).all():
-        raise EngineError(f"the samples are not finite: what {case.dtype} computed is not worth timing")
+        raise EngineError(f"the samples are not finite: what {workload.dtype} computed is not worth timing")
     frames = coarse.shape[1]
     counts = dict(zip(STAGES, (len(semantic), coarse.size, frames, frames), strict=True))
     return Clip(took, counts, len(audio) / bark.sample_rate, sum(took.values()))
