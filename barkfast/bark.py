@@ -220,7 +220,7 @@ class Bark:
                 seen all of it; "low_latency" for sound after about half a second of speech, with other fine codes.
             each_sentence: speak sentence by sentence; False for one utterance, of up to 256 tokens. Semantic tokens
                 (`semantic=`) are one utterance.
-            options: as `request`, and those of `barkfast.engine.live.speak_live`: language, chained, on_piece.
+            options: as `request`, and those of `barkfast.engine.long.speak_live`: language, chained, on_piece.
 
         Work is done while the next chunk is asked for, and not between; closing the iterator ends it.
 

@@ -33,7 +33,7 @@ def judge_of(device: str) -> select.Placement:
     return Configuration("torch", "float32", device).place
 
 
-def find_candidates(
+def find_configurations(
     device: str, engines: Sequence[str] | None = None, dtypes: Sequence[str] | None = None
 ) -> list[Configuration]:
     """All but the judge itself, those that are not there with the reason.

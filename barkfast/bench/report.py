@@ -19,7 +19,7 @@ BOUNDS = {"read": "reading", "compute": "computing", None: "-"}
 NOTES = (
     "share of limit: the time that reading and computing at this machine's own limits would take, over the time taken",
     "GB/s, TFLOP/s: what must be read, and computed of prompts, windows and frames, over the stage's whole time",
-    "first audio: nothing is streamed yet, so the first sample comes with the last",
+    "first audio: bench does not stream, so the first sample comes with the last",
     "memory: the most while speaking, the process's own and, on a GPU, the device's",
 )
 OVER = "more than 100%: some of what is read stays in caches, which the limit of reading memory leaves out"

@@ -7,7 +7,7 @@ import numpy as np
 
 from barkfast.bench.compare import count_equal, kl, log_mel_distance, pooled_rms_ratio
 from barkfast.bench.comparison import Comparison, Example, answer, read_passages, require_room, set_exams
-from barkfast.bench.configurations import Configuration, find_candidates, judge_of
+from barkfast.bench.configurations import Configuration, find_configurations, judge_of
 from barkfast.bench.environment import describe_machine
 from barkfast.bench.gate import CODEC_LIMITS, FINE_SHARES, LOGITS_LIMITS
 from barkfast.bench.parity import compare_reference
@@ -53,7 +53,7 @@ def run_verify(
     """
     prompts = choose_prompts(languages)
     device = select.resolve_device(device)
-    candidates = find_candidates(device, engines, dtypes)
+    candidates = find_configurations(device, engines, dtypes)
     checkpoint = open_model(model, small=small or None)
     require_room(checkpoint, device)
     examples = read_passages(checkpoint, prompts)

@@ -75,7 +75,7 @@ class Clip:
         seconds: of each stage.
         counts: semantic tokens, coarse tokens, frames of the fine stage, frames of the codec.
         audio_s: length of the audio.
-        first_audio_s: seconds until its first samples were there. Nothing is streamed: those of all stages.
+        first_audio_s: seconds until its first samples: those of all stages, because bench does not stream.
     """
 
     seconds: dict[str, float]

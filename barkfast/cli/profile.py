@@ -34,9 +34,11 @@ def run(args: argparse.Namespace) -> int:
     """Load one network, profile its decode step, and print what can be gained."""
     from barkfast.bench.environment import describe_machine
     from barkfast.bench.profile import profile_step
-    from barkfast.bench.workload import Case, open_bark
+    from barkfast.bench.workload import Workload, open_bark
 
-    workload = Case(args.model, device=args.device, dtype=args.dtype, engine=args.engine, small=args.small).resolve()
+    workload = Workload(
+        args.model, device=args.device, dtype=args.dtype, engine=args.engine, small=args.small
+    ).resolve()
     bark = open_bark(workload)
     machine = describe_machine(workload.device)
     profile = profile_step(bark, args.stage, context=args.context, device=workload.device)

@@ -357,7 +357,7 @@ def test_the_tables_of_a_result():
     assert f"{theirs / ours:.1f}" in bark and "float32" in bark
     assert "gate: green, 2 of 2 checks hold" in shown and "random:small (random weights" in shown
     assert "limits measured in this run: 38.9 GB/s" in shown
-    assert "nothing is streamed yet" in shown and "\x1b" not in shown
+    assert "bench does not stream" in shown and "\x1b" not in shown
     assert max(map(len, lines)) <= 160
     assert any(line.split()[:2] == ["8", "11.4"] for line in lines)
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from barkfast.bench import candidates, comparison, parity, verify
-from barkfast.bench.configurations import find_candidates
+from barkfast.bench import comparison, configurations, parity, verify
+from barkfast.bench.configurations import find_configurations
 from barkfast.bench.prompts import PROMPTS, choose_prompts, spelling_tokenizer
 from barkfast.bench.verify import CLOSE, FAILED, NOT_RUN, SAME, WRONG, describe_row, is_right, run_verify, wrong_rows
 from barkfast.cli import main
@@ -118,7 +118,7 @@ def test_an_engine_that_is_not_there_is_a_row_with_the_reason(
         engines = describe_engines(device)
         return [dataclasses.replace(e, available=False, reason="sawn off") if e.name == "cpu" else e for e in engines]
 
-    monkeypatch.setattr(candidates, "describe_engines", without_cpu)
+    monkeypatch.setattr(configurations, "describe_engines", without_cpu)
     result = run(engines=["cpu", "torch"], dtypes=["bfloat16"])
     missing, *others = result["rows"]
     assert (missing["engine"], missing["verdict"], missing["reason"]) == ("cpu", NOT_RUN, "sawn off")
@@ -132,10 +132,10 @@ def test_an_engine_that_is_not_there_is_a_row_with_the_reason(
 
 
 def test_what_cpus_are_slow_at_has_to_be_asked_for() -> None:
-    found = {c.dtype: c.reason for c in find_candidates("cpu", ["torch"])}
+    found = {c.dtype: c.reason for c in find_configurations("cpu", ["torch"])}
     assert "float32" not in found, "the judge is not compared with itself"
     assert found["bfloat16"] == "" and "ask for it" in found["float16"]
-    (asked,) = find_candidates("cpu", ["torch"], ["fp16"])
+    (asked,) = find_configurations("cpu", ["torch"], ["fp16"])
     assert (asked.dtype, asked.reason) == ("float16", "")
 
 

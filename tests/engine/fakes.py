@@ -51,6 +51,8 @@ class FakeScheduler:
 
     def cancel(self, utterance: Any) -> None:
         self.cancelled.append(utterance)
+        if utterance in self.waiting:
+            self.waiting.remove(utterance)
 
 
 class SimpleUtterance:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from barkfast.config import Layout
-from barkfast.engine.request import AudioChunk, Done, Event, Failed
+from barkfast.engine.request import AudioChunk, Done, Event, Failed, Generation
 from barkfast.errors import EngineError, InputError
 
 CHUNK = 240
@@ -94,7 +94,8 @@ class ScriptedScheduler:
         if utterance.left == 0:
             self.live.remove(utterance)
             audio = np.concatenate(utterance.spoken)
-            events.append(Done(utterance, SimpleNamespace(audio=audio, duration=len(audio) / 24_000)))
+            nothing = np.zeros((8, 0), np.int32)
+            events.append(Done(utterance, Generation(audio, 24_000, nothing[0], nothing[:2], nothing)))
         return events
 
 

@@ -143,8 +143,8 @@ def test_on_the_torch_engine(dtype: str) -> None:
             utterance = scheduler.add(bark.request(**requests[1], stream=mode))
             while not utterance.ended:
                 scheduler.round()
-        assert utterance.generation is not None
-        np.testing.assert_array_equal(utterance.generation.coarse, expected[1].coarse)
+        assert utterance.result is not None
+        np.testing.assert_array_equal(utterance.result.coarse, expected[1].coarse)
 
 
 def test_on_the_cuda_engine() -> None:

@@ -98,7 +98,7 @@ def test_a_full_queue_refuses_at_once_or_lets_wait(scripted: ScriptedBark) -> No
             waiting[1].cancel()
             scripted.gate.set()
             done = await asyncio.gather(*held, *waiting, return_exceptions=True)
-            assert [type(d).__name__ for d in done] == ["SimpleNamespace"] * 3 + ["CancelledError", "SimpleNamespace"]
+            assert [type(d).__name__ for d in done] == ["Generation"] * 3 + ["CancelledError", "Generation"]
             stats = engine.stats()
             assert (stats.accepted, stats.refused, stats.done, stats.held) == (4, 2, 4, 0)
 

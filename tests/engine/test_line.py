@@ -165,7 +165,7 @@ def test_what_fails_in_the_line_fails_alone(monkeypatch: pytest.MonkeyPatch) -> 
     events = []
     while not listeners.scheduler.idle:
         events += [e for e in listeners.scheduler.round() if not isinstance(e, AudioChunk)]
-    assert {type(e): e.task for e in events} == {Done: good, Failed: bad}
+    assert {type(e): e.utterance for e in events} == {Done: good, Failed: bad}
 
 
 def test_sentences_of_a_stream_in_one_thread_continue_it(bark: Bark, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,20 +170,23 @@ def test_a_failure_names_its_piece_after_all_before_it_came():
     bark = FakeBark(outcome)
     pieces = []
     with pytest.raises(EngineError, match="piece 6 of the text .'This is sentence number f.*not finite"):
-        list(speak_long(bark, TEXT, "speaker_1", each_sentence=True, on_piece=pieces.append))
+        list(speak_long(bark, TEXT, "speaker_1", at_once=2, each_sentence=True, on_piece=pieces.append))
     assert [piece.text for piece in pieces] == SENTENCES[:5]
     assert not bark.open
     # What was under way beyond it is not spoken for nobody.
-    assert bark.schedulers[0].cancelled
+    assert bark.schedulers[0].cancelled and not bark.schedulers[0].waiting
 
 
 def test_whoever_stops_listening_stops_the_work():
     bark = FakeBark()
     sounds = speak_long(bark, TEXT, "speaker_1", each_sentence=True, at_once=4)
-    next(sounds)
+    for _ in range(3):
+        next(sounds)
+    (scheduler,) = bark.schedulers
+    assert scheduler.waiting
     sounds.close()
     assert not bark.open and len(bark.asked) < 16
-    assert len(bark.schedulers[0].cancelled) >= 4
+    assert scheduler.cancelled and not scheduler.waiting
 
 
 def test_marks_with_nothing_to_pronounce_are_pauses():

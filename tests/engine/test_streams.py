@@ -43,7 +43,7 @@ def test_low_latency_has_the_coarse_codes_of_the_rest(bark: Bark) -> None:
         live = [place.add(bark.request(TEXT, stream="low_latency", **OPTIONS)) for _ in range(2)]
         while not place.idle:
             place.round()
-    first, second = (utterance.generation for utterance in live)
+    first, second = (utterance.result for utterance in live)
     assert first is not None and second is not None
     np.testing.assert_array_equal(first.semantic, offline.semantic)
     np.testing.assert_array_equal(first.coarse, offline.coarse)

@@ -22,7 +22,7 @@ import bark, bark.api, bark.generation
 from bark import SAMPLE_RATE, generate_audio, preload_models
 from bark.generation import *
 from bark.api import *
-import bark.model_fine, bark.voices.load, bark.engine.engine, bark.cli
+import bark.model_fine, bark.voices.load, bark.engine.async_engine, bark.cli
 import barkfast, barkfast.api, barkfast.generation, barkfast.model_fine, barkfast.engine.async_engine
 assert bark is barkfast and models is barkfast.generation.models is bark.generation.models
 assert bark.cli is barkfast.cli and bark.voices.load is barkfast.voices.load

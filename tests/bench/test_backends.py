@@ -155,7 +155,7 @@ def test_what_a_peer_makes_on_disk_goes_with_it():
     backend = TransformersPeer(CASE)
     backend.import_library()
     backend.prepare()
-    folder = backend._place
+    folder = backend._placement
     assert folder is not None and (folder / "model.safetensors").is_file()
     backend.close()
     assert not folder.exists()
@@ -207,7 +207,7 @@ def test_a_contender_in_a_process_of_its_own(tmp_path: Path):
         assert "fine" in (tmp_path / "trace.json").read_text(encoding="utf-8")
         # What fails there fails here as what it is, and does not end it.
         with pytest.raises(InputError, match="engine is 'impossible'"):
-            remote._ask("open", name="barkfast", case={**vars(CASE), "engine": "impossible"})
+            remote._ask("open", name="barkfast", workload={**vars(CASE), "engine": "impossible"})
         assert remote.speak(1).counts == COUNTS
     finally:
         folder = Path(remote._folder.name) if remote._folder else None
