@@ -19,7 +19,7 @@ DEMO_VOICE_ARGS ?=
 # The reference implementation, an oracle for the parity tests only; with dependencies it would pull torchaudio.
 REFERENCE := tts-webui.bark==0.1.1 encodec==0.1.1
 
-.PHONY: help demo demo-voice test bench cpu gpu gpu-full results lint format venv clean
+.PHONY: help demo demo-voice test bench cpu gpu gpu-full house results lint format venv clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make bench   a clip beside bark and transformers, stage by stage, with pictures, in 10 minutes"
 	@echo "make cpu     on any CPU: every kernel, stage and dtype, in half an hour at most"
 	@echo "make results write the tables of README.md and docs/ from the newest results"
+	@echo "make house   count the repository: lines, files that a call enters, what stands in it twice"
 	@echo "make demo-voice  train the demo voice anew: hours, see docs/demo-voice.md; goes on where it was"
 	@echo "make lint    ruff, mypy and clang-format, changing nothing"
 	@echo "make format  let ruff and clang-format rewrite the sources"
@@ -62,6 +63,9 @@ cpu: $(VENV)/.test $(VENV)/.reference
 
 results: $(VENV)/.installed
 	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python -m benchmarks.markdown
+
+house: $(VENV)/.test
+	$(BIN)/python -m tools.house
 
 # Hours on two cores, and it goes on where it was cut off. Needs festival and WordNet, see docs/demo-voice.md.
 demo-voice: $(VENV)/.test

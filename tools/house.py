@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,8 +33,8 @@ PATHS = {
 PROGRAM = """
 import asyncio, contextlib, io, os, sys, threading
 sys.path[:0] = [{root!r}, {root!r} + "/kernels"]
-from barkfast import Bark
-from barkfast.engine import Engine
+from barkfast import Bark, Engine
+from barkfast import Engine
 package = {root!r} + "/barkfast/"
 bark = Bark("random:nano", device="cpu", dtype="float32", engine="torch")
 bark.load()
@@ -57,9 +57,9 @@ async def stream():
                 pass
 
 def bench():
-    from barkfast.__main__ import main
+    from barkfast.cli import main
     with contextlib.redirect_stdout(io.StringIO()):
-        main("bench --model random:nano --device cpu --dtype float32 --repeats 1 --quick".split())
+        main("bench --model random:nano --device cpu --dtype float32 --repeats 1 --seconds 1".split())
 
 threading.setprofile(note)
 sys.setprofile(note)
@@ -147,9 +147,7 @@ def find_circles(sources: dict[str, list[str]]) -> list[set[str]]:
         for name, lines in sources.items()
         if name.startswith("barkfast/") and name.endswith(".py")
     }
-    reach = {
-        name: {target for target in imports_of(tree) if target in modules} - {name} for name, tree in modules.items()
-    }
+    reach = {name: {*imports_of(tree, modules)} - {name} for name, tree in modules.items()}
     changed = True
     while changed:
         changed = False
@@ -164,15 +162,14 @@ def find_circles(sources: dict[str, list[str]]) -> list[set[str]]:
     return [set(circle) for circle in circles]
 
 
-def imports_of(tree: ast.AST) -> Iterator[str]:
-    """The dotted names that a module may mean by what it imports."""
+def imports_of(tree: ast.AST, modules: Container[str]) -> Iterator[str]:
+    """The modules of the package that a module imports."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            for alias in node.names:
-                yield f"{node.module}.{alias.name}"
-                yield node.module
+            yield from (alias.name for alias in node.names if alias.name in modules)
+        elif isinstance(node, ast.ImportFrom) and node.module in modules:
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in modules else node.module for name in inner)
 
 
 def find_shared(sources: dict[str, list[str]]) -> list[tuple[str, int, str, int, int]]:
