@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from barkfast.bark import Overflow, Voice
 from barkfast.config import Sampling
 from barkfast.errors import InputError
 from barkfast.generation import (
@@ -17,7 +16,9 @@ from barkfast.generation import (
     generate_fine,
     generate_text_semantic,
 )
+from barkfast.options import Voice
 from barkfast.runtime.sampling import Randomness, Seed
+from barkfast.text import Overflow
 from barkfast.voices import save_voice
 
 __all__ = [

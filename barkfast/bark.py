@@ -1,20 +1,18 @@
 """A Bark model: a text, a batch, a stream, a book, a dialogue. Forwards to the engine."""
 
 import os
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from barkfast import single_stages
 from barkfast.components import Components
 from barkfast.config import Layout, Sampling
-from barkfast.engine.long import Sound, speak_batch, speak_live, speak_long, speak_script
-from barkfast.engine.request import Generation, Request, Streaming
-from barkfast.engine.segments import check_mode
-from barkfast.engine.shared import Model, Session, Voice
-from barkfast.runtime.sampling import Seed
-from barkfast.text import Overflow
+from barkfast.engine.long import Sound, speak_batch, speak_long, speak_script, stream_sentences
+from barkfast.engine.results import Generation
+from barkfast.engine.shared import Model, Session
+from barkfast.options import BarkStream, LongText, Request, Script, Speech, Voice, takes
 from barkfast.voices import PARTS, save_voice
 from barkfast.weights import Checkpoint
 
@@ -95,90 +93,16 @@ class Bark:
         """Save an utterance as a voice, an .npz that `voice=` and the reference's `history_prompt=` take."""
         save_voice(path, generation.prompt)
 
-    def generate(
-        self,
-        text: str,
-        voice: Voice | None = None,
-        *,
-        seed: Seed = None,
-        text_temp: float | None = 0.7,
-        waveform_temp: float | None = 0.7,
-        fine_temp: float | None = 0.5,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_eos_p: float | None | Literal["auto"] = "auto",
-        max_duration_s: float | None = None,
-        overflow: Overflow = "cut",
-        silent: bool = True,
-    ) -> Generation:
-        """Speak `text`.
+    @takes(Speech)
+    def generate(self, speech: Speech) -> Generation:
+        """Speak a text. Raises: InputError, VoiceError, EngineError."""
+        request = self.model.request(speech.text, speech.voice, **speech.options())
+        return single_stages.run_request(self.model, request, speech.silent)
 
-        Args:
-            text: up to 256 tokens, about 13 seconds of speech.
-            voice: a name ("v2/en_speaker_6"), an .npz file, or a dict of the three prompts.
-            seed: the same seed gives the same audio; None draws from torch's global generator.
-            text_temp, waveform_temp, fine_temp: temperature of each stage; 0 is greedy.
-            top_k, top_p: filters for the semantic and coarse stage; None is off.
-            min_eos_p: end when the end token is this likely; "auto" for the model's value, None for only when drawn.
-            max_duration_s: end after this many seconds.
-            overflow: "cut" a text of more than 256 tokens, with a warning, or raise an "error".
-            silent: no progress bars.
-        """
-        request = self.request(
-            text,
-            voice,
-            seed=seed,
-            text_temp=text_temp,
-            waveform_temp=waveform_temp,
-            fine_temp=fine_temp,
-            top_k=top_k,
-            top_p=top_p,
-            min_eos_p=min_eos_p,
-            max_duration_s=max_duration_s,
-            overflow=overflow,
-        )
-        return single_stages.run_request(self.model, request, silent)
-
-    def request(
-        self,
-        text: str | None = None,
-        voice: Voice | None = None,
-        *,
-        seed: Seed = None,
-        text_temp: float | None = 0.7,
-        waveform_temp: float | None = 0.7,
-        fine_temp: float | None = 0.5,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_eos_p: float | None | Literal["auto"] = "auto",
-        max_duration_s: float | None = None,
-        overflow: Overflow = "cut",
-        stream: Streaming = "off",
-        priority: int = 0,
-        deadline: float | None = None,
-        semantic: np.ndarray | None = None,
-    ) -> Request:
-        """Check the arguments of `generate`, read the voice, and make a request of them, for an engine to speak.
-
-        No network is loaded, and any thread may call it. Args: as `generate`; the others as Request.
-        """
-        return self.model.request(
-            text,
-            voice,
-            seed=seed,
-            text_temp=text_temp,
-            waveform_temp=waveform_temp,
-            fine_temp=fine_temp,
-            top_k=top_k,
-            top_p=top_p,
-            min_eos_p=min_eos_p,
-            max_duration_s=max_duration_s,
-            overflow=overflow,
-            stream=stream,
-            priority=priority,
-            deadline=deadline,
-            semantic=semantic,
-        )
+    @takes(Request)
+    def request(self, request: Request) -> Request:
+        """Check arguments, load the voice, and make a request of them for an engine. Loads no network; thread-safe."""
+        return self.model.resolve(request)
 
     def generate_batch(
         self,
@@ -202,34 +126,18 @@ class Bark:
         """
         return speak_batch(self.model, requests, keep_errors, defaults)
 
-    def stream(
-        self,
-        text: str | Iterable[str] | None = None,
-        voice: Voice | None = None,
-        *,
-        mode: Literal["exact", "low_latency"] = "exact",
-        each_sentence: bool = True,
-        **options: Any,
-    ) -> Sound:
-        """Speak a text of any length and hand out its (n,) float32 samples as they come, in constant memory.
+    @takes(BarkStream)
+    def stream(self, asked: BarkStream) -> Sound:
+        """Speak a text of any length and return its (n,) float32 samples as they come, in constant memory.
 
-        Args:
-            text: a str, or an iterable of them that is read as it is needed.
-            voice: as in `generate`; without one, the first sentence's is kept for the rest.
-            mode: "exact" for the samples that `generate` gives each sentence, which begin when the fine network has
-                seen all of it; "low_latency" for sound after about half a second of speech, with other fine codes.
-            each_sentence: speak sentence by sentence; False for one utterance, of up to 256 tokens. Semantic tokens
-                (`semantic=`) are one utterance.
-            options: as `request`, and those of `barkfast.engine.long.speak_live`: language, chained, on_piece.
+        Work is done while the next chunk is waited for, and not between; closing the iterator ends it.
 
-        Work is done while the next chunk is asked for, and not between; closing the iterator ends it.
-
-        Errors: InputError and VoiceError at once; what becomes of a sentence, where its samples would have come.
+        Raises:
+            InputError, VoiceError: at once; the error of a later sentence comes in place of its samples.
         """
-        if each_sentence and options.get("semantic") is None:
-            return Sound(speak_live(self.model, text, voice, mode=mode, **options))  # type: ignore[arg-type]
-        check_mode(mode)
-        return Sound(self._stream(self.request(text, voice, stream=mode, **options)))  # type: ignore[arg-type]
+        if asked.split:
+            return Sound(stream_sentences(self.model, asked))
+        return Sound(self._stream(self.model.resolve(asked.whole())))
 
     def _stream(self, request: Request) -> Generator[np.ndarray, None, None]:
         with self.scheduler() as session:
@@ -245,24 +153,23 @@ class Bark:
         """
         return self.model.scheduler(n_slots)
 
-    def generate_long(self, text: str | Iterable[str], voice: Voice | None = None, **options: Any) -> Sound:
+    @takes(LongText)
+    def generate_long(self, asked: LongText) -> Sound:
         """Speak a text of any length, piece by piece: (n,) float32 samples as they come, in constant memory.
 
-        Args and errors: as barkfast.engine.long.speak_long.
+        Raises:
+            InputError, VoiceError: at once for arguments; later for what is found in the text.
         """
-        return Sound(speak_long(self.model, text, voice, **options))
+        return Sound(speak_long(self.model, asked))
 
-    def generate_script(
-        self,
-        script: str | Iterable[str] | Iterable[tuple[str, str]],
-        voices: Mapping[str, Voice | None],
-        **options: Any,
-    ) -> Sound:
+    @takes(Script)
+    def generate_script(self, asked: Script) -> Sound:
         """Speak a dialogue, a voice per speaker: (n,) float32 samples as they come, in constant memory.
 
-        Args and errors: as barkfast.engine.long.speak_script.
+        Raises:
+            InputError, VoiceError: at once for arguments; later for what is found in the script.
         """
-        return Sound(speak_script(self.model, script, voices, **options))
+        return Sound(speak_script(self.model, asked))
 
     # --- the stages one by one
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: F401
 
-from barkfast.bark import Bark, Overflow, Voice
+from barkfast.bark import Bark
 from barkfast.config import Layout, Sampling, truthy
 from barkfast.errors import InputError
 from barkfast.foreign import adopt, load_codec, load_network
@@ -28,8 +28,10 @@ from barkfast.helpers import softmax  # noqa: F401
 from barkfast.helpers import tokenize as _tokenize  # noqa: F401
 from barkfast.model import GPT, GPTConfig  # noqa: F401
 from barkfast.model_fine import FineGPT, FineGPTConfig  # noqa: F401
+from barkfast.options import Voice
 from barkfast.runtime.sampling import Seed
 from barkfast.runtime.select import resolve_device
+from barkfast.text import Overflow
 from barkfast.text import normalize_whitespace as _normalize_whitespace  # noqa: F401
 from barkfast.voices import SUPPORTED_LANGS, VOICE_NAMES, bark_folder  # noqa: F401
 from barkfast.weights.suno import cache_folder

@@ -7,11 +7,12 @@ import numpy as np
 
 from barkfast.checks import check_kind
 from barkfast.config import Sampling
-from barkfast.engine.request import Generation, Request
+from barkfast.engine.results import Generation
 from barkfast.engine.shared import Model, Voice
 from barkfast.engine.utterance import Utterance
 from barkfast.errors import InputError
 from barkfast.jobs import Job
+from barkfast.options import Request
 from barkfast.runtime.sampling import Randomness, Seed
 from barkfast.stages.check import check_tokens
 from barkfast.stages.coarse import CoarseWindows

@@ -64,9 +64,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
         return stand_in
 
     monkeypatch.setattr(Bark, "load", lambda self: None)
-    monkeypatch.setattr("barkfast.cli.long.speak_long", speak("long"))
-    monkeypatch.setattr("barkfast.cli.long.speak_live", speak("live"))
-    monkeypatch.setattr("barkfast.cli.long.speak_script", speak("script"))
+    monkeypatch.setattr(Bark, "generate_long", speak("long"))
+    monkeypatch.setattr(Bark, "stream", speak("live"))
+    monkeypatch.setattr(Bark, "generate_script", speak("script"))
     return collected
 
 
@@ -307,7 +307,7 @@ def test_a_failure_on_the_way_leaves_no_file(work: Path, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(Bark, "load", lambda self: None)
-    monkeypatch.setattr("barkfast.cli.long.speak_long", fail)
+    monkeypatch.setattr(Bark, "generate_long", fail)
     (work / "old.wav").write_bytes(b"precious")
     before = files_in(work)
     for name in ("old.wav", "new.wav"):

@@ -50,7 +50,8 @@ ROOMS = {
 PIPELINE = {*ROOMS}
 ROOMS["components"] = PIPELINE - {"stages"}
 ROOMS["longform"] = GROUND | {"voices", "normalize"}
-ROOMS["engine"] = PIPELINE | {"components", "longform"}
+ROOMS["options"] = PIPELINE | {"longform"}
+ROOMS["engine"] = PIPELINE | {"components", "longform", "options"}
 ROOMS["single_stages"] = ROOMS["engine"] | {"engine"}
 ROOMS["bark"] = ROOMS["single_stages"] | {"single_stages"}
 # The modules that have the names of `bark`'s own, and their helpers.
@@ -80,6 +81,7 @@ THIRD_PARTY = {
     "normalize": {"markdown_it"},
     "voices": {"numpy"},
     "components": {"torch"},
+    "options": {"numpy"},
     "engine": {"numpy"},
     "longform": {"numpy", "sentencex"},
     "single_stages": {"numpy", "tqdm"},

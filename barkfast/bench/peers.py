@@ -184,20 +184,20 @@ class TransformersPeer(Peer):
 
     def prepare(self) -> None:
         super().prepare()
-        self._placement = hugging_face_folder(self.checkpoint)
-        if self._placement is None:
+        self._model_folder = hugging_face_folder(self.checkpoint)
+        if self._model_folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="barkfast-bench-")
             target = Path(self._folder.name) / "model"
             options: dict[str, Any] = {"voices": False, "tokenizer": False, "small": self.workload.small}
-            self._placement = convert(self.workload.model, target, self.dtype, **options)
+            self._model_folder = convert(self.workload.model, target, self.dtype, **options)
 
     def load_networks(self) -> None:
         dtype = torch_dtype(self.dtype)
         try:
-            model: Any = self._build.from_pretrained(str(self._placement), dtype=dtype)
+            model: Any = self._build.from_pretrained(str(self._model_folder), dtype=dtype)
         except TypeError:
             # The argument's name before 4.56.
-            model = self._build.from_pretrained(str(self._placement), torch_dtype=dtype)
+            model = self._build.from_pretrained(str(self._model_folder), torch_dtype=dtype)
         self._model = model.to(self.device).eval()
         self._watch.wrap(self._model.semantic, "generate", "semantic")
         self._watch.wrap(self._model.coarse_acoustics, "generate", "coarse")

@@ -40,7 +40,7 @@ def read_text(text: str, markup: Markup | None = None) -> str:
 
 def check_option(option: str, name: str, value: object) -> None:
     """Raise InputError, with the option's name, for a value that is invalid as the request's field `name`."""
-    from barkfast.engine.request import Request
+    from barkfast.options import Request
 
     with naming(option):
         Request("a", **{name: value})  # type: ignore[arg-type]

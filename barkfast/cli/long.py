@@ -3,18 +3,15 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any
-
-import numpy as np
 
 from barkfast.audio import check_output
 from barkfast.cli import outputs
 from barkfast.cli.options import read_sampling
 from barkfast.cli.sources import count_characters, read_cast, read_file, read_script
-from barkfast.engine.long import speak_live, speak_long, speak_script
-from barkfast.engine.request import real_time_factor
+from barkfast.engine.results import real_time_factor
 from barkfast.engine.segments import Piece
 from barkfast.errors import InputError
 from barkfast.normalize import normalize
@@ -51,7 +48,7 @@ def _open_output(args: argparse.Namespace) -> Callable[[int], AbstractContextMan
     return lambda rate: outputs.to_pipe(rate, args.raw)
 
 
-def _open_source(args: argparse.Namespace) -> tuple[Callable[..., Generator[np.ndarray, None, None]], int | None]:
+def _open_source(args: argparse.Namespace) -> tuple[Callable[..., Any], int | None]:
     """Check the input options; return a function of model and options that speaks it, and its length in characters."""
     voice = args.voice
     if args.mode is not None and (args.script is not None or args.trim or args.at_once is not None):
@@ -62,16 +59,16 @@ def _open_source(args: argparse.Namespace) -> tuple[Callable[..., Generator[np.n
         voices = read_cast(args.cast)
         lines = [(line.speaker, line.text) for line in read_script(args.script, voices, args.markup)]
         total = sum(count_characters(text) for _, text in lines)
-        return lambda bark, **options: speak_script(bark.model, lines, voices, **options), total
+        return lambda bark, **options: bark.generate_script(lines, voices, **options), total
     if args.cast:
         raise InputError("--cast gives the speakers of a --script their voices; expected --voice here")
-    speak = speak_long if args.mode is None else speak_live
+    method = "generate_long" if args.mode is None else "stream"
     if args.file is not None or args.text == "-":
         text, n_characters = read_file(args.text if args.file is None else args.file, args.markup)
-        return lambda bark, **options: speak(bark.model, text, voice, **options), n_characters
+        return lambda bark, **options: getattr(bark, method)(text, voice, **options), n_characters
     given = args.text if args.markup is None else normalize(args.text, args.markup)
     check_text(given)
-    return lambda bark, **options: speak(bark.model, given, voice, **options), count_characters(given)
+    return lambda bark, **options: getattr(bark, method)(given, voice, **options), count_characters(given)
 
 
 def _read_options(args: argparse.Namespace) -> dict[str, Any]:

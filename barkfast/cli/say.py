@@ -5,17 +5,17 @@ import secrets
 import sys
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from barkfast.audio import check_output
 from barkfast.cli.checks import check_option, naming, read_text
 from barkfast.cli.long import is_long, run_long
 from barkfast.cli.models import choose_model
 from barkfast.cli.options import add_model_options, read_sampling
-from barkfast.engine.segments import MODES
 from barkfast.errors import InputError
 from barkfast.longform import trim_ends
 from barkfast.normalize import MARKUPS
+from barkfast.options import Mode
 from barkfast.voices import check_voice_output, load_voice
 
 
@@ -45,7 +45,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--player", metavar="COMMAND", help="for --play (default: ffplay, aplay or play)")
     parser.add_argument(
         "--mode",
-        choices=MODES,
+        choices=get_args(Mode),
         help="of --stream and --play: hand out every sentence while it is made, untrimmed; see docs/streaming.md "
         "(default: piece by piece)",
     )

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from barkfast.checks import check_seconds
-from barkfast.engine.request import Request
 from barkfast.engine.worker import Outcome, PendingRequest, Worker, copy_error
 from barkfast.errors import DeadlineExceeded, EngineClosed, EngineDead, QueueFull
+from barkfast.options import Request
 
 T = TypeVar("T")
 

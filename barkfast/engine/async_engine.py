@@ -8,15 +8,13 @@ from typing import Any, Protocol
 
 from barkfast.checks import check_count
 from barkfast.engine.admission import Admission
-from barkfast.engine.request import Generation
+from barkfast.engine.results import Generation, Stats
 from barkfast.engine.scheduler import Scheduler
-from barkfast.engine.segments import check_mode
 from barkfast.engine.shared import Model
-from barkfast.engine.stats import Stats
 from barkfast.engine.stream import Stream, StreamText
 from barkfast.engine.worker import Outcome, Worker
 from barkfast.errors import BarkfastError, EngineClosed, EngineDead
-from barkfast.normalize import Markup
+from barkfast.options import EngineSpeech, EngineStream, takes
 
 
 class HasModel(Protocol):
@@ -89,24 +87,9 @@ class Engine:
         """Numbers about all requests so far."""
         return self._worker.counters.snapshot(self.healthy)
 
-    async def generate(
-        self,
-        text: str,
-        voice: Any = None,
-        *,
-        priority: int = 0,
-        deadline_s: float | None = None,
-        wait: bool = False,
-        **options: Any,
-    ) -> Generation:
-        """Speak `text`, with the tokens and samples of a single `Bark.generate`.
-
-        Args:
-            text, voice: as of `Bark.generate`.
-            priority: of two requests with the same deadline, the one of higher priority goes first.
-            deadline_s: seconds from now; the request fails if it is not done by then.
-            wait: where the queue is full, wait instead of failing with QueueFull.
-            options: the others of `Bark.generate`, e.g. seed and temperatures.
+    @takes(EngineSpeech)
+    async def generate(self, speech: EngineSpeech) -> Generation:
+        """Speak a text, with the tokens and samples of a single `Bark.generate`.
 
         Cancelling the task that waits ends the request within one round of work.
 
@@ -115,11 +98,10 @@ class Engine:
             InputError, VoiceError: as of `Bark.generate`.
         """
         result: asyncio.Future[Generation] = asyncio.get_running_loop().create_future()
-        request = partial(self._model.request, text, voice, **options, stream="off", priority=priority)
-        reservation = await self._admission.reserve(deadline_s, wait)
+        reservation = await self._admission.reserve(speech.deadline_s, speech.wait)
         try:
-            make = partial(request, deadline=reservation.deadline)
-            pending = await self._admission.submit(reservation, make, lambda _: None, partial(_set_result, result))
+            request = partial(self._model.resolve, speech.request(reservation.deadline))
+            pending = await self._admission.submit(reservation, request, lambda _: None, partial(_set_result, result))
         finally:
             reservation.close()
         try:
@@ -128,42 +110,13 @@ class Engine:
             self._worker.cancel(pending)
             raise
 
-    def stream(
-        self,
-        text: str | None,
-        voice: Any = None,
-        *,
-        mode: str = "exact",
-        each_sentence: bool = True,
-        language: str | None = None,
-        markup: Markup = "plain",
-        seed: int | None = None,
-        priority: int = 0,
-        deadline_s: float | None = None,
-        wait: bool = False,
-        **options: Any,
-    ) -> Stream:
+    @takes(EngineStream)
+    def stream(self, asked: EngineStream) -> Stream:
         """Speak a text of any length; (n,) float32 chunks as they are ready, see `Stream`.
 
-        Args:
-            text: generated sentence by sentence, the next one while the one before is received.
-            voice: as of `Bark.generate`; without one, the first sentence's is kept for the rest.
-            mode: "exact" for the samples of `generate`, or "low_latency" for the first of them sooner; what that
-                changes is in docs/streaming.md.
-            each_sentence: False for one utterance, of up to 256 tokens; semantic tokens (`semantic=`) are one, too.
-            language: of the sentences, "en", "de" and so on; None for the voice's, or else by the script.
-            markup: what the text is written in, "plain" or "markdown", see `barkfast.normalize.normalize`.
-            seed: of the first sentence; the others count on from it.
-            deadline_s: seconds from now; the stream fails if it is not done by then.
-            wait: where the queue is full, wait instead of failing. A text is admitted once for all its sentences.
-
-        The other arguments and the errors are those of `generate`. An engine does not bound the length of a text.
+        The errors are those of `generate`. An engine does not bound the length of a text.
         """
-        check_mode(mode)
-        options |= {"stream": mode, "priority": priority}
-        how: dict[str, Any] = {"each_sentence": each_sentence, "language": language, "markup": markup, "seed": seed}
-        source = StreamText(self._model, text, voice, **how, options=options)
-        return Stream(self._admission, source, deadline_s=deadline_s, wait=wait)
+        return Stream(self._admission, StreamText(self._model, asked), deadline_s=asked.deadline_s, wait=asked.wait)
 
     async def drain(self, timeout_s: float | None = None) -> bool:
         """Accept nothing new, and wait until all that was accepted has ended; False after `timeout_s`.

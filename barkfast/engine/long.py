@@ -3,15 +3,15 @@
 import inspect
 import threading
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 
-from barkfast.checks import check_number, check_seed, check_whole
-from barkfast.engine.request import AudioChunk, Generation, Request
+from barkfast.checks import check_number
+from barkfast.engine.results import AudioChunk, Generation
 from barkfast.engine.segments import (
     NOTHING_TO_SAY,
     RETRIES,
@@ -21,7 +21,6 @@ from barkfast.engine.segments import (
     Segment,
     SegmentQueue,
     VoiceState,
-    check_mode,
     check_sentences,
     join_live,
     sentence_segments,
@@ -32,7 +31,7 @@ from barkfast.errors import BarkfastError, InputError, VoiceError
 from barkfast.longform.joining import Joiner, LiveJoiner
 from barkfast.longform.script import find_speaker, parse_script
 from barkfast.longform.sentences import check_language, check_source, language_of
-from barkfast.normalize import Markup, check_markup
+from barkfast.options import BarkStream, LongText, Pieces, Request, Script
 
 # Slots that a batch allocates where there are fewer, if it has as many requests.
 BATCH_SLOTS = 8
@@ -109,32 +108,8 @@ def _make_request(model: Model, item: Any, defaults: Mapping[str, Any]) -> Reque
     return model.request(**options)
 
 
-def speak_live(
-    model: Model,
-    text: str | Iterable[str],
-    voice: Any = None,
-    *,
-    mode: str = "exact",
-    chained: bool = False,
-    language: str | None = None,
-    markup: Markup = "plain",
-    seed: int | None = None,
-    on_piece: Callable[[Piece], None] | None = None,
-    **options: Any,
-) -> Audio:
-    """Speak a text of any length sentence by sentence, and return its audio while it is made.
-
-    Args:
-        model: the model.
-        text: a str, or an iterable of them (an open file, say) that is read as it is needed.
-        voice: as in `Bark.generate`; without one, the first sentence's is kept for the rest.
-        mode: "exact" or "low_latency", see docs/streaming.md.
-        chained: every sentence continues from the one before, instead of from the voice alone.
-        language: "en", "de" and so on; None for the voice's, or else by the script.
-        markup: what the text is written in, "plain" or "markdown", see `barkfast.normalize.normalize`.
-        seed: of the first sentence; the others count on from it.
-        on_piece: called with each `Piece`, in order, once all of it was returned.
-        options: the others of `Bark.request`: temperatures, top_k, top_p, min_eos_p, max_duration_s (of a sentence).
+def stream_sentences(model: Model, asked: BarkStream) -> Audio:
+    """Generate a text of any length sentence by sentence, and return its audio while it is made.
 
     Returns:
         (n,) float32 samples as they come. Work is done while the next ones are waited for, and not between: for the
@@ -144,32 +119,22 @@ def speak_live(
         InputError, VoiceError: at once for arguments and for a str with nothing to pronounce; the error of a later
             sentence comes in place of its audio and names it.
     """
-    check_mode(mode)
-    check_markup(markup)
-    language = language or language_of(voice)
-    check_sentences(text, language, seed)
-    options = {"stream": mode, **options}
-    # With any text: wrong options are refused now, not with the first sentence.
-    model.request("a", None, **options)
-    state = VoiceState(model.load_voice(voice), chained)
-    segments = sentence_segments(model, text, state, language, markup)
-    return _stream_segments(model, segments, seed, on_piece, options)
+    language = asked.language or language_of(asked.voice)
+    check_sentences(asked.text, language, asked.seed)
+    state = VoiceState(model.load_voice(asked.voice), asked.chained)
+    segments = sentence_segments(model, asked.text, state, language, asked.markup)
+    return _stream_segments(model, segments, asked)
 
 
-def _stream_segments(
-    model: Model,
-    segments: Iterator[Segment],
-    seed: int | None,
-    on_piece: Callable[[Piece], None] | None,
-    options: dict[str, Any],
-) -> Audio:
+def _stream_segments(model: Model, segments: Iterator[Segment], asked: BarkStream) -> Audio:
     # No more slots than there are sentences.
     first = list(islice(segments, STREAM_SEGMENTS))
     queue = SegmentQueue(model.layout, len(first), RETRIES, live=True, promote=_promote)
     joiner = LiveJoiner(model.layout.sample_rate)
-    for segment, output in run_segments(model, chain(first, segments), queue, len(first), seed, options):
-        if isinstance(output, Generation) and on_piece is not None:
-            on_piece(Piece(segment.number, segment.chunk.text, output.duration))
+    options = asked.request_options()
+    for segment, output in run_segments(model, chain(first, segments), queue, len(first), options):
+        if isinstance(output, Generation) and asked.on_piece is not None:
+            asked.on_piece(Piece(segment.number, segment.chunk.text, output.duration))
         samples = join_live(joiner, segment, output)
         if len(samples):
             yield samples
@@ -179,45 +144,8 @@ def _promote(utterance: Any) -> None:
     utterance.prefetched = False
 
 
-def speak_long(
-    model: Model,
-    text: str | Iterable[str],
-    voice: Any = None,
-    *,
-    chained: bool = False,
-    steady: bool = True,
-    language: str | None = None,
-    markup: Markup = "plain",
-    seed: int | None = None,
-    trim: bool = True,
-    pauses: bool = True,
-    at_once: int = 8,
-    seconds: float | None = None,
-    each_sentence: bool = False,
-    retries: int = RETRIES,
-    on_piece: Callable[[Piece], None] | None = None,
-    **options: Any,
-) -> Audio:
-    """Speak a text of any length.
-
-    Args:
-        model: the model.
-        text: a str, or an iterable of them (an open file, say) that is read as it is needed.
-        voice: as in `Bark.generate`.
-        chained: every piece continues from the one before, instead of from the voice alone. The tone is carried on,
-            errors too; and only one piece is generated at a time.
-        steady: without a voice, the first piece's is kept for the rest; else every piece draws its own.
-        language: "en", "de" and so on; None for the voice's, or else by the script.
-        markup: what the text is written in, "plain" or "markdown", see `barkfast.normalize.normalize`.
-        seed: the same seed and `at_once` give the same audio.
-        trim: cut silence and noise off the ends of each piece.
-        pauses: put silence between pieces, as long as the punctuation asks for; else they overlap a little.
-        at_once: pieces that are generated in a batch.
-        seconds: how long a piece may be by the estimate of its speaking time; None for 13, or what the model allows.
-        each_sentence: a piece for every sentence, instead of as many sentences as fit: the audio comes sooner.
-        retries: how often a piece that the model did not finish in time is generated again in halves.
-        on_piece: called with each `Piece`, in order.
-        options: the others of `Bark.request`: temperatures, top_k, top_p, min_eos_p, max_duration_s (of a piece).
+def speak_long(model: Model, asked: LongText) -> Audio:
+    """Generate a text of any length in pieces.
 
     Returns:
         (n,) float32 arrays that make up the whole when joined, as they are ready. Work is done while the next one is
@@ -226,53 +154,28 @@ def speak_long(
     Raises:
         InputError, VoiceError: at once for arguments; later for what is found in the text, and then it names the piece.
     """
-    check_source(text)
-    _check(model, at_once, seconds, retries, seed, options)
-    language = language or language_of(voice)
+    check_source(asked.text)
+    _check_seconds(model, asked)
+    language = asked.language or language_of(asked.voice)
     check_language(language)
-    check_markup(markup)
-    state = VoiceState(model.load_voice(voice), chained, steady)
+    state = VoiceState(model.load_voice(asked.voice), asked.chained, asked.steady)
 
     def segments() -> Iterator[Segment]:
-        for number, chunk in enumerate(split_text(model, text, language, seconds, each_sentence, markup)):
+        chunks = split_text(model, asked.text, language, asked.seconds, asked.each_sentence, asked.markup)
+        for number, chunk in enumerate(chunks):
             yield Segment(chunk, state, number)
 
-    joiner = Joiner(model.layout.sample_rate, trim=trim, pauses=pauses)
-    return _join_segments(model, segments(), joiner, on_piece, 1 if chained else at_once, seed, retries, options)
+    return _join_segments(model, segments(), 1 if asked.chained else asked.at_once, asked)
 
 
-def speak_script(
-    model: Model,
-    script: Any,
-    voices: Mapping[str, Any],
-    *,
-    chained: bool = False,
-    steady: bool = True,
-    language: str | None = None,
-    markup: Markup = "plain",
-    seed: int | None = None,
-    trim: bool = True,
-    pauses: bool = True,
-    at_once: int = 8,
-    seconds: float | None = None,
-    retries: int = RETRIES,
-    on_piece: Callable[[Piece], None] | None = None,
-    **options: Any,
-) -> Audio:
-    """Speak a dialogue, with a voice for each speaker.
-
-    Args:
-        script: see `barkfast.longform.parse_script`.
-        voices: name of a speaker -> voice as in `Bark.generate`; None for one that is drawn and then kept.
-        the others: as in `speak_long`. Voices of different languages may be mixed; `chained` continues from what the
-            same speaker said before.
+def speak_script(model: Model, asked: Script) -> Audio:
+    """Generate a dialogue, with a voice for each speaker.
 
     Returns and raises what `speak_long` does. An unknown speaker is an InputError with the number of the line: at once
     if the script is a str or a list, else when the line is read.
     """
-    _check(model, at_once, seconds, retries, seed, options)
-    check_language(language)
-    check_markup(markup)
+    _check_seconds(model, asked)
+    script, voices = asked.script, asked.voices
     if not isinstance(voices, Mapping) or not voices:
         raise InputError(f"voices is {str(voices)[:80]!r}; expected a dict: the name of each speaker, and a voice")
     if isinstance(script, str | list | tuple):
@@ -281,7 +184,7 @@ def speak_script(
     states = {}
     for name, voice in voices.items():
         try:
-            states[name] = VoiceState(model.load_voice(voice), chained, steady, name)
+            states[name] = VoiceState(model.load_voice(voice), asked.chained, asked.steady, name)
         except VoiceError as error:
             raise VoiceError(f"the voice of {name}: {error}") from error
 
@@ -289,55 +192,39 @@ def speak_script(
         number = 0
         for line in parse_script(script):
             name = find_speaker(line, voices)
-            spoken = language or language_of(voices[name])
-            for chunk in split_text(model, line.text, spoken, seconds, False, markup):
+            language = asked.language or language_of(voices[name])
+            for chunk in split_text(model, line.text, language, asked.seconds, False, asked.markup):
                 yield Segment(chunk, states[name], number)
                 number += 1
 
-    joiner = Joiner(model.layout.sample_rate, trim=trim, pauses=pauses)
-    return _join_segments(model, segments(), joiner, on_piece, at_once, seed, retries, options)
+    return _join_segments(model, segments(), asked.at_once, asked)
 
 
-def _check(
-    model: Model, at_once: Any, seconds: float | None, retries: Any, seed: Any, options: Mapping[str, Any]
-) -> None:
-    check_whole("at_once", at_once, "the number of pieces to speak side by side, from 1", least=1)
+def _check_seconds(model: Model, asked: Pieces) -> None:
     longest = model.layout.semantic.max_steps / model.layout.semantic.rate_hz
-    if seconds is not None:
+    if asked.seconds is not None:
         expected = f"up to {longest:.1f}, which is all the model says in one go"
-        check_number("seconds", seconds, expected, least=0, most=longest, open_=True)
-    check_whole("retries", retries, "0 or more", least=0)
-    check_seed(seed)
-    # With any text: wrong options are refused now, not with the first piece.
-    model.request("a", None, **options)
+        check_number("seconds", asked.seconds, expected, least=0, most=longest, open_=True)
 
 
-def _join_segments(
-    model: Model,
-    segments: Iterator[Segment],
-    joiner: Joiner,
-    on_piece: Callable[[Piece], None] | None,
-    at_once: int,
-    seed: int | None,
-    retries: int,
-    options: dict[str, Any],
-) -> Audio:
+def _join_segments(model: Model, segments: Iterator[Segment], at_once: int, asked: Pieces) -> Audio:
     """Run segments and join their audio."""
     # No more slots than there are pieces.
     first = list(islice(segments, at_once))
     n_parallel = max(1, len(first))
-    queue = SegmentQueue(model.layout, n_parallel, retries, halve=options.get("max_duration_s") is None)
+    queue = SegmentQueue(model.layout, n_parallel, asked.retries, halve=asked.max_duration_s is None)
+    joiner = Joiner(model.layout.sample_rate, trim=asked.trim, pauses=asked.pauses)
     silent = True
-    for segment, output in run_segments(model, chain(first, segments), queue, n_parallel, seed, options):
+    for segment, output in run_segments(model, chain(first, segments), queue, n_parallel, asked.request_options()):
         samples = np.zeros(0, dtype=np.float32)
         if isinstance(output, Generation):
             silent = False
             samples = joiner.add(output.audio, segment.pause)
         else:
             joiner.rest(segment.pause)
-        if on_piece is not None:
+        if asked.on_piece is not None:
             spoken = output.duration if isinstance(output, Generation) else 0.0
-            on_piece(Piece(segment.number, segment.chunk.text, spoken, segment.voice.name))
+            asked.on_piece(Piece(segment.number, segment.chunk.text, spoken, segment.voice.name))
         if len(samples):
             yield samples
     if silent:
@@ -352,7 +239,6 @@ def run_segments(
     segments: Iterator[Segment],
     queue: SegmentQueue,
     n_slots: int,
-    seed: int | None,
     options: dict[str, Any],
 ) -> Iterator[tuple[Segment, np.ndarray | Generation | None]]:
     """Every segment with its results, in order: chunks of its audio if the queue is live, then its Generation.
@@ -364,7 +250,7 @@ def run_segments(
     with model.scheduler(n_slots) as session:
         try:
             while not queue.done:
-                _submit(model, session, segments, queue, entries, seed, options)
+                _submit(model, session, segments, queue, entries, options)
                 if (taken := queue.take()) is not None:
                     yield taken[0].segment, taken[1]
                 elif entries:
@@ -383,7 +269,6 @@ def _submit(
     segments: Iterator[Segment],
     queue: SegmentQueue,
     entries: dict[Any, Entry],
-    seed: int | None,
     options: dict[str, Any],
 ) -> None:
     """Read and start as many segments as the queue wants."""
@@ -395,7 +280,7 @@ def _submit(
                 return
             continue
         try:
-            entry.handle = session.add(entry.segment.request(model, seed, options))
+            entry.handle = session.add(entry.segment.request(model, options))
         except BarkfastError as error:
             queue.end(entry, error, final=True)
             continue

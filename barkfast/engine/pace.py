@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 
-from barkfast.engine.request import AudioChunk, Event
+from barkfast.engine.results import AudioChunk, Event
 from barkfast.engine.utterance import Utterance
 
 logger = logging.getLogger(__name__)

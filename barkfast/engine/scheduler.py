@@ -11,10 +11,11 @@ import numpy as np
 from barkfast.components import Components
 from barkfast.config import Layout
 from barkfast.engine.pace import Pace
-from barkfast.engine.request import AudioChunk, Done, Event, Failed, Request
+from barkfast.engine.results import AudioChunk, Done, Event, Failed
 from barkfast.engine.slots import DECODED, Advance, Bound, Networks
 from barkfast.engine.utterance import Decode, Refine, Synthesize, Utterance
 from barkfast.errors import BarkfastError, EngineError
+from barkfast.options import Request
 from barkfast.runtime.decoder import loses_device
 from barkfast.text import fit_text
 

@@ -13,13 +13,14 @@ import numpy as np
 
 from barkfast.checks import check_seed
 from barkfast.config import Layout
-from barkfast.engine.request import AudioChunk, Done, Event, Generation, Request
+from barkfast.engine.results import AudioChunk, Done, Event, Generation
 from barkfast.engine.shared import Model
 from barkfast.errors import BarkfastError, InputError, VoiceError
 from barkfast.longform.chunks import SECONDS, Chunk, split_chunks, split_long
 from barkfast.longform.joining import LiveJoiner, pause_after
 from barkfast.longform.sentences import check_language, check_source
 from barkfast.normalize import Markup
+from barkfast.options import Request
 from barkfast.text import check_text
 from barkfast.voices import check_voice
 
@@ -28,7 +29,6 @@ logger = logging.getLogger(__name__)
 # The share of the model's longest utterance that it speaks well: 13 of Suno's 15.4 seconds.
 _WELL = SECONDS / (768 / 49.9)
 NOTHING_TO_SAY = "the text has nothing to pronounce in it; expected at least one letter or digit"
-MODES = ("exact", "low_latency")
 # Sentences of a stream in progress: the one that is returned, and the next.
 STREAM_SEGMENTS = 2
 # How often a segment is generated again that was empty or cut off, by default.
@@ -130,10 +130,9 @@ class Segment:
             return seed
         return (int(seed) + self.number + ((2 * self.attempt + self.half) << 40)) % 2**63
 
-    def request(self, model: Model, seed: int | None, options: Mapping[str, Any]) -> Request:
-        """Its request. Raises: the errors of `Bark.request`."""
-        options = {"overflow": "error", **options}
-        return model.request(self.chunk.text, self.voice.voice, seed=self.seed(seed), **options)
+    def request(self, model: Model, options: Mapping[str, Any]) -> Request:
+        """Its request, with `options` of the whole text. Raises: the errors of `Bark.request`."""
+        return model.request(self.chunk.text, self.voice.voice, **{**options, "seed": self.seed(options["seed"])})
 
     def raise_named(self, error: Exception, *, first_too: bool = True) -> NoReturn:
         """Raise a BarkfastError with the segment in its message; of the first segment only with `first_too`."""
@@ -370,12 +369,6 @@ def join_live(joiner: LiveJoiner, segment: Segment, output: np.ndarray | Generat
     return joiner.finish() if segment.last else joiner.next(segment.pause)
 
 
-def check_mode(mode: Any) -> None:
-    """Raise InputError for an unknown mode of streaming."""
-    if mode not in MODES:
-        raise InputError(f"mode is {mode!r}; expected one of {', '.join(map(repr, MODES))}")
-
-
 def split_text(
     model: Model,
     text: str | Iterable[str],
@@ -413,7 +406,7 @@ def check_sentences(text: Any, language: str | None, seed: Any) -> None:
 
 
 def sentence_segments(
-    model: Model, text: str | Iterable[str], voice: VoiceState, language: str | None, markup: Markup = "plain"
+    model: Model, text: Any, voice: VoiceState, language: str | None, markup: Markup = "plain"
 ) -> Iterator[Segment]:
     """A segment for each sentence with something to pronounce, or for a part of a sentence that is too long for one.
 

@@ -5,6 +5,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -12,15 +13,15 @@ import numpy as np
 
 from barkfast.components import COMPONENTS, Components
 from barkfast.config import Layout
-from barkfast.engine.request import AudioChunk, Done, Event, Failed, Request
+from barkfast.engine.results import AudioChunk, Done, Event, Failed
 from barkfast.engine.scheduler import Scheduler
 from barkfast.engine.utterance import Utterance
 from barkfast.errors import EngineError
 from barkfast.locks import FairLock
+from barkfast.options import Request, Voice
 from barkfast.voices import PARTS, check_voice, load_voice
 from barkfast.weights import Checkpoint
 
-Voice = str | os.PathLike[str] | Mapping[str, np.ndarray]
 # Seconds of tokens that a caller draws in one round while no other thread waits.
 SINGLE_S = 0.05
 
@@ -67,10 +68,12 @@ class Model:
         return prompt
 
     def request(self, text: str | None = None, voice: Voice | None = None, **options: Any) -> Request:
-        """A Request with the voice loaded. Loads no network; thread-safe. Raises: InputError, VoiceError."""
-        # What is wrong without reading anything comes first.
-        Request(text, **options)
-        return Request(text, self.load_voice(voice), **options)
+        """A Request with its voice loaded. Args: as barkfast.options.Request. Raises: InputError, VoiceError."""
+        return self.resolve(Request(text, voice, **options))
+
+    def resolve(self, request: Request) -> Request:
+        """A request with its voice loaded. Loads no network; thread-safe. Raises: VoiceError."""
+        return request if request.voice is None else replace(request, voice=self.load_voice(request.voice))
 
     def scheduler(self, n_slots: int | None = None) -> "Session":
         """A new session of the shared scheduler. Raises: as SharedScheduler.open."""

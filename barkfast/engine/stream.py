@@ -5,13 +5,12 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from barkfast.engine.admission import Admission, Reservation
 from barkfast.engine.long import DROPPED
-from barkfast.engine.request import Generation, Request
+from barkfast.engine.results import Generation
 from barkfast.engine.segments import (
     RETRIES,
     STREAM_SEGMENTS,
@@ -28,55 +27,34 @@ from barkfast.engine.worker import Outcome, PendingRequest
 from barkfast.longform.chunks import Chunk
 from barkfast.longform.joining import LiveJoiner
 from barkfast.longform.sentences import language_of
-from barkfast.normalize import Markup, check_markup, normalize
+from barkfast.options import Request, StreamedText
 
 
 class StreamText:
-    """The segments of a stream's text, and their requests. One call at a time, from any thread.
+    """The segments of a stream's text, and their requests. One call at a time, from any thread."""
 
-    Args:
-        each_sentence: a segment for each sentence; else one for the whole text, or for semantic tokens in `options`.
-        options: of `Bark.request`.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        text: Any,
-        voice: Any,
-        *,
-        each_sentence: bool,
-        language: str | None,
-        markup: Markup = "plain",
-        seed: Any,
-        options: dict[str, Any],
-    ) -> None:
+    def __init__(self, model: Model, asked: StreamedText) -> None:
         self.layout = model.layout
-        self.voice = VoiceState(voice)
-        self._model, self._text, self._voice, self._seed, self._options = model, text, voice, seed, options
-        self._split = each_sentence and options.get("semantic") is None
-        check_markup(markup)
-        if not self._split and markup != "plain" and isinstance(text, str):
-            self._text = normalize(text, markup)
-        self._language, self._markup = language, markup
+        self.voice = VoiceState(asked.voice)
+        self._model, self._asked = model, asked
         self._segments: Iterator[Segment] | None = None
 
     def next(self) -> Segment:
         """The next segment; there is one after each that is not the last. Raises: InputError."""
-        if not self._split:
+        asked = self._asked
+        if not asked.split:
             return Segment(Chunk(""), self.voice, 0, last=True, whole=True)
         if self._segments is None:
-            language = self._language or language_of(self._voice)
-            check_sentences(self._text, language, self._seed)
-            self._segments = sentence_segments(self._model, self._text, self.voice, language, self._markup)
+            language = asked.language or language_of(asked.voice)
+            check_sentences(asked.text, language, asked.seed)
+            self._segments = sentence_segments(self._model, asked.text, self.voice, language, asked.markup)
         return next(self._segments)
 
     def request(self, segment: Segment, deadline: float | None) -> Request:
         """The request of a segment. Raises: the errors of `Bark.request`."""
-        options = {**self._options, "deadline": deadline}
         if segment.whole:
-            return self._model.request(self._text, self._voice, seed=self._seed, **options)
-        request = segment.request(self._model, self._seed, options)
+            return self._model.resolve(self._asked.whole(deadline=deadline))
+        request = segment.request(self._model, self._asked.request_options() | {"deadline": deadline})
         # Loaded once for all.
         self.voice.voice = request.voice
         return request

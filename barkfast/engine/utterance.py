@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from barkfast.config import Layout
-from barkfast.engine.request import Generation, Request
+from barkfast.engine.results import Generation
 from barkfast.errors import BarkfastError
 from barkfast.jobs import FineJob, Job
+from barkfast.options import Request
 from barkfast.runtime.sampling import Randomness
 from barkfast.stages.check import check_tokens
 from barkfast.stages.coarse import CoarseWindows, unflatten_codes

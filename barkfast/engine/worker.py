@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from barkfast.engine.request import AudioChunk, Done, Event, Request
+from barkfast.engine.results import AudioChunk, Counters, Done, Event
 from barkfast.engine.scheduler import Scheduler
-from barkfast.engine.stats import Counters
 from barkfast.errors import DeadlineExceeded, EngineClosed, EngineDead
+from barkfast.options import Request
 
 logger = logging.getLogger(__name__)
 

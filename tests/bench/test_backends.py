@@ -155,7 +155,7 @@ def test_what_a_peer_makes_on_disk_goes_with_it():
     backend = TransformersPeer(CASE)
     backend.import_library()
     backend.prepare()
-    folder = backend._placement
+    folder = backend._model_folder
     assert folder is not None and (folder / "model.safetensors").is_file()
     backend.close()
     assert not folder.exists()

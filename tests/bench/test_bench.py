@@ -197,8 +197,8 @@ def test_peers_share_the_weights_and_leave_nothing(stand: type[Stand]):
     class Looking(Stand):
         def load_networks(self) -> None:
             super().load_networks()
-            assert self.name == "barkfast" or (Path(self.case.model or "") / "model.safetensors").is_file()
-            self.log.append((self.name, ("model", self.case.model)))
+            assert self.name == "barkfast" or (Path(self.workload.model or "") / "model.safetensors").is_file()
+            self.log.append((self.name, ("model", self.workload.model)))
 
     assert run(make=Looking)["status"] == "complete"
     ours, *theirs = [what[1] for _, what in stand.log if what[0] == "model"]

@@ -36,9 +36,9 @@ def test_a_job_that_ended_early_is_not_extended() -> None:
     slot = decoder.admit(first)
     decoder.step()
     decoder.release(slot)
-    assert not decoder._kept
+    assert not decoder._retained
     decoder.run([first])
-    assert list(decoder._kept.values()) == [first]
+    assert list(decoder._retained.values()) == [first]
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -149,7 +149,7 @@ def test_jobs_of_another_thread_fail_in_the_child() -> None:
         np.testing.assert_array_equal(decoder.run([slow_job()])[0], expected)
 
     def step_on() -> None:
-        with decoder._take_turn():
+        with decoder._acquire():
             for _ in range(40):
                 decoder.step()
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from barkfast import Bark
-from barkfast.engine.request import Generation
+from barkfast.engine.results import Generation
 
 from .model import read_sentences
 

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from barkfast.config import Layout
-from barkfast.engine.request import Done, Failed, Generation
+from barkfast.engine import long
+from barkfast.engine.results import Done, Failed, Generation
 from barkfast.errors import BarkfastError
+from barkfast.options import BarkStream, LongText, Script
 from longform.sounds import RATE, tone
 
 
@@ -90,3 +92,18 @@ class FakeBark:
             yield self.schedulers[-1]
         finally:
             self.open -= 1
+
+
+def speak_long(model: Any, *args: Any, **options: Any) -> Any:
+    """As `Bark.generate_long`, for any model."""
+    return long.speak_long(model, LongText(*args, **options))
+
+
+def speak_script(model: Any, *args: Any, **options: Any) -> Any:
+    """As `Bark.generate_script`, for any model."""
+    return long.speak_script(model, Script(*args, **options))
+
+
+def stream_sentences(model: Any, *args: Any, **options: Any) -> Any:
+    """As `Bark.stream`, for any model."""
+    return long.stream_sentences(model, BarkStream(*args, **options))

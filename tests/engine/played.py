@@ -9,10 +9,11 @@ import numpy as np
 
 from barkfast.bench.workload import full_voice
 from barkfast.config import Layout
-from barkfast.engine.request import Generation, Request
+from barkfast.engine.results import Generation
 from barkfast.engine.utterance import Decode, Refine, Synthesize, Utterance, Work
 from barkfast.errors import EngineError, InputError
 from barkfast.jobs import FineJob, Job
+from barkfast.options import Request
 from barkfast.runtime.decoder import Step
 from barkfast.stages.coarse import CoarseWindows
 from barkfast.stages.fine import FineWindows

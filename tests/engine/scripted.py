@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from barkfast.config import Layout
-from barkfast.engine.request import AudioChunk, Done, Event, Failed, Generation
+from barkfast.engine.results import AudioChunk, Done, Event, Failed, Generation
 from barkfast.errors import EngineError, InputError
+from barkfast.options import Request
 
 CHUNK = 240
 
@@ -20,13 +21,15 @@ class ScriptedUtterance:
 
     def __init__(self, request: Any) -> None:
         self.request = request
-        self.left = request.chunks
+        self.left = 1 if request.max_duration_s is None else int(request.max_duration_s)
         self.spoken: list[np.ndarray] = []
         self.parked = False
 
 
 class ScriptedScheduler:
-    """A chunk per round for each of the first `n_slots` that are not parked; texts say what else happens.
+    """A chunk per round for each of the first `n_slots` that are not parked: as many as `max_duration_s` says.
+
+    Texts say what else happens:
 
     "refused" fails when it is added, "NaN" in its first round, and "boom" takes everybody with it.
     """
@@ -116,12 +119,15 @@ class ScriptedBark:
         self.on_request: Callable[[], None] = lambda: None
         self.on_tokenize: Callable[[str], object] = lambda _: None
 
-    def request(self, text: str, voice: Any = None, *, chunks: int = 1, **asked: Any) -> Any:
+    def request(self, text: str, voice: Any = None, **options: Any) -> Request:
+        return self.resolve(Request(text, voice, **options))
+
+    def resolve(self, request: Request) -> Request:
         self.on_request()
-        if voice == "nobody":
+        if request.voice == "nobody":
             raise InputError("voice 'nobody' is unknown")
-        self.asked.append(SimpleNamespace(text=text, voice=voice, chunks=chunks, **asked))
-        return self.asked[-1]
+        self.asked.append(request)
+        return request
 
     def load(self) -> None:
         """There are no networks."""

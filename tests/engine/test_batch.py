@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from barkfast import Bark, Generation
 from barkfast.bench.workload import full_voice, vocabulary
-from barkfast.engine.request import AudioChunk, Done, Failed
+from barkfast.engine.results import AudioChunk, Done, Failed
 from barkfast.engine.scheduler import Scheduler
 from barkfast.errors import EngineError, InputError, VoiceError
 from barkfast.runtime.cpu.decoder import CpuDecoder

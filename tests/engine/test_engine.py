@@ -14,7 +14,7 @@ import pytest
 from barkfast import Bark, InputError, VoiceError
 from barkfast.engine import async_engine as module
 from barkfast.engine.async_engine import Engine
-from barkfast.engine.stats import percentiles
+from barkfast.engine.results import percentiles
 from barkfast.errors import DeadlineExceeded, EngineClosed, EngineDead, EngineError, QueueFull
 from barkfast.runtime.cpu.codec import CpuCodec
 from engine.scripted import CHUNK, ScriptedBark, ScriptedScheduler
@@ -53,7 +53,7 @@ async def read_all(stream: Any) -> np.ndarray:
 def test_a_request_is_answered_from_a_thread_of_its_own(scripted: ScriptedBark) -> None:
     async def main() -> None:
         async with running(scripted) as engine:
-            generation = await engine.generate("hello", chunks=3)
+            generation = await engine.generate("hello", max_duration_s=3)
             assert len(generation.audio) == 3 * CHUNK
             stats = engine.stats()
         assert (stats.accepted, stats.done, stats.held, stats.failed) == (1, 1, 0, 0)
@@ -68,7 +68,7 @@ def test_a_request_is_answered_from_a_thread_of_its_own(scripted: ScriptedBark) 
 def test_chunks_come_in_order_and_the_whole_behind_them(scripted: ScriptedBark) -> None:
     async def main() -> None:
         async with running(scripted) as engine:
-            stream = engine.stream("hello", chunks=20)
+            stream = engine.stream("hello", max_duration_s=20)
             assert stream.generation is None
             audio = await read_all(stream)
             np.testing.assert_array_equal(audio, stream.generation.audio)
@@ -108,7 +108,7 @@ def test_a_full_queue_refuses_at_once_or_lets_wait(scripted: ScriptedBark) -> No
 def test_a_cancelled_task_frees_its_slot_within_a_round(scripted: ScriptedBark) -> None:
     async def main() -> None:
         async with running(scripted, n_slots=1, queue_size=0) as engine:
-            task = asyncio.create_task(engine.generate("hello", chunks=FOREVER))
+            task = asyncio.create_task(engine.generate("hello", max_duration_s=FOREVER))
             await until(lambda: scripted.rounds > 3)
             scripted.gate.clear()
             await asyncio.sleep(0.01)
@@ -141,7 +141,7 @@ async def forget_it(stream: Any) -> None:
 def test_a_reader_who_goes_away_ends_the_request(scripted: ScriptedBark, way: Callable[[Any], Awaitable[None]]) -> None:
     async def main() -> None:
         async with running(scripted) as engine:
-            stream = engine.stream("hello", chunks=FOREVER)
+            stream = engine.stream("hello", max_duration_s=FOREVER)
             async for _ in stream:
                 break
             await way(stream)
@@ -160,7 +160,7 @@ def test_a_task_cancelled_while_it_waits_for_a_chunk_ends_the_request(scripted: 
     async def main() -> None:
         scripted.gate.clear()
         async with running(scripted) as engine:
-            task = asyncio.create_task(read_all(engine.stream("hello", chunks=FOREVER)))
+            task = asyncio.create_task(read_all(engine.stream("hello", max_duration_s=FOREVER)))
             await until(lambda: engine.stats().held == 1)
             await asyncio.sleep(0.01)
             task.cancel()
@@ -175,14 +175,14 @@ def test_a_task_cancelled_while_it_waits_for_a_chunk_ends_the_request(scripted: 
 def test_a_slow_reader_stalls_only_itself(scripted: ScriptedBark) -> None:
     async def main() -> None:
         async with running(scripted, n_slots=2, stream_buffer=4) as engine:
-            slow = engine.stream("slow", chunks=40)
+            slow = engine.stream("slow", max_duration_s=40)
             chunks = [await slow.__anext__()]
             await until(lambda: engine.stats().parked == 1 and len(scripted.scheduler.live[0].spoken) == 5)
             (utterance,) = scripted.scheduler.live
             # The others have the engine to themselves, as long as they like.
             for _ in range(5):
-                assert (await read_all(engine.stream("quick", chunks=20))).size == 20 * CHUNK
-                assert (await engine.generate("quick", chunks=5)).audio.size == 5 * CHUNK
+                assert (await read_all(engine.stream("quick", max_duration_s=20))).size == 20 * CHUNK
+                assert (await engine.generate("quick", max_duration_s=5)).audio.size == 5 * CHUNK
             assert len(utterance.spoken) == 5 and engine.stats().parked == 1
             chunks += [chunk async for chunk in slow]
             np.testing.assert_array_equal(np.concatenate(chunks), slow.generation.audio)
@@ -195,9 +195,9 @@ def test_deadlines(scripted: ScriptedBark) -> None:
     async def main() -> None:
         async with running(scripted, stream_buffer=2) as engine:
             with pytest.raises(DeadlineExceeded, match="not done by its deadline"):
-                await engine.generate("hello", chunks=FOREVER, deadline_s=0.05)
+                await engine.generate("hello", max_duration_s=FOREVER, deadline_s=0.05)
             # While nothing else is to be done, too; what was read before is heard.
-            stream = engine.stream("hello", chunks=5, deadline_s=0.1)
+            stream = engine.stream("hello", max_duration_s=5, deadline_s=0.1)
             heard = [await stream.__anext__()]
             await until(lambda: engine.stats().late == 2)
             with pytest.raises(DeadlineExceeded, match="its reader is too slow"):
@@ -235,7 +235,7 @@ def test_an_impossible_engine_is_refused(options: dict[str, Any]) -> None:
 def test_a_request_that_fails_fails_alone(scripted: ScriptedBark) -> None:
     async def main() -> None:
         async with running(scripted) as engine:
-            good = asyncio.create_task(engine.generate("good", chunks=50))
+            good = asyncio.create_task(engine.generate("good", max_duration_s=50))
             with pytest.raises(InputError, match="nobody"):
                 await engine.generate("hello", "nobody")
             with pytest.raises(InputError, match="refused"):
@@ -259,8 +259,8 @@ def test_an_engine_that_dies_takes_everyone_and_says_so(
     async def main() -> None:
         scripted.gate.clear()
         async with running(scripted, n_slots=4, queue_size=0) as engine:
-            tasks = [asyncio.create_task(engine.generate(text, chunks=9)) for text in ("a", "b", "boom")]
-            stream = engine.stream("c", chunks=9)
+            tasks = [asyncio.create_task(engine.generate(text, max_duration_s=9)) for text in ("a", "b", "boom")]
+            stream = engine.stream("c", max_duration_s=9)
             tasks.append(asyncio.create_task(read_all(stream)))
             await until(lambda: engine.stats().held == 4)
             tasks.append(asyncio.create_task(engine.generate("outside", wait=True)))
@@ -304,7 +304,7 @@ def test_drain_takes_nothing_new_and_ends_what_there_is(scripted: ScriptedBark) 
     async def main() -> None:
         scripted.gate.clear()
         async with running(scripted, n_slots=1, queue_size=1) as engine:
-            tasks = [asyncio.create_task(engine.generate("hello", chunks=5)) for _ in range(2)]
+            tasks = [asyncio.create_task(engine.generate("hello", max_duration_s=5)) for _ in range(2)]
             await until(lambda: engine.stats().held == 2)
             outside = asyncio.create_task(engine.generate("outside", wait=True))
             await asyncio.sleep(0)
@@ -328,8 +328,8 @@ def test_close_ends_everything_and_may_be_repeated(scripted: ScriptedBark) -> No
         await engine.start()
         with pytest.raises(EngineClosed, match="started or closed before"):
             await engine.start()
-        tasks = [asyncio.create_task(engine.generate("hello", chunks=FOREVER)) for _ in range(3)]
-        tasks.append(asyncio.create_task(read_all(engine.stream("hello", chunks=FOREVER))))
+        tasks = [asyncio.create_task(engine.generate("hello", max_duration_s=FOREVER)) for _ in range(3)]
+        tasks.append(asyncio.create_task(read_all(engine.stream("hello", max_duration_s=FOREVER))))
         await until(lambda: engine.stats().held == 4)
         await engine.close()
         await engine.close()
@@ -360,7 +360,7 @@ def test_long_rounds_and_slow_voices_do_not_hold_the_event_loop(scripted: Script
 
     async def main() -> None:
         async with running(scripted) as engine:
-            task = asyncio.create_task(engine.generate("hello", chunks=2))
+            task = asyncio.create_task(engine.generate("hello", max_duration_s=2))
             late: list[float] = []
             while not task.done():
                 start = time.monotonic()
@@ -425,7 +425,7 @@ def test_a_text_that_takes_long_to_read_keeps_nobody_waiting(scripted: ScriptedB
         async with running(scripted, n_slots=1) as engine:
             long = asyncio.create_task(engine.generate("a million characters"))
             for _ in range(3):
-                assert (await engine.generate("short", chunks=5)).audio.size == 5 * CHUNK
+                assert (await engine.generate("short", max_duration_s=5)).audio.size == 5 * CHUNK
             assert not long.done()
             read.set()
             assert (await long).audio.size == CHUNK

@@ -33,7 +33,7 @@ def asked(bark: ScriptedBark) -> list[str]:
 def test_the_next_sentence_is_spoken_while_one_is_heard(scripted: ScriptedBark) -> None:
     async def main() -> None:
         async with running(scripted, n_slots=2) as engine:
-            stream = engine.stream(THREE, "somebody", seed=5, chunks=6)
+            stream = engine.stream(THREE, "somebody", seed=5, max_duration_s=6)
             heard = [await anext(stream)]
             await until(lambda: len(scripted.asked) == 2)
             await asyncio.sleep(0.02)
@@ -55,13 +55,13 @@ def test_the_next_sentence_is_spoken_while_one_is_heard(scripted: ScriptedBark) 
 def test_a_slow_reader_stalls_only_itself(scripted: ScriptedBark) -> None:
     async def main() -> None:
         async with running(scripted, n_slots=2, stream_buffer=4) as engine:
-            slow = engine.stream(THREE, "somebody", chunks=40)
+            slow = engine.stream(THREE, "somebody", max_duration_s=40)
             chunks = [await anext(slow)]
             await until(lambda: engine.stats().parked == 2)
             spoken = [len(utterance.spoken) for utterance in scripted.scheduler.live]
             assert max(spoken) <= 7
             for _ in range(5):
-                assert (await engine.generate("quick", chunks=5)).audio.size == 5 * CHUNK
+                assert (await engine.generate("quick", max_duration_s=5)).audio.size == 5 * CHUNK
             assert [len(utterance.spoken) for utterance in scripted.scheduler.live] == spoken
             # Nobody waits for the second sentence before the first was heard.
             assert [utterance.prefetched for utterance in scripted.scheduler.live] == [False, True]
@@ -78,7 +78,7 @@ def test_a_slow_reader_stalls_only_itself(scripted: ScriptedBark) -> None:
 def test_a_text_keeps_its_place_from_its_first_sentence_to_its_last(scripted: ScriptedBark) -> None:
     async def main() -> None:
         async with running(scripted, n_slots=1, queue_size=0) as engine:
-            async with engine.stream(THREE, "somebody", chunks=6) as stream:
+            async with engine.stream(THREE, "somebody", max_duration_s=6) as stream:
                 await anext(stream)
                 with pytest.raises(QueueFull):
                     await engine.stream(THREE).open()
@@ -114,7 +114,7 @@ async def leave(holder: list[Any]) -> None:
 def test_whoever_goes_away_ends_all_of_it(scripted: ScriptedBark, way: Any, after: int) -> None:
     async def main() -> None:
         async with running(scripted, n_slots=1, queue_size=0) as engine:
-            holder = [engine.stream(THREE, "somebody", chunks=6 if after == 7 else FOREVER)]
+            holder = [engine.stream(THREE, "somebody", max_duration_s=6 if after == 7 else FOREVER)]
             await holder[0].open()
             for _ in range(after):
                 await anext(holder[0])
@@ -134,7 +134,7 @@ def test_somebody_else_may_close_what_is_being_read(scripted: ScriptedBark) -> N
 
     async def main() -> None:
         async with running(scripted) as engine:
-            stream = engine.stream(THREE, "somebody", chunks=FOREVER)
+            stream = engine.stream(THREE, "somebody", max_duration_s=FOREVER)
             await anext(stream)
             scripted.gate.clear()
             task = asyncio.create_task(read(stream))
@@ -152,9 +152,9 @@ def test_what_is_closed_before_it_is_open_leaves_nothing(scripted: ScriptedBark)
     async def main() -> None:
         async with running(scripted, n_slots=1, queue_size=0) as engine:
             for while_waiting in (False, True):
-                other = asyncio.create_task(engine.generate("first", chunks=200)) if while_waiting else None
+                other = asyncio.create_task(engine.generate("first", max_duration_s=200)) if while_waiting else None
                 await asyncio.sleep(0.01)
-                stream = engine.stream(THREE, "somebody", chunks=FOREVER, wait=while_waiting)
+                stream = engine.stream(THREE, "somebody", max_duration_s=FOREVER, wait=while_waiting)
                 opening = asyncio.create_task(stream.open())
                 await asyncio.sleep(0)
                 await stream.aclose()
@@ -173,7 +173,9 @@ def test_an_error_names_its_sentence_and_comes_at_its_place(scripted: ScriptedBa
         async with running(scripted) as engine:
             heard: list[np.ndarray] = []
             with pytest.raises(EngineError, match="piece 2 of the text .'NaN'.: the logits are not finite"):
-                async for chunk in engine.stream("This one comes first.\n\nNaN\n\nAnd now the third.", "me", chunks=3):
+                async for chunk in engine.stream(
+                    "This one comes first.\n\nNaN\n\nAnd now the third.", "me", max_duration_s=3
+                ):
                     heard.append(chunk)
             assert len(np.concatenate(heard)) == 3 * CHUNK + round(0.75 * RATE)
             with pytest.raises(EngineError, match="^the logits"):
@@ -199,10 +201,10 @@ def test_a_sentence_that_came_to_nothing_is_drawn_again(scripted: ScriptedBark) 
 def test_one_deadline_for_all(scripted: ScriptedBark) -> None:
     async def main() -> None:
         async with running(scripted) as engine:
-            stream = engine.stream(THREE, "somebody", chunks=3, deadline_s=30)
+            stream = engine.stream(THREE, "somebody", max_duration_s=3, deadline_s=30)
             await read_all(stream)
             assert len({request.deadline for request in scripted.asked}) == 1
-            late = engine.stream(THREE, "somebody", chunks=3, deadline_s=0.1)
+            late = engine.stream(THREE, "somebody", max_duration_s=3, deadline_s=0.1)
             await anext(late)
             await asyncio.sleep(0.15)
             with pytest.raises(DeadlineExceeded, match="piece 2 of the text|piece 3 of the text"):

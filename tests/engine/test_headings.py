@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from barkfast import Bark
-from barkfast.engine.long import speak_long
 from barkfast.engine.segments import Piece
 from barkfast.errors import InputError
-from engine.fakes import FakeBark, generation
+from engine.fakes import FakeBark, generation, speak_long
 from longform.sounds import RATE
 
 TEXT = "Introduction\n\nHello there.\n\nConclusion\n\nBye."

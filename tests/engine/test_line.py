@@ -8,9 +8,10 @@ import pytest
 
 from barkfast import Bark
 from barkfast.engine.pace import TOLERATED_S
-from barkfast.engine.request import AudioChunk, Done, Failed, Request
+from barkfast.engine.results import AudioChunk, Done, Failed
 from barkfast.engine.scheduler import Scheduler
 from barkfast.engine.utterance import Utterance
+from barkfast.options import Request
 from engine.played import HOP, LAYOUT, VOICE, PlayedComponents, assert_same, speak_plainly
 
 # Sound at the pace of its codes.

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from barkfast import Bark, InputError
-from barkfast.engine.long import speak_live, speak_long
-from barkfast.engine.request import AudioChunk, Done, Failed
+from barkfast.engine.results import AudioChunk, Done, Failed
 from barkfast.engine.segments import Piece
 from barkfast.errors import BarkfastError, EngineError, VoiceError
 from benchmarks.inputs import full_voice
-from engine.fakes import FakeBark, FakeScheduler, generation
+from engine.fakes import FakeBark, FakeScheduler, generation, speak_long, stream_sentences
 from longform.sounds import RATE
 
 SENTENCES = ["It rained all day.", "Did we stay at home?", "Then the lamp went out."]
@@ -177,7 +176,7 @@ MANY = " ".join(f"This is sentence {word} of it." for word in "abcdefghijklmnop"
 
 
 def test_one_sentence_is_spoken_ahead_once_one_is_heard(fake: FakeBark) -> None:
-    stream = speak_live(fake, MANY, "speaker_1", seed=3)
+    stream = stream_sentences(fake, MANY, "speaker_1", seed=3)
     next(stream)
     assert len(fake.asked) == 1
     next(stream)
@@ -191,21 +190,21 @@ def test_one_sentence_is_spoken_ahead_once_one_is_heard(fake: FakeBark) -> None:
 
 
 def test_without_a_voice_the_first_one_stays(fake: FakeBark) -> None:
-    for _ in speak_live(fake, MANY):
+    for _ in stream_sentences(fake, MANY):
         pass
     assert fake.asked[0].voice is None
     assert {int(request.voice["semantic_prompt"][0]) for request in fake.asked[1:]} == {0}
 
 
 def test_chained_sentences_go_on_from_the_one_before(fake: FakeBark) -> None:
-    for _ in speak_live(fake, MANY, "speaker_500", chained=True):
+    for _ in stream_sentences(fake, MANY, "speaker_500", chained=True):
         pass
     voices = [int(request.voice["semantic_prompt"][0]) for request in fake.asked]
     assert voices == [500, *range(15)] and fake.most == 1
 
 
 def test_closing_early_cancels_everything(fake: FakeBark) -> None:
-    stream = speak_live(fake, MANY, "speaker_1")
+    stream = stream_sentences(fake, MANY, "speaker_1")
     for _ in range(2):
         next(stream)
     stream.close()
@@ -218,19 +217,19 @@ def test_an_error_comes_at_its_place_and_names_its_sentence(fake: FakeBark) -> N
     )
     heard: list[np.ndarray] = []
     with pytest.raises(EngineError, match="piece 3 of the text .'This is sentence c.*not finite"):
-        for chunk in speak_live(fake, MANY, "speaker_1"):
+        for chunk in stream_sentences(fake, MANY, "speaker_1"):
             heard.append(chunk)
     assert sum(map(len, heard)) > 2 * 0.1 * RATE and not fake.open
     fake.outcome = lambda *_: EngineError("logits are not finite")
     with pytest.raises(EngineError, match="^logits"):
-        list(speak_live(fake, MANY, "speaker_1"))
+        list(stream_sentences(fake, MANY, "speaker_1"))
 
 
 def test_a_sentence_that_came_to_nothing_is_drawn_again(fake: FakeBark) -> None:
     fake.outcome = lambda request, number: (
         InputError("semantic tokens are empty") if number == 2 else generation(number)
     )
-    for _ in speak_live(fake, MANY, "speaker_1", seed=1):
+    for _ in stream_sentences(fake, MANY, "speaker_1", seed=1):
         pass
     assert len(fake.asked) == 17 and fake.said.count("This is sentence c of it.") == 2
     assert len({request.options["seed"] for request in fake.asked}) == 17
@@ -239,7 +238,7 @@ def test_a_sentence_that_came_to_nothing_is_drawn_again(fake: FakeBark) -> None:
 @pytest.mark.parametrize("between", ["", "* " * 400, "* " * 400 + "\n\n" + "- " * 300])
 def test_marks_without_a_letter_are_pauses_as_in_long_texts(fake: FakeBark, between: str) -> None:
     for text in (f"He left.\n\n{between}\n\nShe stayed.", f"He left, {between} and she stayed.\n\n{between}"):
-        heard = np.concatenate(list(speak_live(fake, text, "speaker_1")))
+        heard = np.concatenate(list(stream_sentences(fake, text, "speaker_1")))
         fake.asked.clear()
         expected = list(speak_long(fake, text, "speaker_1", each_sentence=True, trim=False))
         fake.asked.clear()
@@ -249,14 +248,14 @@ def test_marks_without_a_letter_are_pauses_as_in_long_texts(fake: FakeBark, betw
 def test_a_long_sentence_is_cut_as_in_long_texts(fake: FakeBark) -> None:
     text = "and then, " * 60 + "the end."
     pieces: list[Piece] = []
-    for _ in speak_live(fake, text, "speaker_1", on_piece=pieces.append):
+    for _ in stream_sentences(fake, text, "speaker_1", on_piece=pieces.append):
         pass
     assert len(pieces) > 1 and " ".join(piece.text for piece in pieces) == text
 
 
 def test_a_book_needs_no_more_memory_than_a_page(fake: FakeBark) -> None:
     book = (f"This is line {number} of a book of many lines. It has two sentences.\n\n" for number in itertools.count())
-    stream = speak_live(fake, book, "speaker_1")
+    stream = stream_sentences(fake, book, "speaker_1")
     tracemalloc.start()
     levels = []
     for _ in range(4):

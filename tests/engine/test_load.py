@@ -19,8 +19,7 @@ from barkfast import Bark
 from barkfast.bench.workload import vocabulary
 from barkfast.config import Layout
 from barkfast.engine.async_engine import Engine
-from barkfast.engine.request import Generation
-from barkfast.engine.stats import percentiles
+from barkfast.engine.results import Generation, percentiles
 from barkfast.engine.utterance import Utterance
 from barkfast.weights import Checkpoint
 from barkfast.weights.checkpoint import StageWeights

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from barkfast import Bark, Engine
-from barkfast.engine.long import speak_live, speak_long, speak_script
 from barkfast.engine.segments import Piece
 from barkfast.errors import InputError
-from engine.fakes import FakeBark
+from engine.fakes import FakeBark, speak_long, speak_script, stream_sentences
 
 MARKDOWN = "# Chapter *one*\n\nSee [a page][p], [1] and [laughs].\n\n[p]: https://example.com\n"
 READ = ["Chapter one.", "See a page, [1] and [laughs]."]
@@ -39,7 +38,7 @@ def test_streams_are_read(bark: Bark) -> None:
 
 
 def test_another_markup_is_refused_at_once() -> None:
-    for speak in (speak_long, speak_live):
+    for speak in (speak_long, stream_sentences):
         with pytest.raises(InputError, match="markup is 'html'"):
             speak(FakeBark(), "a", markup="html")
     with pytest.raises(InputError, match="markup is 'html'"):

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from barkfast import Bark, Generation, Sampling, generation
 from barkfast.engine.async_engine import Engine
-from barkfast.engine.request import Request
 from barkfast.engine.shared import SharedScheduler
 from barkfast.errors import BarkfastError, EngineDead, EngineError, InputError
+from barkfast.options import Request
 from barkfast.runtime.torch_ import TorchDecoder
 from engine.need import require
 from engine.played import LAYOUT, PlayedComponents, Tokenizer, assert_same, speak_plainly

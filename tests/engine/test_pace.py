@@ -10,7 +10,7 @@ import pytest
 from barkfast.config import Layout
 from barkfast.engine import pace
 from barkfast.engine.pace import Pace
-from barkfast.engine.request import AudioChunk, Done
+from barkfast.engine.results import AudioChunk, Done
 from barkfast.engine.utterance import Utterance
 
 RATE, STEPS = 100, 150

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barkfast.engine.request import AudioChunk, Done, Event, Failed, Request
+from barkfast.engine.results import AudioChunk, Done, Event, Failed
 from barkfast.engine.scheduler import MOST_STEPS_BETWEEN, Scheduler
 from barkfast.engine.shared import SharedScheduler
 from barkfast.engine.utterance import Utterance
 from barkfast.errors import EngineError, InputError, VoiceError
+from barkfast.options import Request
 from engine.played import LAYOUT, POISON, REFUSED, VOICE, PlayedComponents, assert_same, speak_plainly
 
 FOREVER = 20_000

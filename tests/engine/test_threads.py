@@ -19,10 +19,10 @@ import pytest
 
 from barkfast import Bark, Sampling, api, generation
 from barkfast.engine.async_engine import Engine
-from barkfast.engine.request import Request
 from barkfast.engine.shared import SharedScheduler
 from barkfast.errors import EngineError, InputError
 from barkfast.locks import FairLock
+from barkfast.options import Request
 from barkfast.runtime import select
 from engine.need import require
 from engine.played import LAYOUT, PlayedComponents

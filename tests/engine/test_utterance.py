@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barkfast.engine.request import Request
 from barkfast.engine.utterance import FIRST_FRAMES, FRAMES, Decode, Synthesize, Utterance, Work
 from barkfast.errors import InputError, VoiceError
+from barkfast.options import Request
 from engine.played import (
     HOP,
     LAYOUT,

@@ -11,8 +11,7 @@ import numpy as np
 from barkfast.bark import Bark
 from barkfast.bench.prompts import PROMPTS
 from barkfast.engine.async_engine import Engine
-from barkfast.engine.request import Generation
-from barkfast.engine.stats import percentiles
+from barkfast.engine.results import Generation, percentiles
 from benchmarks import inputs
 from benchmarks.cpu import networks
 from benchmarks.plan import Plan

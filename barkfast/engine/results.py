@@ -1,13 +1,104 @@
-"""Numbers about what an engine has done so far."""
+"""What the engine gives back: a Generation, events, and numbers about all requests so far."""
 
+import math
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from barkfast.audio import write_audio
+from barkfast.errors import BarkfastError
 
 # Of the latest requests times are kept, for the percentiles.
 KEPT = 512
+
+
+def real_time_factor(work_s: float, audio_s: float) -> float:
+    """Seconds of work per second of audio; of an empty clip infinity, or NaN where nothing is known of any work."""
+    if audio_s:
+        return work_s / audio_s
+    return math.inf if work_s else math.nan
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One utterance, with all that led to it.
+
+    Args:
+        audio: (samples,) float32, about -1..1; single peaks may lie beyond.
+        sample_rate: samples per second.
+        semantic: (n,) int64 semantic tokens.
+        coarse: (2, frames) int32 codes.
+        fine: (8, frames) int32 codes.
+        timings: seconds spent in each stage: semantic, coarse, fine, codec. In company these are the seconds from
+            the beginning of each of its jobs to their end, in which others were served too.
+        engines: the engine that ran each stage: torch, cpu or cuda.
+        fallbacks: of the stages that the torch engine ran because the one chosen by "auto" could not: why.
+    """
+
+    audio: np.ndarray
+    sample_rate: int
+    semantic: np.ndarray
+    coarse: np.ndarray
+    fine: np.ndarray
+    timings: dict[str, float] = field(default_factory=dict)
+    engines: dict[str, str] = field(default_factory=dict)
+    fallbacks: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def duration(self) -> float:
+        """Length of the audio in seconds."""
+        return len(self.audio) / self.sample_rate
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of work per second of audio; below 1 is faster than speech. See `real_time_factor`."""
+        return real_time_factor(sum(self.timings.values()), self.duration)
+
+    @property
+    def prompt(self) -> dict[str, np.ndarray]:
+        """The tokens under the keys of a history prompt, to be used as a voice."""
+        return {"semantic_prompt": self.semantic, "coarse_prompt": self.coarse, "fine_prompt": self.fine}
+
+    def save(self, path: str | os.PathLike[str], subtype: str | None = None) -> None:
+        """Write the audio; the suffix names the format (wav, flac, ogg, mp3)."""
+        write_audio(path, self.audio, self.sample_rate, subtype=subtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AudioChunk:
+    """The next samples of a streamed utterance, (n,) float32, at least one."""
+
+    utterance: Any
+    audio: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Done:
+    """An utterance succeeded. All its AudioChunks came before.
+
+    Args:
+        result: a Generation, or the array of the last stage where only some stages were asked for.
+    """
+
+    utterance: Any
+    result: Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Failed:
+    """An utterance ended with an error; the others go on."""
+
+    utterance: Any
+    error: BarkfastError
+
+
+Event = AudioChunk | Done | Failed
 
 
 @dataclass(frozen=True)
