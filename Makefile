@@ -70,7 +70,7 @@ house: $(VENV)/.test
 # Hours on two cores, and it goes on where it was cut off. Needs festival and WordNet, see docs/demo-voice.md.
 demo-voice: $(VENV)/.test
 	$(INSTALL) -e '.[wer]'
-	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" nice $(BIN)/python -m tools.demo_voice $(DEMO_VOICE_ARGS)
+	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" nice $(BIN)/python -m training.demo_voice $(DEMO_VOICE_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -88,13 +88,13 @@ venv: $(VENV)/.installed
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.wav
 	rm -f barkfast/_native*.so barkfast/_native_build.txt
-	find barkfast kernels benchmarks tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find barkfast kernels benchmarks tests tools training -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each stamp stands for one set of installed packages and is renewed when what it was made from changes.
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml setup.py constraints.txt CMakeLists.txt csrc/CMakeLists.txt $(CSRC) | $(BIN)/python
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt CMakeLists.txt $(wildcard csrc/CMakeLists.txt csrc/*.cmake csrc/*/*.in) $(CSRC) | $(BIN)/python
 	@echo "installing barkfast into $(VENV) (the first time takes a minute or two)"
 	$(INSTALL) -e .
 	@touch $@

@@ -30,10 +30,10 @@ class Bark:
         codec: a file or folder with EnCodec's weights; None for the model's own, else wherever they are found.
         tokenizer: a folder, tokenizer.json or vocab.txt.
         voices: a folder of further voices.
-        n_slots: utterances at a time, 1 to 64; each takes memory for its cache. Batches make more where they need it.
+        n_slots: utterances at a time, 1 to 64; each takes memory for its cache. Batches allocate more if they need it.
 
     Networks are loaded when first needed, or all at once by `load()`. Any thread may call any method: calls share the
-    networks, and each gives what it gives alone. Errors: EngineError while an `Engine` has this model.
+    networks, and results do not depend on other calls. Raises: EngineError while an `Engine` has this model.
     """
 
     def __init__(
@@ -111,18 +111,19 @@ class Bark:
         keep_errors: bool = False,
         **defaults: Any,
     ) -> list[Any]:
-        """Speak several texts side by side: the tokens are those that `generate` gives each alone.
+        """Speak several texts in a batch, each with the tokens of a single `generate`.
+
+        Without a seed torch's global generator is used. The torch engine draws from it token by token, so there the
+        tokens then depend on the batch.
 
         Args:
-            requests: texts, or dicts of `request`'s arguments; any number, of which a few are under way at a time.
-            keep_errors: leave the exception of one that fails in its place, instead of raising the first once all
+            requests: texts, or dicts of `request`'s arguments; any number, of which a few run at a time.
+            keep_errors: put the exception of a failed request in its place, instead of raising the first one once all
                 others are done.
             defaults: arguments for all, where an item does not have its own.
 
-        Where there is no seed, torch's global generator rules: on the torch engine, which draws from it token by token,
-        company then changes the tokens.
-
-        Returns: a Generation for each.
+        Returns:
+            A Generation for each.
         """
         return speak_batch(self.model, requests, keep_errors, defaults)
 
@@ -144,12 +145,10 @@ class Bark:
             yield from session.stream(request)
 
     def scheduler(self, n_slots: int | None = None) -> Session:
-        """A session of this model's scheduler, which all calls share; use it in a `with` block.
-
-        It has the methods of barkfast.engine.scheduler.Scheduler, and shows what was added there and no more.
+        """A barkfast.engine.shared.Session of the scheduler that all calls share; use it in a `with` block.
 
         Args:
-            n_slots: utterances at a time, if nobody else has a session yet; None for what there are.
+            n_slots: utterances at a time, if there is no other session; None for the present number.
         """
         return self.model.scheduler(n_slots)
 

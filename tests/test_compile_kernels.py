@@ -31,7 +31,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> list[Row
     path = tmp_path_factory.mktemp("kernels") / "kernels.json"
     # Not Triton's usual cache folder: a cached kernel would prove nothing.
     environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(path.parent / "cache")}
-    command = [sys.executable, str(ROOT / "tools" / "compile_kernels.py"), "--json", str(path)]
+    command = [sys.executable, str(ROOT / "kernels" / "compile_kernels.py"), "--json", str(path)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
     texts.append(result.stdout)

@@ -14,9 +14,9 @@ from barkfast.weights.demo import FOLDER
 
 pytest.importorskip("scipy", reason="scipy is not installed (the extra `reference`)")
 
-from tools.demo_voice import corpus, export, items, layout, sentences, t2s, train, units  # noqa: E402
-from tools.demo_voice.dataset import Utterances, save_utterances  # noqa: E402
-from tools.demo_voice.work import Work  # noqa: E402
+from training.demo_voice import corpus, export, items, layout, sentences, t2s, train, units  # noqa: E402
+from training.demo_voice.dataset import Utterances, save_utterances  # noqa: E402
+from training.demo_voice.work import Work  # noqa: E402
 
 SEMANTIC = layout.LAYOUT.semantic
 

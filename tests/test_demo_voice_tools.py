@@ -16,9 +16,9 @@ from barkfast.text import Tokenizer
 
 pytest.importorskip("scipy", reason="scipy is not installed (the extra `reference`)")
 
-from tools.demo_voice import coarse, fine, generate, layout, sentences, t2s, templates, train, units  # noqa: E402
-from tools.demo_voice.dataset import NO_GUIDE, align  # noqa: E402
-from tools.demo_voice.units import TABLE, Segment, Unit  # noqa: E402
+from training.demo_voice import coarse, fine, generate, layout, sentences, t2s, templates, train, units  # noqa: E402
+from training.demo_voice.dataset import NO_GUIDE, align  # noqa: E402
+from training.demo_voice.units import TABLE, Segment, Unit  # noqa: E402
 
 SEMANTIC = layout.LAYOUT.semantic
 

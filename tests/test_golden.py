@@ -1,6 +1,6 @@
 """Golden tokens: what the reference generated on tiny models; the reference itself need not be installed.
 
-`tools/make_golden.py` makes them; `golden/tiny.py` rebuilds the models and `golden/cases.py` the calls.
+`golden/make.py` makes them; `golden/tiny.py` rebuilds the models and `golden/cases.py` the calls.
 """
 
 import json

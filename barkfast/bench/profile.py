@@ -11,12 +11,12 @@ from barkfast.bark import Bark
 from barkfast.bench.limits import best_of, measure_reading
 from barkfast.bench.processor import count_threads
 from barkfast.bench.profile_parts import Part, Profile, centred_job, make_part, make_profile, usual_context
-from barkfast.bench.roofline import config_of, dtype_of
 from barkfast.bench.steps import candidates, step_times
 from barkfast.bench.timing import summarize, synchronize
 from barkfast.config import Layout
 from barkfast.errors import InputError
 from barkfast.jobs import Job
+from barkfast.runtime.cpu.decoder import CpuDecoder
 from barkfast.runtime.cpu.packing import require_native
 from barkfast.runtime.decoder import Decoder
 
@@ -67,7 +67,7 @@ def profile_decoder(
         rate = measure_rate(device, quick=quick)
         return profile_cuda(cast("CudaDecoder", decoder), [job], context=context, read_gb_per_s=rate, quick=quick)
     times = step_times(decoder, [job])
-    if decoder.engine == "cpu":
+    if isinstance(decoder, CpuDecoder):
         parts, rate = time_parts(decoder, candidates(job), context, quick=quick)
         # Before the parts and after them: on a shared machine speed comes and goes.
         whole = summarize(times + step_times(decoder, [job]))["median"] * 1e3
@@ -82,15 +82,15 @@ def measure_rate(device: str, *, quick: bool = False) -> float:
     return best_of(measure_reading(device, seconds=0.05 if quick else 1.5))
 
 
-def time_parts(decoder: Decoder, rows: int, context: int, *, quick: bool = False) -> tuple[list[Part], float]:
+def time_parts(decoder: CpuDecoder, rows: int, context: int, *, quick: bool = False) -> tuple[list[Part], float]:
     """The cpu engine's kernels, each alone, with reading its bytes in turn; and how fast that was, in GB/s.
 
     Each kind of matrix in the formats that the layers have it in, `rows` of the head, one attention per layer.
     """
-    native, threads, config = require_native(), count_threads(), config_of(decoder)
+    native, threads, config = require_native(), count_threads(), decoder.config
     least, repeats = (2**16, 2) if quick else (LEAST_BYTES, REPEATS)
     kinds: Counter[tuple[str, int, int, int]] = Counter()
-    for piece in decoder._packed.pieces:  # type: ignore[attr-defined]
+    for piece in decoder.packed.pieces:
         if piece.kind == "matrix":
             head = piece.name.startswith("lm_head")
             name = "head" if head else MATRICES[".".join(piece.name.split(".")[3:5])]
@@ -103,7 +103,7 @@ def time_parts(decoder: Decoder, rows: int, context: int, *, quick: bool = False
         size = count * found["bytes"]
         parts.append(make_part(f"{name} {FORMATS[stored]}", count, count * took * 1e6, size, count * read * 1e6))
     rate = n_bytes / seconds / 1e9
-    cache = {"float32": "f32", "bfloat16": "bf16"}.get(dtype_of(decoder), "int8")
+    cache = {"float32": "f32", "bfloat16": "bf16"}.get(decoder.weight_dtype, "int8")
     found = native.time_attend(cache, config.n_head, config.head_dim, context, least, threads, repeats)
     size, took = config.n_layer * found["bytes"], config.n_layer * summarize(found["seconds"])["median"]
     parts.append(make_part(f"attention {cache}", config.n_layer, took * 1e6, size, size / rate / 1e3))

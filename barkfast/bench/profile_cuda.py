@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from barkfast.bench.profile_parts import Part, Profile, make_part, make_profile
-from barkfast.bench.roofline import dtype_of, kernel_bytes
+from barkfast.bench.roofline import kernel_bytes
 from barkfast.bench.steps import candidates
 from barkfast.bench.timing import queue_times, summarize, synchronize
 from barkfast.errors import EngineError
@@ -50,7 +50,7 @@ def profile_cuda(
         raise EngineError("torch's profiler saw no kernels: CUPTI cannot be used here, perhaps for want of permission")
     sizes = kernel_bytes(
         decoder.config,
-        dtype=dtype_of(decoder),
+        dtype=decoder.weight_dtype,
         context=context,
         candidates=candidates(jobs[0]),
         batch=len(jobs),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from barkfast.bench.roofline import config_of, decoder_step_bytes, dtype_of
+from barkfast.bench.roofline import decoder_step_bytes
 from barkfast.bench.steps import candidates, step_job
 from barkfast.config import Layout
 from barkfast.errors import InputError
@@ -29,14 +29,14 @@ def usual_context(decoder: Decoder, layout: Layout, stage: str) -> int:
         usual = 2 * layout.semantic.n_slots
     else:
         usual = layout.coarse.n_slots + 1 + layout.coarse.max_history + layout.coarse.sliding_window // 2
-    return min(usual, config_of(decoder).block_size - LEAST_STEPS)
+    return min(usual, decoder.config.block_size - LEAST_STEPS)
 
 
 def centred_job(
     decoder: Decoder, layout: Layout, stage: str, context: int, *, quick: bool = False, seed: int = 0
 ) -> Job:
     """A job whose steps attend to `context` positions on average; nothing ends it early."""
-    size = config_of(decoder).block_size
+    size = decoder.config.block_size
     if not LEAST_STEPS // 2 < context <= size - LEAST_STEPS // 2:
         raise InputError(
             f"context is {context}; expected {LEAST_STEPS // 2 + 1} to {size - LEAST_STEPS // 2} positions, "
@@ -87,7 +87,7 @@ def make_profile(
     total = decoder_step_bytes(decoder, context=context, candidates=candidates(jobs[0]), batch=len(jobs)).total
     return {
         "stage": stage,
-        "dtype": dtype_of(decoder),
+        "dtype": decoder.weight_dtype,
         "engine": engine,
         "batch": len(jobs),
         "context": context,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from barkfast.config import CodecConfig, FineConfig, GPTConfig
+from barkfast.runtime.cpu.decoder import CpuDecoder
 from barkfast.runtime.cpu.packing import PANEL_ROWS
 from barkfast.runtime.decoder import Decoder
 
@@ -53,50 +54,32 @@ def step_bytes(
     )
 
 
-def packed_step_bytes(decoder: Decoder, *, context: float, candidates: int, batch: int = 1) -> StepBytes:
+def packed_step_bytes(decoder: CpuDecoder, *, context: float, candidates: int, batch: int = 1) -> StepBytes:
     """`step_bytes` of a cpu engine's decoder, by the sizes of its packed weights."""
-    packed, config, dtype = (getattr(decoder, name) for name in ("_packed", "config", "dtype"))
-    layers, head = 0, 0
-    for piece in packed.pieces:
+    config, layers, head = decoder.config, 0, 0
+    for piece in decoder.packed.pieces:
         if piece.name.startswith("lm_head"):
             panels = -(-piece.rows // PANEL_ROWS)
             head += piece.size * -(-candidates // PANEL_ROWS) // panels
         elif piece.kind != "table":
             layers += piece.size
     # Keys and values are stored in int8, each head's with a scale, where the weights are quantized.
-    number = {"float32": 4, "bfloat16": 2}.get(dtype, 1 + 4 / config.head_dim)
+    number = {"float32": 4.0, "bfloat16": 2.0}.get(decoder.dtype, 1.0 + 4 / config.head_dim)
     kv = 2 * config.n_layer * config.n_embd * number * context * batch
     return StepBytes(layers=layers, head=head, kv=round(kv))
 
 
-def config_of(decoder: Decoder) -> GPTConfig:
-    """The size of any engine's network."""
-    return getattr(decoder, "config", None) or decoder.model.config  # type: ignore[attr-defined]
-
-
-def dtype_of(decoder: Decoder) -> str:
-    """What any engine's decoder stores its matrices in, one of barkfast.config.DTYPES."""
-    network = getattr(decoder, "_network", None)
-    if network is not None and network.layers[0].qkv.scale is not None:
-        return "int8"
-    return _storage_of(decoder)
-
-
-def _storage_of(decoder: Decoder) -> str:
-    return str(getattr(decoder, "dtype", "float32")).removeprefix("torch.")
-
-
 def decoder_step_bytes(decoder: Decoder, *, context: float, candidates: int, batch: int = 1) -> StepBytes:
     """Bytes of one step of any engine's decoder; arguments as of `step_bytes`."""
-    if hasattr(decoder, "_packed"):
+    if isinstance(decoder, CpuDecoder):
         return packed_step_bytes(decoder, context=context, candidates=candidates, batch=batch)
     return step_bytes(
-        config_of(decoder),
-        dtype=dtype_of(decoder),
+        decoder.config,
+        dtype=decoder.weight_dtype,
         context=context,
         candidates=candidates,
         batch=batch,
-        storage=_storage_of(decoder),
+        storage=decoder.storage_dtype,
     )
 
 

@@ -1,7 +1,7 @@
 """Named ranges of a run as a Chrome trace, and as NVTX ranges on a GPU.
 
-A `Tracer` goes where the work is (`with tracer.range("coarse"): ...`) and writes a file for chrome://tracing or
-https://ui.perfetto.dev; a `NullTracer` takes its place where nobody asked for a trace.
+A `Tracer` marks ranges (`with tracer.range("coarse"): ...`) and writes a file for chrome://tracing or
+https://ui.perfetto.dev.
 """
 
 import json
@@ -10,7 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +28,7 @@ WINDOWS = {"coarse": "coarse window", "fine": "fine window"}
 MARK, MARKS = "barkfast's clock", 5
 
 
-class NullTracer:
-    """Traces nothing, at next to no cost."""
-
-    def range(self, name: str, **details: Any) -> AbstractContextManager[None]:
-        """What happens in the block, under a name; `details` are shown beside it."""
-        return nullcontext()
-
-    def watch(self, bark: Bark) -> AbstractContextManager[None]:
-        """In the block, a range for each window of the coarse and of the fine stage."""
-        return nullcontext()
-
-
-class Tracer(NullTracer):
+class Tracer:
     """Remembers ranges with their times.
 
     Args:

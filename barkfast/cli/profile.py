@@ -17,7 +17,7 @@ def add_parser(commands: Any) -> None:
         "profile",
         help="time each kernel of a decode step against what it must read",
         description="Time one decode step and each of its kernels, beside the time that reading their bytes takes on "
-        "this machine: how much there is to be won, and where.",
+        "this machine: how much can be gained, and where.",
     )
     add_model_options(parser)
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Whether streams are made as fast as they are heard: how many may be served, and a warning where one is not."""
+"""Whether streams are made as fast as they play: how many may start, and a warning where one is too slow."""
 
 import logging
 import math
@@ -10,55 +10,55 @@ from barkfast.engine.utterance import Utterance
 
 logger = logging.getLogger(__name__)
 
-# Seconds that a consumer may have waited before there is a warning; players hold more than that ready.
+# Seconds that a consumer may wait before there is a warning; players buffer more than that.
 TOLERATED_S = 0.5
-# Seconds of sound after which the work for it is known, and after which what was measured before counts half.
+# Seconds of audio after which its cost is known, and after which older measurements count half.
 KNOWN_S, HALVED_S = 1.0, 30.0
-# The share of the time that streams may need together; the rest is for what was not foreseen.
+# The share of the time that all streams together may need; the rest is a reserve.
 MOST_BUSY = 0.9
-# What a step for one more stream costs, over one for those that there are, as long as none was measured.
+# The cost of a step with one more stream, relative to a measured step, while it was not measured itself.
 STEP_GROWTH = 1.25
 # The weight of the newest step in the average.
 NEWEST = 1 / 16
 
 
 class Pace:
-    """Measures what streams need, and whether they get it.
+    """Measures the work that low-latency streams need, and predicts whether one more can be made fast enough.
 
-    A stream needs work of its own (prompts, fine windows, sound) and steps, which it shares with the others. Only work
-    counts: a consumer who takes a pause is not waited for here.
+    A stream needs work of its own (prompts, fine windows, audio) and decode steps, which it shares with the others.
+    Only work is counted, not the time in which a consumer pauses.
 
     Args:
-        steps_per_s: steps of the decoders for a second of sound.
+        steps_per_s: decode steps for a second of audio.
     """
 
     def __init__(self, sample_rate: int, steps_per_s: float) -> None:
         self._sample_rate, self._steps_per_s = sample_rate, steps_per_s
-        # Stream -> seconds of sound that its consumer has, less those that have been worked since.
+        # Stream -> seconds of audio that its consumer has, less the seconds of work since.
         self._left: dict[Utterance, float] = {}
-        # Seconds of live streams' own work, and of the sound that came of it.
+        # Seconds of low-latency streams' own work, and of the audio that it made.
         self._own_s = self._sound_s = 0.0
-        # Seconds in which there were streams that had not been heard yet, and how many of those were heard then.
+        # Seconds in which streams waited for their first audio, and how many of them got it.
         self._new_s = self._n_new = 0.0
-        # Seconds of sound in a stream's first chunk.
+        # Seconds of audio in a stream's first chunk.
         self._first_s = 0.0
         # Number of streams -> seconds of a step with so many.
         self._step_s: dict[int, float] = {}
 
     def count_own(self, seconds: float) -> None:
-        """Take in work for one stream alone."""
+        """Count work for a single stream."""
         self._own_s += seconds
 
     def count_step(self, n_streams: int, seconds: float) -> None:
-        """Take in a step for so many streams."""
+        """Count a step for so many streams."""
         before = self._step_s.get(n_streams, seconds)
         self._step_s[n_streams] = before + NEWEST * (seconds - before)
 
     def count_round(self, events: Sequence[Event], seconds: float, new: Sequence[Utterance] = ()) -> None:
-        """Take in what came of a round, and how long it took. Everybody waits for everybody's rounds.
+        """Count a round and its events. Every stream waits during every round.
 
         Args:
-            new: the streams of which nothing was heard before it.
+            new: the streams that had no audio before it.
         """
         if new:
             self._new_s += seconds
@@ -71,23 +71,24 @@ class Pace:
             if left < -TOLERATED_S:
                 warn_of_pace()
             if event.utterance.live:
-                # Others' work is not counted, so neither is their sound.
+                # The work for other streams is not counted, so their audio is not either.
                 self._sound_s += sound
             if event.utterance in new:
                 self._n_new += 1
                 self._first_s = sound
             if not event.utterance.ended:
-                # The wait is over: the consumer goes on from here.
+                # After a wait the consumer continues from here.
                 self._left[event.utterance] = max(left, 0.0) + sound
         if self._sound_s > HALVED_S:
             self._own_s, self._sound_s = self._own_s / 2, self._sound_s / 2
             self._new_s, self._n_new = self._new_s / 2, self._n_new / 2
 
     def has_room(self, n_streams: int, n_new: int = 0) -> bool:
-        """Whether one more stream can be served beside `n_streams`, and all of them be made as fast as they are heard.
+        """Whether one more stream can start beside `n_streams`, so that all are made as fast as they play.
 
-        One always may. A second waits until it is known what the first needs. `n_new` of them are not heard yet: who
-        listens has to have sound enough until all new ones have begun, and each of these until the last has.
+        One may always start. A second one waits until the cost of the first is known. `n_new` of them have no audio
+        yet: those that play need enough audio until all new ones have started, and so does each new one until the last
+        has started.
         """
         if not n_streams:
             return True
@@ -102,7 +103,7 @@ class Pace:
         return busy <= MOST_BUSY and (n_new + 1) * each <= left
 
     def _expect_step(self, n_streams: int) -> float:
-        """Seconds of a step for so many streams: measured, or from the nearest number below that was."""
+        """Seconds of a step for so many streams: measured, or from the nearest smaller number that was."""
         known = max((n for n in self._step_s if n <= n_streams), default=0)
         if not known:
             return max(self._step_s.values(), default=0.0)
@@ -115,9 +116,9 @@ class Pace:
 
 @cache
 def warn_of_pace() -> None:
-    """Say once that a consumer had to wait within a sentence."""
+    """Warn once that a consumer had to wait within a sentence."""
     logger.warning(
-        "a stream is made more slowly than it is heard, and its consumer has to wait within a sentence; use int8 or "
-        "int4 weights, a smaller model, more threads or fewer streams at once, or mode='exact', which is heard in one "
-        "piece, later"
+        "a stream is made more slowly than it plays, and its consumer has to wait within a sentence; use int8 or "
+        "int4 weights, a smaller model, more threads or fewer streams at once, or mode='exact', which returns a "
+        "sentence in one piece, later"
     )

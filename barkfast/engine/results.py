@@ -35,10 +35,10 @@ class Generation:
         semantic: (n,) int64 semantic tokens.
         coarse: (2, frames) int32 codes.
         fine: (8, frames) int32 codes.
-        timings: seconds spent in each stage: semantic, coarse, fine, codec. In company these are the seconds from
-            the beginning of each of its jobs to their end, in which others were served too.
+        timings: seconds spent in each stage: semantic, coarse, fine, codec. In a batch these are the seconds from
+            the start of each of its jobs to its end, in which other requests ran too.
         engines: the engine that ran each stage: torch, cpu or cuda.
-        fallbacks: of the stages that the torch engine ran because the one chosen by "auto" could not: why.
+        fallbacks: stage -> why the torch engine ran it instead of the engine that "auto" chose.
     """
 
     audio: np.ndarray

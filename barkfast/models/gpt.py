@@ -15,13 +15,13 @@ HEAD_BLOCK = 64
 
 
 class KVCache:
-    """Keys and values of one batch, allocated once.
+    """Keys and values of one sequence, allocated once.
 
-    `keys`, `values`: (n_layer, batch, n_head, block_size, head_dim); the first `length` positions are filled.
+    `keys`, `values`: (n_layer, 1, n_head, block_size, head_dim); the first `length` positions are filled.
     """
 
-    def __init__(self, config: GPTConfig, batch: int = 1, *, device: torch.device, dtype: torch.dtype) -> None:
-        shape = (config.n_layer, batch, config.n_head, config.block_size, config.head_dim)
+    def __init__(self, config: GPTConfig, *, device: torch.device, dtype: torch.dtype) -> None:
+        shape = (config.n_layer, 1, config.n_head, config.block_size, config.head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.length = 0

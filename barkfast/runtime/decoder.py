@@ -156,7 +156,23 @@ class Network(NetworkFace, ABC):
 
 
 class Decoder(Network):
-    """Runs a GPT: jobs in, tokens out. Jobs are admitted and released between steps."""
+    """Runs a GPT: jobs in, tokens out. Jobs are admitted and released between steps.
+
+    Attributes:
+        config: the network's sizes.
+    """
+
+    config: GPTConfig
+
+    @property
+    def storage_dtype(self) -> str:
+        """The dtype of all but quantized matrices, one of barkfast.config.DTYPES."""
+        return str(getattr(self, "dtype", "float32")).removeprefix("torch.")
+
+    @property
+    def weight_dtype(self) -> str:
+        """The dtype of the matrices, one of barkfast.config.DTYPES."""
+        return self.storage_dtype
 
     @abstractmethod
     def admit(self, job: Job) -> int:
@@ -198,21 +214,27 @@ class Decoder(Network):
         """
         check_slots(n_slots)
 
-    def run(
-        self,
-        jobs: Sequence[Job],
-        on_token: Callable[[int, int], None] | None = None,
-        *,
-        keep_errors: bool = False,
-    ) -> list[Any]:
-        """Run jobs to their end and return their tokens as int32 arrays.
+    def run(self, jobs: Sequence[Job], on_token: Callable[[int, int], None] | None = None) -> list[np.ndarray]:
+        """Run jobs to their end and return their tokens as int32 arrays. Args: as `run_each`.
+
+        Raises:
+            BarkfastError: the first error, after all jobs are done.
+        """
+        results = self.run_each(jobs, on_token)
+        for result in results:
+            if isinstance(result, BarkfastError):
+                raise result
+        return results  # type: ignore[return-value]
+
+    def run_each(
+        self, jobs: Sequence[Job], on_token: Callable[[int, int], None] | None = None
+    ) -> list[np.ndarray | BarkfastError]:
+        """Run jobs to their end and return the tokens of each as an int32 array, or its error.
 
         Args:
             on_token: called with (job index, number of tokens so far) as tokens are drawn.
-            keep_errors: return the exception of a failed job in its place, instead of raising it after the other
-                jobs are done.
         """
-        results: list[np.ndarray | EngineError] = []
+        results: list[np.ndarray | BarkfastError] = []
         for index, job in enumerate(jobs):
             tokens: list[int] = []
             error = None
@@ -231,17 +253,7 @@ class Decoder(Network):
             finally:
                 self.release(slot)
             results.append(error or np.array(tokens, dtype=np.int32))
-        return results if keep_errors else raise_first(results)
-
-
-def raise_first(results: Sequence[np.ndarray | BarkfastError]) -> list[np.ndarray]:
-    """Return the results, or raise the first error among them."""
-    arrays = []
-    for result in results:
-        if isinstance(result, BarkfastError):
-            raise result
-        arrays.append(result)
-    return arrays
+        return results
 
 
 class Refiner(Network):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from barkfast.bench.roofline import codec_flop, config_of, decoder_step_bytes, fine_flop, pass_flop
+from barkfast.bench.roofline import codec_flop, decoder_step_bytes, fine_flop, pass_flop
 from barkfast.bench.steps import candidates, step_job, step_times
 from barkfast.bench.timing import synchronize
 from barkfast.config import FineConfig
@@ -27,7 +27,7 @@ def test_prompt(measure: Measure, setting: Setting, stage: str, engine: str, dty
         synchronize(setting.torch_device)
         decoder.release(slot)
 
-    measure.time(read, rounds=10, positions=length, flop=pass_flop(config_of(decoder), length))
+    measure.time(read, rounds=10, positions=length, flop=pass_flop(decoder.config, length))
 
 
 @pytest.mark.benchmark(group="step", timer=CLOCK)

@@ -1,4 +1,4 @@
-// Every level_*.cpp includes this first: the headers that the kernels need, and macros that open a region of code
+// Every level (level.cpp.in) includes this first: the headers that the kernels need, and macros that open a region of code
 // compiled for one instruction set.
 //
 // A level is one namespace: one simd_*.h, which defines operations on sixteen lanes, then the kernels, written once

@@ -1,6 +1,6 @@
 // Kernels::linear: selects the implementation of a product. Included inside a level's namespace, after all of them.
 
-#ifdef HAS_TILES
+#if HAS_TILES
 constexpr bool kTiles = true;
 #else
 constexpr bool kTiles = false;
@@ -35,7 +35,7 @@ static void product_widened(const Matrix& w, const Input& x, int64_t rows, const
 }
 
 static void linear(const Matrix& w, const Input& x, int64_t rows, const Output& y, int64_t first, int64_t last) {
-#ifdef HAS_TILES
+#if HAS_TILES
     if (x.type == InputType::bf16) return product_tiles(w, x, rows, y, first, last);
 #endif
     if constexpr (kWords) {

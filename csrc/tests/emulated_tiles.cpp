@@ -9,7 +9,7 @@
 #define LEVEL amx
 #define HAS_TILES 1
 
-// As in level_scalar.cpp.
+// As in the level scalar, see levels.cmake.
 #undef UNROLL
 #define UNROLL
 

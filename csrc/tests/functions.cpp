@@ -26,7 +26,7 @@ namespace own_scalar {
 
 #if BARKFAST_X86
 #if defined(__GNUC__) && !defined(__clang__)
-// As in level_avx512.cpp: GCC 12 warns about its own intrinsics.
+// As in level.cpp.in: GCC 12 warns about its own intrinsics.
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif

@@ -123,6 +123,30 @@ def linear_args(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> tu
     return args, {"HAS_SCALE": scale is not None, "HAS_BIAS": bias is not None}
 
 
+def launch_linear(
+    kernel: Any,
+    programs: int,
+    tensors: dict[str, Tensor],
+    constexprs: dict[str, Any],
+    linear: tuple[Tensor, Tensor | None, Tensor | None],
+    rows: Tensor,
+    slots: Tensor,
+    **options: Any,
+) -> None:
+    """Launch a decode step's kernel that multiplies the running slots' vectors with a matrix.
+
+    Args:
+        tensors: by name, besides those below.
+        linear: weight, scale and bias.
+        rows, slots: see `slots`.
+        options: num_warps, pdl, variant, ahead of `launch`.
+    """
+    matrix, present = linear_args(*linear)
+    batch = rows.shape[0]
+    args = {**tensors, **matrix, "rows": rows, "slots": slots, "batch": batch}
+    launch(kernel, (programs,), args, {**constexprs, **present, "SINGLE": batch == 1}, **options)
+
+
 def next_power_of_2(n: int) -> int:
     """The smallest power of two that is not below `n`; at least 16, which matrix instructions need."""
     return max(16, triton.next_power_of_2(n))

@@ -9,7 +9,6 @@ from torch import nn
 from barkfast.bench.roofline import (
     codec_flop,
     decoder_step_bytes,
-    dtype_of,
     fine_flop,
     kernel_bytes,
     pass_flop,
@@ -77,7 +76,7 @@ def test_a_cpu_decoder_reads_its_packed_weights():
     sizes = {}
     for dtype in ("float32", "bfloat16", "int8", "int4"):
         decoder = build_decoder("cpu", dtype)
-        assert dtype_of(decoder) == dtype
+        assert decoder.weight_dtype == dtype
         parts = decoder_step_bytes(decoder, context=10, candidates=decoder.config.output_vocab_size)
         packed = decoder._packed
         tables = sum(piece.size for piece in packed.pieces if piece.kind == "table")
@@ -95,9 +94,9 @@ def test_a_cpu_decoder_reads_its_packed_weights():
 @pytest.mark.parametrize("int8", [False, True])
 def test_a_cuda_decoder_reads_by_the_arithmetic(int8: bool):
     decoder = build_decoder("cuda", "int8" if int8 else "float32")
-    assert dtype_of(decoder) == ("int8" if int8 else "float32")
+    assert decoder.weight_dtype == ("int8" if int8 else "float32")
     parts = decoder_step_bytes(decoder, context=10, candidates=5)
-    expected = step_bytes(CONFIG, dtype=dtype_of(decoder), context=10, candidates=5, storage="float32")
+    expected = step_bytes(CONFIG, dtype=decoder.weight_dtype, context=10, candidates=5, storage="float32")
     assert parts == expected
     # Matrices and their scales are a part of this, nothing else is.
     matrices = [m for layer in decoder._network.layers for m in (layer.qkv, layer.out, layer.fc, layer.proj)]

@@ -226,7 +226,7 @@ class DecoderContract:
         expected = self.make(**options).run([good])[0]
         decoder = self.make(**options)
         for jobs in ([good, bad, good], [bad, good]):
-            for job, result in zip(jobs, decoder.run(jobs, keep_errors=True), strict=True):
+            for job, result in zip(jobs, decoder.run_each(jobs), strict=True):
                 if job is good:
                     np.testing.assert_array_equal(result, expected)
                 else:
@@ -276,6 +276,6 @@ class DecoderContract:
         for job, message in bad:
             with pytest.raises(InputError, match=message):
                 decoder.admit(job)
-        *errors, tokens = decoder.run([job for job, _ in bad] + [make_job(1)], keep_errors=True)
+        *errors, tokens = decoder.run_each([job for job, _ in bad] + [make_job(1)])
         assert [type(error) for error in errors] == [InputError] * len(bad)
         assert_same([tokens], self.judge().run([make_job(1)]))

@@ -28,7 +28,7 @@ def test_slices_that_cannot_be_drawn_from(fields: dict[str, object], message: st
     bad, good = make_job(1, **fields), make_job(1)
     with pytest.raises(InputError, match=message):
         decoder.admit(bad)
-    results = decoder.run([bad, good], keep_errors=True)
+    results = decoder.run_each([bad, good])
     assert isinstance(results[0], InputError)
     np.testing.assert_array_equal(results[1], torch_decoder(CONFIG).run([good])[0])
 

@@ -24,19 +24,19 @@ def read_short_texts() -> list[dict[str, Any]]:
 
 def read_back(semantic: np.ndarray) -> list[str]:
     """Convert semantic tokens to phones."""
-    units = pytest.importorskip("tools.demo_voice.units", reason="needs scipy (the extra `reference`)")
+    units = pytest.importorskip("training.demo_voice.units", reason="needs scipy (the extra `reference`)")
     table = [tuple(unit) for unit in json.loads((FOLDER / "units.json").read_text(encoding="utf-8"))["units"]]
     return units.read_phones(semantic, table)
 
 
 def all_said(semantic: np.ndarray, sentences: list[str]) -> bool:
     """Whether semantic tokens have something for at least half of the phones of every sentence of a text."""
-    units = pytest.importorskip("tools.demo_voice.units", reason="needs scipy (the extra `reference`)")
+    units = pytest.importorskip("training.demo_voice.units", reason="needs scipy (the extra `reference`)")
     return all(units.sentences_said(read_back(semantic), [phones.split() for phones in sentences]))
 
 
 def phone_error_rate(said: list[list[str]], right: list[list[str]]) -> float:
     """Insertions, deletions and substitutions, divided by the number of expected phones."""
-    units = pytest.importorskip("tools.demo_voice.units", reason="needs scipy (the extra `reference`)")
+    units = pytest.importorskip("training.demo_voice.units", reason="needs scipy (the extra `reference`)")
     errors = sum(units.edit_distance(a, b) for a, b in zip(said, right, strict=True))
     return errors / sum(map(len, right))

@@ -73,7 +73,7 @@ def test_each_voice_speaks(bark: Bark, spoken: list[Spoken]) -> None:
 
 
 def test_make_demo_says_its_sentence(bark: Bark) -> None:
-    picture = pytest.importorskip("tools.demo_voice.picture", reason="needs scipy (the extra `reference`)")
+    picture = pytest.importorskip("training.demo_voice.picture", reason="needs scipy (the extra `reference`)")
     text, seed = picture.read_sentence()
     speech = bark.generate(text, seed=seed)
     assert 3 < speech.duration < 9

@@ -37,7 +37,7 @@ def test_low_latency_is_about_as_far_off_as_another_draw(bark: Bark, texts: list
 
 
 def test_long_text_keeps_its_voice(bark: Bark, texts: list[str]) -> None:
-    features = pytest.importorskip("tools.demo_voice.features", reason="needs scipy (the extra `reference`)")
+    features = pytest.importorskip("training.demo_voice.features", reason="needs scipy (the extra `reference`)")
     pieces: list = []
     # In pieces of a sentence or two, so that there are joins between pieces.
     sound = np.concatenate(list(bark.generate_long(LONG_TEXT, seed=0, seconds=5.0, on_piece=pieces.append)))

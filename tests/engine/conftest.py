@@ -1,4 +1,4 @@
-"""The smallest model on the cpu engine, one for each file of tests."""
+"""The smallest model on the cpu engine, one per test module."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A model that says nothing but when it was asked what: for what is only about order, voices and errors."""
+"""A fake model that records requests and returns made-up results, for tests of order, voices and errors."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from longform.sounds import RATE, tone
 
 
 def generation(number: int, n_semantic: int = 40) -> Generation:
-    """What is said of the `number`-th text: a sound, and tokens that name it."""
+    """The result of the `number`-th request: a tone, and tokens that contain the number."""
     frames = round(n_semantic * 1.503)
     fine = np.full((8, frames), number % 1000, dtype=np.int32)
     semantic = np.full(n_semantic, number % 10_000, dtype=np.int64)
@@ -28,7 +28,7 @@ Outcome = Callable[[Any, int], Generation | BarkfastError]
 
 
 class FakeScheduler:
-    """Ends every utterance after some rounds: later ones sooner than earlier ones."""
+    """A scheduler that ends one utterance per round, later ones before earlier ones."""
 
     def __init__(self, bark: "FakeBark", n_slots: int) -> None:
         self.bark, self.n_slots = bark, n_slots
@@ -44,7 +44,7 @@ class FakeScheduler:
         return utterance
 
     def round(self) -> list[Any]:
-        # The last of those in slots ends first: nothing may rely on the order in which utterances end.
+        # The last utterance in a slot ends first: no code may rely on the order in which utterances end.
         index = min(self.n_slots, len(self.waiting)) - 1
         utterance = self.waiting[index]
         del self.waiting[index]
@@ -63,7 +63,7 @@ class SimpleUtterance:
 
 
 class FakeBark:
-    """What long texts take of a Model."""
+    """The parts of a Model that long texts use."""
 
     def __init__(self, outcome: Outcome = lambda request, number: generation(number)) -> None:
         self.layout = Layout()

@@ -1,4 +1,4 @@
-"""What a test needs of this machine."""
+"""Skips tests of engines that this machine does not have."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from barkfast.runtime.engines import describe_engines
 
 
 def require(engine: str) -> None:
-    """Skip, with the reason, where there is no such engine."""
+    """Skip the test, with the reason, if an engine is not available."""
     found = {e.name: e for e in describe_engines()}[engine]
     if not found.available:
         pytest.skip(found.reason)

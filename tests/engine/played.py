@@ -1,4 +1,4 @@
-"""Networks that are merely played: what they give follows from all that they are shown, so that a mistake shows too."""
+"""Fake networks without weights. Their output depends on all of their input, so that wrong input is noticed."""
 
 import threading
 import zlib
@@ -21,17 +21,17 @@ from barkfast.stages.semantic import semantic_job
 
 LAYOUT = Layout()
 VOICE = full_voice(LAYOUT)
-# Samples per frame, and frames that a stream keeps back at its start.
+# Samples per frame, and frames that a codec stream needs before it returns samples.
 HOP, LEAD_IN = 4, 7
-# Text in which each character is a token; these have a meaning: the network fails, or refuses the prompt.
+# Each character of a text is a token. With one of these two the semantic network fails, or refuses the prompt.
 POISON, REFUSED = "\u2620", "\u2716"
 
 
 class Tokenizer:
-    """A token for every character."""
+    """One token per character."""
 
     def check(self, text: str) -> None:
-        """Any text will do."""
+        """Accept any text."""
 
     def leaves_out(self, text: str) -> bool:
         return False
@@ -41,7 +41,7 @@ class Tokenizer:
 
 
 def play_tokens(job: Job) -> list[int]:
-    """What a network draws for a job; one that may stop does so after 5 to 150 tokens."""
+    """The tokens that a fake decoder draws for a job. A job with a stop token ends after at most 5 to 150 tokens."""
     number = zlib.crc32(job.prompt.tobytes())
     steps = job.steps if job.stop is None else min(job.steps, 5 + number % 146)
     tokens = []
@@ -52,7 +52,7 @@ def play_tokens(job: Job) -> list[int]:
 
 
 def play_window(job: FineJob) -> np.ndarray:
-    """A window as the fine network would fill it; a frame's codes follow from those given in it."""
+    """Fill a window as a fine network: a frame's new codes depend on the codes given for that frame."""
     window = job.window.copy()
     given = window[job.first_frame :, : job.first_codebook].sum(1)
     for codebook in range(job.first_codebook, window.shape[1]):
@@ -61,16 +61,16 @@ def play_window(job: FineJob) -> np.ndarray:
 
 
 def play_samples(codes: np.ndarray) -> np.ndarray:
-    """The sound of (codebooks, frames) codes."""
+    """The samples of (codebooks, frames) codes, HOP per frame."""
     return np.repeat(codes.sum(0) / 8192, HOP).astype(np.float32)
 
 
-# What every network says of itself.
+# Attributes of every network.
 PLAYED = {"engine": "played", "fallback": None}
 
 
 class PlayedDecoder:
-    """A decoder of `n_slots` slots that notes what was done: "admit" and "step"."""
+    """A decoder of `n_slots` slots that logs every "admit" and "step"."""
 
     engine, fallback = "played", None
 
@@ -106,7 +106,7 @@ class PlayedDecoder:
         if len(drawn) == len(tokens):
             return Step(slot, None, done=True)
         drawn.append(tokens[len(drawn)])
-        # The stop is drawn in a step of its own.
+        # The stop token is drawn in a step of its own.
         return Step(slot, drawn[-1], done=len(drawn) == len(tokens) and (job.stop is None or len(drawn) == job.steps))
 
     def release(self, slot: int) -> None:
@@ -114,7 +114,7 @@ class PlayedDecoder:
 
 
 class PlayedStream:
-    """The codec's stream."""
+    """A stream of the codec."""
 
     def __init__(self) -> None:
         self.codes: list[np.ndarray] = []
@@ -133,7 +133,7 @@ class PlayedStream:
 
 
 class PlayedComponents:
-    """What a scheduler takes of `Components`."""
+    """The parts of `Components` that a scheduler uses."""
 
     def __init__(self, n_slots: int = 1, counter_based_rng: bool = True) -> None:
         self.log: list[str] = []
@@ -159,7 +159,7 @@ class PlayedComponents:
             decoder.resize(self.n_slots)
 
     def shrink(self) -> None:
-        """Slots make no difference here."""
+        """Keep all slots: they need no memory here."""
 
     def claim(self, owner: str) -> None:
         if not self._claim.acquire(blocking=False):
@@ -176,7 +176,7 @@ class PlayedComponents:
 
     @property
     def free(self) -> bool:
-        """Whether nobody sits anywhere and nobody has the networks."""
+        """Whether no slot is in use and the networks are not claimed."""
         return not any(decoder.active for decoder in self.decoders.values()) and not self._claim.locked()
 
 
@@ -190,7 +190,7 @@ def text_ids(request: Request) -> np.ndarray:
 
 
 def speak_plainly(request: Request) -> Generation:
-    """What must come of a request: stage after stage, without the engine."""
+    """The expected result of a request: one stage after the other, without the engine."""
     voice = request.voice
     job = semantic_job(
         text_ids(request),
@@ -213,7 +213,7 @@ def speak_plainly(request: Request) -> Generation:
 
 
 def do(utterance: Utterance, work: Work, stream: PlayedStream) -> np.ndarray | None:
-    """Do one piece of work to its end; returns samples, if that is what came of it."""
+    """Do one piece of work to its end. Returns: the samples of a Synthesize, else None."""
     utterance.begin(work)
     if isinstance(work, Decode):
         for token in play_tokens(work.job):
@@ -233,6 +233,6 @@ def do(utterance: Utterance, work: Work, stream: PlayedStream) -> np.ndarray | N
 
 
 def assert_same(generation: Generation, expected: Generation) -> None:
-    """Equal tokens of all stages, and equal sound."""
+    """Assert equal tokens of all stages, and equal audio."""
     for name in ("semantic", "coarse", "fine", "audio"):
         np.testing.assert_array_equal(getattr(generation, name), getattr(expected, name), err_msg=name)

@@ -1,4 +1,4 @@
-"""A scheduler that follows a script and a Bark for it: for what happens around the networks, without any."""
+"""A scripted scheduler and a Bark for it, to test everything around the networks without any network."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ CHUNK = 240
 
 
 class ScriptedUtterance:
-    """One request under way."""
+    """One request in progress."""
 
     def __init__(self, request: Any) -> None:
         self.request = request
@@ -27,11 +27,10 @@ class ScriptedUtterance:
 
 
 class ScriptedScheduler:
-    """A chunk per round for each of the first `n_slots` that are not parked: as many as `max_duration_s` says.
+    """Makes a chunk per round for each of the first `n_slots` utterances that are not parked.
 
-    Texts say what else happens:
-
-    "refused" fails when it is added, "NaN" in its first round, and "boom" takes everybody with it.
+    An utterance has `max_duration_s` chunks. Some texts make it fail: "refused" when it is added, "NaN" in its first
+    round, and "boom" raises from the round, which ends all utterances.
     """
 
     def __init__(self, components: Any, layout: Any, *, n_slots: int, owner: str) -> None:
@@ -103,11 +102,11 @@ class ScriptedScheduler:
 
 
 class ScriptedBark:
-    """What an Engine takes of a Bark; `gate` holds every round until it is set, `round_s` makes each last."""
+    """The parts of a Bark that an Engine uses. A round waits until `gate` is set, and then takes `round_s` seconds."""
 
     def __init__(self, round_s: float = 0.0) -> None:
         self.components, self.layout = self, Layout()
-        # What an Engine takes of it.
+        # An Engine uses `bark.model`.
         self.model = self
         self.gate = threading.Event()
         self.gate.set()
@@ -130,7 +129,7 @@ class ScriptedBark:
         return request
 
     def load(self) -> None:
-        """There are no networks."""
+        """Do nothing: there are no networks."""
 
     @property
     def tokenizer(self) -> Any:

@@ -1,4 +1,4 @@
-"""Many requests at once on the real engines: each gets the tokens that it gets alone."""
+"""Batches on the real engines: a request gets the same tokens single and batched."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +20,12 @@ from engine.need import require
 from engine.played import PlayedComponents
 
 TOKENS = ("semantic", "coarse", "fine")
-# A fine network and a codec that cost nothing.
+# A fake fine network and codec, which take no time.
 PLAYED = PlayedComponents()
 
 
 def assert_same(generation: Generation, expected: Generation) -> None:
-    """Equal tokens of all stages."""
+    """Assert equal tokens of all stages."""
     for name in TOKENS:
         np.testing.assert_array_equal(getattr(generation, name), getattr(expected, name), err_msg=name)
 
@@ -38,7 +38,7 @@ def short_voice(bark: Bark, n: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def make_requests(bark: Bark, count: int, longest_s: float = 0.8) -> list[dict[str, Any]]:
-    """Requests of every kind: lengths, voices, seeds, sampling."""
+    """Requests that differ in length, voice, seed and sampling."""
     voices = [None, full_voice(bark.layout), short_voice(bark, 40, 2), short_voice(bark, 121, 3)]
     samplings: list[dict[str, Any]] = [{}, {"top_k": 40}, {"top_p": 0.9}, {"text_temp": 0, "fine_temp": 0}]
     return [
@@ -69,7 +69,7 @@ def requests(bark: Bark) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def alone(requests: list[dict[str, Any]]) -> list[Generation]:
-    """Each request on its own, on decoders of one slot."""
+    """The results of the requests one at a time, on decoders of one slot."""
     bark = Bark("random:demo", device="cpu", engine="cpu")
     return [bark.generate(**request) for request in requests]
 
@@ -89,7 +89,7 @@ def test_requests_in_any_order_get_the_tokens_they_get_alone(
 def test_streams_among_others_and_arrivals_over_time(
     bark: Bark, requests: list[dict[str, Any]], alone: list[Generation]
 ) -> None:
-    """Half of them as streams, coming while others are spoken; exact chunks are the offline samples."""
+    """Two thirds are streams, and requests arrive while others run. Exact chunks equal the offline samples."""
     random = np.random.default_rng(5)
     waiting = list(random.permutation(20))
     with bark.scheduler(5) as scheduler:
@@ -107,7 +107,7 @@ def test_streams_among_others_and_arrivals_over_time(
                 assert isinstance(event, Done)
                 i, generation = numbers.pop(event.utterance), event.result
                 if i % 3 == 2:
-                    # Its fine codes are its own.
+                    # Its fine codes differ from the offline ones.
                     np.testing.assert_array_equal(generation.semantic, alone[i].semantic)
                     np.testing.assert_array_equal(generation.coarse, alone[i].coarse)
                     assert generation.audio.shape == alone[i].audio.shape
@@ -132,7 +132,7 @@ def test_other_dtypes(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_on_the_torch_engine(dtype: str) -> None:
     bark = Bark("random:demo", device="cpu", engine="torch", dtype=dtype)
-    # The last two have windows that continue one another's caches.
+    # The last two have several coarse windows, each of which continues the cache of the one before.
     chained = [{"text": "Hi", "seed": seed, "max_duration_s": 1.0} for seed in (1, 2)]
     requests = make_requests(bark, 4, longest_s=0.5) + chained
     expected = [bark.generate(**request) for request in requests]
@@ -148,7 +148,7 @@ def test_on_the_torch_engine(dtype: str) -> None:
 
 
 def test_on_the_cuda_engine() -> None:
-    """Interpreted where there is no GPU, and slow there: of its networks only the two that have slots."""
+    """Only the two decoders run on the cuda engine: without a GPU they are interpreted, which is slow."""
     require("cuda")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     bark = Bark("random:demo", device=device, engine="cuda", dtype="float32")
@@ -164,7 +164,7 @@ def test_on_the_cuda_engine() -> None:
 
 @pytest.fixture(scope="module")
 def nano(tmp_path_factory: pytest.TempPathFactory) -> Bark:
-    """The smallest network in Suno's layout."""
+    """The smallest model in Suno's layout."""
     require("cpu")
     tokenizer = vocabulary(tmp_path_factory.mktemp("tokenizer"))
     bark = Bark("random:nano", device="cpu", engine="cpu", tokenizer=tokenizer, n_slots=3)
@@ -238,7 +238,7 @@ def test_one_that_fails_fails_alone(bark: Bark) -> None:
 
 
 def test_a_poisoned_voice_fails_alone(bark: Bark, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A NaN in one request's logits, half way."""
+    """The coarse logits of one request are not finite."""
     decoder = bark.components.load("coarse")
     report = type(decoder)._report
     doomed: list[int] = []
@@ -311,7 +311,7 @@ def test_callers_in_several_threads_share_the_networks(bark: Bark) -> None:
 
 
 def test_without_seeds_a_batch_draws_as_calls_one_after_the_other(bark: Bark) -> None:
-    """Each takes a number from torch's generator when its turn comes; so it is where random numbers are counted."""
+    """With counter-based random numbers each request draws one number, its seed, from torch's generator, in order."""
     torch.manual_seed(3)
     expected = [bark.generate(text, max_duration_s=0.1) for text in ("one", "two", "three")]
     torch.manual_seed(3)
@@ -340,7 +340,7 @@ def test_slots_grow_with_the_batch_and_no_further() -> None:
 
 
 def test_slots_do_not_change_under_a_job(bark: Bark) -> None:
-    # Who is alone gets as many tokens as fit a round.
+    # With a second session a round draws one token; with a single one it could draw all, and end the job.
     with bark.scheduler() as scheduler, bark.scheduler():
         scheduler.add(bark.request("Hello", seed=1, max_duration_s=0.3))
         scheduler.round()

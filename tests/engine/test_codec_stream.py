@@ -1,4 +1,4 @@
-"""A codec's stream gives what `decode` gives, on every engine; of the cpu engine's see also tests/cpu_engine."""
+"""A codec stream returns the samples of `decode`, on every engine. More tests of the cpu engine: tests/cpu_engine."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,16 +28,16 @@ VARIATIONS = {
     "dilated by 3, twice": replace(SMALL, n_residual_layers=3, dilation_base=3, residual_kernel_size=5),
     "an idle stage": replace(SMALL, ratios=(3, 1, 2)),
     "narrow kernels": replace(SMALL, kernel_size=1, last_kernel_size=3, residual_kernel_size=1),
-    # A look ahead of several frames in the last layers too.
+    # Lookahead of several frames in the last layers too.
     "wide kernels": replace(SMALL, kernel_size=9, last_kernel_size=31, residual_kernel_size=7, ratios=(2, 1)),
     "looks ahead": replace(SMALL, trim_right_ratio=0.5),
 }
-# Float sums in another order, of samples of about 1; on a GPU by other algorithms too.
+# Samples are about 1, and float sums are in another order; a GPU uses other algorithms too.
 ATOL = 1e-6 if DEVICE.type == "cpu" else 1e-5
 
 
 def make_model(config: CodecConfig = SMALL) -> EncodecDecoder:
-    """Random, and biases too, as the published codec has them."""
+    """A model of random weights and biases; the published codec has biases too."""
     generator = torch.Generator().manual_seed(1)
     tensors = make_codec(config, generator)
     for name, tensor in tensors.items():
@@ -80,7 +80,7 @@ def draw_codes(frames: int, config: CodecConfig = SMALL, seed: int = 0, codebook
 
 
 def pieces(codes: np.ndarray, *sizes: int) -> Iterator[np.ndarray]:
-    """The codes cut into pieces of these sizes, again and again."""
+    """Cut the codes into pieces of these sizes, repeated in order."""
     start, turn = 0, 0
     while start < codes.shape[1]:
         yield codes[:, start : start + sizes[turn % len(sizes)]]
@@ -235,7 +235,7 @@ def test_half_precision_is_55_db_below_the_sound() -> None:
 
 @pytest.mark.parametrize("frames", [3, 40])
 def test_overflow_in_half_precision_goes_on_in_float32(frames: int, caplog: pytest.LogCaptureFixture) -> None:
-    """From the clip's start: what the layers carry along is no longer good for anything."""
+    """The clip is decoded again from its start, since the state of the layers is not finite."""
     model, codes = make_model(), draw_codes(frames)
     model.decoder.layers[0].conv.weight *= 1e5
     model.decoder.layers[-1].conv.weight *= 1e-5
@@ -250,9 +250,9 @@ def test_overflow_in_half_precision_goes_on_in_float32(frames: int, caplog: pyte
 
 
 def test_overflow_in_the_middle_of_a_clip() -> None:
-    """The samples that are already out stay; those that follow are float32's."""
+    """Samples that were returned already stay as they are; later ones are those of float32."""
     model, codes = make_model(), draw_codes(40)
-    # One entry of the first codebook is far too large for half precision, and comes in the second half only.
+    # One entry of the first codebook is far too large for half precision; only the second half uses it.
     codes[0] = np.where(np.arange(40) < 20, codes[0] % 63, 63)
     model.quantizer.layers[0].codebook.embed[63] *= 1e6
     expected = TorchCodec(model.to(DEVICE)).decode(codes)
@@ -267,7 +267,7 @@ def test_overflow_in_the_middle_of_a_clip() -> None:
 
 
 def test_a_stream_goes_on_after_its_codec_was_away() -> None:
-    """As with SUNO_OFFLOAD_CPU: to the CPU and back between pushes."""
+    """As with SUNO_OFFLOAD_CPU: the codec moves to the CPU and back between two pushes."""
     for codec in (TorchCodec(make_model().to(DEVICE)), CudaCodec(make_model(), device=DEVICE, dtype=torch.float32)):
         codes, stream = draw_codes(30), codec.stream()
         parts = [stream.push(codes[:, :12])]

@@ -1,4 +1,4 @@
-"""The asyncio engine: its queue, streams, deadlines, ends; with a scripted scheduler, and then with a model."""
+"""The asyncio engine: queue, streams, deadlines, shutdown; with a scripted scheduler, then with a model."""
 
 import asyncio
 import gc
@@ -30,7 +30,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> ScriptedBark:
 
 @asynccontextmanager
 async def running(bark: Any, **options: Any) -> AsyncIterator[Engine]:
-    """An engine that must leave neither task nor thread behind."""
+    """An engine; asserts that it leaves no task and no thread behind."""
     before = asyncio.all_tasks()
     async with Engine(bark, **options) as engine:
         yield engine
@@ -39,7 +39,7 @@ async def running(bark: Any, **options: Any) -> AsyncIterator[Engine]:
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for something to happen, not for the clock."""
+    """Wait until a condition holds, instead of for a fixed time."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"
@@ -94,7 +94,7 @@ def test_a_full_queue_refuses_at_once_or_lets_wait(scripted: ScriptedBark) -> No
             waiting = [asyncio.create_task(engine.generate("patient", wait=True)) for _ in range(3)]
             with pytest.raises(DeadlineExceeded, match="no place"):
                 await engine.generate("patient for a while", wait=True, deadline_s=0.05)
-            # Who gives up waiting gives up nothing of anybody else's.
+            # A caller that stops waiting does not affect the others that wait.
             waiting[1].cancel()
             scripted.gate.set()
             done = await asyncio.gather(*held, *waiting, return_exceptions=True)
@@ -134,7 +134,7 @@ async def leave_it(stream: Any) -> None:
 
 
 async def forget_it(stream: Any) -> None:
-    """The caller's own name for it goes next."""
+    """Do nothing: the caller drops its reference next."""
 
 
 @pytest.mark.parametrize("way", [close_it, leave_it, forget_it])
@@ -179,7 +179,7 @@ def test_a_slow_reader_stalls_only_itself(scripted: ScriptedBark) -> None:
             chunks = [await slow.__anext__()]
             await until(lambda: engine.stats().parked == 1 and len(scripted.scheduler.live[0].spoken) == 5)
             (utterance,) = scripted.scheduler.live
-            # The others have the engine to themselves, as long as they like.
+            # Other requests use the engine meanwhile, for any length of time.
             for _ in range(5):
                 assert (await read_all(engine.stream("quick", max_duration_s=20))).size == 20 * CHUNK
                 assert (await engine.generate("quick", max_duration_s=5)).audio.size == 5 * CHUNK
@@ -196,7 +196,7 @@ def test_deadlines(scripted: ScriptedBark) -> None:
         async with running(scripted, stream_buffer=2) as engine:
             with pytest.raises(DeadlineExceeded, match="not done by its deadline"):
                 await engine.generate("hello", max_duration_s=FOREVER, deadline_s=0.05)
-            # While nothing else is to be done, too; what was read before is heard.
+            # Deadlines also pass while the engine has no work. Chunks that were made before are still returned.
             stream = engine.stream("hello", max_duration_s=5, deadline_s=0.1)
             heard = [await stream.__anext__()]
             await until(lambda: engine.stats().late == 2)
@@ -452,7 +452,7 @@ def bark() -> Bark:
 
 @pytest.fixture(scope="module")
 def alone(bark: Bark) -> dict[int, Any]:
-    """Two sentences by seed, spoken one by one."""
+    """Seed -> the result of a single call; two seeds."""
     return {seed: bark.generate(TEXT, seed=seed, **SHORT) for seed in (1, 2)}
 
 
@@ -474,7 +474,7 @@ def test_a_model_speaks_as_it_does_alone(bark: Bark, alone: dict[int, Any]) -> N
             np.testing.assert_array_equal(low.generation.semantic, alone[1].semantic)
 
     asyncio.run(main())
-    # The model is nobody's again.
+    # The engine has released the model.
     np.testing.assert_array_equal(bark.generate(TEXT, seed=1, **SHORT).audio, alone[1].audio)
 
 

@@ -1,4 +1,4 @@
-"""Streams of several sentences through the asyncio engine: one ahead, one place for all, and nothing left behind."""
+"""Streams of several sentences through the asyncio engine: one prefetched, one reservation for all, all released."""
 
 import asyncio
 import gc
@@ -37,7 +37,7 @@ def test_the_next_sentence_is_spoken_while_one_is_heard(scripted: ScriptedBark) 
             heard = [await anext(stream)]
             await until(lambda: len(scripted.asked) == 2)
             await asyncio.sleep(0.02)
-            # And not the one after it, however long that takes.
+            # The third sentence is not submitted, however long the second takes.
             assert asked(scripted) == ["This one comes first.", "This is the second."]
             assert stream.generation is None
             heard += [chunk async for chunk in stream]
@@ -63,7 +63,7 @@ def test_a_slow_reader_stalls_only_itself(scripted: ScriptedBark) -> None:
             for _ in range(5):
                 assert (await engine.generate("quick", max_duration_s=5)).audio.size == 5 * CHUNK
             assert [len(utterance.spoken) for utterance in scripted.scheduler.live] == spoken
-            # Nobody waits for the second sentence before the first was heard.
+            # The second sentence is prefetched: the consumer still receives the first.
             assert [utterance.prefetched for utterance in scripted.scheduler.live] == [False, True]
             assert [utterance.continues_stream for utterance in scripted.scheduler.live] == [False, True]
             while len(scripted.asked) < 5 + 3:
@@ -83,7 +83,7 @@ def test_a_text_keeps_its_place_from_its_first_sentence_to_its_last(scripted: Sc
                 with pytest.raises(QueueFull):
                     await engine.stream(THREE).open()
                 patient = asyncio.create_task(engine.generate("patient", wait=True))
-                # Neither the queue nor that nobody else may come stops what was begun.
+                # Neither a full queue nor draining stops a stream that has started.
                 draining = asyncio.create_task(engine.drain())
                 with pytest.raises(EngineClosed, match="drained"):
                     await patient
@@ -120,7 +120,7 @@ def test_whoever_goes_away_ends_all_of_it(scripted: ScriptedBark, way: Any, afte
                 await anext(holder[0])
             await way(holder)
             await until(lambda: not scripted.scheduler.live and engine.stats().held == 0)
-            # Its place, too.
+            # Its reservation is released too.
             assert (await asyncio.wait_for(engine.generate("next", wait=True), 5)).audio.size == CHUNK
             if holder:
                 assert [chunk async for chunk in holder[0]] == []
@@ -141,7 +141,7 @@ def test_somebody_else_may_close_what_is_being_read(scripted: ScriptedBark) -> N
             await asyncio.sleep(0.02)
             await stream.aclose()
             scripted.gate.set()
-            # As where the sound ends; not with an error.
+            # The iteration ends as at the end of the audio, without an error.
             assert await asyncio.wait_for(task, 5) < 100
             await until(lambda: engine.stats().held == 0)
 

@@ -1,4 +1,4 @@
-"""Headings and lists in long texts and streams: an utterance of their own, and silence around it."""
+"""Headings and list items in long texts and streams: each is an utterance of its own, with silence around it."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_a_stream_says_each_alone(bark: Bark) -> None:
     pieces: list[Piece] = []
     whole = np.concatenate(list(bark.stream(TEXT, on_piece=pieces.append, **SHORT)))
     assert [piece.text for piece in pieces] == LINES
-    # A line without a mark has the tokens that it has alone.
+    # A line without punctuation has the tokens of a single `generate`.
     alone = bark.generate("Introduction", **SHORT).audio
     np.testing.assert_array_equal(whole[: len(alone) - 480], alone[: len(alone) - 480])
 

@@ -21,7 +21,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Iterator[Any]:
     """How often it was said."""
     pace.warn_of_pace.cache_clear()
     with caplog.at_level(logging.WARNING, "barkfast"):
-        yield lambda: sum("more slowly than it is heard" in record.message for record in caplog.records)
+        yield lambda: sum("more slowly than it plays" in record.message for record in caplog.records)
     pace.warn_of_pace.cache_clear()
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from barkfast.config import GPTConfig
-from barkfast.errors import EngineError, InputError
+from barkfast.errors import BarkfastError, EngineError, InputError
 from barkfast.jobs import Job
 from barkfast.runtime.cpu.fork_lock import ForkLock, refusals
 from barkfast.runtime.cpu.kv_cache import allocate_cache, unpack_cache
@@ -28,7 +28,6 @@ from barkfast.runtime.decoder import (
     find_root,
     no_logits,
     not_finite,
-    raise_first,
     slots_in_use,
 )
 from barkfast.runtime.sampling import STAGE_KEYS, Randomness
@@ -97,7 +96,7 @@ class CpuDecoder(Decoder):
         self.config, self.stage, self.dtype = config, stage, dtype
         native = require_native()
         # Kept alive: the native objects read its memory.
-        self._packed = packed
+        self.packed = packed
         with refusals():
             self._native_network = native.Network(
                 config.n_layer, config.n_head, config.n_embd, config.block_size, list(packed.entries)
@@ -245,22 +244,17 @@ class CpuDecoder(Decoder):
             except ValueError as error:
                 raise no_logits(slot) from error
 
-    def run(
-        self,
-        jobs: Sequence[Job],
-        on_token: Callable[[int, int], None] | None = None,
-        *,
-        keep_errors: bool = False,
-    ) -> list[Any]:
+    def run_each(
+        self, jobs: Sequence[Job], on_token: Callable[[int, int], None] | None = None
+    ) -> list[np.ndarray | BarkfastError]:
         with self._acquire():
             if self.active:
                 raise EngineError("run() was called while other jobs are admitted; step them to their end")
             try:
-                results = self._run(jobs, on_token)
+                return self._run(jobs, on_token)
             finally:
                 for slot in list(self.active):
                     self.release(slot)
-        return results if keep_errors else raise_first(results)
 
     def _run(self, jobs: Sequence[Job], on_token: Callable[[int, int], None] | None) -> list[Any]:
         results: list[Any] = [None] * len(jobs)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from barkfast.config import GPTConfig, Sampling
-from barkfast.errors import EngineError
+from barkfast.errors import BarkfastError, EngineError
 from barkfast.jobs import Job
 from barkfast.runtime.cuda.device import Options, on_device, upload
 from barkfast.runtime.cuda.graphs import Graphs
@@ -27,7 +27,6 @@ from barkfast.runtime.decoder import (
     find_root,
     no_logits,
     not_finite,
-    raise_first,
     slots_in_use,
 )
 from barkfast.runtime.sampling import STAGE_KEYS, Randomness
@@ -97,6 +96,10 @@ class CudaDecoder(Decoder):
             self._logit_rows: dict[int, int] = {}
             self._snapshots = [Snapshot(self.state), Snapshot(self.state)]
             self.n_snapshots = 0
+
+    @property
+    def weight_dtype(self) -> str:
+        return "int8" if self._network.layers[0].qkv.scale is not None else self.storage_dtype
 
     def warm_up(self) -> None:
         """Compile the kernels by drawing two tokens, so that errors occur now rather than later."""
@@ -332,13 +335,9 @@ class CudaDecoder(Decoder):
         with on_device(self.device):
             return self.vocabulary.logits[self._logit_rows[slot], :width].cpu().numpy().copy()
 
-    def run(
-        self,
-        jobs: Sequence[Job],
-        on_token: Callable[[int, int], None] | None = None,
-        *,
-        keep_errors: bool = False,
-    ) -> list[Any]:
+    def run_each(
+        self, jobs: Sequence[Job], on_token: Callable[[int, int], None] | None = None
+    ) -> list[np.ndarray | BarkfastError]:
         if self.active:
             raise EngineError("run() was called while other jobs are admitted; step them to their end")
         run = Run(self, jobs, on_token)
@@ -349,7 +348,7 @@ class CudaDecoder(Decoder):
         finally:
             for slot in list(self.active):
                 self.release(slot)
-        return run.results if keep_errors else raise_first(run.results)
+        return run.results
 
 
 def _canonical(slices: Slices) -> tuple[Slices, int]:

@@ -152,7 +152,7 @@ def count_phone_errors(
     """
     listen = make_phone_listener(bark.sample_rate)
     # It needs scipy, and only this row does.
-    from tools.demo_voice.units import edit_distance
+    from training.demo_voice.units import edit_distance
 
     sentences = json.loads(HELD_OUT.read_text(encoding="utf-8"))["sentences"][: 2 if plan.smoke else N_HEARD]
     errors = length = 0

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from barkfast_kernels.decode_attention.triton import combine_heads
 from barkfast_kernels.functions import load_fresh, pdl_launch, pdl_wait, prefetch_l2, running
-from barkfast_kernels.launch import launch, linear_args
+from barkfast_kernels.launch import launch_linear
 from barkfast_kernels.tiles import below, load_or, load_rows, multiply, row_tile
 from barkfast_kernels.variant import DEFAULT, Variant
 
@@ -102,15 +102,10 @@ def attention_out(
     _, n_head, splits, head_dim = partial.shape
     block_h, block_d = triton.next_power_of_2(n_head), triton.next_power_of_2(head_dim)
     tile = row_tile(*weight.shape, x.device, block_k=block_h * block_d)
-    linear, present = linear_args(weight, scale, bias)
-    args = {
+    tensors = {
         "x": x,
         "partial": partial,
         "stats": stats,
-        **linear,
-        "rows": rows,
-        "slots": slots,
-        "batch": rows.shape[0],
     }
     constexprs = {
         "N_HEAD": n_head,
@@ -119,10 +114,8 @@ def attention_out(
         "BLOCK_N": tile.block_n,
         "BLOCK_H": block_h,
         "BLOCK_D": block_d,
-        **present,
-        "SINGLE": rows.shape[0] == 1,
     }
     # There is about one program per multiprocessor: twice the warps halve what each thread loads of the splits.
-    launch(
-        _attention_out_kernel, (tile.programs,), args, constexprs, num_warps=8, pdl=pdl, variant=variant, ahead=ahead
-    )
+    linear = weight, scale, bias
+    how = {"num_warps": 8, "pdl": pdl, "variant": variant, "ahead": ahead}
+    launch_linear(_attention_out_kernel, tile.programs, tensors, constexprs, linear, rows, slots, **how)

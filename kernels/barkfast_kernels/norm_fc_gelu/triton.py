@@ -5,7 +5,7 @@ import triton.language as tl
 from torch import Tensor
 
 from barkfast_kernels.functions import gelu, layer_norm_row, pdl_launch, pdl_wait, prefetch_l2
-from barkfast_kernels.launch import launch, linear_args
+from barkfast_kernels.launch import launch_linear
 from barkfast_kernels.tiles import below, fetch_row, load_or, load_rows, multiply, row_tile
 from barkfast_kernels.variant import DEFAULT, Variant
 
@@ -96,16 +96,11 @@ def norm_fc_gelu(
     """
     n_rows, n_embd = weight.shape
     tile = row_tile(n_rows, n_embd, x.device)
-    linear, present = linear_args(weight, scale, bias)
-    args = {
+    tensors = {
         "x": x,
         "norm_weight": norm_weight,
         "norm_bias": norm_weight if norm_bias is None else norm_bias,
-        **linear,
         "hidden": hidden,
-        "rows": rows,
-        "slots": slots,
-        "batch": rows.shape[0],
     }
     constexprs = {
         "N": n_rows,
@@ -113,16 +108,7 @@ def norm_fc_gelu(
         "BLOCK_N": tile.block_n,
         "BLOCK_K": tile.block_k,
         "HAS_NORM_BIAS": norm_bias is not None,
-        **present,
-        "SINGLE": rows.shape[0] == 1,
     }
-    launch(
-        _norm_fc_gelu_kernel,
-        (tile.programs,),
-        args,
-        constexprs,
-        num_warps=tile.num_warps,
-        pdl=pdl,
-        variant=variant,
-        ahead=ahead,
-    )
+    linear = weight, scale, bias
+    how = {"num_warps": tile.num_warps, "pdl": pdl, "variant": variant, "ahead": ahead}
+    launch_linear(_norm_fc_gelu_kernel, tile.programs, tensors, constexprs, linear, rows, slots, **how)

@@ -5,7 +5,7 @@ import triton.language as tl
 from torch import Tensor
 
 from barkfast_kernels.functions import layer_norm_row, load_word, pdl_launch, pdl_wait, prefetch_l2
-from barkfast_kernels.launch import launch, linear_args
+from barkfast_kernels.launch import launch_linear
 from barkfast_kernels.slots import POSITION
 from barkfast_kernels.tiles import below, fetch_row, load_or, load_rows, multiply, row_tile
 from barkfast_kernels.variant import DEFAULT, Variant
@@ -113,18 +113,13 @@ def norm_qkv(
     n_rows, n_embd = weight.shape
     _, _, block_size, head_dim = keys.shape
     tile = row_tile(n_rows, n_embd, x.device)
-    linear, present = linear_args(weight, scale, bias)
-    args = {
+    tensors = {
         "x": x,
         "norm_weight": norm_weight,
         "norm_bias": norm_weight if norm_bias is None else norm_bias,
-        **linear,
         "q": q,
         "keys": keys,
         "values": values,
-        "rows": rows,
-        "slots": slots,
-        "batch": rows.shape[0],
     }
     constexprs = {
         "N_EMBD": n_embd,
@@ -133,16 +128,7 @@ def norm_qkv(
         "BLOCK_N": tile.block_n,
         "BLOCK_K": tile.block_k,
         "HAS_NORM_BIAS": norm_bias is not None,
-        **present,
-        "SINGLE": rows.shape[0] == 1,
     }
-    launch(
-        _norm_qkv_kernel,
-        (tile.programs,),
-        args,
-        constexprs,
-        num_warps=tile.num_warps,
-        pdl=pdl,
-        variant=variant,
-        ahead=ahead,
-    )
+    linear = weight, scale, bias
+    how = {"num_warps": tile.num_warps, "pdl": pdl, "variant": variant, "ahead": ahead}
+    launch_linear(_norm_qkv_kernel, tile.programs, tensors, constexprs, linear, rows, slots, **how)

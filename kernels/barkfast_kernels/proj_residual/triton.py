@@ -5,7 +5,7 @@ import triton.language as tl
 from torch import Tensor
 
 from barkfast_kernels.functions import load_fresh, pdl_launch, pdl_wait, prefetch_l2, running
-from barkfast_kernels.launch import launch, linear_args
+from barkfast_kernels.launch import launch_linear
 from barkfast_kernels.tiles import below, load_or, load_rows, multiply, row_tile
 from barkfast_kernels.variant import DEFAULT, Variant
 
@@ -92,30 +92,16 @@ def proj_residual(
     """
     n_rows, n_columns = weight.shape
     tile = row_tile(n_rows, n_columns, x.device)
-    linear, present = linear_args(weight, scale, bias)
-    args = {
+    tensors = {
         "x": x,
         "hidden": hidden,
-        **linear,
-        "rows": rows,
-        "slots": slots,
-        "batch": rows.shape[0],
     }
     constexprs = {
         "N": n_rows,
         "K": n_columns,
         "BLOCK_N": tile.block_n,
         "BLOCK_K": tile.block_k,
-        **present,
-        "SINGLE": rows.shape[0] == 1,
     }
-    launch(
-        _proj_residual_kernel,
-        (tile.programs,),
-        args,
-        constexprs,
-        num_warps=tile.num_warps,
-        pdl=pdl,
-        variant=variant,
-        ahead=ahead,
-    )
+    linear = weight, scale, bias
+    how = {"num_warps": tile.num_warps, "pdl": pdl, "variant": variant, "ahead": ahead}
+    launch_linear(_proj_residual_kernel, tile.programs, tensors, constexprs, linear, rows, slots, **how)

@@ -1,6 +1,6 @@
 """Draw the sentence of `make demo`, as spoken by the demo voice and by the training voice.
 
-    python -m tools.demo_voice.picture            # docs/pictures/demo-voice.png
+    python -m training.demo_voice.picture            # docs/pictures/demo-voice.png
 
 It needs festival, as synthesis does, and matplotlib.
 """

@@ -3,7 +3,7 @@
 There is no list of kernels and their constants: the engine's own code runs on tensors without storage while its
 launches are recorded. Needs Triton (with its ptxas and cuobjdump), no GPU.
 
-    python tools/compile_kernels.py [--sm 90 80 120] [--model small large] [--dtype ...] [--json FILE]
+    python kernels/compile_kernels.py [--sm 90 80 120] [--model small large] [--dtype ...] [--json FILE]
 
 Variants with biases, which Suno's checkpoints do not have, are compiled for the first architecture only.
 """

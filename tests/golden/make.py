@@ -1,6 +1,6 @@
-"""Write tests/golden/: results of the reference on tiny models that can be rebuilt without it.
+"""Write the files beside this one: results of the reference on tiny models that can be rebuilt without it.
 
-Run as `python tools/make_golden.py` where the reference is installed (the extra `reference`, see tests/parity). Each
+Run as `python tests/golden/make.py` where the reference is installed (the extra `reference`, see tests/parity). Each
 case is one call with a seed; its result, the seed and the digest of torch's generator afterwards are stored.
 
 A draw can be so close to the border between two tokens that the rounding of another CPU changes the token. So a seed
@@ -17,7 +17,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
-TESTS = Path(__file__).resolve().parents[1] / "tests"
+TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
 
 from golden import tiny  # noqa: E402
