@@ -1,4 +1,4 @@
-"""Live streams that come together: as many as keep up are served at once, the others wait their turn."""
+"""Low-latency streams that arrive together: only as many start as can be made as fast as they play."""
 
 from dataclasses import replace
 from typing import Any
@@ -14,18 +14,18 @@ from barkfast.engine.utterance import Utterance
 from barkfast.options import Request
 from engine.played import HOP, LAYOUT, VOICE, PlayedComponents, assert_same, speak_plainly
 
-# Sound at the pace of its codes.
+# With this sample rate HOP samples play as long as one frame.
 AUDIBLE = replace(LAYOUT, sample_rate=round(HOP * LAYOUT.coarse.rate_hz))
 # Texts of more than two seconds.
 TEXTS = [t for t in map(str, range(1000)) if len(speak_plainly(Request(t, VOICE)).semantic) > 110][:12]
-# Seconds of each piece of work: a step is due 150 times per second of sound, a window about twice.
+# Seconds of each kind of work: a second of audio needs 150 coarse steps and about two fine windows.
 QUICK = {"admit": 0.0005, "step": 0.0005, "refine": 0.001}
 HALF = {"admit": 0.01, "step": 0.001, "refine": 0.1}
 SLOW = {"admit": 0.01, "step": 0.01, "refine": 0.1}
 
 
 class Log(list[str]):
-    """A clock that goes on by the work that is noted."""
+    """A log whose clock advances by the cost of each entry."""
 
     def __init__(self, costs: dict[str, float]) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Log(list[str]):
 
 
 class Listeners:
-    """Runs a scheduler to its end, and notes who was served when, and how long each listener had to wait."""
+    """Runs a scheduler on the clock of a Log; records the order of ends, and the longest wait of each consumer."""
 
     def __init__(self, costs: dict[str, float], n_slots: int = 12) -> None:
         self.log = Log(costs)
@@ -89,7 +89,7 @@ def test_as_many_as_keep_up_are_served_at_once(costs: dict[str, float], least: i
 
 
 def assert_same_tokens(stream: Utterance) -> None:
-    """A live stream differs in fine codes only."""
+    """Assert all tokens but the fine codes, which differ in low-latency streams."""
     assert stream.result is not None
     expected = speak_plainly(stream.request)
     np.testing.assert_array_equal(stream.result.semantic, expected.semantic)
@@ -170,7 +170,7 @@ def test_what_fails_in_the_line_fails_alone(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_sentences_of_a_stream_in_one_thread_continue_it(bark: Bark, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`Bark.stream` marks them as the engine does."""
+    """`Bark.stream` sets `continues_stream` as the asyncio engine does."""
     asked: list[Utterance] = []
     add = Scheduler.add
 

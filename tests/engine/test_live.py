@@ -1,4 +1,4 @@
-"""Streams of several sentences: the sound of the sentences, joined; one ahead, and no more; in the caller's thread."""
+"""Streams of several sentences in the caller's thread: their audio, joined, with one sentence prefetched."""
 
 import gc
 import itertools
@@ -47,7 +47,7 @@ def test_each_sentence_sounds_as_it_does_alone(bark: Bark, with_voice: bool) -> 
         alone = bark.generate(text, voice, **SHORT | {"seed": 11 + number})
         if voice is None:
             voice = alone.prompt
-        # What is not at a seam; random networks end in the middle of a sound, so that all of the pause is silence.
+        # Compare all but the seams. Random networks do not end quietly, so the whole pause is inserted as silence.
         first, last = FADE if number else 0, FADE if number < 2 else 0
         inner = slice(first, len(alone.audio) - last)
         np.testing.assert_array_equal(whole[start:][inner], alone.audio[inner])
@@ -68,7 +68,7 @@ def test_seams_do_not_click(bark: Bark, mode: Any) -> None:
         for i, text in enumerate(SENTENCES)
     ]
     assert np.abs(np.diff(whole)).max() <= max(np.abs(np.diff(audio)).max() for audio in alone)
-    # Into the pauses, and out of them.
+    # The audio fades into the pauses and out of them.
     quiet = np.concatenate(([False], np.convolve(whole == 0, np.ones(200), "same") == 200, [False]))
     edges = [(begin - 100, end + 98) for begin, end in np.flatnonzero(np.diff(quiet.astype(int))).reshape(-1, 2)]
     assert len(edges) == 2
@@ -142,11 +142,11 @@ def test_what_cannot_be_spoken_is_refused_at_once(bark: Bark) -> None:
         next(bark.stream(iter(["...", "* *"])))
 
 
-# --- with a model that only notes what it is asked
+# --- with a fake model that records its requests
 
 
 class LiveScheduler(FakeScheduler):
-    """Three chunks of each utterance, and its end; of those under way in turn."""
+    """Serves the utterances round robin: three chunks of each, then its end."""
 
     def __init__(self, bark: FakeBark, n_slots: int) -> None:
         super().__init__(bark, n_slots)

@@ -1,4 +1,4 @@
-"""Two hundred requests through eight slots, some given up, some late, some poisoned: each ends exactly once."""
+"""Two hundred requests through eight slots, some cancelled, some late, some failing: each ends exactly once."""
 
 import asyncio
 import gc
@@ -25,12 +25,12 @@ from barkfast.weights import Checkpoint
 from barkfast.weights.checkpoint import StageWeights
 
 REQUESTS, SLOTS, QUEUE = 200, 8, 24
-# What it takes is seconds; what hangs is ended.
+# The run takes seconds; one that hangs is ended.
 LIMIT_S = 400
 TEXTS = ("hello there", "a", "every step of speaking this sentence runs here, and nowhere else.", "two words, or three")
-# A word whose embedding is too large for sums, though finite: whoever speaks it speaks NaN.
+# A word whose embedding is finite but overflows in sums: the logits of a request with it are NaN.
 POISON = "poison"
-# How each kind ends. What begins with "!" is the name of an error and a part of its message.
+# Kind -> how it ends. "!" marks the name of an error, followed by a part of its message.
 ENDS = {
     "plain": "done",
     "stream": "done",
@@ -47,13 +47,13 @@ SHARED = ("semantic", "coarse", "fine")
 
 @dataclass
 class Plan:
-    """What is asked, and what becomes of it.
+    """A request, and how it ended.
 
     Args:
         kind: one of ENDS.
-        ends: how it ended, once per end.
-        place: how many had ended before.
-        tokens: of those that are compared with what they are alone.
+        ends: how it ended, one entry per end.
+        place: how many requests had ended before it.
+        tokens: its tokens, where they are compared with those of a single call.
     """
 
     number: int
@@ -67,7 +67,7 @@ class Plan:
 
 
 def make_voice(layout: Layout, seed: int) -> dict[str, np.ndarray]:
-    """A short voice: prompts with it are soon read."""
+    """A short voice, with which prefill is fast."""
     rng = np.random.default_rng(seed)
     fine = rng.integers(0, layout.codebook_size, (8, 60))
     semantic = rng.integers(0, layout.semantic.vocab_size, 40)
@@ -75,7 +75,7 @@ def make_voice(layout: Layout, seed: int) -> dict[str, np.ndarray]:
 
 
 def make_plans(layout: Layout, rng: random.Random) -> list[Plan]:
-    """One in ten poisoned, one in ten given up, one in ten too late, in random order."""
+    """One in ten fails, one in ten is cancelled or abandoned, one in ten is too late; in random order."""
     kinds = [kind for kind, n in NUMBERS.items() for _ in range(n)]
     kinds += ["plain"] * (REQUESTS - len(kinds))
     rng.shuffle(kinds)
@@ -85,7 +85,7 @@ def make_plans(layout: Layout, rng: random.Random) -> list[Plan]:
     for number, kind in enumerate(kinds):
         options = {"seed": number, "max_duration_s": rng.choice((0.06, 0.1, 0.2, 0.3))}
         if kind in ("cancelled", "late"):
-            # Begun by some, and done by none.
+            # Too long to be done; some of them start.
             options |= {"max_duration_s": 13.0, "min_eos_p": None}
         if kind == "late":
             options["deadline_s"] = rng.choice((0.001, 0.02, 0.1))
@@ -95,7 +95,7 @@ def make_plans(layout: Layout, rng: random.Random) -> list[Plan]:
 
 
 def poison(checkpoint: Checkpoint, token: int) -> Checkpoint:
-    """The same model, but for one text token's embedding, whose mean overflows."""
+    """The same model, except for the embedding of one text token, whose mean overflows."""
 
     def read_stage(name: str) -> StageWeights:
         weights = checkpoint.read_stage(name)
@@ -113,7 +113,7 @@ def poison(checkpoint: Checkpoint, token: int) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def bark(tmp_path_factory: pytest.TempPathFactory) -> Bark:
-    """The smallest model, with a poisoned word."""
+    """The smallest model, with the word POISON."""
     path = vocabulary(tmp_path_factory.mktemp("tokenizer"))
     words = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([*words, POISON]) + "\n", encoding="utf-8")
@@ -123,21 +123,21 @@ def bark(tmp_path_factory: pytest.TempPathFactory) -> Bark:
 
 
 def held_now() -> list[Utterance | Generation]:
-    """What is in memory, by whomever it is held."""
+    """All utterances and generations in memory."""
     return [one for one in gc.get_objects() if type(one) in (Utterance, Generation)]
 
 
 def resident_bytes() -> int:
-    """Of this process, where the system tells."""
+    """Resident memory of this process; 0 where there is no /proc."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
 
 
 class Crowd:
-    """All who ask, each in a task of its own.
+    """The clients that send the requests, each in its own task.
 
     Args:
-        memory: (how many had ended, bytes of Python's and numpy's, bytes resident) now and then.
+        memory: after every 20 ends (how many had ended, bytes allocated by Python and numpy, resident bytes).
     """
 
     def __init__(self, engine: Engine, plans: list[Plan], rng: random.Random) -> None:
@@ -147,7 +147,7 @@ class Crowd:
         self.took_s: list[float] = []
 
     async def run(self) -> None:
-        """Let them come at random, many more at a time than there is room for."""
+        """Send the requests at random times, many more at once than the engine has room for."""
         tasks = []
         for plan in self.plans:
             tasks.append(asyncio.create_task(self.ask(plan)))
@@ -155,7 +155,7 @@ class Crowd:
         await asyncio.wait_for(asyncio.gather(*tasks), LIMIT_S)
 
     async def ask(self, plan: Plan) -> None:
-        """One request, from asking to its end."""
+        """Send one request and record its end."""
         start = time.monotonic()
         task = asyncio.create_task(self.read(plan) if plan.kind in ("stream", "abandoned") else self.wait(plan))
         if plan.kind == "cancelled":
@@ -175,12 +175,12 @@ class Crowd:
             self.memory.append((self.n_ended, tracemalloc.get_traced_memory()[0], resident_bytes()))
 
     async def wait(self, plan: Plan) -> str:
-        """For the whole."""
+        """Wait for the whole result."""
         generation = await self.engine.generate(plan.text, plan.voice, wait=True, **plan.options)
         return self.keep(plan, generation)
 
     async def read(self, plan: Plan) -> str:
-        """Chunk by chunk, slowly at times; who abandons leaves before the first or behind it."""
+        """Read chunk by chunk, sometimes slowly; abandon a stream before its first chunk or after it."""
         chunks = []
         async with self.engine.stream(plan.text, plan.voice, wait=True, **plan.options) as stream:
             if plan.kind == "abandoned" and plan.number % 2:
@@ -195,7 +195,7 @@ class Crowd:
         return self.keep(plan, stream.generation)
 
     def keep(self, plan: Plan, generation: Any) -> str:
-        """Remember the tokens of a few."""
+        """Record the tokens of every tenth request. Returns: how it ended."""
         if plan.number % 10 == 0:
             plan.tokens = {key: getattr(generation, key) for key in SHARED}
         return "done"
@@ -204,7 +204,7 @@ class Crowd:
 def test_two_hundred_requests(bark: Bark, texts: list[str]) -> None:
     rng = random.Random(6)
     plans = make_plans(bark.layout, rng)
-    # By other tests of this process.
+    # Those of other tests in this process.
     others = {id(one): one for one in held_now()}
 
     async def main() -> tuple[Crowd, Any]:
@@ -215,7 +215,7 @@ def test_two_hundred_requests(bark: Bark, texts: list[str]) -> None:
             assert await engine.drain(60)
             stats = engine.stats()
             gc.collect()
-            # Held by nobody, while the engine goes on.
+            # None is still held, while the engine runs on.
             assert not [one for one in held_now() if id(one) not in others]
         assert asyncio.all_tasks() == before
         return crowd, stats
@@ -230,7 +230,7 @@ def test_two_hundred_requests(bark: Bark, texts: list[str]) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "barkfast-engine"]
     check_ends(plans)
     n_done = sum(ENDS[plan.kind] == "done" for plan in plans)
-    # Who leaves behind the first chunk may leave behind the last.
+    # A stream that is abandoned after its first chunk may be done by then.
     assert n_done <= stats.done <= n_done + NUMBERS["abandoned"]
     assert stats.healthy and stats.held == stats.parked == 0
     assert stats.accepted == stats.done + stats.failed + stats.cancelled + stats.late
@@ -243,7 +243,7 @@ def test_two_hundred_requests(bark: Bark, texts: list[str]) -> None:
 
 
 def check_ends(plans: list[Plan]) -> None:
-    """Each ended exactly once, in a result or in its own error."""
+    """Assert that each request ended exactly once, with a result or its own error."""
     assert [len(plan.ends) for plan in plans] == [1] * len(plans)
     odd = []
     for plan in plans:
@@ -254,15 +254,15 @@ def check_ends(plans: list[Plan]) -> None:
 
 
 def check_memory(samples: list[tuple[int, int, int]]) -> None:
-    """From the 40th end to the last: of 160 requests nothing is left but the tokens of some, and their records."""
+    """Assert that the last 160 requests leave nothing in memory but their plans and the recorded tokens."""
     (_, python, resident), (_, python_at_end, resident_at_end) = samples[1], samples[-1]
     assert python_at_end - python < 2e6, samples
-    # Allocators keep pages; a leak of one request's caches would be far more.
+    # Allocators retain pages; a leak of every request's caches would be far more.
     assert resident_at_end - resident < 100e6, samples
 
 
 def report(plans: list[Plan], crowd: Crowd, stats: Any, seconds: float) -> str:
-    """How they ended, how long it took, and whom the order favoured: who was done before others that came earlier."""
+    """How the requests ended, how long they took, and how many later ones overtook each."""
     done = [plan for plan in plans if plan.ends == ["done"]]
     overtaken = [sum(o.number > p.number and o.place < p.place for o in done) for p in done]
     ends = ", ".join(f"{n} {end}" for end, n in sorted(Counter(p.ends[0].partition(" ")[0] for p in plans).items()))

@@ -69,7 +69,7 @@ def test_without_a_voice_the_first_one_stays():
     bark = FakeBark()
     speak(bark, voice=None)
     assert bark.asked[0].voice is None
-    # Nothing was asked for before the first piece was there.
+    # No other piece was requested before the first was done.
     assert {int(request.voice["semantic_prompt"][0]) for request in bark.asked[1:]} == {0}
     assert bark.most > 1
     bark = FakeBark()
@@ -90,7 +90,7 @@ def test_chained_pieces_go_on_from_the_one_before():
 
 
 def test_what_is_too_short_for_a_voice_is_none():
-    # One token and two frames: 2.0 to a token, not 1.5.
+    # One token and two frames: a ratio of 2.0, not 1.5.
     bark = FakeBark(lambda request, number: generation(number, 1 if number % 2 else 40))
     speak(bark, chained=True)
     voices = [int(request.voice["semantic_prompt"][0]) for request in bark.asked]
@@ -144,7 +144,7 @@ def test_a_piece_that_never_ends_is_kept_and_said_so(caplog):
     assert bare("".join(piece.text for piece in pieces)) == bare(" ".join(SENTENCES[:2]))
     assert "may be cut off" in caplog.text
     caplog.clear()
-    # Whoever sets an end wants it, and whoever wants no retries gets none.
+    # No retry where the caller sets `max_duration_s`, or `retries=0`.
     for options in ({"max_duration_s": 15.0}, {"retries": 0}):
         bark = FakeBark(lambda request, number: generation(number, 768))
         assert len(speak(bark, " ".join(SENTENCES[:2]), **options)) == 2
@@ -171,7 +171,7 @@ def test_a_failure_names_its_piece_after_all_before_it_came():
         list(speak_long(bark, TEXT, "speaker_1", at_once=2, each_sentence=True, on_piece=pieces.append))
     assert [piece.text for piece in pieces] == SENTENCES[:5]
     assert not bark.open
-    # What was under way beyond it is not spoken for nobody.
+    # Later pieces in progress are cancelled.
     assert bark.schedulers[0].cancelled and not bark.schedulers[0].waiting
 
 
@@ -189,7 +189,7 @@ def test_whoever_stops_listening_stops_the_work():
 
 def test_marks_with_nothing_to_pronounce_are_pauses():
     bark = FakeBark()
-    # Too long to stay with the sentence before it.
+    # Too many marks to stay in one piece with the sentence before them.
     pieces = speak(bark, "He left.\n\n" + "* " * 400 + "\n\nShe stayed.", each_sentence=False)
     assert all(any(c.isalpha() for c in text) for text in bark.said)
     assert any(not piece.seconds for piece in pieces)
@@ -281,7 +281,7 @@ def test_drawn_voices_stay_with_their_speaker():
     list(speak_script(bark, PLAY, {"ALICE": None, "BOB": None}))
     by_text = {request.text: request.voice for request in bark.asked}
     assert by_text["Who is there?"] is None and by_text["It is me."] is None
-    # Both first lines were under way together, and each speaker kept what came of their own.
+    # Both first lines were in progress together, and each speaker kept the voice of their own line.
     assert int(by_text["Come in, then."]["semantic_prompt"][0]) == bark.said.index("Who is there?")
     assert int(by_text["I am in."]["semantic_prompt"][0]) == bark.said.index("It is me.")
 

@@ -1,4 +1,4 @@
-"""Long texts on a real model: the sounds are those of the pieces spoken alone."""
+"""Long texts on a real model: the audio equals that of each piece from a single `generate`."""
 
 import itertools
 import os

@@ -1,4 +1,4 @@
-"""The fine stage while coarse codes are still coming: its windows, and what a stream makes of them."""
+"""The fine stage while coarse codes still arrive: its windows, and the samples of a stream."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def draw_codes(n_frames: int, n_codebooks: int = 2) -> np.ndarray:
 
 
 def fill(job: FineJob) -> np.ndarray:
-    """A pretended fine network: what it says depends on all that it sees and where, and codes never look like pads."""
+    """A fake fine network: its codes depend on the whole window and on their position, and are never the pad id."""
     window = job.window.copy()
     seen = int((window.astype(np.int64) * np.arange(1, window.size + 1).reshape(window.shape)).sum())
     rows = np.arange(job.first_frame, len(window))[:, None]
@@ -33,7 +33,7 @@ def fill(job: FineJob) -> np.ndarray:
 
 
 def run(windows: LiveFineWindows, codes: np.ndarray, sizes: list[int]) -> tuple[list[FineJob], list[np.ndarray]]:
-    """Feed the codes in pieces, take all that is due in between; the jobs and the codes that they settled."""
+    """Feed the codes in pieces and run every job that is ready. Returns: the jobs, and the codes each finalized."""
     jobs: list[FineJob] = []
     settled: list[np.ndarray] = []
     start = 0
@@ -91,11 +91,11 @@ def test_every_frame_is_settled_once(
         assert len(job.window) == 1024 if whole_window else len(job.window) <= min(1024, job.first_frame + seen_most)
         assert job.first_frame <= (512 if whole_window else past)
         assert (job.first_codebook, job.codebook_size) == (2, PAD)
-        # What it is to fill is unknown to it, and it sees at least as much as it settles.
+        # The codes to predict are pads, and at least as many frames are visible as are finalized.
         assert (job.window[job.first_frame :, 2:] == PAD).all()
         seen = (job.window[job.first_frame :, 0] != PAD).sum()
         assert own.shape[1] <= seen <= seen_most
-    # In whatever pieces the codes come, and whenever, the windows are the same: alone and in company.
+    # Windows do not depend on the pieces in which codes arrive: they are the same single and batched.
     again, same = run(live(), codes, others)
     assert len(jobs) == len(again)
     for job, other in zip(jobs, again, strict=True):
@@ -113,7 +113,7 @@ def test_windows_one_by_one() -> None:
         while (job := windows.next_job()) is not None:
             begins.append((windows.n_known, job.first_frame, len(job.window)))
             settled.append(windows.append(fill(job)).shape[1])
-    # Due as soon as one frame more is known than the window sees, and as long as what it sees.
+    # A window is ready once one frame more than it covers is known, and is not padded.
     assert settled == [5, 10, 15, 15]
     assert begins == [(9, 20, 28), (19, 20, 33), (34, 20, 38), (49, 20, 38)]
     windows.grow(draw_codes(0), final=True)
@@ -207,7 +207,7 @@ def test_no_frames() -> None:
 def speak_live(
     bark: Bark, coarse: np.ndarray, sizes: list[int], sampling: Sampling = SAMPLING, **options: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fine codes and samples of a stream whose coarse codes come in pieces."""
+    """Fine codes and samples of a stream whose coarse codes arrive in pieces."""
     windows = LiveFineWindows(bark.layout, sampling, random=Randomness(3), **options)
     refiner, stream = bark.components.load("fine"), bark.components.load("codec").stream()
     samples, start = [], 0
@@ -226,7 +226,7 @@ def test_the_stream_is_the_sound_of_its_codes(bark: Bark) -> None:
     options = {"look_ahead": LOOK_AHEAD, "hop": HOP, "max_hop": MAX_HOP, "past": PAST}
     codes, audio = speak_live(bark, coarse, [30, 30, 30], **options)
     np.testing.assert_array_equal(audio, bark.decode(codes))
-    # As its codes, whatever came when.
+    # Codes and samples do not depend on when coarse codes arrive.
     again, sound = speak_live(bark, coarse, [1] * 90, **options)
     np.testing.assert_array_equal(again, codes)
     np.testing.assert_array_equal(sound, audio)

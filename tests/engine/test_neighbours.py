@@ -1,4 +1,4 @@
-"""One request's trouble is its own: odd values, and errors at every place where work is done for it."""
+"""A failing request does not affect others: odd values, and errors in every kind of work for a request."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ GOOD = {"text": "A good neighbour.", "seed": 5, "max_duration_s": 0.1}
 
 
 class Odd:
-    """What cannot even be written."""
+    """A value whose repr fails."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no name")
@@ -54,7 +54,7 @@ VALUES = st.one_of(
     st.just(object),
 )
 NAMES = st.sampled_from([name for name in Request.__dataclass_fields__ if name != "max_duration_s"] + ["volume"])
-# An odd request: a neighbour's arguments, some of them replaced.
+# An odd request: the arguments of GOOD, one or two of them replaced.
 ODD = st.dictionaries(NAMES, VALUES, min_size=1, max_size=2).map(lambda odd: {**GOOD, **odd})
 
 
@@ -95,7 +95,7 @@ def test_any_value_in_an_engine_harms_nobody(bark: Bark, good: Generation, odd: 
     async def serve() -> None:
         async with Engine(bark, n_slots=2) as engine:
             mine = asyncio.create_task(engine.generate(**GOOD))
-            # An Engine's own arguments take their place.
+            # An Engine has arguments of its own instead of these.
             names = ("stream", "deadline")
             others = [
                 engine.generate(**{name: value for name, value in one.items() if name not in names}) for one in odd
@@ -124,7 +124,7 @@ def test_a_request_takes_a_value_or_names_it(name: str, value: object) -> None:
         return
     arguments = {"text": "Hello.", name: value}
     if name == "voice":
-        # Read by the model, see above.
+        # Voices are loaded by the model; see the test above.
         return
     try:
         request = Request(**arguments)
@@ -213,7 +213,7 @@ def test_numbers_of_every_kind_are_taken() -> None:
         assert getattr(odd, name) == getattr(plain, name) and type(getattr(odd, name)) is type(getattr(plain, name))
 
 
-# --- errors at every place where work is done for a request
+# --- errors in every kind of work for a request
 
 
 def boom(*args: Any, **kwargs: Any) -> Any:
@@ -221,7 +221,7 @@ def boom(*args: Any, **kwargs: Any) -> Any:
 
 
 def break_for(text: str, place: str, components: PlayedComponents) -> None:
-    """Have the work for a text fail at a place, and no other's."""
+    """Make one kind of work, `place`, fail for one text; a fine or codec call fails the first time."""
     ids = np.array(Tokenizer().encode(text)) + LAYOUT.semantic.text_offset
 
     def mine(job: Any) -> bool:
@@ -236,7 +236,7 @@ def break_for(text: str, place: str, components: PlayedComponents) -> None:
         admit = decoder.admit
         decoder.admit = lambda job: boom() if mine(job) else admit(job)
     elif place == "result":
-        # What the network gives is no array that the stage after it can take.
+        # The network returns a token that the next stage cannot use.
         step = decoder.step
 
         def odd_step(seconds: float = 0.0) -> list[Any]:
@@ -334,7 +334,7 @@ def test_a_lost_device_ends_the_engine_and_everybody_is_told_within_a_second(bar
         bark.components.load(part, force=True)
 
 
-# --- what ran before changes nothing
+# --- earlier calls do not change later ones
 
 
 def test_what_ran_before_changes_no_token(bark: Bark, good: Generation) -> None:
@@ -347,7 +347,7 @@ def test_what_ran_before_changes_no_token(bark: Bark, good: Generation) -> None:
 def test_slots_beyond_those_that_draw_the_same_tokens_are_given_back(
     bark: Bark, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The border: a decoder of more than 8 slots on a GPU has other kernels, so it goes with the batch that made it."""
+    """On a GPU a decoder of more than 8 slots uses other kernels, so its slots shrink when its batch is done."""
     decoders = [bark.components.network(part) for part in ("text", "coarse")]
     for decoder in decoders:
         monkeypatch.setattr(type(decoder), "same_tokens_slots", 8)

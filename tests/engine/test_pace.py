@@ -1,4 +1,4 @@
-"""A stream that is made more slowly than it is heard: said once, and only then."""
+"""How many streams may start, and one warning when a stream is made more slowly than it plays."""
 
 import logging
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ RATE, STEPS = 100, 150
 
 @pytest.fixture(autouse=True)
 def said(caplog: pytest.LogCaptureFixture) -> Iterator[Any]:
-    """How often it was said."""
+    """A function that counts the warnings so far."""
     pace.warn_of_pace.cache_clear()
     with caplog.at_level(logging.WARNING, "barkfast"):
         yield lambda: sum("more slowly than it plays" in record.message for record in caplog.records)
@@ -37,12 +37,12 @@ def new_task() -> Utterance:
 
 def test_what_comes_in_time_is_no_reason_to_say_anything(said: Any) -> None:
     noted, task = Pace(RATE, STEPS), new_task()
-    # Nobody hears anything before the first chunk, however long that takes.
+    # Nothing plays before the first chunk, however long that takes.
     noted.count_round([], 100.0)
     noted.count_round([chunk(task, 1.0)], 5.0)
     for _ in range(20):
         noted.count_round([chunk(task, 1.0)], 0.9)
-    # What was saved up may be used up, and a little more.
+    # Work may take as long as the audio in advance, and a little longer.
     noted.count_round([], 3.0)
     noted.count_round([chunk(task, 1.0)], 0.4)
     assert said() == 0
@@ -75,7 +75,7 @@ def test_a_stream_that_has_ended_is_forgotten(said: Any) -> None:
 
 
 def learn(own_s: float, step_s: float) -> Pace:
-    """One second of sound of one stream took so much work of its own, and steps of so many seconds."""
+    """A Pace that measured one second of audio of one stream: seconds of its own work, and of each step."""
     noted = Pace(RATE, STEPS)
     task = new_task()
     noted.count_own(own_s)
@@ -95,10 +95,10 @@ def test_one_stream_may_always_be_served_and_a_second_not_before_something_is_kn
 
 
 def test_as_many_as_there_is_time_for() -> None:
-    # n streams need n fifths, and 150 steps, of which each is a quarter longer for one more.
+    # n streams need n * 0.2 s of their own work and 150 steps; a step takes a quarter longer per further stream.
     noted = learn(own_s=0.2, step_s=0.001)
     assert [noted.has_room(n) for n in range(6)] == [True, True, True, False, False, False]
-    # Steps for four are no longer than for one, as it turns out.
+    # As measured, steps for two to four streams take half as long.
     for n in (2, 3, 4):
         noted.count_step(n, 0.0005)
     assert noted.has_room(3) and not noted.has_room(4)
@@ -115,16 +115,16 @@ def test_what_was_long_ago_counts_less() -> None:
 
 def test_new_streams_begin_in_turn_while_others_have_sound_to_hear() -> None:
     noted, first = learn(own_s=0.1, step_s=0.0001), new_task()
-    # A stream is first heard after 0.1 s of work, and then for 0.25 s.
+    # A stream's first chunk takes 0.1 s of work, and plays for 0.25 s.
     noted.count_round([], 0.06, [first])
     noted.count_round([chunk(first, 0.25)], 0.04, [first])
     assert [noted.has_room(1 + n_new, n_new) for n_new in range(3)] == [True, True, False]
     noted.count_round([chunk(first, 1.0)], 0.0)
-    # The newest would run out of sound before the third is heard.
+    # The newest stream would run out of audio before the third has its first chunk.
     assert [noted.has_room(1 + n_new, n_new) for n_new in range(3)] == [True, True, False]
     noted.count_round([], 1.2)
     assert not noted.has_room(1)
-    # Whose reader has stopped runs out of nothing.
+    # A parked stream does not count: its consumer has stopped.
     first.parked = True
     assert noted.has_room(1)
 
@@ -138,7 +138,7 @@ def test_the_sound_of_streams_that_are_not_live_says_nothing(said: Any) -> None:
     noted = learn(own_s=0.6, step_s=0.0)
     noted.count_round([chunk(exact, 20.0)], 0.0)
     assert not noted.has_room(1)
-    # Whether it is late counts for all.
+    # A late stream of any mode is warned about.
     noted.count_round([], 30.0)
     noted.count_round([chunk(exact, 1.0)], 0.0)
     assert said() == 1

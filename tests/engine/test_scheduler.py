@@ -1,4 +1,4 @@
-"""Whose turn it is: every utterance ends once and as it would alone, nobody starves, nothing is left behind."""
+"""The scheduler: each utterance ends once, with the result of a single call; none starves, and nothing leaks."""
 
 import gc
 import weakref
@@ -20,7 +20,7 @@ FOREVER = 20_000
 
 
 def run(scheduler: Scheduler) -> list[Event]:
-    """Everything that comes of what is under way."""
+    """Run until the scheduler is idle. Returns: all events."""
     events = []
     for _ in range(FOREVER):
         if scheduler.idle:
@@ -35,7 +35,7 @@ def ends(events: list[Event]) -> list[Utterance]:
 
 
 def check(utterance: Utterance, events: list[Event]) -> None:
-    """One end, in keeping with the request, and chunks that are the audio."""
+    """Assert that an utterance has one end, the expected one, and that its chunks are its audio."""
     own = [event for event in events if event.utterance is utterance]
     chunks = [event.audio for event in own if isinstance(event, AudioChunk)]
     (end,) = (event for event in own if not isinstance(event, AudioChunk))
@@ -65,7 +65,7 @@ requests = st.builds(
     st.integers(-2, 2),
     st.none() | st.floats(0, 10),
 )
-# What happens between rounds: a request comes, or something happens to the n-th that came.
+# Actions: add a request; cancel, park or resume the n-th one; run some rounds.
 happenings = st.lists(
     st.one_of(
         requests.map(lambda request: ("add", request)),
@@ -127,7 +127,7 @@ def test_no_window_waits_for_long_and_none_holds_up_the_steps() -> None:
     assert len(refines) == 10
     for before, after in zip(refines, refines[1:], strict=False):
         between = components.log[before + 1 : after]
-        # At the end nobody sits any more.
+        # At the end no job is in a slot any more.
         assert "step" in between or "step" not in components.log[before:]
 
 
@@ -157,7 +157,7 @@ def test_a_stream_that_is_not_heard_yet_goes_first() -> None:
             scheduler.round()
         stream = scheduler.add(Request("stream", stream="exact"))
         order = ends(run(scheduler))
-    # The one that has the only slot already keeps it.
+    # The utterance in the only slot retains it until it is done.
     assert order.index(stream) <= 1 and set(order) == {*offline, stream}
 
 
@@ -255,7 +255,7 @@ def test_what_has_ended_is_held_by_nobody(mode: str, text: str, rounds: int) -> 
 
 
 def test_streams_are_heard_while_they_are_spoken() -> None:
-    """Low latency with a voice begins to sound long before its coarse tokens are all drawn."""
+    """A low-latency stream with a voice has its first audio long before all coarse tokens are drawn."""
     text = next(t for t in map(str, range(1000)) if len(speak_plainly(Request(t, VOICE)).semantic) > 120)
     rounds = dict.fromkeys(("off", "exact", "low_latency"), 1)
     for mode in rounds:
@@ -264,7 +264,7 @@ def test_streams_are_heard_while_they_are_spoken() -> None:
             while not scheduler.round():
                 rounds[mode] += 1
     assert rounds["low_latency"] < rounds["exact"] < rounds["off"]
-    # 47 semantic tokens, coarse ones for 31 frames, a window and a piece.
+    # 47 semantic tokens, 62 coarse tokens for 31 frames, a fine window and a piece of codec work.
     assert rounds["low_latency"] < 47 + 62 + 5
 
 
@@ -301,7 +301,7 @@ def test_what_is_fatal_is_raised_and_everything_can_be_closed() -> None:
     assert components.free
 
 
-# --- several callers at one scheduler
+# --- several sessions of one scheduler
 
 
 def test_callers_see_their_own_utterances_only() -> None:
@@ -385,7 +385,7 @@ def test_when_the_networks_fail_everybody_is_told() -> None:
 
 
 def test_a_window_is_not_kept_waiting_by_those_ahead() -> None:
-    """An utterance at the back of the order gets its fine window within a bounded number of steps."""
+    """An utterance that is last in order gets its fine window within a bounded number of steps."""
     components = PlayedComponents()
     texts = sorted(map(str, range(60)), key=lambda t: len(speak_plainly(Request(t)).semantic))
     with Scheduler(components, LAYOUT, n_slots=2) as scheduler:
@@ -400,7 +400,7 @@ def test_a_window_is_not_kept_waiting_by_those_ahead() -> None:
 def test_a_stream_may_go_between_two_windows_that_share_no_cache(
     voice: dict[str, np.ndarray] | None, first: str
 ) -> None:
-    """Without a voice the windows continue one another's caches, and the seat is kept."""
+    """Without a voice each window continues the cache of the one before, so the slot is retained."""
     text = next(t for t in map(str, range(1000)) if len(speak_plainly(Request(t, voice)).semantic) > 120)
     components = PlayedComponents()
     with Scheduler(components, LAYOUT, n_slots=1) as scheduler:

@@ -1,4 +1,4 @@
-"""`Bark.stream` from text to samples: exact is the offline sound, low latency its own sound, the same every time."""
+"""`Bark.stream` from text to samples: exact equals the offline audio, low latency is the same every time."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from barkfast import Bark
 from benchmarks.inputs import full_voice
 
 TEXT = "Hello there, this is a test of what is heard first."
-# Several coarse windows, and several fine windows of a stream. Random weights hardly ever stop by themselves.
+# Several coarse windows, and several fine windows of a stream. Random weights rarely draw the stop token.
 OPTIONS = {"seed": 11, "max_duration_s": 2.4, "min_eos_p": None}
 
 
@@ -21,7 +21,7 @@ def test_exact_chunks_are_the_offline_samples(bark: Bark, with_voice: bool) -> N
 
 
 def test_exact_chunks_over_several_fine_windows(bark: Bark) -> None:
-    """A voice's 512 frames in front, and more than 512 behind: what no later window changes is heard before it."""
+    """512 frames of a voice and more than 512 new ones: frames that no later window changes are returned before it."""
     options = OPTIONS | {"max_duration_s": 8.0}
     voice = full_voice(bark.layout)
     expected = bark.generate(TEXT, voice, **options)
@@ -49,7 +49,7 @@ def test_low_latency_has_the_coarse_codes_of_the_rest(bark: Bark) -> None:
     np.testing.assert_array_equal(first.coarse, offline.coarse)
     np.testing.assert_array_equal(first.fine[:2], offline.coarse)
     assert first.fine.shape == offline.fine.shape and (first.fine != offline.fine).any()
-    # The stream is the sound of its codes, the same in company and alone.
+    # The stream is the audio of its codes, the same single and batched.
     np.testing.assert_array_equal(first.audio, bark.decode(first.fine))
     np.testing.assert_array_equal(second.audio, first.audio)
     alone = np.concatenate(list(bark.stream(TEXT, mode="low_latency", **OPTIONS)))

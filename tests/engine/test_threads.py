@@ -1,4 +1,4 @@
-"""Every public call from several threads at once, in any mixture: each gives what it gives alone."""
+"""Public calls from several threads at once, in every combination: each returns the result of a single call."""
 
 import asyncio
 import gc
@@ -38,7 +38,7 @@ def save_and_read(bark: Bark, seed: int, folder: Path) -> np.ndarray:
     return np.load(path)["fine_prompt"]
 
 
-# The public ways to use a model; each with a seed.
+# The public calls of a model, each with a seed.
 CALLS: dict[str, Call] = {
     "generate": lambda bark, seed: bark.generate("Hello there.", seed=seed, **SHORT).audio,
     "batch": lambda bark, seed: np.concatenate(
@@ -60,7 +60,7 @@ CALLS: dict[str, Call] = {
 
 
 def in_threads(*calls: Callable[[], Any]) -> list[Any]:
-    """The results of calls that begin at the same moment, each in a thread of its own."""
+    """Start all calls at the same moment, each in its own thread. Returns: their results."""
     gate = threading.Barrier(len(calls))
 
     def begin(call: Callable[[], Any]) -> Any:
@@ -81,7 +81,7 @@ def make_bark(engine: str) -> Bark:
 
 @pytest.fixture(scope="module", params=ENGINES)
 def bark(request: pytest.FixtureRequest) -> Bark:
-    """A model whose fine network and codec cost nothing."""
+    """A model with a fake fine network and codec, which take no time."""
     model = make_bark(request.param)
     model.load()
     played = PlayedComponents()
@@ -91,7 +91,7 @@ def bark(request: pytest.FixtureRequest) -> Bark:
 
 @pytest.fixture(scope="module")
 def alone(bark: Bark) -> dict[str, np.ndarray]:
-    """What each call gives alone."""
+    """The result of each call while no other runs."""
     return {name: call(bark, 3) for name, call in CALLS.items()}
 
 
@@ -105,7 +105,7 @@ def test_two_threads_get_what_each_gets_alone(bark: Bark, alone: dict[str, np.nd
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_four_threads_of_everything_and_two_models(engine: str) -> None:
-    """Two models have the engine's threads in common, and whatever else a process has once."""
+    """Two models share the engine's threads, and whatever else a process has once."""
     models = [make_bark(engine) for _ in range(2)]
     names = [*CALLS]
     expected = {name: CALLS[name](models[0], 3) for name in names}
@@ -118,7 +118,7 @@ def test_four_threads_of_everything_and_two_models(engine: str) -> None:
 
 
 def test_the_cuda_engine_is_shared_too() -> None:
-    """In Triton's interpreter, so of few tokens."""
+    """In Triton's interpreter, so with few tokens."""
     require("cuda")
     model = Bark("random:demo", device="cpu", dtype="float32", engine="cuda")
     seeds = (3, 4)
@@ -155,7 +155,7 @@ def test_the_first_call_builds_each_network_once(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_functions_of_bark_share_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first use makes one model, whoever comes first; dropping it in between changes nothing."""
+    """The first use makes one model, in whichever thread; dropping its networks meanwhile changes no result."""
     made: list[Bark] = []
 
     class Counted(Bark):
@@ -209,7 +209,7 @@ def test_a_half_read_stream_goes_on_with_the_networks_that_it_began_with() -> No
     np.testing.assert_array_equal(np.concatenate([*chunks, *stream]), alone["stream"])
 
 
-# --- turns
+# --- fairness
 
 
 def test_the_lock_is_first_come_first_served() -> None:
@@ -230,7 +230,7 @@ def test_the_lock_is_first_come_first_served() -> None:
 
 
 def test_who_joins_waits_for_a_round_and_not_for_a_call() -> None:
-    """Threads that go round and round do not keep a newcomer out."""
+    """Threads that run rounds without a pause do not starve a new session."""
     components = PlayedComponents(n_slots=4)
     step = 0.03
     for decoder in components.decoders.values():
@@ -256,7 +256,7 @@ def test_who_joins_waits_for_a_round_and_not_for_a_call() -> None:
         stop.set()
         for other in others:
             other.result()
-    # A round of each of the others, with room for a busy machine; where they overtake it is dozens.
+    # A wait is a round of each other thread, with a margin for a busy machine; an unfair lock takes dozens.
     assert sorted(waits)[5] < 12 * step
 
 
@@ -267,7 +267,7 @@ def test_one_stream_read_by_two_threads_loses_nothing(bark: Bark, alone: dict[st
     assert sum(map(len, read)) == len(alone["stream"])
 
 
-# --- who goes away
+# --- dropped streams, engines, errors, forks
 
 
 def test_a_dropped_stream_frees_the_model_and_says_so(bark: Bark) -> None:
@@ -290,13 +290,13 @@ def test_a_dropped_stream_frees_the_model_and_says_so(bark: Bark) -> None:
                 next(closed)
             assert not bark.model.shared.busy
             del closed
-            # One that nobody began holds nothing.
+            # A stream that was never read holds nothing.
             make()
             gc.collect()
 
 
 def test_a_stream_may_be_dropped_in_the_middle_of_somebody_elses_round() -> None:
-    """A finalizer runs in any thread at any time: in that thread's own round, say."""
+    """A finalizer may run in any thread at any time, even during that thread's own round."""
     components = PlayedComponents(n_slots=2)
     shared = SharedScheduler(components)
     with shared.open(2) as session:
@@ -339,7 +339,7 @@ def test_an_error_is_the_callers_own(bark: Bark, alone: dict[str, Any]) -> None:
 
 
 def in_a_child(work: Callable[[], bool]) -> int:
-    """The exit status of a forked child that does some work: 0 where it returns True; fails if the child hangs."""
+    """The exit status of a forked child: 0 if `work` returns True there. Fails the test if the child hangs."""
     child = os.fork()
     if not child:
         code = 1
@@ -364,7 +364,7 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no f
 @forks
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_of_a_busy_process_speaks(bark: Bark, alone: dict[str, Any]) -> None:
-    """Whatever other threads were doing: their locks stay held in the child, and their streams have no reader."""
+    """Whatever locks other threads held at the fork, the child can generate; it refuses the parent's streams."""
     stream = bark.stream("Hello. There.", seed=3, **SHORT)
     next(stream)
     stop = threading.Event()
@@ -407,7 +407,7 @@ def test_a_child_is_told_that_a_gpu_cannot_be_used() -> None:
 
 
 def test_stage_functions_draw_as_they_did(bark: Bark) -> None:
-    """A stage alone gives the tokens that it gives as a part of the whole."""
+    """A stage called by itself returns the tokens that it has within `generate`."""
     whole = bark.generate("Hello there.", seed=3, text_temp=0, waveform_temp=0, fine_temp=0, **SHORT)
     semantic = bark.generate_semantic("Hello there.", sampling=Sampling(0), **SHORT)
     coarse = bark.generate_coarse(semantic, sampling=Sampling(0))

@@ -1,4 +1,4 @@
-"""One request's state: its work in any order of doing gives what the stages one after the other give."""
+"""The state of one request: work in any order gives the result of the stages run one after the other."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def begin(request: Request, overlap: bool = False) -> Utterance:
 
 
 def finish(utterance: Utterance) -> list[Work]:
-    """Do all that it asks for; returns that."""
+    """Do all work of an utterance. Returns: the work done."""
     stream, done = PlayedStream(), []
     while (work := utterance.next_work()) is not None:
         do(utterance, work, stream)
@@ -43,7 +43,7 @@ def test_every_mode_gives_what_the_stages_give(voice: dict[str, np.ndarray] | No
     utterance = begin(request, overlap)
     work = finish(utterance)
     assert utterance.result is not None
-    # The played fine network sees nothing but the frame itself, so low latency too is the same here.
+    # The fake fine network looks at one frame at a time, so low latency gives the same codes here.
     assert_same(utterance.result, speak_plainly(request))
     assert utterance.result.semantic.dtype == np.int64
     assert set(utterance.result.timings) == {"semantic", "coarse", "fine", "codec"}
@@ -64,7 +64,7 @@ def test_every_mode_gives_what_the_stages_give(voice: dict[str, np.ndarray] | No
     choices=st.lists(st.integers(0, 5), max_size=400),
 )
 def test_work_under_way_together_in_any_order(text: str, mode: str, full: bool, choices: list[int]) -> None:
-    """Decodes advance token by token, in turns that are drawn, while windows and pieces are done between."""
+    """Decodes advance token by token in random order, with fine windows and codec work in between."""
     request = Request(text, VOICE if full else None, stream=mode)
     utterance, stream = begin(request, overlap=True), PlayedStream()
     under_way: list[tuple[Decode, list[int]]] = []
@@ -94,7 +94,7 @@ def test_work_under_way_together_in_any_order(text: str, mode: str, full: bool, 
 
 
 def first_coarse_job(utterance: Utterance) -> int:
-    """Semantic tokens drawn before the first coarse window can be; all, if it cannot be before the end."""
+    """How many semantic tokens the first coarse window waits for: all, where stages do not overlap."""
     semantic = utterance.next_work()
     assert isinstance(semantic, Decode) and semantic.stage == "semantic"
     utterance.begin(semantic)

@@ -1,4 +1,4 @@
-"""Coarse windows whose semantic tokens are still coming: the jobs of those that have them all, as early as can be."""
+"""Coarse windows whose semantic tokens still arrive: the same jobs as with all tokens, as early as possible."""
 
 import zlib
 
@@ -17,20 +17,20 @@ Voice = tuple[np.ndarray, np.ndarray]
 
 
 def make_voice(n_semantic: int) -> Voice:
-    """A voice whose tokens tell where they stood."""
+    """A voice whose tokens show their position."""
     frames = round(n_semantic * LAYOUT.coarse_per_semantic / 2)
     return np.arange(n_semantic) % 9_000, np.stack([np.arange(frames) % 1024, np.arange(frames) * 3 % 1024])
 
 
 def draw(job: Job) -> np.ndarray:
-    """Tokens that follow from the whole prompt."""
+    """Tokens that depend on the whole prompt."""
     number = zlib.crc32(job.prompt.tobytes())
     slices = [job.slices[i % len(job.slices)] for i in range(job.steps)]
     return np.array([first + (number + i * 31) % (end - first) for i, (first, end) in enumerate(slices)], np.int32)
 
 
 def take_all(windows: CoarseWindows, jobs: list[Job]) -> None:
-    """Every window that is ready, drawn."""
+    """Draw the tokens of every window that is ready, and append its job to `jobs`."""
     while (job := windows.next_job()) is not None:
         jobs.append(job)
         windows.append(draw(job))
@@ -47,7 +47,7 @@ def assert_same_jobs(jobs: list[Job], expected: list[Job]) -> None:
 
 @st.composite
 def window_settings(draw: st.DrawFn) -> tuple[int, int]:
-    """Any legal (tokens per window, tokens of history), the customary ones often."""
+    """Any valid (tokens per window, tokens of history); the usual ones often."""
     history = draw(st.one_of(st.sampled_from([60, 333, 630]), st.integers(60, 630)))
     room = 1024 - 256 - history
     return draw(st.one_of(st.just(min(60, room)), st.integers(1, room))), history
@@ -103,7 +103,7 @@ def test_tokens_that_come_late_change_no_window(
 
 @pytest.mark.parametrize(("n_voice", "needed"), [(256, [47, 67, 87]), (None, [256, 256, 256])])
 def test_a_window_waits_for_what_it_sees_and_no_longer(n_voice: int | None, needed: list[int]) -> None:
-    """With a voice that fills the history 47 tokens, and 20 more for every window; without one 256 for many."""
+    """With a voice that fills the history: 47 tokens, then 20 more per window. Without: 256 for the first windows."""
     windows = CoarseWindows(
         np.zeros(0, int),
         LAYOUT,
