@@ -23,7 +23,7 @@ def gpt_tensors() -> dict[str, torch.Tensor]:
 
 
 def build_decoder(engine: str, dtype: str, **settings: Any) -> Decoder:
-    """On the CPU; the cuda engine's in Triton's interpreter, or on a GPU where there is one."""
+    """A decoder on the CPU; of the cuda engine on a GPU, or in Triton's interpreter where there is none."""
     if engine != "cuda":
         return select.build_decoder("coarse", CONFIG, gpt_tensors(), select.Placement(engine, "cpu", "cpu", dtype))
     pytest.importorskip("triton")

@@ -1,4 +1,4 @@
-"""A wrong kernel, planted: an engine that computes with other weights than it was given."""
+"""A simulated wrong kernel: an engine that computes with other weights than it was given."""
 
 import dataclasses
 from typing import Any
@@ -11,7 +11,7 @@ from barkfast.runtime.decoder import Step, not_finite
 from barkfast.runtime.select import Placement
 from barkfast.weights import Checkpoint
 
-# Part of the network -> one of its tensors.
+# Component -> one of its tensors.
 TENSORS = {
     "text": "transformer.h.1.mlp.c_proj.weight",
     "coarse": "transformer.h.0.mlp.c_proj.weight",
@@ -28,7 +28,7 @@ def spoil(checkpoint: Checkpoint, part: str, factor: float) -> Checkpoint:
         tensors[TENSORS[part]] = tensors[TENSORS[part]] * factor
         changes: dict[str, Any] = {"tensors": tensors}
         if part != "codec":
-            # Packed weights that were kept must not be taken for these.
+            # Stored packed weights of the right tensors must not be used for these.
             changes["content"] = lambda: f"spoilt by {factor}"
         return dataclasses.replace(weights, **changes)
 
@@ -43,23 +43,23 @@ def spoil(checkpoint: Checkpoint, part: str, factor: float) -> Checkpoint:
 
 
 def plant(patch: pytest.MonkeyPatch, users: tuple[Any, ...], engine: str, part: str, factor: float) -> None:
-    """Have `engine` compute with a wrong tensor, and the others with the right ones.
+    """Make `engine` compute with a wrong tensor, and the other engines with the right ones.
 
     Args:
         users: modules that build networks under the name build_network.
-        factor: the tensor is so many times too large.
+        factor: what the tensor is multiplied by.
     """
     build = teacher_forced.build_network
 
-    def build_wrong(checkpoint: Checkpoint, stage: str, place: Placement) -> Any:
-        return build(spoil(checkpoint, part, factor) if place.engine == engine else checkpoint, stage, place)
+    def build_wrong(checkpoint: Checkpoint, stage: str, placement: Placement) -> Any:
+        return build(spoil(checkpoint, part, factor) if placement.engine == engine else checkpoint, stage, placement)
 
     for user in users:
         patch.setattr(user, "build_network", build_wrong)
 
 
 def fail_steps(patch: pytest.MonkeyPatch, stage: str) -> None:
-    """Have the cpu engine's steps of one stage end as those do whose logits are not finite."""
+    """Make the cpu engine's steps of one stage end with the error for logits that are not finite."""
     step = CpuDecoder.step
 
     def failing_step(self: CpuDecoder) -> list[Step]:

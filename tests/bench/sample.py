@@ -6,9 +6,9 @@ from barkfast.bench.timing import summarize
 
 READ_GB_PER_S, TFLOP_PER_S = 38.9, 1.62
 AUDIO_S = 10.0
-# How the repeats of a clip differ.
+# Relative times of a clip's repeats.
 SPREAD = (1.0, 0.98, 1.05)
-# Stage -> count, unit, bytes read, operations that the floor counts, all operations, what bounds it.
+# Stage -> count, unit, bytes read, operations that count in the roofline, all operations, what bounds it.
 STAGES: dict[str, tuple[int, str, float, float, float, str]] = {
     "semantic": (500, "tokens", 44e9, 0.05e12, 0.14e12, "read"),
     "coarse": (1498, "tokens", 150e9, 3.5e12, 3.8e12, "read"),
@@ -37,7 +37,7 @@ def sample_result(status: str = "complete") -> dict[str, Any]:
         "status": status,
         "seconds": 512.3,
         "environment": sample_environment(),
-        "case": sample_case(),
+        "case": sample_workload(),
         "gate": {"ok": True, "checks": [check("semantic logits", 0.0174, 0.08), check("coarse logits", 0.018, 0.08)]},
         "limits": {
             "read_gb_per_s": READ_GB_PER_S,
@@ -55,7 +55,7 @@ def sample_result(status: str = "complete") -> dict[str, Any]:
 
 
 def red_result() -> dict[str, Any]:
-    """A result whose correctness gate is red: nothing was timed."""
+    """A result whose correctness check failed, so that nothing was timed."""
     checks = [check("semantic logits", 0.0174, 0.08), check("coarse logits", 0.61, 0.08)]
     return sample_result() | {
         "status": "gate red",
@@ -80,8 +80,8 @@ def sample_environment() -> dict[str, Any]:
     }
 
 
-def sample_case() -> dict[str, Any]:
-    """What the sample was asked for."""
+def sample_workload() -> dict[str, Any]:
+    """The workload of the sample."""
     return {
         "model": "random:small",
         "device": "cpu",
@@ -96,12 +96,12 @@ def sample_case() -> dict[str, Any]:
 
 
 def check(name: str, value: float, limit: float) -> dict[str, Any]:
-    """A line of the gate."""
+    """One check of the gate."""
     return {"name": name, "ok": value < limit, "value": value, "limit": limit, "unit": "rms ratio", "note": ""}
 
 
 def sample_backend(name: str, rounds: int) -> dict[str, Any]:
-    """A backend that has spoken `rounds` clips."""
+    """A backend with `rounds` timed clips."""
     version, dtype, seconds = TIMES[name]
     whole = [factor * sum(seconds.values()) for factor in SPREAD[:rounds]]
     clips = [
@@ -132,11 +132,11 @@ def not_run(name: str = "bark") -> dict[str, Any]:
 
 
 def sample_stage(stage: str, seconds: float, width: int, rounds: int) -> dict[str, Any]:
-    """One stage's line; `width` bytes per weight."""
+    """One stage's row; `width` bytes per weight."""
     count, unit, n_bytes, flop, operations, limit = STAGES[stage]
     summary = summarize([factor * seconds for factor in SPREAD[:rounds]])
     median = summary["median"]
-    floor = (n_bytes * width / READ_GB_PER_S / 1e9 if limit == "read" else 0) + flop / TFLOP_PER_S / 1e12
+    bound = (n_bytes * width / READ_GB_PER_S / 1e9 if limit == "read" else 0) + flop / TFLOP_PER_S / 1e12
     return {
         "stage": stage,
         "count": count,
@@ -149,12 +149,12 @@ def sample_stage(stage: str, seconds: float, width: int, rounds: int) -> dict[st
         "gb_per_s": n_bytes * width / median / 1e9,
         "tflop_per_s": flop / median / 1e12,
         "limit": limit,
-        "share": floor / median,
+        "share": bound / median,
     }
 
 
 def sample_batch(batch: int, ms: float) -> dict[str, Any]:
-    """Steps of several jobs together."""
+    """Decode steps of a batch."""
     return {
         "batch": batch,
         "ms_per_step": summarize([0.97 * ms, ms, 1.1 * ms]),

@@ -1,4 +1,4 @@
-"""Contenders: barkfast and its peers speak the same clip with the same weights, here or in a process of their own."""
+"""Backends: barkfast and its peers generate the same clip with the same weights, here or in another process."""
 
 import sys
 import time
@@ -28,9 +28,9 @@ from barkfast.errors import InputError
 from barkfast.weights import open_model
 from barkfast.weights.convert import convert
 
-CASE = Workload("random:nano", "cpu", "float32", "torch", voice="full", seconds=0.1)
+WORKLOAD = Workload("random:nano", "cpu", "float32", "torch", voice="full", seconds=0.1)
 COUNTS = {"semantic": 5, "coarse": 14, "fine": 7, "codec": 7}
-# A process that answers as it should, among the noise of libraries and of C code.
+# A worker that answers correctly although Python and C code print to standard output.
 NOISY = """
 import os
 from barkfast.bench import worker
@@ -45,7 +45,7 @@ worker.main()
 
 
 def needs(*packages: str) -> None:
-    # Not imported: encodec by itself would want torchaudio.
+    # Not imported, because encodec would import torchaudio.
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
         pytest.skip(f"{', '.join(missing)} not installed (the extra `reference`)")
@@ -62,11 +62,11 @@ NEEDS = {
 @pytest.fixture(params=list(NEEDS))
 def peer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     needs(*NEEDS[request.param])
-    # Traced as for the compiler, which itself would take longer than the clips.
+    # Traced as for compilation, without compiling, which would take longer than the clips.
     monkeypatch.setattr(CompiledPeer, "backend", "eager")
-    # Either can be faster, on one machine or another.
+    # Which dtype is faster depends on the machine.
     monkeypatch.setattr(peers, "fast_dtype", lambda device: "float32")
-    backend = PEERS[request.param](CASE)
+    backend = PEERS[request.param](WORKLOAD)
     try:
         backend.load()
     except NotInstalled as reason:
@@ -76,7 +76,7 @@ def peer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def test_barkfast_speaks():
-    ours = Ours(CASE)
+    ours = Ours(WORKLOAD)
     with pytest.raises(NotRun, match="not loaded"):
         ours.speak(0)
     ours.load()
@@ -105,7 +105,7 @@ def test_peers_speak_a_clip_as_long(peer: Backend):
 
 
 def test_peers_have_our_weights(peer: Backend):
-    ours = open_model(CASE.model)
+    ours = open_model(WORKLOAD.model)
     for stage in ("coarse", "fine"):
         network: Any
         if isinstance(peer, ReferencePeer):
@@ -130,7 +130,7 @@ def test_peers_have_our_weights(peer: Backend):
 def test_where_bfloat16_is_faster_peers_speak_in_it(name: str, monkeypatch: pytest.MonkeyPatch):
     needs(*NEEDS[name])
     monkeypatch.setattr(peers, "fast_dtype", lambda device: "bfloat16")
-    backend = PEERS[name](CASE)
+    backend = PEERS[name](WORKLOAD)
     try:
         backend.load()
         assert backend.dtype == "bfloat16"
@@ -152,7 +152,7 @@ def test_the_dtype_that_multiplies_faster(monkeypatch: pytest.MonkeyPatch):
 
 def test_what_a_peer_makes_on_disk_goes_with_it():
     needs("transformers")
-    backend = TransformersPeer(CASE)
+    backend = TransformersPeer(WORKLOAD)
     backend.import_library()
     backend.prepare()
     folder = backend._model_folder
@@ -169,11 +169,11 @@ def test_a_folder_that_transformers_can_open_is_not_converted(tmp_path: Path):
 
 @pytest.mark.parametrize(("name", "module"), [("bark", "bark.generation"), ("transformers", "transformers")])
 def test_a_peer_that_is_not_installed_says_how_to(name: str, module: str, monkeypatch: pytest.MonkeyPatch):
-    # None in sys.modules is what makes an import fail.
+    # None in sys.modules makes an import fail.
     for absent in {module, module.partition(".")[0]}:
         monkeypatch.setitem(sys.modules, absent, None)
     with pytest.raises(NotInstalled, match=rf"{name} cannot be imported .* pip install"):
-        PEERS[name](CASE).load()
+        PEERS[name](WORKLOAD).load()
 
 
 def test_the_reference_is_not_asked_for_tokens_it_does_not_know():
@@ -191,12 +191,12 @@ def test_unknown_peers_are_refused():
 
 
 def test_a_contender_in_a_process_of_its_own(tmp_path: Path):
-    remote = Remote("barkfast", CASE, command=[sys.executable, "-c", NOISY])
+    remote = Remote("barkfast", WORKLOAD, command=[sys.executable, "-c", NOISY])
     with pytest.raises(NotRun, match="not loaded"):
         remote.speak(0)
     try:
         remote.load()
-        # A new interpreter, and torch.
+        # The import includes a new interpreter and torch.
         assert remote.start_up is not None and remote.start_up["import_s"] > 0.1
         assert remote.version and remote.dtype == "float32"
         clip = remote.speak(0)
@@ -205,9 +205,9 @@ def test_a_contender_in_a_process_of_its_own(tmp_path: Path):
         assert remote.memory()["rss_bytes"] > 10_000_000
         remote.trace(tmp_path / "trace.json", 0)
         assert "fine" in (tmp_path / "trace.json").read_text(encoding="utf-8")
-        # What fails there fails here as what it is, and does not end it.
+        # An error in the process is raised here with its own type, and the process goes on.
         with pytest.raises(InputError, match="engine is 'impossible'"):
-            remote._ask("open", name="barkfast", workload={**vars(CASE), "engine": "impossible"})
+            remote._ask("open", name="barkfast", workload={**vars(WORKLOAD), "engine": "impossible"})
         assert remote.speak(1).counts == COUNTS
     finally:
         folder = Path(remote._folder.name) if remote._folder else None
@@ -217,14 +217,14 @@ def test_a_contender_in_a_process_of_its_own(tmp_path: Path):
 
 def test_a_process_that_dies_says_what_it_wrote():
     code = "import sys; sys.stdin.readline(); print('out of luck', file=sys.stderr); sys.exit(3)"
-    remote = Remote("bark", CASE, command=[sys.executable, "-c", code])
+    remote = Remote("bark", WORKLOAD, command=[sys.executable, "-c", code])
     with pytest.raises(WorkerError, match=r"open: the process ended with status 3; it last wrote: out of luck"):
         remote.load()
     remote.close()
 
 
 def test_a_process_that_hangs_is_ended():
-    remote = Remote("bark", CASE, limit_s=0.5, command=[sys.executable, "-c", "import time; time.sleep(60)"])
+    remote = Remote("bark", WORKLOAD, limit_s=0.5, command=[sys.executable, "-c", "import time; time.sleep(60)"])
     with pytest.raises(WorkerError, match=r"ended after 0.5 s without an answer; it wrote nothing"):
         remote.load()
     process = remote._process

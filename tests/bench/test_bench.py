@@ -1,4 +1,4 @@
-"""`run_bench`: right before fast, in turns, nothing lost; and the tables of what it found."""
+"""`run_bench` checks before it times, runs backends in turn and keeps partial results; and its tables."""
 
 import io
 import json
@@ -26,9 +26,9 @@ from barkfast.runtime.cpu import store
 
 from .sample import not_run, red_result, sample_result
 
-CASE = Workload("random:nano", "cpu", "float32", "torch", seconds=1.0)
+WORKLOAD = Workload("random:nano", "cpu", "float32", "torch", seconds=1.0)
 SCHEMA = json.loads((Path(barkfast.__file__).parent / "bench" / "schema.json").read_text(encoding="utf-8"))
-GREEN, WRONG = Check("semantic tokens", True, 1.0, 1.0, "share"), Check("fine codes", False, 0.2, 1.0, "share")
+RIGHT, WRONG = Check("semantic tokens", True, 1.0, 1.0, "share"), Check("fine codes", False, 0.2, 1.0, "share")
 LIMITS = Limits(40.0, 2.0, [{"name": "torch.sum", "value": 40.0, "unit": "GB/s"}])
 COUNTS = {"semantic": 50, "coarse": 150, "fine": 75, "codec": 75}
 
@@ -38,14 +38,14 @@ def check_schema(result: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(json.dumps(result)))
 
 
-class Stand(Backend):
-    """Speaks in no time, of which it claims more, and writes down that it was asked."""
+class Fake(Backend):
+    """A fake backend that takes no time, reports made-up times, and logs its calls."""
 
     log: list[tuple[str, Any]] = []
     fails: dict[str, dict[str, Exception | type[BaseException]]] = {}
 
-    def __init__(self, name: str, case: Workload) -> None:
-        super().__init__(case)
+    def __init__(self, name: str, workload: Workload) -> None:
+        super().__init__(workload)
         self.name = name
 
     def _note(self, what: str, *details: Any) -> None:
@@ -81,41 +81,41 @@ class Stand(Backend):
 
 
 @pytest.fixture(autouse=True)
-def stand(monkeypatch: pytest.MonkeyPatch) -> type[Stand]:
-    """Everything but the run itself made up; `log` says who did what."""
-    monkeypatch.setattr(Stand, "log", [])
-    monkeypatch.setattr(Stand, "fails", {})
-    monkeypatch.setattr(bench.gate, "check", lambda case: [GREEN])
+def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
+    """Everything but the run itself is fake; `log` has (backend, call) in order."""
+    monkeypatch.setattr(Fake, "log", [])
+    monkeypatch.setattr(Fake, "fails", {})
+    monkeypatch.setattr(bench.gate, "check", lambda workload: [RIGHT])
     monkeypatch.setattr(rounds, "measure_limits", lambda device, dtype, **options: LIMITS)
     row = {"batch": 1, "ms_per_step": {"median": 2.0, "p95": 2.0, "min": 2.0, "max": 2.0, "n": 9}, "tokens_per_s": 500}
-    monkeypatch.setattr(rounds, "time_batches", lambda case, batches: [row])
-    return Stand
+    monkeypatch.setattr(rounds, "time_batches", lambda workload, batches: [row])
+    return Fake
 
 
 def run(**options: Any) -> dict[str, Any]:
-    settings: dict[str, Any] = {"compare": ["bark", "transformers"], "repeats": 3, "make": Stand, "say": lambda _: None}
-    return run_bench(CASE, **{**settings, **options})
+    settings: dict[str, Any] = {"compare": ["bark", "transformers"], "repeats": 3, "make": Fake, "say": lambda _: None}
+    return run_bench(WORKLOAD, **{**settings, **options})
 
 
 def rows(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in result["contenders"]}
 
 
-def test_a_run_measures_all_in_turn(stand: type[Stand], tmp_path: Path):
-    out, said = tmp_path / "result.json", []
-    result = run(out=out, trace=tmp_path / "trace.json", say=said.append)
+def test_a_run_measures_all_in_turn(fake: type[Fake], tmp_path: Path):
+    out, messages = tmp_path / "result.json", []
+    result = run(out=out, trace=tmp_path / "trace.json", say=messages.append)
     check_schema(result)
     assert json.loads(out.read_text(encoding="utf-8")) == result
     assert (result["status"], result["case"]["random_weights"], result["gate"]["ok"]) == ("complete", True, True)
-    spoken = [(name, what[1]) for name, what in stand.log if what[0] == "speak"]
+    spoken = [(name, what[1]) for name, what in fake.log if what[0] == "speak"]
     assert spoken == [(name, seed) for seed in range(3) for name in ("barkfast", "bark", "transformers")]
     found = rows(result)
     assert [len(row["clips"]) for row in found.values()] == [3, 3, 3]
     assert found["bark"]["real_time_factor"]["median"] == pytest.approx(3.2)
     assert all(line["share"] is None for line in found["bark"]["stages"])
-    assert sorted(name for name, what in stand.log if what == "close") == ["bark", "barkfast", "transformers"]
+    assert sorted(name for name, what in fake.log if what == "close") == ["bark", "barkfast", "transformers"]
     assert (tmp_path / "trace.json").exists() and result["batch"]
-    assert any("real-time factor 0.4" in line for line in said)
+    assert any("real-time factor 0.4" in line for line in messages)
 
 
 def test_a_stage_is_set_against_the_limits():
@@ -131,24 +131,24 @@ def test_a_stage_is_set_against_the_limits():
     assert fine["limit"] == "compute"
 
 
-def test_what_is_wrong_is_not_timed(stand: type[Stand], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_wrong_is_not_timed(fake: type[Fake], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     nan = Check("codec", False, float("nan"), 1e-3, "rms ratio")
-    monkeypatch.setattr(bench.gate, "check", lambda case: [GREEN, WRONG, nan])
+    monkeypatch.setattr(bench.gate, "check", lambda workload: [RIGHT, WRONG, nan])
     monkeypatch.setattr(rounds, "measure_limits", lambda *args, **options: pytest.fail("something was timed"))
     result = run(out=tmp_path / "result.json")
     check_schema(result)
-    assert result["status"] == "gate red" and not stand.log and not result["contenders"]
+    assert result["status"] == "gate red" and not fake.log and not result["contenders"]
     assert result["gate"]["checks"][2]["value"] is None
 
 
-def test_a_slow_peer_speaks_once_and_barkfast_as_often_as_asked_for(stand: type[Stand]):
+def test_a_slow_peer_speaks_once_and_barkfast_as_often_as_asked_for(fake: type[Fake]):
     found = rows(run(budget_s=0))
     assert {name: len(row["clips"]) for name, row in found.items()} == {"barkfast": 3, "bark": 1, "transformers": 1}
     assert found["bark"]["status"] == "ok"
 
 
-def test_ctrl_c_keeps_what_was_measured(stand: type[Stand], tmp_path: Path):
-    stand.fails["bark"] = {"speak": KeyboardInterrupt}
+def test_ctrl_c_keeps_what_was_measured(fake: type[Fake], tmp_path: Path):
+    fake.fails["bark"] = {"speak": KeyboardInterrupt}
     out = tmp_path / "result.json"
     with pytest.raises(Interrupted) as caught:
         run(out=out)
@@ -158,11 +158,11 @@ def test_ctrl_c_keeps_what_was_measured(stand: type[Stand], tmp_path: Path):
     assert {name: len(row["clips"]) for name, row in rows(result).items()} == {
         **{"barkfast": 2, "bark": 1, "transformers": 1}
     }
-    assert len([name for name, what in stand.log if what == "close"]) == 3
+    assert len([name for name, what in fake.log if what == "close"]) == 3
 
 
-def test_ctrl_c_while_loading_keeps_the_gate_and_the_limits(stand: type[Stand]):
-    stand.fails["barkfast"] = {"load": KeyboardInterrupt}
+def test_ctrl_c_while_loading_keeps_the_gate_and_the_limits(fake: type[Fake]):
+    fake.fails["barkfast"] = {"load": KeyboardInterrupt}
     with pytest.raises(Interrupted) as caught:
         run()
     result = caught.value.result
@@ -171,42 +171,42 @@ def test_ctrl_c_while_loading_keeps_the_gate_and_the_limits(stand: type[Stand]):
     assert [row["reason"] for row in result["contenders"]] == ["the run ended before its turn"] * 3
 
 
-def test_a_peer_that_is_not_there_is_skipped_and_one_that_fails_fails_alone(stand: type[Stand]):
-    stand.fails["bark"] = {"import": NotInstalled("bark is not here; pip install it")}
-    stand.fails["transformers"] = {"speak": RuntimeError("out of order")}
-    said: list[str] = []
-    result = run(say=said.append)
+def test_a_peer_that_is_not_there_is_skipped_and_one_that_fails_fails_alone(fake: type[Fake]):
+    fake.fails["bark"] = {"import": NotInstalled("bark is not here; pip install it")}
+    fake.fails["transformers"] = {"speak": RuntimeError("out of order")}
+    messages: list[str] = []
+    result = run(say=messages.append)
     check_schema(result)
     found = rows(result)
     assert (found["bark"]["status"], found["bark"]["reason"]) == ("not run", "bark is not here; pip install it")
     failed = found["transformers"]
     assert (failed["status"], failed["reason"], len(failed["clips"])) == ("failed", "RuntimeError: out of order", 1)
     assert result["status"] == "complete" and len(found["barkfast"]["clips"]) == 3
-    assert "bark: not run: bark is not here; pip install it" in said
+    assert "bark: not run: bark is not here; pip install it" in messages
 
 
-def test_a_run_without_a_result_of_ours_is_not_complete(stand: type[Stand]):
-    stand.fails["barkfast"] = {"load": EngineError("no such thing")}
+def test_a_run_without_a_result_of_ours_is_not_complete(fake: type[Fake]):
+    fake.fails["barkfast"] = {"load": EngineError("no such thing")}
     result = run()
     check_schema(result)
     assert result["status"] == "partial" and rows(result)["barkfast"]["reason"] == "no such thing"
     assert len(rows(result)["bark"]["clips"]) == 3
 
 
-def test_peers_share_the_weights_and_leave_nothing(stand: type[Stand]):
-    class Looking(Stand):
+def test_peers_share_the_weights_and_leave_nothing(fake: type[Fake]):
+    class Looking(Fake):
         def load_networks(self) -> None:
             super().load_networks()
             assert self.name == "barkfast" or (Path(self.workload.model or "") / "model.safetensors").is_file()
             self.log.append((self.name, ("model", self.workload.model)))
 
     assert run(make=Looking)["status"] == "complete"
-    ours, *theirs = [what[1] for _, what in stand.log if what[0] == "model"]
+    ours, *theirs = [what[1] for _, what in fake.log if what[0] == "model"]
     assert ours == "random:nano" and len(theirs) == 2 and len(set(theirs)) == 1
     assert not Path(theirs[0]).parent.exists()
 
 
-def test_weights_that_cannot_be_written_fail_the_peers_alone(stand: type[Stand], monkeypatch: pytest.MonkeyPatch):
+def test_weights_that_cannot_be_written_fail_the_peers_alone(fake: type[Fake], monkeypatch: pytest.MonkeyPatch):
     def fail(*args: Any, **options: Any) -> None:
         raise OSError("no space left")
 
@@ -217,13 +217,13 @@ def test_weights_that_cannot_be_written_fail_the_peers_alone(stand: type[Stand],
 
 
 def test_batches_that_fail_take_nothing_with_them(monkeypatch: pytest.MonkeyPatch):
-    def fail(case: Workload, batches: Any) -> None:
+    def fail(workload: Workload, batches: Any) -> None:
         raise MemoryError("no room")
 
     monkeypatch.setattr(rounds, "time_batches", fail)
-    said: list[str] = []
-    result = run(say=said.append)
-    assert result["status"] == "partial" and result["batch"] == [] and "batches: MemoryError: no room" in said
+    messages: list[str] = []
+    result = run(say=messages.append)
+    assert result["status"] == "partial" and result["batch"] == [] and "batches: MemoryError: no room" in messages
 
 
 @pytest.mark.parametrize(
@@ -239,26 +239,26 @@ def test_batches_that_fail_take_nothing_with_them(monkeypatch: pytest.MonkeyPatc
 def test_bad_input_is_refused_before_anything_is_loaded(
     options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(bench.gate, "check", lambda case: pytest.fail("it was loaded"))
+    monkeypatch.setattr(bench.gate, "check", lambda workload: pytest.fail("it was loaded"))
     with pytest.raises(InputError, match=message):
         run(**options)
 
 
 def test_a_voice_or_a_machine_that_will_not_do_is_told_first(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(bench.gate, "check", lambda case: pytest.fail("it was loaded"))
+    monkeypatch.setattr(bench.gate, "check", lambda workload: pytest.fail("it was loaded"))
     with pytest.raises(VoiceError, match="nobody"):
-        run_bench(Workload(**{**vars(CASE), "voice": "nobody"}), make=Stand)
+        run_bench(Workload(**{**vars(WORKLOAD), "voice": "nobody"}), make=Fake)
     monkeypatch.setattr(memory, "memory_available", lambda: 10**6)
     with pytest.raises(InputError, match="the model needs about"):
         run()
 
 
-def test_a_peer_without_room_is_not_run(stand: type[Stand], monkeypatch: pytest.MonkeyPatch):
+def test_a_peer_without_room_is_not_run(fake: type[Fake], monkeypatch: pytest.MonkeyPatch):
     check = rounds.check_memory
 
-    def check_peer(case: Workload, what: str) -> None:
+    def check_peer(workload: Workload, what: str) -> None:
         monkeypatch.setattr(memory, "memory_available", lambda: 10**6)
-        check(case, what)
+        check(workload, what)
 
     monkeypatch.setattr(rounds, "check_memory", check_peer)
     found = rows(run())
@@ -276,12 +276,12 @@ def test_a_slow_down_in_one_stage_shows_in_that_stage_alone():
             refine = refiner.refine
             refiner.refine = lambda job: (refine(job), refine(job))[1]
 
-    backends = [Ours(CASE), Twice(CASE)]
+    backends = [Ours(WORKLOAD), Twice(WORKLOAD)]
     for backend in backends:
         backend.load()
         backend.speak(0)
     clips = [[backend.speak(seed) for backend in backends] for seed in range(7)]
-    # Of clips one right after the other: whatever else the machine does, it does to both.
+    # Compare clips that ran one right after the other, so that other load affects both.
     ratios = {
         stage: statistics.median(slow.seconds[stage] / plain.seconds[stage] for plain, slow in clips)
         for stage in STAGES
@@ -291,17 +291,17 @@ def test_a_slow_down_in_one_stage_shows_in_that_stage_alone():
 
 
 def test_steps_of_several_jobs(monkeypatch: pytest.MonkeyPatch):
-    found = time_batches(CASE, (1, 2))
+    found = time_batches(WORKLOAD, (1, 2))
     assert [row["batch"] for row in found] == [1, 2]
     for row in found:
         assert row["tokens_per_s"] == pytest.approx(row["batch"] / row["ms_per_step"]["median"] * 1e3)
     monkeypatch.setattr("barkfast.bench.batch.memory_available", lambda: 10**6)
-    assert time_batches(CASE) == []
+    assert time_batches(WORKLOAD) == []
 
 
 @pytest.fixture
 def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Plant a kernel that computes one matrix of the coarse network wrong: here, that has its sign wrong."""
+    """A function that plants a wrong kernel: one matrix of the coarse network has the wrong sign."""
     if load_native() is None:
         pytest.skip("the native module is not built")
 
@@ -311,7 +311,7 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         def wrong(config: Any, tensors: Any, dtype: str, *, what: str, **options: Any) -> Any:
             key = "transformer.h.1.mlp.c_proj.weight"
             tensors = {**tensors, key: -tensors[key]} if "coarse" in what else tensors
-            # Nothing of it may be kept.
+            # Without `content` the packed weights are not stored.
             return right(config, tensors, dtype, what=what, **{**options, "content": None})
 
         monkeypatch.setattr(store, "open_packed", wrong)
@@ -321,13 +321,13 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_a_wrong_kernel_turns_the_gate_red(
-    dtype: str, plant: Callable[[], None], stand: type[Stand], monkeypatch: pytest.MonkeyPatch
+    dtype: str, plant: Callable[[], None], fake: type[Fake], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.undo()
     monkeypatch.setattr(rounds, "measure_limits", lambda *args, **options: pytest.fail("something was timed"))
     plant()
-    case = Workload("random:nano", "cpu", dtype, "cpu", seconds=1.0)
-    result = run_bench(case, make=Stand, say=lambda _: None)
+    workload = Workload("random:nano", "cpu", dtype, "cpu", seconds=1.0)
+    result = run_bench(workload, make=Fake, say=lambda _: None)
     check_schema(result)
     assert result["status"] == "gate red" and not result["contenders"]
     wrong = [check["name"] for check in result["gate"]["checks"] if not check["ok"]]
@@ -373,8 +373,8 @@ def test_the_tables_of_a_red_a_partial_and_a_lonely_result():
     assert "gate: RED, 1 of 2 checks hold" in shown and "coarse logits: 0.61 rms ratio, limit 0.08" in shown
     assert " s " not in shown.partition("What is wrong")[2] and "real-time" not in shown
     assert "the result is partial" in printed(sample_result("partial"))
-    alone = sample_result() | {"contenders": [sample_result()["contenders"][0], not_run()]}
-    shown = printed(alone)
+    single = sample_result() | {"contenders": [sample_result()["contenders"][0], not_run()]}
+    shown = printed(single)
     assert "bark: not run: bark is not installed" in shown and "Seconds of each stage" not in shown
 
 

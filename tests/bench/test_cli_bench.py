@@ -1,4 +1,4 @@
-"""`barkfast bench` from the command line: what is refused, what is printed, how it ends, and one run that is real."""
+"""`barkfast bench` from the command line: refused input, output, exit status, and one real run."""
 
 import json
 import re
@@ -20,19 +20,19 @@ NANO = ["--model", "random:nano", "--device", "cpu", "--engine", "torch", "--dty
 
 @pytest.fixture(autouse=True)
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to stand in."""
+    """An empty folder, the working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """A made-up run; collects what it was asked, and gives what is put in front."""
+    """A fake run: records its arguments from index 1 on, and gives the result under "give" at index 0."""
     collected: list[dict[str, Any]] = []
 
-    def run_bench(case: Any, **options: Any) -> dict[str, Any]:
+    def run_bench(workload: Any, **options: Any) -> dict[str, Any]:
         result = collected[0].get("give", sample_result())
-        collected.append({"case": case, **options})
+        collected.append({"case": workload, **options})
         if isinstance(result, BaseException):
             raise result
         return result
@@ -47,9 +47,9 @@ def test_the_options_arrive(calls: list[dict[str, Any]], capsys: pytest.CaptureF
     options += " --json r.json --trace t.json"
     assert main(["bench", *NANO, *options.split()]) == 0
     call = calls[1]
-    case = call["case"]
-    assert (case.model, case.device, case.engine, case.dtype) == ("random:nano", "cpu", "torch", "float32")
-    assert (case.voice, case.seconds, case.seed, case.small) == ("full", 2.5, 3, False)
+    asked = call["case"]
+    assert (asked.model, asked.device, asked.engine, asked.dtype) == ("random:nano", "cpu", "torch", "float32")
+    assert (asked.voice, asked.seconds, asked.seed, asked.small) == ("full", 2.5, 3, False)
     assert (call["compare"], call["repeats"], call["batches"]) == (["bark", "transformers"], 7, [1, 3])
     assert (call["out"], call["trace"]) == (Path("r.json"), Path("t.json"))
     printed = capsys.readouterr().out
@@ -99,7 +99,7 @@ def test_bad_input_is_one_line_before_anything_is_loaded(
     options: list[str], message: str, work: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     (work / "file").touch()
-    monkeypatch.setattr(bench.gate, "check", lambda case: pytest.fail("it was loaded"))
+    monkeypatch.setattr(bench.gate, "check", lambda workload: pytest.fail("it was loaded"))
     monkeypatch.setattr(Checkpoint, "codec", lambda self: pytest.fail("it was loaded"))
     assert main(["bench", *NANO, *options]) == 1
     error = capsys.readouterr().err
@@ -140,7 +140,7 @@ def test_pictures_are_drawn(calls: list[dict[str, Any]], work: Path, capsys: pyt
 def test_a_real_run(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     limits = Limits(40.0, 2.0, [{"name": "made up", "value": 40.0, "unit": "GB/s"}])
     monkeypatch.setattr(rounds, "measure_limits", lambda device, dtype, **options: limits)
-    monkeypatch.setattr(rounds, "time_batches", lambda case, batches: [])
+    monkeypatch.setattr(rounds, "time_batches", lambda workload, batches: [])
     options = ["--voice", "full", "--seconds", "0.1", "--repeats", "2", "--compare", "transformers"]
     status = main(["bench", *NANO, *options, "--json", "r.json", "--trace", "t.json"])
     result = json.loads((work / "r.json").read_text(encoding="utf-8"))

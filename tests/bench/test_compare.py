@@ -1,4 +1,4 @@
-"""The measures of difference, on differences that are known."""
+"""The measures of difference, on known differences."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_rms_ratio() -> None:
     assert rms_ratio(np.array([3.0, 4.0]), np.array([3.0, 4.5])) == pytest.approx(0.1)
     values = noise()
     assert rms_ratio(values, 1.25 * values) == pytest.approx(0.25)
-    # Of many arrays, as of one.
+    # Several arrays count as one.
     parts = np.split(values, [5, 700])
     assert pooled_rms_ratio(parts, [part + 0.01 for part in parts]) == pytest.approx(rms_ratio(values, values + 0.01))
 
@@ -38,7 +38,7 @@ def test_kl_of_known_distributions() -> None:
     p, q = np.array([0.5, 0.25, 0.25]), np.array([0.25, 0.5, 0.25])
     expected = 0.5 * np.log(2) - 0.25 * np.log(2)
     assert kl([np.log(p)], [np.log(q)]) == pytest.approx(expected)
-    # What is added to all logits changes no draw; the mean is over positions, of whatever width.
+    # A constant added to all logits changes nothing; the mean is over positions, which may differ in width.
     assert kl([np.log(p) + 700, np.zeros(7)], [np.log(q) - 3, np.full(7, 5.0)]) == pytest.approx(expected / 2)
     logits = noise().reshape(100, -1)
     assert kl(list(logits), list(logits)) == 0

@@ -1,4 +1,4 @@
-"""The peer in plain torch draws what the torch engine draws."""
+"""The compiled peer draws the tokens of the torch engine."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ def torch_decoder(stage: str) -> TorchDecoder:
 
 
 def jobs(stage: str) -> list[Job]:
-    """With a voice and without: prompts of both lengths, for coarse one that begins with the second codebook."""
+    """Jobs with and without a voice, so with two prompt lengths; one coarse job starts with the second codebook."""
     voice = full_voice(LAYOUT)
     if stage == "semantic":
         options = {"max_duration_s": 0.8, "allow_early_stop": False}
@@ -41,22 +41,22 @@ def jobs(stage: str) -> list[Job]:
 @pytest.mark.parametrize("backend", [None, "eager"])
 @pytest.mark.parametrize("stage", ["semantic", "coarse"])
 def test_greedy_tokens_are_the_torch_engines(stage: str, backend: str | None) -> None:
-    judge = torch_decoder(stage)
-    decoder = CompiledDecoder(judge.model, backend)
+    reference = torch_decoder(stage)
+    decoder = CompiledDecoder(reference.model, backend)
     for job in jobs(stage):
-        expected = judge.run([job])[0]
+        expected = reference.run([job])[0]
         assert len(set(expected.tolist())) > 3
         tokens = decoder.run(job)
         assert tokens.dtype == np.int32 and tokens.tolist() == expected.tolist()
 
 
 def test_the_job_before_leaves_nothing_behind() -> None:
-    judge = torch_decoder("coarse")
-    decoder = CompiledDecoder(judge.model, None)
+    reference = torch_decoder("coarse")
+    decoder = CompiledDecoder(reference.model, None)
     short, long = sorted(jobs("coarse")[:2], key=lambda job: len(job.prompt))
-    alone = decoder.run(short).tolist()
+    expected = decoder.run(short).tolist()
     decoder.run(long)
-    assert decoder.run(short).tolist() == alone
+    assert decoder.run(short).tolist() == expected
 
 
 def test_draws_follow_the_softmax() -> None:
@@ -65,7 +65,7 @@ def test_draws_follow_the_softmax() -> None:
     counts = torch.bincount(draw(logits.expand(n, -1), 0.7), minlength=5)
     expected = n * torch.softmax(logits / 0.7, dim=-1)
     assert counts[4] == 0
-    # 99.9 % of right ones are below 16.3 with 3 degrees of freedom.
+    # Chi-squared with 3 degrees of freedom: 99.9 % of correct samples are below 16.3.
     assert ((counts - expected)[:4].square() / expected[:4]).sum() < 16.3
 
 

@@ -1,4 +1,4 @@
-"""What is said about the machine, on this one and on ones that are made up."""
+"""The description of the machine, on this one and on made-up ones."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def test_the_machine_is_described_whatever_the_device():
     assert machine["date"].endswith("Z") and machine["packages"]["torch"]
     assert machine["device"] == machine["cpu"] and machine["cpu"]["cores"] >= 1
     assert machine["cpu"]["name"].endswith(f"{machine['cpu']['cores']} cores")
-    # What a device that is not there is called, beside what went wrong.
+    # A missing device is "unknown", with the error beside it.
     other = describe_machine("cuda:99")
     assert other["device"]["name"] == "unknown" and other["device"]["error"]
     assert other["cpu"]["name"] == machine["cpu"]["name"]
@@ -38,7 +38,7 @@ def test_the_source_is_that_of_the_checkout():
 
 
 def test_an_installed_package_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    # In somebody else's repository, whose commit says nothing about barkfast.
+    # The package is inside another repository, whose commit says nothing about barkfast.
     package = tmp_path / "site-packages" / "barkfast"
     package.mkdir(parents=True)
     (tmp_path / ".git").mkdir()

@@ -1,4 +1,4 @@
-"""The gate is green for what is right and red for what is wrong, whichever stage it is wrong in."""
+"""The correctness gate passes what is right and fails what is wrong, whichever stage is wrong."""
 
 from importlib.util import find_spec
 
@@ -21,12 +21,12 @@ STAGES = ("semantic", "coarse", "fine", "codec")
 COMPONENTS = list(zip(("text", "coarse", "fine", "codec"), STAGES, strict=True))
 
 
-def case(engine: str = "cpu", dtype: str = "float32", **fields: str) -> Workload:
+def workload(engine: str = "cpu", dtype: str = "float32", **fields: str) -> Workload:
     return Workload("random:nano", "cpu", dtype, engine, **fields)
 
 
-def red(checks: list[Check]) -> set[str]:
-    """The first words of the names of what is wrong."""
+def failed_stages(checks: list[Check]) -> set[str]:
+    """The stages of failed checks: the first words of their names."""
     return {found.name.split()[0].rstrip(",") for found in checks if not found.ok}
 
 
@@ -34,7 +34,7 @@ def red(checks: list[Check]) -> set[str]:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "int4"])
 @pytest.mark.parametrize("voice", ["none", "full"])
 def test_the_cpu_engine_passes(dtype: str, voice: str) -> None:
-    checks = check(case(dtype=dtype, voice=voice))
+    checks = check(workload(dtype=dtype, voice=voice))
     assert gate_ok(checks), [found for found in checks if not found.ok]
     assert {found.name.split()[0].rstrip(",") for found in checks} == set(STAGES)
     assert all(found.value is not None and found.limit is not None for found in checks)
@@ -43,7 +43,7 @@ def test_the_cpu_engine_passes(dtype: str, voice: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_torch_engine_passes(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "QUICK", Sizes(6, 12, 8))
-    assert gate_ok(check(case("torch", dtype)))
+    assert gate_ok(check(workload("torch", dtype)))
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
@@ -52,7 +52,7 @@ def test_the_torch_engine_passes(dtype: str, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_interpreted_cuda_engine_passes(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "QUICK", Sizes(2, 4, 2))
     monkeypatch.setattr(gate, "STEPS_TOGETHER", 2)
-    checks = check(case("cuda", dtype))
+    checks = check(workload("cuda", dtype))
     assert gate_ok(checks), [found for found in checks if not found.ok]
 
 
@@ -63,15 +63,15 @@ def test_a_planted_wrong_kernel_turns_its_stage_red(
     part: str, stage: str, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch, (gate,), "cpu", part, 1.5)
-    checks = check(case(dtype=dtype))
+    checks = check(workload(dtype=dtype))
     assert not gate_ok(checks)
-    assert red(checks) == {stage}
+    assert failed_stages(checks) == {stage}
 
 
 @needs_native
 def test_logits_that_are_not_finite_are_red_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     fail_steps(monkeypatch, "coarse")
-    checks = check(case())
+    checks = check(workload())
     (failed,) = [found for found in checks if not found.ok]
     assert failed.name == "coarse steps" and failed.value is None and "not finite" in failed.note
 
@@ -86,7 +86,7 @@ def test_steps_that_are_right_do_not_excuse_a_run_that_is_wrong(monkeypatch: pyt
     refine = TorchRefiner.refine
     monkeypatch.setattr(TorchDecoder, "run", wrong_run)
     monkeypatch.setattr(TorchRefiner, "refine", lambda self, job: np.roll(refine(self, job), 1, axis=0))
-    checks = check(case("torch", "bfloat16"))
+    checks = check(workload("torch", "bfloat16"))
     assert {found.name for found in checks if not found.ok} >= {"semantic tokens", "coarse tokens", "fine codes"}
 
 
@@ -98,7 +98,7 @@ def test_company_that_changes_logits_is_red(monkeypatch: pytest.MonkeyPatch) -> 
         return logits(self, slot) * (1.5 if len(self.active) > 1 else 1)
 
     monkeypatch.setattr(CpuDecoder, "logits", mixed_up)
-    wrong = [found.name for found in check(case(dtype="int8")) if not found.ok]
+    wrong = [found.name for found in check(workload(dtype="int8")) if not found.ok]
     assert wrong == ["semantic, 2 at a time", "coarse, 2 at a time"]
 
 
@@ -109,7 +109,7 @@ def test_an_engine_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(CpuDecoder, "__init__", fail)
     with pytest.raises(EngineError, match="the cpu engine failed for the semantic network: planted"):
-        check(case())
+        check(workload())
 
 
 def test_nothing_checked_is_not_right() -> None:

@@ -1,4 +1,4 @@
-"""The machine's limits: that they are the best of what was measured, and that they are plausible."""
+"""The machine's limits: each is the best of its measurements, and plausible."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ def test_the_engine_is_among_those_that_try():
     assert all("the engine's threads" in way["name"] for way in measure_reading("cpu", seconds=QUICK))
     names = [way["name"] for way in measure_products("cpu", "int4", seconds=QUICK)]
     assert "product by the engine's kernel, int4" in names
-    # A limit in four bits may also be reached with more of them.
+    # A product in a wider dtype may reach the limit of int4 too.
     assert "product by torch.mm, float32" in names and "product by torch.mm, float16" not in names
 
 

@@ -1,4 +1,4 @@
-"""The pictures: 1200 pixels wide, words that do not run into one another, and no harm done by odd results."""
+"""The plots: 1200 pixels wide, without overlapping text, also of incomplete results."""
 
 import itertools
 import struct
@@ -22,14 +22,14 @@ def matplotlib() -> Any:
 
 
 def width_of(path: Path) -> int:
-    """Of a PNG, in pixels."""
+    """Width of a PNG, in pixels."""
     start = path.read_bytes()[:24]
     assert start[:8] == b"\x89PNG\r\n\x1a\n"
     return struct.unpack(">I", start[16:20])[0]
 
 
 def gpu_result() -> dict[str, Any]:
-    """Small numbers, and a long name."""
+    """A result with small numbers and a long device name."""
     result = sample_result()
     result["case"] |= {"device": "cuda", "engine": "cuda", "dtype": "bfloat16", "model": "suno/bark"}
     result["environment"]["device"] = {"name": "NVIDIA Example Accelerator 80GB HBM3 of the newest generation"}
@@ -44,14 +44,14 @@ def gpu_result() -> dict[str, Any]:
 
 
 def many_jobs() -> dict[str, Any]:
-    """A small model, quick, to which company brings nothing."""
+    """A small, fast model that gains nothing from batching."""
     result = sample_result()
     result["batch"] = [sample_batch(batch, 0.019 * batch) for batch in (1, 2, 4, 8, 16, 32, 64)]
     return result
 
 
 def with_gaps() -> dict[str, Any]:
-    """What a result may lack: a peer, a peer's stages, bytes, shares."""
+    """A result without the parts that may be missing: a peer, a peer's stages, bytes, shares."""
     result = sample_result()
     result["contenders"][1] = not_run()
     result["contenders"][2]["stages"] = []

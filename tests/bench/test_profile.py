@@ -1,4 +1,4 @@
-"""The profile of a decode step: its parts, their order, and what is printed of them."""
+"""The profile of a decode step: its parts, their order, and the printed table."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ from barkfast.config import CoarseLayout, Layout, SemanticLayout
 from barkfast.errors import InputError
 from bench.networks import CONFIG, build_decoder, needs_native
 
-# One that fits into the small networks.
+# A layout that fits the small networks.
 LAYOUT = Layout(
     semantic=SemanticLayout(vocab_size=20, n_slots=12),
     coarse=CoarseLayout(n_slots=8, max_history=20, sliding_window=6),
@@ -48,7 +48,7 @@ def test_the_cpu_engine_is_profiled_by_matrix(dtype: str):
     check(found, "cpu", dtype)
     assert found["context"] == 8 + 1 + 20 + 3
     parts = {part["part"]: part for part in found["parts"] if part["part"] != "all else"}
-    # The first layer of two is stored more exactly.
+    # The first of the two layers is stored in a finer format.
     stored = ["f32"] if dtype == "float32" else ["bf16", "int8"]
     names = {f"{matrix} {kind}" for matrix in ("qkv", "out", "fc", "proj") for kind in stored}
     cache = "f32" if dtype == "float32" else "int8"
@@ -58,7 +58,7 @@ def test_the_cpu_engine_is_profiled_by_matrix(dtype: str):
     job = centred_job(decoder, LAYOUT, "coarse", found["context"], quick=True)
     total = decoder_step_bytes(decoder, context=found["context"], candidates=candidates(job)).total
     assert found["bytes"] == total
-    # Matrices, keys and values; vectors alone are not among the parts.
+    # The parts include matrices, keys and values, but no vectors.
     assert 0.8 * total < sum(part["bytes"] for part in parts.values()) <= total
 
 
@@ -69,7 +69,7 @@ def test_the_torch_engine_is_profiled_by_operator():
     assert any(part["part"].startswith("aten::") for part in operators) and len(operators) <= profile.MOST_OPERATORS
     assert all(part["floor_us"] is None for part in operators)
     assert sum(part["share"] for part in found["parts"]) == pytest.approx(1, abs=0.01)
-    # A layer has four linear ones.
+    # A layer has four linear operators.
     assert any(part["count"] >= CONFIG.n_layer * 4 for part in operators)
 
 
@@ -81,11 +81,11 @@ def test_the_cuda_engine_is_profiled_by_kernel(monkeypatch: pytest.MonkeyPatch):
     assert found["batch"] == 2 and not decoder.active
     names = {part["part"].strip("_").removesuffix("_kernel") for part in found["parts"]}
     if decoder.device.type == "cpu":
-        # There are no kernels in the interpreter.
+        # The profiler sees no kernels in the interpreter.
         assert names == {"all else"}
     else:
         assert {"norm_qkv", "decode_attention"} <= names
-    # It is what a cuda decoder is profiled by.
+    # `profile_decoder` uses it for a cuda decoder.
     monkeypatch.setattr("barkfast.bench.profile_cuda.profile_cuda", lambda decoder, jobs, **shape: [*jobs, shape])
     job, shape = profile_decoder(decoder, LAYOUT, "coarse", context=30, device=decoder.device.type, quick=True)
     assert (job.steps, shape["context"]) == (12, 30) and shape["read_gb_per_s"] > 0
@@ -109,13 +109,13 @@ def test_kernels_are_added_up_by_name():
 def test_what_has_most_to_be_won_comes_first():
     decoder = build_decoder("torch", "float32")
     job = centred_job(decoder, LAYOUT, "coarse", 30)
-    # The longest part is at its floor already.
+    # The longest part is close to its roofline already.
     parts = [make_part("long", 1, 50.0, 100, 49.0), make_part("slow", 2, 20.0, 100, 5.0), make_part("none", 1, 2.0)]
     found = make_profile(decoder, "coarse", "torch", [job], 30, 80.0, parts, rate=1.0)
     assert [part["part"] for part in found["parts"]] == ["slow", "all else", "none", "long"]
     assert [part["us"] for part in found["parts"]] == [20.0, 8.0, 2.0, 50.0]
     assert [part["share"] for part in found["parts"]] == [0.25, 0.1, 0.025, 0.625]
-    # Parts that take longer alone leave nothing else.
+    # Parts that take longer singly than the whole step leave no "all else".
     found = make_profile(decoder, "coarse", "torch", [job], 30, 60.0, parts, rate=1.0)
     assert [part["part"] for part in found["parts"]] == ["slow", "none", "long"]
 
@@ -127,7 +127,7 @@ def test_steps_lie_around_the_context():
         assert len(job.prompt) + job.steps / 2 == context and job.steps >= 12
         decoder.run([job])
     assert usual_context(decoder, LAYOUT, "semantic") == 24
-    # Suno's own would be longer than the network is.
+    # The usual context of Suno's layout exceeds the network's positions.
     assert usual_context(decoder, Layout(), "coarse") == CONFIG.block_size - 12
 
 
@@ -153,7 +153,7 @@ def test_both_stages_of_a_model_can_be_profiled():
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With next to no memory and repeats."""
+    """Profile with very little memory and few repeats."""
     measure = profile.measure_reading
     monkeypatch.setattr(profile, "LEAST_BYTES", 2**16)
     monkeypatch.setattr(profile, "REPEATS", 2)

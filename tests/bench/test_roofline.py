@@ -1,4 +1,4 @@
-"""Bytes and operations by arithmetic, against the networks themselves."""
+"""Bytes and operations by arithmetic, compared with the networks themselves."""
 
 from typing import Any
 
@@ -81,7 +81,7 @@ def test_a_cpu_decoder_reads_its_packed_weights():
         packed = decoder._packed
         tables = sum(piece.size for piece in packed.pieces if piece.kind == "table")
         assert parts.layers + parts.head == sum(piece.size for piece in packed.pieces) - tables
-        # Of quantized weights' cache a byte each, and a scale for each head and position.
+        # With quantized weights the cache has a byte per number, and a float32 scale per head and position.
         config = decoder.config
         number = {"float32": 4, "bfloat16": 2}.get(dtype, 1 + 4 / config.head_dim)
         assert parts.kv == 10 * 2 * config.n_layer * config.n_embd * number
@@ -98,7 +98,7 @@ def test_a_cuda_decoder_reads_by_the_arithmetic(int8: bool):
     parts = decoder_step_bytes(decoder, context=10, candidates=5)
     expected = step_bytes(CONFIG, dtype=decoder.weight_dtype, context=10, candidates=5, storage="float32")
     assert parts == expected
-    # Matrices and their scales are a part of this, nothing else is.
+    # Layers consist of matrices, with scales and biases, and of norms.
     matrices = [m for layer in decoder._network.layers for m in (layer.qkv, layer.out, layer.fc, layer.proj)]
     tensors = [t for m in matrices for t in (m.weight, m.scale, m.bias) if t is not None]
     norms = 2 * (2 * CONFIG.n_layer + 1) * CONFIG.n_embd * 4
@@ -115,7 +115,7 @@ def test_operations_are_those_of_the_arithmetic():
 
 
 def count_codec_operations(model: EncodecDecoder, codes: torch.Tensor) -> int:
-    """Multiplications and additions of the modules that have any, by what goes through them."""
+    """Multiplications and additions of all modules, counted from their inputs and outputs."""
     counts: list[int] = []
 
     def count(module: Any, inputs: tuple[torch.Tensor, ...], output: Any) -> None:

@@ -1,4 +1,4 @@
-"""The schema of a result: it takes what is right, and only that."""
+"""The schema of a result accepts valid results, and only those."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ SCHEMA = json.loads((Path(barkfast.__file__).parent / "bench" / "schema.json").r
 
 
 def problems(result: dict[str, Any]) -> list[str]:
-    """Where a result is not what the schema says, as it comes out of a file."""
+    """The JSON paths at which a result, as it is in a file, violates the schema."""
     validator = jsonschema.Draft202012Validator(SCHEMA)
     return sorted(error.json_path for error in validator.iter_errors(json.loads(json.dumps(result))))
 
@@ -81,10 +81,10 @@ def test_any_key_that_is_missing_is_found():
 )
 def test_a_wrong_value_is_found(path: list[Any], value: Any):
     result = sample_result()
-    place: Any = result
+    parent: Any = result
     for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = value
+        parent = parent[key]
+    parent[path[-1]] = value
     assert problems(result)
 
 

@@ -1,4 +1,4 @@
-"""Decode steps on their own: the jobs that they belong to, and their times."""
+"""Timing of single decode steps: the jobs that are made for it, and the times."""
 
 import time
 
@@ -26,7 +26,7 @@ def test_a_job_draws_from_what_its_stage_draws_from():
 
 
 class Sleeper(Decoder):
-    """Steps of a known length, the last of which may fail or draw the stop token."""
+    """A decoder whose steps take 5 ms; the last one draws the stop token, or fails."""
 
     def __init__(self, n_steps: int, error: EngineError | None = None) -> None:
         self.n_steps, self.error, self.drawn = n_steps, error, 0

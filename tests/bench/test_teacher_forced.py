@@ -1,4 +1,4 @@
-"""A network that is led sees what it is led through, on every engine, whatever it would have chosen itself."""
+"""A teacher-forced network sees the given tokens at every step, on every engine, whatever it would choose."""
 
 import dataclasses
 from importlib.util import find_spec
@@ -27,9 +27,9 @@ interpreted = [
     pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed"),
     pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are interpreted only where there is no GPU"),
 ]
-PLACES = [
+PLACEMENTS = [
     ("torch", "float32"),
-    # Keeps the cache of a job that another one extends: that cache went another way.
+    # Retains the cache of a job for the one that continues it; that cache has the network's own tokens.
     ("torch", "bfloat16"),
     pytest.param("cpu", "float32", marks=needs_native),
     pytest.param("cuda", "float32", marks=interpreted),
@@ -47,19 +47,19 @@ def coarse_job(steps: int = 3) -> Job:
 
 
 def one_by_one(job: Job, path: np.ndarray) -> list[np.ndarray]:
-    """The logits along a path, each from a prompt of its own."""
-    judge, rows = build("torch", "float32"), []
+    """The logits along a path, each computed from a prompt of its own."""
+    reference, rows = build("torch", "float32"), []
     for n in range(len(path)):
         prompt = np.concatenate([job.prompt, path[:n]]).astype(np.int32)
         slices = job.slices[n % 2 :] + job.slices[: n % 2]
-        slot = judge.admit(dataclasses.replace(job, prompt=prompt, steps=1, slices=slices))
-        judge.step()
-        rows.append(judge.logits(slot))
-        judge.release(slot)
+        slot = reference.admit(dataclasses.replace(job, prompt=prompt, steps=1, slices=slices))
+        reference.step()
+        rows.append(reference.logits(slot))
+        reference.release(slot)
     return rows
 
 
-@pytest.mark.parametrize(("engine", "dtype"), PLACES)
+@pytest.mark.parametrize(("engine", "dtype"), PLACEMENTS)
 def test_a_path_that_the_network_would_not_take(engine: str, dtype: str) -> None:
     job = coarse_job()
     path = np.array([first + 7 * n for n, (first, _) in zip(range(3), job.slices * 2, strict=False)], np.int32)
@@ -70,7 +70,7 @@ def test_a_path_that_the_network_would_not_take(engine: str, dtype: str) -> None
         assert error < (1e-4 if dtype == "float32" else 0.05)
 
 
-@pytest.mark.parametrize(("engine", "dtype"), PLACES)
+@pytest.mark.parametrize(("engine", "dtype"), PLACEMENTS)
 def test_its_own_path(engine: str, dtype: str) -> None:
     job, decoder = coarse_job(), build(engine, dtype)
     own = teacher_force(decoder, job)
@@ -78,11 +78,11 @@ def test_its_own_path(engine: str, dtype: str) -> None:
     again = teacher_force(decoder, job, own.tokens)
     np.testing.assert_array_equal(again.tokens, own.tokens)
     assert count_alone(decoder, job, own.tokens, own.tokens) == (3, 3)
-    # Led elsewhere after its second choice, of which it knows nothing when it is left alone.
+    # The path differs at the second token. A free run continues from its own choice, so only two are compared.
     path = own.tokens.copy()
     path[1] += 1 if path[1] + 1 < job.slices[1][1] else -1
-    led = teacher_force(decoder, job, path)
-    assert count_alone(decoder, job, path, led.tokens) == (2, 2)
+    forced = teacher_force(decoder, job, path)
+    assert count_alone(decoder, job, path, forced.tokens) == (2, 2)
 
 
 @pytest.mark.parametrize("engine", ["torch", pytest.param("cpu", marks=needs_native)])
@@ -95,6 +95,6 @@ def test_a_path_that_ends_with_the_stop_token(engine: str) -> None:
     np.testing.assert_array_equal(found.tokens[:3], path[:3])
     assert [len(row) for row in found.logits] == [LAYOUT.semantic.vocab_size + 1] * 4
     np.testing.assert_array_equal(without_stop(job, path), path[:3])
-    # A stop token that is likely at once ends a job and a pass at the first step.
+    # A stop token that is likely enough at once ends a job and a teacher-forced pass at the first step.
     eager = dataclasses.replace(job, stop=dataclasses.replace(job.stop, min_p=0.0), sampling=GREEDY)
     assert teacher_force(decoder, eager).tokens.tolist() == run_greedy(decoder, eager).tolist() == [stop]

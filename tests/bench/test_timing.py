@@ -1,4 +1,4 @@
-"""How time is taken and summed up."""
+"""Timing, and summaries of times."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Traces: ranges with their times and places, as Chrome's format wants them, and the profiler's kernels among them."""
+"""Traces in Chrome's format: ranges with their times, merged with the kernels that the profiler saw."""
 
 import json
 import time
@@ -16,7 +16,7 @@ from barkfast.errors import InputError
 
 
 def events_in(path: Path) -> list[dict[str, Any]]:
-    """The complete events of a file; a file that Chrome would not read is an error."""
+    """The complete events of a file. Fails if Chrome could not read it."""
     content = json.loads(path.read_text(encoding="utf-8"))
     for event in content["traceEvents"]:
         assert {"name", "ph", "pid"} <= event.keys()
@@ -47,13 +47,13 @@ def test_a_range_that_fails_is_in_the_trace(tmp_path: Path):
 
 
 def test_a_clip_has_its_stages_and_windows(tmp_path: Path):
-    case = Workload(model="random:nano", device="cpu", engine="torch", seconds=0.5)
-    bark = open_bark(case)
+    workload = Workload(model="random:nano", device="cpu", engine="torch", seconds=0.5)
+    bark = open_bark(workload)
     bark.load()
-    tracer = Tracer(case.device)
+    tracer = Tracer(workload.device)
     begin, take = Utterance.begin, Utterance.take
     with tracer.watch(bark):
-        clip = speak(bark, case, 0, tracer=tracer)
+        clip = speak(bark, workload, 0, tracer=tracer)
     tracer.write(tmp_path / "trace.json")
     events = events_in(tmp_path / "trace.json")
     stages = [event for event in events if not event["name"].endswith("window")]
@@ -61,9 +61,9 @@ def test_a_clip_has_its_stages_and_windows(tmp_path: Path):
     for event in stages:
         assert event["dur"] / 1e6 == pytest.approx(clip.seconds[event["name"]], rel=0.05, abs=1e-3)
     windows = [event["name"] for event in events if event["name"].endswith("window")]
-    # 0.5 s are 26 semantic tokens and 78 coarse ones, in windows of 60.
+    # 0.5 s are 25 semantic tokens and 74 coarse ones, in windows of 60.
     assert windows == ["coarse window", "coarse window", "fine window"]
-    # Nothing is left behind.
+    # The patched methods are restored.
     assert Utterance.begin is begin and Utterance.take is take
 
 
@@ -90,7 +90,7 @@ def test_operations_of_torch_stand_in_the_range_that_they_ran_in(tmp_path: Path)
     for name, operation in (("first", "aten::matmul"), ("second", "aten::exp")):
         found = next(event for event in events if event["name"] == operation)
         start, end = ranges[name]["ts"], ranges[name]["ts"] + ranges[name]["dur"]
-        # The two clocks are matched to some microseconds.
+        # The two clocks are aligned to a few microseconds.
         assert start - 500 <= found["ts"] and found["ts"] + found["dur"] <= end + 500
 
 
@@ -103,7 +103,7 @@ def test_only_what_ran_on_the_gpu_is_taken_over_there():
         {"name": "aten::mm", "cat": "cpu_op", "ts": 44.0, "dur": 2.0, **same},
     ]
     expected = {"name": "kernel", "cat": "kernel", "ph": "X", "ts": 1005.0, "dur": 2.0, "pid": trace.KERNELS, "tid": 7}
-    # The first mark was a slow one.
+    # The profiler was slow at the first mark.
     assert merge([994.0, 1000.0], profiled, on_gpu=True) == [expected]
     assert merge([], profiled, on_gpu=True) == merge([1000.0], profiled, on_gpu=True) == []
 

@@ -1,4 +1,4 @@
-"""`barkfast verify` finds right what is right and wrong what is wrong, and its exit status says which."""
+"""`barkfast verify` passes what is right and reports what is wrong, also by its exit status."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ COMPONENTS = list(zip(("text", "coarse", "fine", "codec"), STAGES, strict=True))
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few steps: what is found does not depend on how many there are."""
+    """Few steps: the verdicts do not depend on their number."""
     for name, steps in (("SEMANTIC_STEPS", 8), ("COARSE_STEPS", 8), ("FINE_HISTORY", 8)):
         monkeypatch.setattr(comparison, name, steps)
     monkeypatch.setattr(parity, "SECONDS", 0.1)
@@ -61,7 +61,7 @@ def test_every_dtype_and_stage_has_its_row(model: str) -> None:
     rows = {(row["dtype"], row["stage"]): row for row in result["rows"]}
     assert rows["float32", "semantic"]["tokens"] == rows["float32", "semantic"]["equal"] == 16
     for stage in STAGES[:3]:
-        # The coarser the numbers, the farther off.
+        # The coarser the dtype, the larger the error.
         ratios = [rows[dtype, stage]["rms_ratio"] for dtype in ("float32", "bfloat16", "int8", "int4")]
         assert ratios == sorted(ratios)
         assert 0 <= rows["float32", stage]["kl_nats"] < rows["int4", stage]["kl_nats"]
@@ -124,7 +124,7 @@ def test_an_engine_that_is_not_there_is_a_row_with_the_reason(
     assert (missing["engine"], missing["verdict"], missing["reason"]) == ("cpu", NOT_RUN, "sawn off")
     assert describe_row(missing) == "cpu: not run: sawn off"
     assert [row["engine"] for row in others] == ["torch"] * 4 and is_right(result)
-    # Nothing at all was compared: that is no success.
+    # A run that compared nothing is no success.
     status = main(["verify", "--model", "random:nano", "--device", "cpu", "--engine", "cpu", "--languages", "1"])
     assert status == 1
     out = capsys.readouterr().out
@@ -199,7 +199,7 @@ def test_the_reference_draws_the_same_tokens() -> None:
     for row in rows:
         assert row["engine"] == "bark" and row["equal"] == row["tokens"] > 0, row
         assert verify._judge_reference(row)["verdict"] == SAME
-    # One frame of a thousand that differs is found.
+    # A single token that differs is found.
     assert verify._judge_reference(rows[0] | {"equal": rows[0]["tokens"] - 1})["verdict"] == WRONG
 
 
@@ -228,7 +228,7 @@ def test_random_weights_read_every_letter() -> None:
 
 def test_voices_are_found_where_there_are_some() -> None:
     checkpoint = open_model("random:nano")
-    locations = {name for place in local_locations(checkpoint, None) for name in place.names}
+    locations = {name for location in local_locations(checkpoint, None) for name in location.names}
     for example in comparison.read_passages(checkpoint, PROMPTS):
         assert example.voice_name == (example.prompt.voice if example.prompt.voice in locations else "made up")
 

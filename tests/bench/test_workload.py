@@ -1,4 +1,4 @@
-"""What is measured: settings resolved or refused, a clip and its counts, what it must read, and the memory it needs."""
+"""Workloads: settings resolved or refused, a clip and its counts, the bytes it must read, and its memory."""
 
 from pathlib import Path
 
@@ -19,8 +19,8 @@ from barkfast.weights.convert import convert
 NANO = Workload("random:nano", "cpu", "float32", "torch", seconds=0.5)
 
 
-def loaded(case: Workload):
-    bark = open_bark(case)
+def loaded(workload: Workload):
+    bark = open_bark(workload)
     bark.load()
     return bark
 
@@ -37,9 +37,9 @@ def test_a_length_that_is_none_is_refused(seconds: float):
 
 
 def test_settings_are_resolved():
-    case = Workload("random:nano", "cpu", "fp32", "torch").resolve()
-    assert (case.device, case.engine, case.dtype) == ("cpu", "torch", "float32")
-    assert case.resolve() == case
+    workload = Workload("random:nano", "cpu", "fp32", "torch").resolve()
+    assert (workload.device, workload.engine, workload.dtype) == ("cpu", "torch", "float32")
+    assert workload.resolve() == workload
     with pytest.raises(InputError, match="engine is 'jet'"):
         Workload(engine="jet").resolve()
 
@@ -48,7 +48,7 @@ def test_made_up_weights_are_known_as_such(tmp_path: Path):
     assert is_random(open_model("random:nano")) and is_random(open_model("random:demo"))
     folder = convert("random:nano", tmp_path / "model", voices=False)
     assert is_random(open_model(folder))
-    # It brings no tokenizer, and can be measured all the same.
+    # A model without a tokenizer can be measured too.
     folder = convert("random:nano", tmp_path / "silent", voices=False, tokenizer=False)
     assert not (folder / "vocab.txt").exists()
     assert open_bark(Workload(str(folder), "cpu", "float32", "torch")).components.load("text")
@@ -83,7 +83,7 @@ def test_what_a_clip_must_read_is_the_sum_of_its_steps(bark):
     work = count_work(bark, NANO)
     text, n = bark.checkpoint.stage("text").config, 25
     decoder, candidates = bark.components.network("text"), bark.layout.semantic.vocab_size
-    # The first token comes from the prompt's 257 positions, each other one from a step that sees one more.
+    # Prefill of 257 positions gives the first token; each other one takes a step that attends to one more.
     steps = [decoder_step_bytes(decoder, context=257 + i, candidates=candidates) for i in range(1, n)]
     head = steps[0].head
     assert work["semantic"].bytes == pytest.approx(head + sum(step.total for step in steps), rel=1e-6)
@@ -93,12 +93,12 @@ def test_what_a_clip_must_read_is_the_sum_of_its_steps(bark):
 
 
 def test_a_voice_makes_every_coarse_window_read_its_prompt(bark):
-    plain, voiced = (count_work(bark, Workload(**{**vars(NANO), "voice": voice})) for voice in ("none", FULL_VOICE))
+    plain, with_voice = (count_work(bark, Workload(**{**vars(NANO), "voice": voice})) for voice in ("none", FULL_VOICE))
     config = bark.checkpoint.stage("coarse").config
-    # Two windows of 60 and 14 tokens, with 257 positions and what was spoken before them.
+    # Two windows of 60 and 14 tokens; their prompts are 257 positions and the tokens drawn before.
     assert plain["coarse"].flop == pytest.approx(pass_flop(config, 257) + pass_flop(config, 257 + 60))
-    assert voiced["coarse"].flop > 2.5 * plain["coarse"].flop
-    assert voiced["coarse"].bytes > plain["coarse"].bytes
+    assert with_voice["coarse"].flop > 2.5 * plain["coarse"].flop
+    assert with_voice["coarse"].bytes > plain["coarse"].bytes
 
 
 def test_a_window_that_extends_the_one_before_reads_no_prompt(bark):
@@ -127,9 +127,9 @@ def test_the_memory_that_is_needed_follows_the_sizes():
 
 def test_a_machine_that_is_too_small_is_told_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(memory, "memory_available", lambda: 10**9)
-    case = Workload("random:large", "cpu", "float32", "torch")
+    workload = Workload("random:large", "cpu", "float32", "torch")
     with pytest.raises(InputError, match=r"the model needs about \d+\.\d GB of memory on cpu .* 1\.0 GB are free"):
-        memory.check_memory(case)
+        memory.check_memory(workload)
     memory.check_memory(Workload("random:nano", "cpu", "float32", "torch"))
 
 

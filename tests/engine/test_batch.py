@@ -16,6 +16,7 @@ from barkfast.engine.results import AudioChunk, Done, Failed
 from barkfast.engine.scheduler import Scheduler
 from barkfast.errors import EngineError, InputError, VoiceError
 from barkfast.runtime.cpu.decoder import CpuDecoder
+from barkfast.runtime.decoder import Step
 from engine.need import require
 from engine.played import PlayedComponents
 
@@ -68,7 +69,7 @@ def requests(bark: Bark) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def alone(requests: list[dict[str, Any]]) -> list[Generation]:
+def single(requests: list[dict[str, Any]]) -> list[Generation]:
     """The results of the requests one at a time, on decoders of one slot."""
     bark = Bark("random:demo", device="cpu", engine="cpu")
     return [bark.generate(**request) for request in requests]
@@ -76,46 +77,46 @@ def alone(requests: list[dict[str, Any]]) -> list[Generation]:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_requests_in_any_order_get_the_tokens_they_get_alone(
-    bark: Bark, requests: list[dict[str, Any]], alone: list[Generation], seed: int
+    bark: Bark, requests: list[dict[str, Any]], single: list[Generation], seed: int
 ) -> None:
     order = np.random.default_rng(seed).permutation(len(requests))
     results = bark.generate_batch([requests[i] for i in order])
     for i, result in zip(order, results, strict=True):
-        assert_same(result, alone[i])
-        np.testing.assert_array_equal(result.audio, alone[i].audio)
+        assert_same(result, single[i])
+        np.testing.assert_array_equal(result.audio, single[i].audio)
         assert set(result.timings) == {"semantic", "coarse", "fine", "codec"}
 
 
 def test_streams_among_others_and_arrivals_over_time(
-    bark: Bark, requests: list[dict[str, Any]], alone: list[Generation]
+    bark: Bark, requests: list[dict[str, Any]], single: list[Generation]
 ) -> None:
     """Two thirds are streams, and requests arrive while others run. Exact chunks equal the offline samples."""
     random = np.random.default_rng(5)
     waiting = list(random.permutation(20))
     with bark.scheduler(5) as scheduler:
-        numbers, heard = {}, {}
+        numbers, received = {}, {}
         while waiting or not scheduler.idle:
             if waiting and random.random() < 0.05 or scheduler.idle:
                 i = waiting.pop()
                 mode = ("off", "exact", "low_latency")[i % 3]
                 utterance = scheduler.add(bark.request(**requests[i], stream=mode))
-                numbers[utterance], heard[utterance] = i, []
+                numbers[utterance], received[utterance] = i, []
             for event in scheduler.round():
                 if isinstance(event, AudioChunk):
-                    heard[event.utterance].append(event.audio)
+                    received[event.utterance].append(event.audio)
                     continue
                 assert isinstance(event, Done)
                 i, generation = numbers.pop(event.utterance), event.result
                 if i % 3 == 2:
                     # Its fine codes differ from the offline ones.
-                    np.testing.assert_array_equal(generation.semantic, alone[i].semantic)
-                    np.testing.assert_array_equal(generation.coarse, alone[i].coarse)
-                    assert generation.audio.shape == alone[i].audio.shape
+                    np.testing.assert_array_equal(generation.semantic, single[i].semantic)
+                    np.testing.assert_array_equal(generation.coarse, single[i].coarse)
+                    assert generation.audio.shape == single[i].audio.shape
                 else:
-                    assert_same(generation, alone[i])
-                    np.testing.assert_array_equal(generation.audio, alone[i].audio)
+                    assert_same(generation, single[i])
+                    np.testing.assert_array_equal(generation.audio, single[i].audio)
                 if i % 3:
-                    np.testing.assert_array_equal(np.concatenate(heard[event.utterance]), generation.audio)
+                    np.testing.assert_array_equal(np.concatenate(received[event.utterance]), generation.audio)
         assert not numbers
 
 
@@ -243,13 +244,13 @@ def test_a_poisoned_voice_fails_alone(bark: Bark, monkeypatch: pytest.MonkeyPatc
     report = type(decoder)._report
     doomed: list[int] = []
 
-    def poisoned(self: Any, slot: int, seat: Any) -> Any:
-        step = report(self, slot, seat)
+    def poisoned(self: Any, slot: int, active: Any) -> Any:
+        steps = report(self, slot, active)
         if self is decoder and not doomed:
             doomed.append(slot)
-            seat.done = True
-            return type(step)(slot, None, True, EngineError("the coarse network's logits are not finite"))
-        return step
+            active.done = True
+            return [Step(slot, None, True, EngineError("the coarse network's logits are not finite"))]
+        return steps
 
     monkeypatch.setattr(type(decoder), "_report", poisoned)
     results = bark.generate_batch(["one", "two", "three"], keep_errors=True, seed=1, max_duration_s=0.2)
@@ -288,11 +289,11 @@ def test_streams_are_closed_with_their_iterators(bark: Bark) -> None:
 def test_generate_joins_a_stream_under_way(bark: Bark) -> None:
     options = {"seed": 4, "max_duration_s": 0.5}
     expected = bark.generate("Hello there", **options)
-    heard = []
+    received = []
     for chunk in bark.stream("Hello there", **options):
-        heard.append(chunk)
+        received.append(chunk)
         assert_same(bark.generate("Hello there", **options), expected)
-    np.testing.assert_array_equal(np.concatenate(heard), expected.audio)
+    np.testing.assert_array_equal(np.concatenate(received), expected.audio)
 
 
 def test_callers_in_several_threads_share_the_networks(bark: Bark) -> None:

@@ -81,10 +81,10 @@ def draw_codes(frames: int, config: CodecConfig = SMALL, seed: int = 0, codebook
 
 def pieces(codes: np.ndarray, *sizes: int) -> Iterator[np.ndarray]:
     """Cut the codes into pieces of these sizes, repeated in order."""
-    start, turn = 0, 0
+    start, index = 0, 0
     while start < codes.shape[1]:
-        yield codes[:, start : start + sizes[turn % len(sizes)]]
-        start, turn = start + sizes[turn % len(sizes)], turn + 1
+        yield codes[:, start : start + sizes[index % len(sizes)]]
+        start, index = start + sizes[index % len(sizes)], index + 1
 
 
 def stream_all(codec: Codec, codes: np.ndarray, *sizes: int) -> np.ndarray:

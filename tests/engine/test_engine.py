@@ -198,12 +198,12 @@ def test_deadlines(scripted: ScriptedBark) -> None:
                 await engine.generate("hello", max_duration_s=FOREVER, deadline_s=0.05)
             # Deadlines also pass while the engine has no work. Chunks that were made before are still returned.
             stream = engine.stream("hello", max_duration_s=5, deadline_s=0.1)
-            heard = [await stream.__anext__()]
+            received = [await stream.__anext__()]
             await until(lambda: engine.stats().late == 2)
             with pytest.raises(DeadlineExceeded, match="its reader is too slow"):
                 async for chunk in stream:
-                    heard.append(chunk)
-            assert len(heard) == 3
+                    received.append(chunk)
+            assert len(received) == 3
             assert [chunk async for chunk in stream] == []
             assert (await engine.generate("hello", deadline_s=60)).audio.size == CHUNK
             assert not scripted.scheduler.live
@@ -451,31 +451,31 @@ def bark() -> Bark:
 
 
 @pytest.fixture(scope="module")
-def alone(bark: Bark) -> dict[int, Any]:
+def single(bark: Bark) -> dict[int, Any]:
     """Seed -> the result of a single call; two seeds."""
     return {seed: bark.generate(TEXT, seed=seed, **SHORT) for seed in (1, 2)}
 
 
-def test_a_model_speaks_as_it_does_alone(bark: Bark, alone: dict[int, Any]) -> None:
+def test_a_model_speaks_as_it_does_alone(bark: Bark, single: dict[int, Any]) -> None:
     async def main() -> None:
         async with running(bark, n_slots=2) as engine:
             streams = [engine.stream(TEXT, seed=seed, **SHORT) for seed in (1, 2)]
             tasks = [engine.generate(TEXT, seed=seed, **SHORT) for seed in (1, 2)]
-            first, second, *heard = await asyncio.gather(*tasks, *map(read_all, streams))
-            for seed, generation, sound in ((1, first, heard[0]), (2, second, heard[1])):
+            first, second, *received = await asyncio.gather(*tasks, *map(read_all, streams))
+            for seed, generation, sound in ((1, first, received[0]), (2, second, received[1])):
                 for key in ("semantic", "coarse", "fine", "audio"):
-                    np.testing.assert_array_equal(getattr(generation, key), getattr(alone[seed], key))
+                    np.testing.assert_array_equal(getattr(generation, key), getattr(single[seed], key))
                 if not isinstance(bark.components.network("codec"), CpuCodec):
-                    np.testing.assert_allclose(sound, alone[seed].audio, atol=1e-6)
+                    np.testing.assert_allclose(sound, single[seed].audio, atol=1e-6)
                 else:
-                    np.testing.assert_array_equal(sound, alone[seed].audio)
+                    np.testing.assert_array_equal(sound, single[seed].audio)
             low = engine.stream(TEXT, seed=1, mode="low_latency", **SHORT)
-            assert (await read_all(low)).shape == alone[1].audio.shape
-            np.testing.assert_array_equal(low.generation.semantic, alone[1].semantic)
+            assert (await read_all(low)).shape == single[1].audio.shape
+            np.testing.assert_array_equal(low.generation.semantic, single[1].semantic)
 
     asyncio.run(main())
     # The engine has released the model.
-    np.testing.assert_array_equal(bark.generate(TEXT, seed=1, **SHORT).audio, alone[1].audio)
+    np.testing.assert_array_equal(bark.generate(TEXT, seed=1, **SHORT).audio, single[1].audio)
 
 
 def test_bad_input_to_a_model(bark: Bark) -> None:
@@ -496,7 +496,7 @@ def test_bad_input_to_a_model(bark: Bark) -> None:
     asyncio.run(main())
 
 
-def test_a_model_serves_one_engine_at_a_time(bark: Bark, alone: dict[int, Any]) -> None:
+def test_a_model_serves_one_engine_at_a_time(bark: Bark, single: dict[int, Any]) -> None:
     async def main() -> None:
         async with running(bark, n_slots=2) as engine:
             with pytest.raises(EngineError, match="at work already"):
@@ -504,6 +504,6 @@ def test_a_model_serves_one_engine_at_a_time(bark: Bark, alone: dict[int, Any]) 
             with pytest.raises(EngineError, match="at work already"):
                 await asyncio.to_thread(bark.generate, TEXT, **SHORT)
             generation = await engine.generate(TEXT, seed=1, **SHORT)
-            np.testing.assert_array_equal(generation.audio, alone[1].audio)
+            np.testing.assert_array_equal(generation.audio, single[1].audio)
 
     asyncio.run(main())

@@ -34,17 +34,17 @@ def test_the_next_sentence_is_spoken_while_one_is_heard(scripted: ScriptedBark) 
     async def main() -> None:
         async with running(scripted, n_slots=2) as engine:
             stream = engine.stream(THREE, "somebody", seed=5, max_duration_s=6)
-            heard = [await anext(stream)]
+            received = [await anext(stream)]
             await until(lambda: len(scripted.asked) == 2)
             await asyncio.sleep(0.02)
             # The third sentence is not submitted, however long the second takes.
             assert asked(scripted) == ["This one comes first.", "This is the second."]
             assert stream.generation is None
-            heard += [chunk async for chunk in stream]
+            received += [chunk async for chunk in stream]
             assert asked(scripted)[2] == "And now the third."
             assert [request.seed for request in scripted.asked] == [5, 6, 7]
             silence = 2 * round(0.35 * RATE)
-            assert len(np.concatenate(heard)) == 3 * 6 * CHUNK + silence
+            assert len(np.concatenate(received)) == 3 * 6 * CHUNK + silence
             assert len(stream.generation.audio) == 6 * CHUNK
             assert (engine.stats().done, engine.stats().held) == (3, 0)
             assert await asyncio.wait_for(engine.drain(), 5)
@@ -171,13 +171,13 @@ def test_what_is_closed_before_it_is_open_leaves_nothing(scripted: ScriptedBark)
 def test_an_error_names_its_sentence_and_comes_at_its_place(scripted: ScriptedBark) -> None:
     async def main() -> None:
         async with running(scripted) as engine:
-            heard: list[np.ndarray] = []
+            received: list[np.ndarray] = []
             with pytest.raises(EngineError, match="piece 2 of the text .'NaN'.: the logits are not finite"):
                 async for chunk in engine.stream(
                     "This one comes first.\n\nNaN\n\nAnd now the third.", "me", max_duration_s=3
                 ):
-                    heard.append(chunk)
-            assert len(np.concatenate(heard)) == 3 * CHUNK + round(0.75 * RATE)
+                    received.append(chunk)
+            assert len(np.concatenate(received)) == 3 * CHUNK + round(0.75 * RATE)
             with pytest.raises(EngineError, match="^the logits"):
                 await read_all(engine.stream("NaN"))
             await until(lambda: engine.stats().held == 0)
@@ -252,8 +252,8 @@ def test_a_model_gives_what_it_gives_alone() -> None:
     async def main() -> None:
         async with running(bark, n_slots=3) as engine:
             streams = [engine.stream(THREE, voice if named else None, mode=mode, **options) for mode, named in expected]
-            heard = await asyncio.gather(*map(read_all, streams))
-            for sound, same in zip(heard, expected.values(), strict=True):
+            received = await asyncio.gather(*map(read_all, streams))
+            for sound, same in zip(received, expected.values(), strict=True):
                 np.testing.assert_allclose(sound, same, atol=1e-6)
             one = await read_all(engine.stream(THREE, each_sentence=False, **options))
             np.testing.assert_allclose(one, whole, atol=1e-6)

@@ -31,8 +31,8 @@ def test_a_stream_says_each_alone(bark: Bark) -> None:
     whole = np.concatenate(list(bark.stream(TEXT, on_piece=pieces.append, **SHORT)))
     assert [piece.text for piece in pieces] == LINES
     # A line without punctuation has the tokens of a single `generate`.
-    alone = bark.generate("Introduction", **SHORT).audio
-    np.testing.assert_array_equal(whole[: len(alone) - 480], alone[: len(alone) - 480])
+    single = bark.generate("Introduction", **SHORT).audio
+    np.testing.assert_array_equal(whole[: len(single) - 480], single[: len(single) - 480])
 
 
 def test_a_text_of_invisible_characters_is_refused_at_once() -> None:

@@ -52,7 +52,7 @@ class Plan:
     Args:
         kind: one of ENDS.
         ends: how it ended, one entry per end.
-        place: how many requests had ended before it.
+        end_index: how many requests had ended before it.
         tokens: its tokens, where they are compared with those of a single call.
     """
 
@@ -62,7 +62,7 @@ class Plan:
     voice: Any
     options: dict[str, Any]
     ends: list[str] = field(default_factory=list)
-    place: int = -1
+    end_index: int = -1
     tokens: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -133,7 +133,7 @@ def resident_bytes() -> int:
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
 
 
-class Crowd:
+class Clients:
     """The clients that send the requests, each in its own task.
 
     Args:
@@ -150,11 +150,11 @@ class Crowd:
         """Send the requests at random times, many more at once than the engine has room for."""
         tasks = []
         for plan in self.plans:
-            tasks.append(asyncio.create_task(self.ask(plan)))
+            tasks.append(asyncio.create_task(self.send(plan)))
             await asyncio.sleep(self.rng.choice((0, 0, 0.002, 0.01)))
         await asyncio.wait_for(asyncio.gather(*tasks), LIMIT_S)
 
-    async def ask(self, plan: Plan) -> None:
+    async def send(self, plan: Plan) -> None:
         """Send one request and record its end."""
         start = time.monotonic()
         task = asyncio.create_task(self.read(plan) if plan.kind in ("stream", "abandoned") else self.wait(plan))
@@ -168,7 +168,7 @@ class Crowd:
         except Exception as error:
             plan.ends.append(f"!{type(error).__name__} {error}")
         self.took_s.append(time.monotonic() - start)
-        plan.place = self.n_ended
+        plan.end_index = self.n_ended
         self.n_ended += 1
         if self.n_ended % 20 == 0:
             gc.collect()
@@ -177,7 +177,7 @@ class Crowd:
     async def wait(self, plan: Plan) -> str:
         """Wait for the whole result."""
         generation = await self.engine.generate(plan.text, plan.voice, wait=True, **plan.options)
-        return self.keep(plan, generation)
+        return self.finish(plan, generation)
 
     async def read(self, plan: Plan) -> str:
         """Read chunk by chunk, sometimes slowly; abandon a stream before its first chunk or after it."""
@@ -192,9 +192,9 @@ class Crowd:
                 await asyncio.sleep(self.rng.choice((0, 0, 0.01)))
         assert stream.generation is not None
         np.testing.assert_array_equal(np.concatenate(chunks), stream.generation.audio)
-        return self.keep(plan, stream.generation)
+        return self.finish(plan, stream.generation)
 
-    def keep(self, plan: Plan, generation: Any) -> str:
+    def finish(self, plan: Plan, generation: Any) -> str:
         """Record the tokens of every tenth request. Returns: how it ended."""
         if plan.number % 10 == 0:
             plan.tokens = {key: getattr(generation, key) for key in SHARED}
@@ -207,26 +207,26 @@ def test_two_hundred_requests(bark: Bark, texts: list[str]) -> None:
     # Those of other tests in this process.
     others = {id(one): one for one in held_now()}
 
-    async def main() -> tuple[Crowd, Any]:
+    async def main() -> tuple[Clients, Any]:
         before = asyncio.all_tasks()
         async with Engine(bark, n_slots=SLOTS, queue_size=QUEUE, stream_buffer=2) as engine:
-            crowd = Crowd(engine, plans, rng)
-            await crowd.run()
+            clients = Clients(engine, plans, rng)
+            await clients.run()
             assert await engine.drain(60)
             stats = engine.stats()
             gc.collect()
             # None is still held, while the engine runs on.
             assert not [one for one in held_now() if id(one) not in others]
         assert asyncio.all_tasks() == before
-        return crowd, stats
+        return clients, stats
 
     tracemalloc.start()
     start = time.monotonic()
     try:
-        crowd, stats = asyncio.run(main())
+        clients, stats = asyncio.run(main())
     finally:
         tracemalloc.stop()
-    texts.append(report(plans, crowd, stats, time.monotonic() - start))
+    texts.append(report(plans, clients, stats, time.monotonic() - start))
     assert not [thread for thread in threading.enumerate() if thread.name == "barkfast-engine"]
     check_ends(plans)
     n_done = sum(ENDS[plan.kind] == "done" for plan in plans)
@@ -234,12 +234,12 @@ def test_two_hundred_requests(bark: Bark, texts: list[str]) -> None:
     assert n_done <= stats.done <= n_done + NUMBERS["abandoned"]
     assert stats.healthy and stats.held == stats.parked == 0
     assert stats.accepted == stats.done + stats.failed + stats.cancelled + stats.late
-    check_memory(crowd.memory)
+    check_memory(clients.memory)
     for plan in plans:
         if plan.tokens:
-            alone = bark.generate(plan.text, plan.voice, **plan.options)
+            single = bark.generate(plan.text, plan.voice, **plan.options)
             for key, tokens in plan.tokens.items():
-                np.testing.assert_array_equal(tokens, getattr(alone, key), err_msg=f"{key} of request {plan.number}")
+                np.testing.assert_array_equal(tokens, getattr(single, key), err_msg=f"{key} of request {plan.number}")
 
 
 def check_ends(plans: list[Plan]) -> None:
@@ -261,20 +261,20 @@ def check_memory(samples: list[tuple[int, int, int]]) -> None:
     assert resident_at_end - resident < 100e6, samples
 
 
-def report(plans: list[Plan], crowd: Crowd, stats: Any, seconds: float) -> str:
+def report(plans: list[Plan], clients: Clients, stats: Any, seconds: float) -> str:
     """How the requests ended, how long they took, and how many later ones overtook each."""
     done = [plan for plan in plans if plan.ends == ["done"]]
-    overtaken = [sum(o.number > p.number and o.place < p.place for o in done) for p in done]
+    overtaken = [sum(o.number > p.number and o.end_index < p.end_index for o in done) for p in done]
     ends = ", ".join(f"{n} {end}" for end, n in sorted(Counter(p.ends[0].partition(" ")[0] for p in plans).items()))
-    grown = (crowd.memory[-1][1] - crowd.memory[1][1]) / 1e6
+    grown = (clients.memory[-1][1] - clients.memory[1][1]) / 1e6
 
     def show(pair: tuple[float, float] | None, form: str) -> str:
         return "not measured" if pair is None else " / ".join(format(value, form) for value in pair)
 
     return (
         f"load: {len(plans)} requests through {SLOTS} slots in {seconds:.1f} s: {ends}; median / 95 %: "
-        f"{show(percentiles(crowd.took_s), '.2f')} s from asking to the end, of streams "
+        f"{show(percentiles(clients.took_s), '.2f')} s from asking to the end, of streams "
         f"{show(stats.first_chunk_s, '.2f')} s in the queue and to the first chunk, overtaken by "
         f"{show(percentiles(overtaken), '.0f')} of {len(done)} later ones; memory {grown:+.2f} MB over the last "
-        f"{REQUESTS - crowd.memory[1][0]}"
+        f"{REQUESTS - clients.memory[1][0]}"
     )

@@ -21,7 +21,7 @@ TEXT = " ".join(SENTENCES)
 
 
 def speak(bark: FakeBark, text=TEXT, voice="speaker_500", **options) -> list[Piece]:
-    """Speak it all; returns the pieces."""
+    """Generate the whole text. Returns: its pieces."""
     pieces: list[Piece] = []
     options = {"each_sentence": True, **options}
     for samples in speak_long(bark, text, voice, on_piece=pieces.append, **options):

@@ -34,12 +34,12 @@ def test_pieces_are_what_generate_says_one_by_one(bark: Bark):
     whole = np.concatenate(list(speak_long(bark.model, TEXT, voice, on_piece=pieces.append, **options)))
     assert "".join(piece.text for piece in pieces).replace(" ", "") == TEXT.replace(" ", "")
     assert len(pieces) == 4
-    alone = [bark.generate(piece.text, voice, seed=5 + piece.number, **SHORT).audio for piece in pieces]
-    assert [round(piece.seconds * bark.sample_rate) for piece in pieces] == [len(audio) for audio in alone]
+    single = [bark.generate(piece.text, voice, seed=5 + piece.number, **SHORT).audio for piece in pieces]
+    assert [round(piece.seconds * bark.sample_rate) for piece in pieces] == [len(audio) for audio in single]
     fade = round(0.02 * bark.sample_rate)
-    assert len(whole) == sum(map(len, alone)) - 3 * fade
+    assert len(whole) == sum(map(len, single)) - 3 * fade
     start = 0
-    for audio in alone:
+    for audio in single:
         inner = slice(fade, len(audio) - fade)
         np.testing.assert_allclose(whole[start:][inner], audio[inner], atol=1e-6)
         start += len(audio) - fade
@@ -65,14 +65,14 @@ def test_options_that_no_request_takes_are_refused_at_once(bark: Bark):
 
 def test_two_texts_can_be_spoken_in_turns(bark: Bark):
     options = {"each_sentence": True, "trim": False, **SHORT}
-    alone = [np.concatenate(list(speak_long(bark.model, TEXT, seed=seed, **options))) for seed in (1, 2)]
+    single = [np.concatenate(list(speak_long(bark.model, TEXT, seed=seed, **options))) for seed in (1, 2)]
     both = [speak_long(bark.model, TEXT, seed=seed, **options) for seed in (1, 2)]
-    heard: list[list[np.ndarray]] = [[], []]
+    received: list[list[np.ndarray]] = [[], []]
     for pieces in itertools.zip_longest(*both):
         for index, piece in enumerate(pieces):
             if piece is not None:
-                heard[index].append(piece)
-    for together, apart in zip(heard, alone, strict=True):
+                received[index].append(piece)
+    for together, apart in zip(received, single, strict=True):
         np.testing.assert_array_equal(np.concatenate(together), apart)
 
 

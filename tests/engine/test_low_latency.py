@@ -1,4 +1,4 @@
-"""The fine stage while coarse codes still arrive: its windows, and the samples of a stream."""
+"""The fine stage while coarse codes are still arriving: its windows, and the samples of a stream."""
 
 import numpy as np
 import pytest
@@ -162,13 +162,13 @@ def test_final_frames_of_the_offline_stage_never_change(n_frames: int, n_history
     history = None if n_history is None else draw_codes(n_history, 8)
     windows = FineWindows(draw_codes(n_frames), LAYOUT, SAMPLING, history=history)
     assert windows.n_final == 0
-    heard = np.zeros((8, 0), np.int32)
+    final_codes = np.zeros((8, 0), np.int32)
     while (job := windows.next_job()) is not None:
         windows.append(fill(job))
-        assert windows.n_final >= heard.shape[1]
-        heard = np.concatenate([heard, windows.codes()[:, heard.shape[1] : windows.n_final]], axis=1)
+        assert windows.n_final >= final_codes.shape[1]
+        final_codes = np.concatenate([final_codes, windows.codes()[:, final_codes.shape[1] : windows.n_final]], axis=1)
     assert windows.n_final == n_frames
-    np.testing.assert_array_equal(heard, windows.codes())
+    np.testing.assert_array_equal(final_codes, windows.codes())
 
 
 @pytest.mark.parametrize(

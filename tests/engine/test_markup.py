@@ -28,13 +28,13 @@ def test_streams_are_read(bark: Bark) -> None:
     sound = np.concatenate(list(bark.stream(MARKDOWN, markup="markdown", on_piece=pieces.append, **SHORT)))
     assert [piece.text for piece in pieces] == READ
 
-    async def listen(**options) -> np.ndarray:
+    async def receive(**options) -> np.ndarray:
         async with Engine(bark) as engine:
             return np.concatenate([chunk async for chunk in engine.stream(MARKDOWN, markup="markdown", **options)])
 
-    np.testing.assert_array_equal(asyncio.run(listen(**SHORT)), sound)
-    alone = asyncio.run(listen(each_sentence=False, **SHORT))
-    np.testing.assert_array_equal(alone, bark.generate("\n\n".join(READ), **SHORT).audio)
+    np.testing.assert_array_equal(asyncio.run(receive(**SHORT)), sound)
+    single = asyncio.run(receive(each_sentence=False, **SHORT))
+    np.testing.assert_array_equal(single, bark.generate("\n\n".join(READ), **SHORT).audio)
 
 
 def test_another_markup_is_refused_at_once() -> None:

@@ -17,7 +17,7 @@ RATE, STEPS = 100, 150
 
 
 @pytest.fixture(autouse=True)
-def said(caplog: pytest.LogCaptureFixture) -> Iterator[Any]:
+def n_warnings(caplog: pytest.LogCaptureFixture) -> Iterator[Any]:
     """A function that counts the warnings so far."""
     pace.warn_of_pace.cache_clear()
     with caplog.at_level(logging.WARNING, "barkfast"):
@@ -35,43 +35,43 @@ def new_task() -> Utterance:
     return task
 
 
-def test_what_comes_in_time_is_no_reason_to_say_anything(said: Any) -> None:
+def test_what_comes_in_time_is_no_reason_to_say_anything(n_warnings: Any) -> None:
     noted, task = Pace(RATE, STEPS), new_task()
     # Nothing plays before the first chunk, however long that takes.
     noted.count_round([], 100.0)
     noted.count_round([chunk(task, 1.0)], 5.0)
     for _ in range(20):
         noted.count_round([chunk(task, 1.0)], 0.9)
-    # Work may take as long as the audio in advance, and a little longer.
+    # Work may take as long as the buffered audio lasts, and a little longer.
     noted.count_round([], 3.0)
     noted.count_round([chunk(task, 1.0)], 0.4)
-    assert said() == 0
+    assert n_warnings() == 0
 
 
-def test_what_comes_late_is_said_once(said: Any) -> None:
+def test_what_comes_late_is_said_once(n_warnings: Any) -> None:
     noted, task = Pace(RATE, STEPS), new_task()
     noted.count_round([chunk(task, 1.0)], 5.0)
     for _ in range(3):
         noted.count_round([], 0.9)
         noted.count_round([chunk(task, 1.0)], 0.9)
-    assert said() == 1
+    assert n_warnings() == 1
 
 
-def test_rounds_for_others_count(said: Any) -> None:
+def test_rounds_for_others_count(n_warnings: Any) -> None:
     noted, one, two = Pace(RATE, STEPS), new_task(), new_task()
     noted.count_round([chunk(one, 1.0)], 1.0)
     noted.count_round([chunk(two, 1.0)], 0.8)
     noted.count_round([chunk(one, 1.0)], 0.8)
-    assert said() == 1
+    assert n_warnings() == 1
 
 
-def test_a_stream_that_has_ended_is_forgotten(said: Any) -> None:
+def test_a_stream_that_has_ended_is_forgotten(n_warnings: Any) -> None:
     noted, task = Pace(RATE, STEPS), new_task()
     noted.count_round([chunk(task, 1.0), Done(task, None)], 1.0)
     noted.forget(task)
     noted.count_round([], 10.0)
     noted.count_round([chunk(task, 1.0)], 1.0)
-    assert said() == 0
+    assert n_warnings() == 0
 
 
 def learn(own_s: float, step_s: float) -> Pace:
@@ -129,7 +129,7 @@ def test_new_streams_begin_in_turn_while_others_have_sound_to_hear() -> None:
     assert noted.has_room(1)
 
 
-def test_the_sound_of_streams_that_are_not_live_says_nothing(said: Any) -> None:
+def test_the_sound_of_streams_that_are_not_live_says_nothing(n_warnings: Any) -> None:
     exact = new_task()
     exact.live = False
     noted = Pace(RATE, STEPS)
@@ -141,4 +141,4 @@ def test_the_sound_of_streams_that_are_not_live_says_nothing(said: Any) -> None:
     # A late stream of any mode is warned about.
     noted.count_round([], 30.0)
     noted.count_round([chunk(exact, 1.0)], 0.0)
-    assert said() == 1
+    assert n_warnings() == 1

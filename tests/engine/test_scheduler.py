@@ -165,18 +165,18 @@ def test_a_sentence_spoken_ahead_goes_before_nobody_until_its_turn_comes() -> No
     with Scheduler(PlayedComponents(), LAYOUT, n_slots=1) as scheduler:
         scheduler.add(Request("busy"))
         scheduler.round()
-        ahead, plain = scheduler.add(Request("next", stream="exact")), scheduler.add(Request("plain", priority=1))
-        ahead.prefetched = True
-        heard = scheduler.add(Request("first", stream="exact"))
-        assert ends(run(scheduler))[1:] == [heard, plain, ahead]
+        following, plain = scheduler.add(Request("next", stream="exact")), scheduler.add(Request("plain", priority=1))
+        following.prefetched = True
+        first = scheduler.add(Request("first", stream="exact"))
+        assert ends(run(scheduler))[1:] == [first, plain, following]
     with Scheduler(PlayedComponents(), LAYOUT, n_slots=1) as scheduler:
         scheduler.add(Request("busy"))
         scheduler.round()
-        plain, ahead = scheduler.add(Request("plain")), scheduler.add(Request("next", stream="exact"))
-        ahead.prefetched = True
+        plain, following = scheduler.add(Request("plain")), scheduler.add(Request("next", stream="exact"))
+        following.prefetched = True
         scheduler.round()
-        ahead.prefetched = False
-        assert ends(run(scheduler))[1:] == [ahead, plain]
+        following.prefetched = False
+        assert ends(run(scheduler))[1:] == [following, plain]
 
 
 def test_the_earliest_deadline_then_priority_then_arrival() -> None:
@@ -325,9 +325,9 @@ def test_streams_side_by_side_in_one_thread() -> None:
     components = PlayedComponents()
     shared = SharedScheduler(components)
     requests = [Request(text, VOICE, stream="exact") for text in ("one", "two", "three")]
-    places = [shared.open(2) for _ in requests]
-    streams = [place.stream(request) for place, request in zip(places, requests, strict=True)]
-    heard: list[list[np.ndarray]] = [[] for _ in streams]
+    sessions = [shared.open(2) for _ in requests]
+    streams = [session.stream(request) for session, request in zip(sessions, requests, strict=True)]
+    received: list[list[np.ndarray]] = [[] for _ in streams]
     open_ = set(range(3))
     while open_:
         for i in sorted(open_):
@@ -335,11 +335,11 @@ def test_streams_side_by_side_in_one_thread() -> None:
             if chunk is None:
                 open_.remove(i)
             else:
-                heard[i].append(chunk)
-    for chunks, request in zip(heard, requests, strict=True):
+                received[i].append(chunk)
+    for chunks, request in zip(received, requests, strict=True):
         np.testing.assert_array_equal(np.concatenate(chunks), speak_plainly(request).audio)
-    for place in places:
-        place.close()
+    for session in sessions:
+        session.close()
     assert components.free
 
 
@@ -352,8 +352,8 @@ def test_a_batch_keeps_its_order_and_its_errors() -> None:
             raise InputError("nothing of the kind")
         return Request(text)
 
-    with SharedScheduler(components).open(3) as place:
-        results = place.run((lambda text=text: make(text)) for text in texts)
+    with SharedScheduler(components).open(3) as session:
+        results = session.run((lambda text=text: make(text)) for text in texts)
     for text, result in zip(texts, results, strict=True):
         if text in ("text 3", POISON):
             assert isinstance(result, InputError | EngineError)
@@ -380,8 +380,8 @@ def test_when_the_networks_fail_everybody_is_told() -> None:
     two.close()
     assert components.free
     components.decoders["text"].failing = None
-    with shared.open(1) as place:
-        assert len(place.run([lambda: Request("again")])) == 1
+    with shared.open(1) as session:
+        assert len(session.run([lambda: Request("again")])) == 1
 
 
 def test_a_window_is_not_kept_waiting_by_those_ahead() -> None:

@@ -39,10 +39,10 @@ def test_exact_on_the_torch_engine() -> None:
 
 def test_low_latency_has_the_coarse_codes_of_the_rest(bark: Bark) -> None:
     offline = bark.generate(TEXT, **OPTIONS)
-    with bark.scheduler() as place:
-        live = [place.add(bark.request(TEXT, stream="low_latency", **OPTIONS)) for _ in range(2)]
-        while not place.idle:
-            place.round()
+    with bark.scheduler() as session:
+        live = [session.add(bark.request(TEXT, stream="low_latency", **OPTIONS)) for _ in range(2)]
+        while not session.idle:
+            session.round()
     first, second = (utterance.result for utterance in live)
     assert first is not None and second is not None
     np.testing.assert_array_equal(first.semantic, offline.semantic)
@@ -52,5 +52,5 @@ def test_low_latency_has_the_coarse_codes_of_the_rest(bark: Bark) -> None:
     # The stream is the audio of its codes, the same single and batched.
     np.testing.assert_array_equal(first.audio, bark.decode(first.fine))
     np.testing.assert_array_equal(second.audio, first.audio)
-    alone = np.concatenate(list(bark.stream(TEXT, mode="low_latency", **OPTIONS)))
-    np.testing.assert_array_equal(alone, first.audio)
+    single = np.concatenate(list(bark.stream(TEXT, mode="low_latency", **OPTIONS)))
+    np.testing.assert_array_equal(single, first.audio)

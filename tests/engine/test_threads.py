@@ -90,16 +90,16 @@ def bark(request: pytest.FixtureRequest) -> Bark:
 
 
 @pytest.fixture(scope="module")
-def alone(bark: Bark) -> dict[str, np.ndarray]:
+def single(bark: Bark) -> dict[str, np.ndarray]:
     """The result of each call while no other runs."""
     return {name: call(bark, 3) for name, call in CALLS.items()}
 
 
 @pytest.mark.parametrize("pair", [*itertools.combinations_with_replacement(CALLS, 2)], ids="-".join)
-def test_two_threads_get_what_each_gets_alone(bark: Bark, alone: dict[str, np.ndarray], pair: tuple[str, str]) -> None:
+def test_two_threads_get_what_each_gets_alone(bark: Bark, single: dict[str, np.ndarray], pair: tuple[str, str]) -> None:
     results = in_threads(*(lambda name=name: CALLS[name](bark, 3) for name in pair))
     for name, result in zip(pair, results, strict=True):
-        np.testing.assert_array_equal(result, alone[name], err_msg=name)
+        np.testing.assert_array_equal(result, single[name], err_msg=name)
     assert not bark.model.shared.busy
 
 
@@ -201,12 +201,12 @@ def test_models_may_be_dropped_and_loaded_while_others_speak() -> None:
 
 def test_a_half_read_stream_goes_on_with_the_networks_that_it_began_with() -> None:
     model = make_bark("torch")
-    alone = {name: CALLS[name](model, 3) for name in ("generate", "stream")}
+    single = {name: CALLS[name](model, 3) for name in ("generate", "stream")}
     stream = model.stream("Hello. There.", seed=3, **SHORT)
     chunks = [next(stream)]
     model.components.drop()
-    np.testing.assert_array_equal(CALLS["generate"](model, 3), alone["generate"])
-    np.testing.assert_array_equal(np.concatenate([*chunks, *stream]), alone["stream"])
+    np.testing.assert_array_equal(CALLS["generate"](model, 3), single["generate"])
+    np.testing.assert_array_equal(np.concatenate([*chunks, *stream]), single["stream"])
 
 
 # --- fairness
@@ -260,11 +260,11 @@ def test_who_joins_waits_for_a_round_and_not_for_a_call() -> None:
     assert sorted(waits)[5] < 12 * step
 
 
-def test_one_stream_read_by_two_threads_loses_nothing(bark: Bark, alone: dict[str, Any]) -> None:
+def test_one_stream_read_by_two_threads_loses_nothing(bark: Bark, single: dict[str, Any]) -> None:
     stream = bark.stream("Hello. There.", seed=3, **SHORT)
     read: list[np.ndarray] = []
     in_threads(*(lambda: [read.append(chunk) for chunk in stream] for _ in range(2)))
-    assert sum(map(len, read)) == len(alone["stream"])
+    assert sum(map(len, read)) == len(single["stream"])
 
 
 # --- dropped streams, engines, errors, forks
@@ -325,7 +325,7 @@ def test_an_engine_has_the_model_for_itself(bark: Bark) -> None:
     asyncio.run(serve())
 
 
-def test_an_error_is_the_callers_own(bark: Bark, alone: dict[str, Any]) -> None:
+def test_an_error_is_the_callers_own(bark: Bark, single: dict[str, Any]) -> None:
     def fail() -> None:
         for _ in range(5):
             with pytest.raises(InputError):
@@ -334,8 +334,8 @@ def test_an_error_is_the_callers_own(bark: Bark, alone: dict[str, Any]) -> None:
                 bark.generate("", seed=3)
 
     results = in_threads(fail, lambda: CALLS["generate"](bark, 3), fail, lambda: CALLS["coarse"](bark, 3))
-    np.testing.assert_array_equal(results[1], alone["generate"])
-    np.testing.assert_array_equal(results[3], alone["coarse"])
+    np.testing.assert_array_equal(results[1], single["generate"])
+    np.testing.assert_array_equal(results[3], single["coarse"])
 
 
 def in_a_child(work: Callable[[], bool]) -> int:
@@ -363,7 +363,7 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no f
 
 @forks
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_child_of_a_busy_process_speaks(bark: Bark, alone: dict[str, Any]) -> None:
+def test_a_child_of_a_busy_process_speaks(bark: Bark, single: dict[str, Any]) -> None:
     """Whatever locks other threads held at the fork, the child can generate; it refuses the parent's streams."""
     stream = bark.stream("Hello. There.", seed=3, **SHORT)
     next(stream)
@@ -374,7 +374,7 @@ def test_a_child_of_a_busy_process_speaks(bark: Bark, alone: dict[str, Any]) -> 
     def speak() -> bool:
         with pytest.raises(EngineError, match="before the process was forked"):
             list(stream)
-        return np.array_equal(CALLS["semantic"](bark, 3), alone["semantic"])
+        return np.array_equal(CALLS["semantic"](bark, 3), single["semantic"])
 
     try:
         for _ in range(2):
@@ -388,11 +388,11 @@ def test_a_child_of_a_busy_process_speaks(bark: Bark, alone: dict[str, Any]) -> 
 
 @forks
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_child_of_an_idle_process_has_its_networks(bark: Bark, alone: dict[str, Any]) -> None:
+def test_a_child_of_an_idle_process_has_its_networks(bark: Bark, single: dict[str, Any]) -> None:
     networks = dict(bark.components.models)
 
     def speak() -> bool:
-        same = np.array_equal(CALLS["generate"](bark, 3), alone["generate"])
+        same = np.array_equal(CALLS["generate"](bark, 3), single["generate"])
         return same and all(bark.components.models[part] is networks[part] for part in networks)
 
     assert in_a_child(speak) == 0

@@ -68,21 +68,21 @@ def test_work_under_way_together_in_any_order(text: str, mode: str, full: bool, 
     request = Request(text, VOICE if full else None, stream=mode)
     utterance, stream = begin(request, overlap=True), PlayedStream()
     under_way: list[tuple[Decode, list[int]]] = []
-    asides: list[Work] = []
-    turns = iter(choices)
+    other_work: list[Work] = []
+    remaining = iter(choices)
     while not utterance.ended:
         while (work := utterance.next_work()) is not None:
             if isinstance(work, Decode):
                 utterance.begin(work)
                 under_way.append((work, play_tokens(work.job)))
             else:
-                asides.append(work)
+                other_work.append(work)
         assert len({work.stage for work, _ in under_way}) == len(under_way) <= 2
-        turn = next(turns, 0)
-        if asides and (turn % 2 or not under_way):
-            do(utterance, asides.pop(0), stream)
+        choice = next(remaining, 0)
+        if other_work and (choice % 2 or not under_way):
+            do(utterance, other_work.pop(0), stream)
             continue
-        entry = under_way[turn // 2 % len(under_way)]
+        entry = under_way[choice // 2 % len(under_way)]
         work, tokens = entry
         if tokens:
             utterance.take_token(work, tokens.pop(0))

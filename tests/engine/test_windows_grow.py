@@ -1,4 +1,4 @@
-"""Coarse windows whose semantic tokens still arrive: the same jobs as with all tokens, as early as possible."""
+"""Coarse windows whose semantic tokens are still arriving: the same jobs as with all tokens, as early as possible."""
 
 import zlib
 

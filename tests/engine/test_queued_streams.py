@@ -36,7 +36,7 @@ class Log(list[str]):
         self.now_s += self.costs[what]
 
 
-class Listeners:
+class Simulation:
     """Runs a scheduler on the clock of a Log; records the order of ends, and the longest wait of each consumer."""
 
     def __init__(self, costs: dict[str, float], n_slots: int = 12) -> None:
@@ -48,7 +48,7 @@ class Listeners:
         self.scheduler = Scheduler(components, AUDIBLE, n_slots=n_slots, clock=lambda: self.log.now_s)
         self.most_at_once, self.ends = 0, []
         self.lag: dict[Utterance, float] = {}
-        self._heard_until: dict[Utterance, float] = {}
+        self._plays_until: dict[Utterance, float] = {}
 
     def add(self, text: str, stream: Any = "low_latency", **options: Any) -> Utterance:
         return self.scheduler.add(Request(text, VOICE, stream=stream, **options))
@@ -59,13 +59,13 @@ class Listeners:
             if not isinstance(event, AudioChunk):
                 self.ends.append(task)
                 continue
-            until = self._heard_until.get(task, now)
+            until = self._plays_until.get(task, now)
             self.lag[task] = max(self.lag.get(task, 0.0), now - until)
-            self._heard_until[task] = max(until, now) + len(event.audio) / AUDIBLE.sample_rate
+            self._plays_until[task] = max(until, now) + len(event.audio) / AUDIBLE.sample_rate
         begun = [t for t in self.scheduler._live if t.live and t not in self.scheduler._queued]
         self.most_at_once = max(self.most_at_once, len(begun))
 
-    def run(self) -> "Listeners":
+    def run(self) -> "Simulation":
         for _ in range(200_000):
             if self.scheduler.idle:
                 return self
@@ -75,17 +75,17 @@ class Listeners:
 
 @pytest.mark.parametrize(("costs", "least", "most"), [(QUICK, 8, 8), (HALF, 2, 4), (SLOW, 1, 1)])
 def test_as_many_as_keep_up_are_served_at_once(costs: dict[str, float], least: int, most: int) -> None:
-    listeners = Listeners(costs)
-    streams = [listeners.add(text) for text in TEXTS[:8]]
-    listeners.run()
-    assert least <= listeners.most_at_once <= most
-    assert set(listeners.ends) == set(streams)
+    simulation = Simulation(costs)
+    streams = [simulation.add(text) for text in TEXTS[:8]]
+    simulation.run()
+    assert least <= simulation.most_at_once <= most
+    assert set(simulation.ends) == set(streams)
     for stream in streams:
         assert_same_tokens(stream)
     if costs is not SLOW:
-        assert max(listeners.lag.values()) <= TOLERATED_S
+        assert max(simulation.lag.values()) <= TOLERATED_S
     else:
-        assert listeners.ends == streams
+        assert simulation.ends == streams
 
 
 def assert_same_tokens(stream: Utterance) -> None:
@@ -97,75 +97,75 @@ def assert_same_tokens(stream: Utterance) -> None:
 
 
 def test_who_is_not_live_waits_for_no_one() -> None:
-    listeners = Listeners(SLOW)
-    listeners.add(TEXTS[0])
-    listeners.round()
-    plain, exact = listeners.add(TEXTS[1], "off"), listeners.add(TEXTS[2], "exact")
-    last = listeners.add(TEXTS[3])
-    listeners.run()
-    assert listeners.ends.index(plain) < listeners.ends.index(last) > listeners.ends.index(exact)
+    simulation = Simulation(SLOW)
+    simulation.add(TEXTS[0])
+    simulation.round()
+    plain, exact = simulation.add(TEXTS[1], "off"), simulation.add(TEXTS[2], "exact")
+    last = simulation.add(TEXTS[3])
+    simulation.run()
+    assert simulation.ends.index(plain) < simulation.ends.index(last) > simulation.ends.index(exact)
     assert_same(plain.result, speak_plainly(plain.request))
 
 
 @pytest.mark.parametrize("ahead", [True, False], ids=["ahead of its turn", "when it is waited for"])
 def test_what_continues_a_stream_is_not_another_stream(ahead: bool) -> None:
-    listeners = Listeners(SLOW)
-    first, other, following = (listeners.add(text) for text in TEXTS[:3])
+    simulation = Simulation(SLOW)
+    first, other, following = (simulation.add(text) for text in TEXTS[:3])
     following.prefetched, following.continues_stream = ahead, True
-    listeners.round()
-    assert listeners.scheduler._queued == [other]
+    simulation.round()
+    assert simulation.scheduler._queued == [other]
     while not first.ended:
-        listeners.round()
+        simulation.round()
     following.prefetched = False
-    listeners.run()
-    assert listeners.ends.index(other) == 2
+    simulation.run()
+    assert simulation.ends.index(other) == 2
 
 
 def test_a_reader_who_stops_leaves_the_room_to_others() -> None:
-    listeners = Listeners(SLOW)
-    stopped, other = listeners.add(TEXTS[0]), listeners.add(TEXTS[1])
-    listeners.round()
-    listeners.scheduler.park(stopped)
-    listeners.run()
-    assert listeners.ends == [other] and not stopped.ended
-    listeners.scheduler.resume(stopped)
-    listeners.run()
-    assert listeners.ends == [other, stopped]
+    simulation = Simulation(SLOW)
+    stopped, other = simulation.add(TEXTS[0]), simulation.add(TEXTS[1])
+    simulation.round()
+    simulation.scheduler.park(stopped)
+    simulation.run()
+    assert simulation.ends == [other] and not stopped.ended
+    simulation.scheduler.resume(stopped)
+    simulation.run()
+    assert simulation.ends == [other, stopped]
 
 
 def test_who_leaves_the_line_is_gone() -> None:
-    listeners = Listeners(SLOW)
-    first, second, third = (listeners.add(text) for text in TEXTS[:3])
-    listeners.round()
-    listeners.scheduler.cancel(second)
-    listeners.scheduler.cancel(first)
-    listeners.run()
-    assert listeners.ends == [third] and len(listeners.scheduler) == 0
+    simulation = Simulation(SLOW)
+    first, second, third = (simulation.add(text) for text in TEXTS[:3])
+    simulation.round()
+    simulation.scheduler.cancel(second)
+    simulation.scheduler.cancel(first)
+    simulation.run()
+    assert simulation.ends == [third] and len(simulation.scheduler) == 0
 
 
 def test_nobody_stands_in_line_for_ever() -> None:
-    listeners = Listeners(SLOW)
-    humble = listeners.add(TEXTS[0], priority=-9)
+    simulation = Simulation(SLOW)
+    humble = simulation.add(TEXTS[0], priority=-9)
     for n in range(100_000):
-        while len(listeners.scheduler) < 4:
-            listeners.add(TEXTS[n % 12], priority=9)
-        listeners.round()
+        while len(simulation.scheduler) < 4:
+            simulation.add(TEXTS[n % 12], priority=9)
+        simulation.round()
         if humble.ended:
             break
     assert humble.result is not None
 
 
 def test_what_fails_in_the_line_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    listeners = Listeners(QUICK)
-    good, bad = listeners.add(TEXTS[0]), listeners.add(TEXTS[1])
+    simulation = Simulation(QUICK)
+    good, bad = simulation.add(TEXTS[0]), simulation.add(TEXTS[1])
 
     def fail() -> None:
         raise ValueError("no work")
 
     monkeypatch.setattr(bad, "next_work", fail)
     events = []
-    while not listeners.scheduler.idle:
-        events += [e for e in listeners.scheduler.round() if not isinstance(e, AudioChunk)]
+    while not simulation.scheduler.idle:
+        events += [e for e in simulation.scheduler.round() if not isinstance(e, AudioChunk)]
     assert {type(e): e.utterance for e in events} == {Done: good, Failed: bad}
 
 

@@ -44,14 +44,14 @@ def test_each_sentence_sounds_as_it_does_alone(bark: Bark, with_voice: bool) -> 
     assert [(piece.number, piece.text) for piece in pieces] == list(enumerate(SENTENCES))
     start = 0
     for number, text in enumerate(SENTENCES):
-        alone = bark.generate(text, voice, **SHORT | {"seed": 11 + number})
+        single = bark.generate(text, voice, **SHORT | {"seed": 11 + number})
         if voice is None:
-            voice = alone.prompt
+            voice = single.prompt
         # Compare all but the seams. Random networks do not end quietly, so the whole pause is inserted as silence.
         first, last = FADE if number else 0, FADE if number < 2 else 0
-        inner = slice(first, len(alone.audio) - last)
-        np.testing.assert_array_equal(whole[start:][inner], alone.audio[inner])
-        start += len(alone.audio)
+        inner = slice(first, len(single.audio) - last)
+        np.testing.assert_array_equal(whole[start:][inner], single.audio[inner])
+        start += len(single.audio)
         if number < 2:
             pause = round((0.35, 0.45)[number] * RATE)
             silent = len(whole[start:]) - len(np.trim_zeros(whole[start:], "f"))
@@ -63,11 +63,11 @@ def test_each_sentence_sounds_as_it_does_alone(bark: Bark, with_voice: bool) -> 
 @pytest.mark.parametrize("mode", ["exact", "low_latency"])
 def test_seams_do_not_click(bark: Bark, mode: Any) -> None:
     whole = np.concatenate(list(bark.stream(TEXT, full_voice(bark.layout), mode=mode, **SHORT)))
-    alone = [
+    single = [
         np.concatenate(list(bark.stream(text, full_voice(bark.layout), mode=mode, **SHORT | {"seed": 11 + i})))
         for i, text in enumerate(SENTENCES)
     ]
-    assert np.abs(np.diff(whole)).max() <= max(np.abs(np.diff(audio)).max() for audio in alone)
+    assert np.abs(np.diff(whole)).max() <= max(np.abs(np.diff(audio)).max() for audio in single)
     # The audio fades into the pauses and out of them.
     quiet = np.concatenate(([False], np.convolve(whole == 0, np.ones(200), "same") == 200, [False]))
     edges = [(begin - 100, end + 98) for begin, end in np.flatnonzero(np.diff(quiet.astype(int))).reshape(-1, 2)]
@@ -81,10 +81,10 @@ def test_low_latency_is_the_same_every_time_and_as_long(bark: Bark) -> None:
     voice = full_voice(bark.layout)
     streams = [list(bark.stream(TEXT, voice, mode="low_latency", **SHORT)) for _ in range(2)]
     np.testing.assert_array_equal(*map(np.concatenate, streams))
-    alone = [
+    single = [
         len(bark.generate(text, voice, **SHORT | {"seed": 11 + number}).audio) for number, text in enumerate(SENTENCES)
     ]
-    assert sum(alone) < len(np.concatenate(streams[0])) <= sum(alone) + round(0.8 * RATE)
+    assert sum(single) < len(np.concatenate(streams[0])) <= sum(single) + round(0.8 * RATE)
 
 
 def test_a_text_of_one_sentence_is_one_utterance(bark: Bark) -> None:
@@ -215,11 +215,11 @@ def test_an_error_comes_at_its_place_and_names_its_sentence(fake: FakeBark) -> N
     fake.outcome = lambda request, number: (
         EngineError("logits are not finite") if "sentence c" in request.text else generation(number)
     )
-    heard: list[np.ndarray] = []
+    received: list[np.ndarray] = []
     with pytest.raises(EngineError, match="piece 3 of the text .'This is sentence c.*not finite"):
         for chunk in stream_sentences(fake, MANY, "speaker_1"):
-            heard.append(chunk)
-    assert sum(map(len, heard)) > 2 * 0.1 * RATE and not fake.open
+            received.append(chunk)
+    assert sum(map(len, received)) > 2 * 0.1 * RATE and not fake.open
     fake.outcome = lambda *_: EngineError("logits are not finite")
     with pytest.raises(EngineError, match="^logits"):
         list(stream_sentences(fake, MANY, "speaker_1"))
@@ -238,11 +238,11 @@ def test_a_sentence_that_came_to_nothing_is_drawn_again(fake: FakeBark) -> None:
 @pytest.mark.parametrize("between", ["", "* " * 400, "* " * 400 + "\n\n" + "- " * 300])
 def test_marks_without_a_letter_are_pauses_as_in_long_texts(fake: FakeBark, between: str) -> None:
     for text in (f"He left.\n\n{between}\n\nShe stayed.", f"He left, {between} and she stayed.\n\n{between}"):
-        heard = np.concatenate(list(stream_sentences(fake, text, "speaker_1")))
+        received = np.concatenate(list(stream_sentences(fake, text, "speaker_1")))
         fake.asked.clear()
         expected = list(speak_long(fake, text, "speaker_1", each_sentence=True, trim=False))
         fake.asked.clear()
-        np.testing.assert_array_equal(heard, np.concatenate(expected))
+        np.testing.assert_array_equal(received, np.concatenate(expected))
 
 
 def test_a_long_sentence_is_cut_as_in_long_texts(fake: FakeBark) -> None:
