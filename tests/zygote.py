@@ -8,6 +8,7 @@ the child's streams: 0, 1 or 2 -> a path, or null for closed. `prepare` is code 
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -90,6 +91,9 @@ def _become(command: dict[str, Any]) -> None:
                 os.close(opened)
             stream = open(number, mode, encoding=os.environ.get("PYTHONIOENCODING"), closefd=False)  # noqa: SIM115
         setattr(sys, ("stdin", "stdout", "stderr")[number], stream)
+    # Whatever started these tests may ignore them, as nohup does.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not command["real"]:
         _speak_noise()
     exec(command["prepare"], {})
@@ -100,14 +104,13 @@ def _speak_noise() -> None:
     import numpy as np
 
     from barkfast import Bark, Generation
-    from barkfast.cli import long
 
     codes = np.ones((8, 10), np.int32)
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 3200).astype(np.float32)
     generation = Generation(noise, 24_000, np.ones(7, np.int64), codes[:2], codes, {"codec": 0.1})
     Bark.load = lambda self: None
     Bark.generate = lambda self, text, voice=None, **options: generation
-    long.speak_long = lambda bark, text, voice, **options: (noise for _ in text)
+    Bark.generate_long = lambda self, text, voice=None, **options: (noise for _ in text)
 
 
 def _serve() -> None:
