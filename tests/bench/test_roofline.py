@@ -78,7 +78,7 @@ def test_a_cpu_decoder_reads_its_packed_weights():
         decoder = build_decoder("cpu", dtype)
         assert decoder.weight_dtype == dtype
         parts = decoder_step_bytes(decoder, context=10, candidates=decoder.config.output_vocab_size)
-        packed = decoder._packed
+        packed = decoder.packed
         tables = sum(piece.size for piece in packed.pieces if piece.kind == "table")
         assert parts.layers + parts.head == sum(piece.size for piece in packed.pieces) - tables
         # With quantized weights the cache has a byte per number, and a float32 scale per head and position.
