@@ -64,7 +64,7 @@ def packed_step_bytes(decoder: CpuDecoder, *, context: float, candidates: int, b
         elif piece.kind != "table":
             layers += piece.size
     # Keys and values are stored in int8, each head's with a scale, where the weights are quantized.
-    number = {"float32": 4.0, "bfloat16": 2.0}.get(decoder.dtype, 1.0 + 4 / config.head_dim)
+    number = {"float32": 4.0, "bfloat16": 2.0}.get(decoder.weight_dtype, 1.0 + 4 / config.head_dim)
     kv = 2 * config.n_layer * config.n_embd * number * context * batch
     return StepBytes(layers=layers, head=head, kv=round(kv))
 

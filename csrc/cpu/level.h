@@ -1,5 +1,5 @@
-// Every level (level.cpp.in) includes this first: the headers that the kernels need, and macros that open a region of code
-// compiled for one instruction set.
+// Every level (level.cpp.in) includes this first: the headers that the kernels need, and macros that open a region of
+// code compiled for one instruction set.
 //
 // A level is one namespace: one simd_*.h, which defines operations on sixteen lanes, then the kernels, written once
 // with these operations. All standard headers must come before the region: an inline library function compiled inside
