@@ -272,12 +272,10 @@ def _submit(
     options: dict[str, Any],
 ) -> None:
     """Read and start as many segments as the queue wants."""
-    while True:
+    while queue.wants_driver:
         if queue.wants_segment:
             queue.push(next(segments, None))
         if (entry := queue.next_to_submit()) is None:
-            if not queue.wants_segment:
-                return
             continue
         try:
             entry.handle = session.add(entry.segment.request(model, options))

@@ -160,7 +160,7 @@ class Stream:
         """Read and submit as many segments as the queue wants; their errors go to the queue."""
         queue, news = self._queue, self._news
         assert self._reservation is not None
-        while not self._is_closed():
+        while queue.wants_driver and not self._is_closed():
             if queue.wants_segment:
                 try:
                     queue.push(await self._admission.read(self._text.next))
@@ -169,8 +169,6 @@ class Stream:
                     news.set()
                     return
             if (entry := queue.next_to_submit()) is None:
-                if not queue.wants_segment:
-                    return
                 continue
             request = partial(self._text.request, entry.segment, self._reservation.deadline)
             receive, end = _callbacks(queue, entry, news)
