@@ -1,6 +1,7 @@
-"""Check numbers from callers; the functions return plain Python numbers."""
+"""Check arguments of callers; the functions that return something return plain Python numbers."""
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from decimal import Decimal
 from numbers import Real
@@ -61,6 +62,13 @@ def check_seconds(name: str, value: Any) -> float:
 def check_count(name: str, value: Any, least: int, what: str) -> int:
     """Return a number of `what`. Raises: InputError unless it is a whole number of at least `least`."""
     return check_whole(name, value, f"a whole number of at least {least}, of {what}", least=least)
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raise InputError unless a value is one of some words."""
+    # Comparing an array gives an array.
+    if not isinstance(value, str) or value not in choices:
+        raise _refusal(name, value, f"one of {', '.join(map(repr, choices))}")
 
 
 def show(value: Any) -> str:

@@ -12,11 +12,11 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
 import numpy as np
 
-from barkfast.checks import check_number, check_seed, check_whole, show
+from barkfast.checks import check_choice, check_number, check_seed, check_whole
 from barkfast.config import Layout, Sampling
 from barkfast.errors import InputError
 from barkfast.longform.sentences import check_language
-from barkfast.normalize import Markup, check_markup, normalize
+from barkfast.normalize import MARKUPS, Markup, normalize
 from barkfast.runtime.sampling import Randomness, Seed
 from barkfast.stages.check import check_tokens
 from barkfast.text import Overflow, check_overflow, check_text
@@ -113,8 +113,7 @@ class Request(Options):
         elif self.text is not None:
             raise InputError("a request has a text and semantic tokens; expected one of them")
         super().__post_init__()
-        if not isinstance(self.stream, str) or self.stream not in get_args(Streaming):
-            raise InputError(f"stream is {show(self.stream)}; expected {', '.join(map(repr, get_args(Streaming)))}")
+        check_choice("stream", self.stream, get_args(Streaming))
         self._number("deadline", DEADLINE)
 
     @property
@@ -187,9 +186,8 @@ class StreamedText(Options):
     overflow: Overflow | None = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        if self.mode not in get_args(Mode):
-            raise InputError(f"mode is {self.mode!r}; expected one of {', '.join(map(repr, get_args(Mode)))}")
-        check_markup(self.markup)
+        check_choice("mode", self.mode, get_args(Mode))
+        check_choice("markup", self.markup, MARKUPS)
         if self.overflow is None:
             self._set("overflow", "error" if self.split else "cut")
         super().__post_init__()
@@ -286,7 +284,7 @@ class Pieces(Options):
         super().__post_init__()
         self._set("at_once", check_whole("at_once", self.at_once, "the number of pieces in a batch, from 1", least=1))
         self._set("retries", check_whole("retries", self.retries, "0 or more", least=0))
-        check_markup(self.markup)
+        check_choice("markup", self.markup, MARKUPS)
         check_language(self.language)
         self._number("deadline", DEADLINE)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from barkfast.checks import show
+from barkfast.checks import check_choice, show
 from barkfast.errors import CheckpointError, InputError, MissingFileError
 from barkfast.files import expand
 
@@ -46,8 +46,7 @@ def check_text(text: object) -> str:
 
 def check_overflow(overflow: str) -> None:
     """Raise InputError unless `overflow` is "cut" or "error"."""
-    if not isinstance(overflow, str) or overflow not in get_args(Overflow):
-        raise InputError(f"overflow is {show(overflow)}; expected 'cut' or 'error'")
+    check_choice("overflow", overflow, get_args(Overflow))
 
 
 class Tokenizer:

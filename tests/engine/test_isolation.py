@@ -117,6 +117,15 @@ def test_what_cannot_be_written_is_refused_by_name(bark: Bark, name: str, value:
         bark.request(**{**GOOD, name: value})
 
 
+@pytest.mark.parametrize(
+    "value", [Odd(), np.array(["exact", "plain"]), {}, 10**5000], ids=["odd", "array", "dict", "digits"]
+)
+@pytest.mark.parametrize("name", ["mode", "markup", "overflow"])
+def test_a_stream_refuses_odd_words_by_name(bark: Bark, name: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"{name} is .* expected one of"):
+        bark.stream("Hello.", **{name: value})
+
+
 @given(name=NAMES, value=VALUES)
 @settings(max_examples=300)
 def test_a_request_takes_a_value_or_names_it(name: str, value: object) -> None:
