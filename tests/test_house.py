@@ -186,6 +186,48 @@ def test_the_table_of_rooms_has_no_cycle_and_no_dead_line():
     assert {room_of(path) for path in MODULES} == set(ROOMS)
 
 
+def names_bound(tree: ast.Module) -> set[str]:
+    """The names that a module has when loaded, in whichever branch they are bound; "*" where it can make any name."""
+    names, pending = set(), list(tree.body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add("*" if node.name == "__getattr__" else node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        else:
+            pending += ast.iter_child_nodes(node)
+    return names
+
+
+def test_every_import_names_what_exists():
+    """Of the repository's own modules, also those that no test runs: tools, benchmarks, training, examples."""
+    roots = [ROOT, ROOT / "kernels", ROOT / "tests"]
+    paths = [path for path in repository_files() if path.suffix == ".py"]
+    own: dict[str, Path] = {}
+    for path in paths:
+        for root in roots:
+            if path.is_relative_to(root):
+                parts = path.relative_to(root).with_suffix("").parts
+                own[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    folders = {name.rpartition(".")[0] for name in own}
+    bound = {name: names_bound(parse(path)) for name, path in own.items()}
+    wrong = []
+    for path in paths:
+        beside = "" if path.parent in roots else ".".join(path.parent.relative_to(ROOT).parts) + "."
+        for name in imports_in(parse(path), path):
+            head = name.partition(".")[0]
+            if name in own or name in folders or beside + name in own or head not in {*own, *folders}:
+                continue
+            module, _, attribute = name.rpartition(".")
+            names = bound.get(module, bound.get(beside + module, set()))
+            if not names & {attribute, "*"}:
+                wrong.append(f"{name_of(path)} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
 def test_kernels_know_only_tensors():
     kernels = ROOT / "kernels"
     assert not (kernels / "__init__.py").exists(), "kernels/ must not be importable: transformers imports `kernels`"

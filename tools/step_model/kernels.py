@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 # Sets the paths, and makes Triton compile rather than interpret.
-from tools import compile_kernels  # isort: skip
+import compile_kernels  # isort: skip
 
 import torch
 import triton
