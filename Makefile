@@ -48,9 +48,9 @@ test: $(VENV)/.test $(VENV)/.reference
 # $(PYTHON) as it is; if it lacks something (exit status 3), the virtual environment, unless pip may not fetch it.
 gpu gpu-full:
 	@export PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}"; \
-	$(PYTHON) -m benchmarks.gpu $@ $(GPU_ARGS); status=$$?; \
+	$(PYTHON) -m benchmarks $@ $(GPU_ARGS); status=$$?; \
 	if [ $$status -ne 3 ] || [ -n "$$PIP_NO_INDEX" ]; then exit $$status; fi; \
-	$(MAKE) --no-print-directory $(VENV)/.test $(VENV)/.reference && $(BIN)/python -m benchmarks.gpu $@ $(GPU_ARGS)
+	$(MAKE) --no-print-directory $(VENV)/.test $(VENV)/.reference && $(BIN)/python -m benchmarks $@ $(GPU_ARGS)
 
 # Bark-small's sizes with random weights, beside the others: nothing has to be fetched.
 bench: $(VENV)/.test $(VENV)/.reference
@@ -59,7 +59,7 @@ bench: $(VENV)/.test $(VENV)/.reference
 
 # Every kernel, stage, dtype and number of threads.
 cpu: $(VENV)/.test $(VENV)/.reference
-	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python -m benchmarks.cpu $(CPU_ARGS)
+	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python -m benchmarks cpu $(CPU_ARGS)
 
 results: $(VENV)/.installed
 	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python -m benchmarks.markdown

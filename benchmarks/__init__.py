@@ -1,10 +1,10 @@
-"""Benchmarks: `python -m benchmarks.gpu` and `python -m benchmarks.cpu` check, time, judge and write a results file.
+"""Benchmarks: `python -m benchmarks cpu | gpu | gpu-full` checks, times, judges and writes a results file.
 
-gpu.py runs one of the two calls of budget.py on a GPU (run.py), cpu/ the steps of cpu/steps.py on a CPU, each step in a
-process of its own (process.py, section_run.py), and merges what they wrote (runner.py), saved every few seconds
-(saving.py). section.py is such a process, which plan.py tells what to do; sections/ and cpu/sections/ hold what they
-measure, record.py how they write it down row by row. probe.py runs the CUDA program in cuda/, verdict.py says what was
-decided. inputs.py, rows.py and peers.py are what both measure with; what takes time, counts bytes and describes the
-machine is in barkfast.bench.
-targets.py judges, results.py writes, table.py prints.
+budget.py lists the steps and their limits, runner.py runs them, each in a process of its own (process.py,
+section_run.py), and saves what they wrote every few seconds (results.py, saving.py). section.py is such a process:
+plan.py tells it what to do, sections/ holds what it measures on either device, record.py writes it down row by row.
+networks.py builds what is measured; what takes time, counts bytes, checks results and describes the machine is in
+barkfast.bench.
+targets.py judges, pages.py and tables.py print, verdict.py says what a run on a GPU decided, markdown.py writes the
+documents' tables.
 """

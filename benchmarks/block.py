@@ -2,17 +2,16 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+from barkfast.bench.measure import step_job
+
 from barkfast.bench.teacher_forced import GREEDY, ForcedPass, teacher_force
-from barkfast.config import GPTConfig
-from barkfast.errors import EngineError
 from barkfast.jobs import Job
 from barkfast.runtime.cuda.decoder import CudaDecoder
 from barkfast.runtime.cuda.device import Options
 from barkfast.runtime.cuda.network import Network, load_network
 from barkfast_kernels.variant import VARIANTS
-from benchmarks import inputs, models
+from benchmarks import networks
 from benchmarks.plan import Plan
-from benchmarks.record import NotRun
 from benchmarks.variants import BASE, Row, compare
 
 TOKENS = 48
@@ -30,25 +29,28 @@ class Block:
 
     def __init__(self, plan: Plan, dtype: str, stage: str, prompts: tuple[int, ...]) -> None:
         self.plan, self.dtype, self.stage = plan, dtype, stage
-        checkpoint = inputs.checkpoint(plan, plan.largest)
-        self.weights = checkpoint.stage(inputs.COMPONENTS[stage])
-        self.storage, self.int8 = models.storage(plan, dtype), dtype == "int8"
+        checkpoint = networks.checkpoint(plan, plan.size("large"))
+        self.weights = checkpoint.stage(networks.COMPONENTS[stage])
+        storage = networks.storage(plan, dtype)
         self.network: Network = load_network(
-            self.weights.config, self.weights.tensors, device=plan.device, dtype=self.storage, int8=self.int8
+            self.weights.config, self.weights.tensors, device=plan.device, dtype=storage, int8=dtype == "int8"
         )
         tokens = 3 if plan.smoke else TOKENS
-        drawn = [inputs.step_job(stage, checkpoint.layout, p, tokens, seed=p) for p in prompts]
+        drawn = [step_job(stage, checkpoint.layout, p, tokens, seed=p) for p in prompts]
         self.jobs = [Job(j.prompt, j.steps, j.slices, GREEDY, j.stop) for j in drawn]
         self.paths: list[ForcedPass] = []
         self.decoders: dict[str, CudaDecoder] = {}
 
     def build(self, label: str) -> CudaDecoder:
-        """A variant's decoder, on the shared weights.
+        """A variant's decoder of one sequence, on the shared weights.
 
         Raises: NotRun where its kernels cannot be used.
         """
         if label not in self.decoders:
-            self.decoders[label] = build_variant(self.plan, self.weights.config, self.stage, label, self.network)
+            options = Options(pdl=Options.for_device(self.plan.device).pdl, variant=VARIANTS[label])
+            self.decoders[label] = networks.cuda_decoder(
+                self.plan, self.weights.config, {}, self.dtype, self.stage, options=options, network=self.network
+            )
         return self.decoders[label]
 
     def prebuild(self, wanted: list[str]) -> None:
@@ -78,26 +80,3 @@ class Block:
             "rms": max(row["rms"] for row in found),
             "reason": next((row["reason"] for row in found if not row["ok"]), ""),
         }
-
-
-def build_variant(
-    plan: Plan, config: GPTConfig, stage: str, label: str, network: Network, *, graphs: bool = True
-) -> CudaDecoder:
-    """A decoder of one sequence that runs a variant.
-
-    Raises: NotRun where its kernels cannot be used.
-    """
-    options = Options(graphs=graphs, pdl=Options.for_device(plan.device).pdl, variant=VARIANTS[label])
-    try:
-        return CudaDecoder(
-            config,
-            {},
-            stage=stage,
-            device=plan.device,
-            dtype=network.dtype,
-            int8=network.layers[0].qkv.scale is not None,
-            options=options,
-            network=network,
-        )
-    except EngineError as error:
-        raise NotRun(str(error)) from error

@@ -1,5 +1,6 @@
-"""What the correctness gate's rows mean for the rest of a run."""
+"""What the checks of results mean for the rest of a run: which dtypes and kernels may be timed."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,13 +9,15 @@ CUDA = "CUDA kernels"
 
 
 def open_dtypes(fragment: Mapping[str, Any]) -> tuple[str, ...]:
-    """The dtypes that may be timed, by what the gate wrote; none unless all of float32 is right."""
-    rows = {row["row"]: row for row in fragment["rows"]}
-    general = [row for name, row in rows.items() if not name.startswith("logits")]
-    failed = [failure for failure in fragment["failures"] if not failure["row"].startswith("logits")]
-    if failed or not fragment["complete"] or not general or not all(row["ok"] for row in general):
+    """The dtypes that may be timed: right wherever float32 was compared, and float32 itself; else none."""
+    rows, failures = fragment["rows"], fragment["failures"]
+    right = Counter(row["dtype"] for row in rows if row["ok"])
+    # A check is called after its size and dtype.
+    wrong = {row["dtype"] for row in rows if not row["ok"]} | {failure["row"].split()[-1] for failure in failures}
+    needed = right["float32"]
+    if not needed or "float32" in wrong:
         return ()
-    return ("float32", *(row["dtype"] for name, row in rows.items() if name.startswith("logits") and row["ok"]))
+    return tuple(dtype for dtype, count in right.items() if dtype not in wrong and count >= needed)
 
 
 def find_wrong(fragments: tuple[Mapping[str, Any], ...]) -> list[list[str]]:

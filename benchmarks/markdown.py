@@ -15,20 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from barkfast.bench.report import VOICES, backend_table, batch_table, number, stage_table
-from benchmarks.cpu import table as cpu_table
-from benchmarks.cpu.targets import MATRICES, most_threads, pick
+from benchmarks.budget import CPU_DTYPES as DTYPES
+from benchmarks.budget import NOT_ASKED_FOR
+from benchmarks.pages import PAGES, describe, render_targets
 from benchmarks.process import ROOT
-from benchmarks.step import NOT_ASKED_FOR
-from benchmarks.table import PAGES as GPU_PAGES
-from benchmarks.table import describe as describe_gpu
-from benchmarks.table import join, make_table, percent, render_targets
+from benchmarks.tables import Page, join, make_table, percent
+from benchmarks.targets import rows_of, share_of_layer
 
 RESULTS = ROOT / "benchmarks" / "results"
 DOCUMENTS = ("README.md", "docs/performance.md", "docs/streaming.md")
 BLOCK = re.compile(
     r"<!-- results: (?P<name>[\w ]+?)(?: from (?P<source>\S+\.json))? -->\n.*?<!-- end of results -->", re.DOTALL
 )
-DTYPES = ("float32", "bfloat16", "int8", "int4")
 
 Run = Mapping[str, Any]
 
@@ -42,7 +40,7 @@ def find_run(
 ) -> tuple[Path, Run]:
     """The run of that file name, or the one with the latest date: such as have `section` first, then complete ones.
 
-    Errors: PageError if there is none.
+    Raises: PageError if there is none.
     """
     paths = folder.glob("*.json") if name is None else [folder / name]
     runs = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in paths if path.exists()]
@@ -52,31 +50,14 @@ def find_run(
     return max(runs, key=lambda found: (has(found[1], section), is_complete(found[1]), found[1]["environment"]["date"]))
 
 
-def is_cpu(run: Run) -> bool:
-    return "threads" in run
-
-
-def is_bench(run: Run) -> bool:
-    return run.get("kind") == "bench"
-
-
-def is_full(run: Run) -> bool:
-    """Of `make gpu-full`."""
-    return is_gpu(run) and run.get("call") == "gpu-full"
-
-
-def is_deciding(run: Run) -> bool:
-    """Of `make gpu`, which was once all there was."""
-    return is_gpu(run) and not is_full(run)
-
-
-def is_gpu(run: Run) -> bool:
-    return not is_cpu(run) and not is_bench(run)
+def is_call(*calls: str) -> Callable[[Run], bool]:
+    """Whether a run is one of these: "cpu", "gpu", "gpu-full", or "bench"."""
+    return lambda run: run.get("call", run["kind"]) in calls
 
 
 def is_complete(run: Run) -> bool:
     """Whether it came to its end, and was a run of everything."""
-    if is_bench(run):
+    if run["kind"] == "bench":
         return run["status"] == "complete"
     return run["complete"] and not any(step["reason"] == NOT_ASKED_FOR for step in run["steps"])
 
@@ -89,32 +70,29 @@ def has(run: Run, section: str | None) -> bool:
 # --- blocks: lines of Markdown from a run
 
 
-def machine(describe: Callable[[Run], list[str]], path: Path, run: Run) -> list[str]:
+def machine(path: Path, run: Run) -> list[str]:
     """Which machine, which sources, how complete."""
-    environment, lines = run["environment"], describe(run)
+    environment = run["environment"]
     state = "" if run["complete"] else "**ended early: what it did not reach is missing below**; "
     link = f"[all of it](../benchmarks/results/{path.stem}.md)"
-    whose = "" if is_cpu(run) else f"{run['device']}. "
-    return [
-        f"{whose}One run of {environment['date'][:10]}, {run['seconds'] / 60:.0f} minutes, {state}{link}:",
-        "",
-        *lines,
-    ]
+    whose = "" if run["threads"] else f"{run['device']}. "
+    head = f"{whose}One run of {environment['date'][:10]}, {run['seconds'] / 60:.0f} minutes, {state}{link}:"
+    return [head, "", *describe(run)]
 
 
 def targets(path: Path, run: Run) -> list[str]:
     return render_targets(run)
 
 
-def section_page(name: str, page: Callable[[list[dict[str, Any]]], list[str]], path: Path, run: Run) -> list[str]:
+def section_page(page: Page, path: Path, run: Run) -> list[str]:
     """A section as the run's own page shows it."""
-    section = run["sections"].get(name)
+    section = run["sections"].get(page.section)
     if section is None or not section["rows"]:
         return [f"Not run: {section['reason'] if section else 'the run has no such section'}.", ""]
     # What is not from the run of everything, which the documents describe once, says where it is from.
     kind = "a run that ended early" if not run["complete"] else "a run of some sections"
     source = [] if is_complete(run) else [f"{run['device']}, {run['environment']['date'][:10]}, {kind}:", ""]
-    return source + page(section["rows"])
+    return source + page.lines(section["rows"])
 
 
 def cpu_clips(path: Path, run: Run) -> list[str]:
@@ -128,7 +106,10 @@ def cpu_clips(path: Path, run: Run) -> list[str]:
     rows = []
     for size, voice, threads in cases:
         values = [
-            [r["real_time_factor_median"] for r in pick(run, "clips", size=size, dtype=d, voice=voice, threads=threads)]
+            [
+                r["real_time_factor_median"]
+                for r in rows_of(run, "clips", size=size, dtype=d, voice=voice, threads=threads)
+            ]
             for d in DTYPES
         ]
         if any(values):
@@ -138,31 +119,24 @@ def cpu_clips(path: Path, run: Run) -> list[str]:
 
 def cpu_steps(path: Path, run: Run) -> list[str]:
     """Decode steps with all threads; those with fewer are on the run's own page."""
-    return cpu_table.page_decode([row for row in pick(run, "decode") if row["threads"] == most_threads(run)])
+    return BY_SECTION["decode"].lines(rows_of(run, "decode", threads=max(run["threads"])))
 
 
 def cpu_shares(path: Path, run: Run) -> list[str]:
     """A layer's matrices together, against reading the same memory in turn with them."""
-    rows = []
-    for size in ("small", "large"):
-        for threads in sorted(run["threads"], reverse=True):
-            shares = []
-            for dtype in DTYPES:
-                wanted = {"kind": "vector", "engine": "native", "dtype": dtype, "size": size, "threads": threads}
-                found = [r for r in pick(run, "linear", **wanted) if r["matrix"] in MATRICES]
-                whole = len(found) == len(MATRICES)
-                shares.append(sum(r["read_ms"] for r in found) / sum(r["ms_median"] for r in found) if whole else None)
-            rows.append((size, threads, *map(percent, shares)))
+    cases = [(size, threads) for size in ("small", "large") for threads in sorted(run["threads"], reverse=True)]
+    rows = [(*case, *(percent(share_of_layer(run, case[0], dtype, case[1])) for dtype in DTYPES)) for case in cases]
     return make_table(["a layer's matrices, share of read bandwidth", "threads", *DTYPES], rows)
 
 
 def cpu_logits(path: Path, run: Run) -> list[str]:
     """The worst of the three networks, by size and dtype."""
     found: dict[tuple[str, str], float] = {}
-    for section in ("gate", "accuracy"):
-        for row in (r for r in run["sections"].get(section, {"rows": []})["rows"] if "rms_ratios" in r):
-            for network, ratio in row["rms_ratios"].items():
-                key = network.split()[0], row["dtype"]
+    for row in (row for row in rows_of(run, "gate") if "dtype" in row):
+        # Runs of before the check was one for all have a figure per network of each size.
+        for size, ratio in row.get("rms_ratios", {row.get("size", ""): row.get("rms_ratio")}).items():
+            if ratio is not None:
+                key = size.split()[0], row["dtype"]
                 found[key] = max(found.get(key, 0.0), ratio)
     sizes = [size for size in ("nano", "small", "large") if (size, "float32") in found]
     limits = [t["target"] for d in DTYPES for t in run["targets"] if t["name"].startswith(f"{d} logits")]
@@ -205,32 +179,31 @@ def bench_batch(path: Path, run: Run) -> list[str]:
     return [describe_bench(run), "", *make_table(*batch_table(run["batch"]))]
 
 
-BLOCKS: dict[str, tuple[Callable[[Run], bool], Callable[[Path, Run], list[str]]]] = {
-    "cpu machine": (is_cpu, partial(machine, cpu_table.describe)),
-    "cpu targets": (is_cpu, targets),
-    "cpu clips": (is_cpu, cpu_clips),
-    "cpu shares": (is_cpu, cpu_shares),
-    "cpu logits": (is_cpu, cpu_logits),
-    "cpu steps": (is_cpu, cpu_steps),
-    "bench contenders": (is_bench, bench_backends),
-    "bench stages": (is_bench, bench_stages),
-    "bench batch": (is_bench, bench_batch),
-    **{
-        f"cpu {name}": (is_cpu, partial(section_page, name, page))
-        for _, name, page in cpu_table.PAGES
-        if name != "clips"
-    },
-    "gpu machine": (is_gpu, partial(machine, describe_gpu)),
-    "gpu targets": (is_deciding, targets),
-    "gpu full targets": (is_full, targets),
-    **{f"gpu {name}": (is_gpu, partial(section_page, name, page)) for _, name, page in GPU_PAGES},
+BY_SECTION = {page.section: page for page in PAGES}
+Render = Callable[[Path, Run], list[str]]
+CPU, GPU, BENCH = is_call("cpu"), is_call("gpu", "gpu-full"), is_call("bench")
+BLOCKS: dict[str, tuple[Callable[[Run], bool], Render]] = {
+    **{f"cpu {name}": (CPU, partial(section_page, page)) for name, page in BY_SECTION.items()},
+    **{f"gpu {name}": (GPU, partial(section_page, page)) for name, page in BY_SECTION.items()},
+    "cpu machine": (CPU, machine),
+    "cpu targets": (CPU, targets),
+    "cpu clips": (CPU, cpu_clips),
+    "cpu shares": (CPU, cpu_shares),
+    "cpu logits": (CPU, cpu_logits),
+    "cpu steps": (CPU, cpu_steps),
+    "gpu machine": (GPU, machine),
+    "gpu targets": (is_call("gpu"), targets),
+    "gpu full targets": (is_call("gpu-full"), targets),
+    "bench backends": (BENCH, bench_backends),
+    "bench stages": (BENCH, bench_stages),
+    "bench batch": (BENCH, bench_batch),
 }
 
 
 def fill(text: str, folder: Path = RESULTS, *, anew: bool = True) -> str:
     """The document with all its blocks made from the newest runs, or from those that they name.
 
-    Errors: PageError naming the block.
+    Raises: PageError naming the block.
     """
 
     def make(block: re.Match[str]) -> str:
@@ -239,7 +212,7 @@ def fill(text: str, folder: Path = RESULTS, *, anew: bool = True) -> str:
             raise PageError(f"there is no block {name!r}; known are {', '.join(sorted(BLOCKS))}")
         wanted, render = BLOCKS[name]
         try:
-            section = None if wanted is is_bench else name.split(" ", 1)[1]
+            section = None if wanted is BENCH else name.split(" ", 1)[1]
             path, run = find_run(folder, wanted, None if anew else block["source"], section)
             lines = render(path, run)
         except PageError as error:

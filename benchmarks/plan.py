@@ -24,9 +24,9 @@ class Plan:
         models: a folder with a converted model per size, made by the section `weights`; they may be missing.
         work: a folder for what a section leaves besides its rows.
         deadline: when the section will be ended, by time.monotonic().
-        dtypes: those that the gate found right; empty for all.
+        dtypes: those that the check found right; empty for all.
         threads: of the CPU, for what is measured on it; 0 for what is measured on a GPU.
-        wrong: (dtype, kernels) that the gate did not find right: a variant by its label, or "CUDA kernels", which are
+        wrong: (dtype, kernels) that the check did not find right: a variant by its label, or "CUDA kernels", which are
             all variants whose labels begin with C; the dtype is empty for all.
     """
 
@@ -39,11 +39,9 @@ class Plan:
     wrong: tuple[tuple[str, str], ...] = ()
 
     @property
-    def device(self) -> "torch.device":
-        # Only here: the process that runs the sections must not depend on torch.
-        import torch
-
-        return torch.device("cuda", torch.cuda.current_device()) if self.device_name == "cuda" else torch.device("cpu")
+    def engine(self) -> str:
+        """The engine that is measured: cpu or cuda."""
+        return "cpu" if self.threads else "cuda"
 
     @property
     def device_name(self) -> str:
@@ -51,26 +49,41 @@ class Plan:
         return "cpu" if self.smoke or self.threads else "cuda"
 
     @property
+    def device(self) -> "torch.device":
+        # Only here: the process that runs the sections must not depend on torch.
+        import torch
+
+        return torch.device("cuda", torch.cuda.current_device()) if self.device_name == "cuda" else torch.device("cpu")
+
+    @property
+    def interpreted(self) -> bool:
+        """Whether Triton's kernels run in its interpreter, which takes a second for a token."""
+        return self.smoke and not self.threads
+
+    @property
     def time_left(self) -> float:
         """Seconds until the section will be ended."""
         return self.deadline - time.monotonic()
 
-    @property
-    def largest(self) -> str:
-        """The size that most is measured with."""
-        return "nano" if self.smoke else "large"
+    def size(self, name: str) -> str:
+        """The size that is asked for; the smallest in a smoke test."""
+        return "nano" if self.smoke else name
 
     @property
     def clip_s(self) -> float:
         """Length of the clip that is spoken, in seconds."""
         return 0.05 if self.smoke else 10.0
 
+    def of_threads(self) -> str:
+        """How a row's name ends where threads matter."""
+        return f", {self.threads} threads" if self.threads else ""
+
     def allows(self, dtype: str) -> bool:
-        """Whether the gate let this dtype through."""
+        """Whether this dtype was found right."""
         return not self.dtypes or dtype in self.dtypes
 
     def why_refused(self, row: str, dtype: str | None) -> str | None:
-        """Why the gate forbids to measure a row, by its name and dtype, if it does."""
+        """Why a row may not be measured, by its name and dtype, if it may not."""
         if dtype is not None and not self.allows(dtype):
             return f"the correctness gate is red for {dtype}"
         for of_dtype, kernels in self.wrong:

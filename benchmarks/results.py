@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import schema
-from benchmarks.budget import BUDGETS
+from benchmarks.budget import Budget
 from benchmarks.saving import copy_out, replace_file
-from benchmarks.targets import TARGETS, Target, judge
+from benchmarks.targets import find_targets, judge
 
-SMOKE_DEVICE = "interpreter (smoke)"
+# The version of the format that barkfast/bench/schema.json describes, of results whose kind is "sections".
+SCHEMA = 1
+SMOKE_DEVICE = {"cpu": "cpu (smoke)", "cuda": "interpreter (smoke)"}
 NO_TESTS: dict[str, Any] = {"passed": 0, "failed": 0, "skipped": 0, "failures": [], "skips": {}, "files": {}}
 NO_SANITIZER: dict[str, Any] = {"status": "not run", "errors": None, "reason": "not reached"}
 
@@ -36,17 +37,67 @@ def claim_path(folder: Path, device: str, date: str) -> Path:
         return path
 
 
-def collect_sections(fragments: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The sections' files, with the `reason` why one is not complete."""
-    return {
-        name: {
-            "complete": fragment["complete"],
-            "reason": fragment.get("reason", ""),
-            "rows": [dict(row) for row in fragment["rows"]],
-            "failures": list(fragment["failures"]),
-        }
-        for name, fragment in fragments.items()
+def merge(
+    *,
+    budget: Budget,
+    smoke: bool,
+    complete: bool,
+    seconds: float,
+    steps: list[dict[str, Any]],
+    fragments: Mapping[str, Mapping[str, Any]],
+    gate: Mapping[str, Any],
+    notes: Sequence[str] = (),
+    tests: Mapping[str, Any] | None = None,
+    sanitizer: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """All of a run, judged by what its budget measures.
+
+    Args:
+        fragments: what each step's process wrote.
+        notes: what a reader of the times must know.
+    """
+    sections = join_fragments(fragments)
+    environment = take_environment(sections)
+    device = (environment or {}).get("device", {})
+    ceilings = find_ceilings(sections, device)
+    add_shares(sections, ceilings)
+    results = {
+        "schema": SCHEMA,
+        "kind": "sections",
+        "call": budget.name,
+        "threads": list(budget.threads),
+        "smoke": smoke,
+        "complete": complete,
+        "ok": False,
+        "seconds": round(seconds, 1),
+        "device": device.get("name") or "unknown",
+        "environment": environment,
+        "gate": dict(gate),
+        "notes": list(notes),
+        "ceilings": ceilings,
+        "steps": steps,
+        "sections": sections,
+        "tests": dict(tests or NO_TESTS),
+        "sanitizer": dict(sanitizer or NO_SANITIZER),
     }
+    results["targets"] = judge(results, find_targets(budget.name, {step.name for step in budget.steps}))
+    results["failed"] = find_failures(results)
+    results["ok"] = complete and not results["failed"]
+    return results
+
+
+def join_fragments(fragments: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The steps' files by section; every row and failure names its step, and `reason` says what is not complete."""
+    joined: dict[str, dict[str, Any]] = {}
+    for name, fragment in fragments.items():
+        empty: dict[str, Any] = {"complete": True, "reason": "", "rows": [], "failures": []}
+        section = joined.setdefault(name.partition(" ")[0], empty)
+        section["rows"] += [row | {"step": name} for row in fragment["rows"]]
+        section["failures"] += [failure | {"step": name} for failure in fragment["failures"]]
+        if not fragment["complete"]:
+            section["complete"] = False
+            section["reason"] += f"{'; ' if section['reason'] else ''}{name}: {fragment.get('reason') or 'ended early'}"
+    return joined
 
 
 def take_environment(sections: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
@@ -55,100 +106,48 @@ def take_environment(sections: dict[str, dict[str, Any]]) -> dict[str, Any] | No
     if not rows:
         return None
     del sections["environment"]
-    return rows[0]
-
-
-def describe_run(
-    smoke: bool,
-    complete: bool,
-    seconds: float,
-    environment: Mapping[str, Any] | None,
-    gate: Mapping[str, Any],
-    steps: list[dict[str, Any]],
-    sections: dict[str, dict[str, Any]],
-) -> dict[str, Any]:
-    """What the results of every run hold, but for `finish`."""
-    return {
-        "schema": schema.VERSION,
-        "smoke": smoke,
-        "complete": complete,
-        "ok": False,
-        "seconds": round(seconds, 1),
-        "device": (environment or {}).get("device", {}).get("name") or "unknown",
-        "environment": environment,
-        "gate": dict(gate),
-        "steps": steps,
-        "sections": sections,
-    }
-
-
-def finish(results: dict[str, Any], targets: Sequence[Target], shape: Any) -> dict[str, Any]:
-    """Add the verdicts, and what went wrong."""
-    results["targets"] = judge(results, targets)
-    results["failed"] = []
-    results["failed"] = find_failures(results) + [f"schema: {p}" for p in schema.find_problems(results, shape)]
-    results["ok"] = results["complete"] and not results["failed"]
-    return results
-
-
-def merge(
-    *,
-    smoke: bool,
-    complete: bool,
-    seconds: float,
-    steps: list[dict[str, Any]],
-    fragments: Mapping[str, Mapping[str, Any]],
-    gate: Mapping[str, Any],
-    tests: Mapping[str, Any] | None,
-    sanitizer: Mapping[str, Any] | None,
-    call: str = "gpu",
-    notes: Sequence[str] = (),
-) -> dict[str, Any]:
-    """All of a call on a GPU, judged by what it measures.
-
-    Args:
-        call: its name among budget.BUDGETS.
-        notes: what a reader of the times must know.
-    """
-    sections = collect_sections(fragments)
-    environment = take_environment(sections)
-    device = (environment or {}).get("device", {})
-    ceilings = find_ceilings(sections, device)
-    add_shares(sections, ceilings)
-    results = {
-        **describe_run(smoke, complete, seconds, environment, gate, steps, sections),
-        "call": call,
-        "notes": list(notes),
-        "ceilings": ceilings,
-        "tests": dict(tests or NO_TESTS),
-        "sanitizer": dict(sanitizer or NO_SANITIZER),
-    }
-    return finish(results, [target for target in TARGETS if target.section in BUDGETS[call].names], schema.RESULTS)
+    return {key: value for key, value in rows[0].items() if key not in ("row", "step")}
 
 
 def find_ceilings(sections: Mapping[str, Any], device: Mapping[str, Any]) -> dict[str, Any]:
-    """The device's measured and promised rates."""
-    rows = {row["row"]: row for row in sections.get("bandwidth", {"rows": []})["rows"]}
-    reads = [row["gb_per_s"] for name, row in rows.items() if name.startswith("read")]
+    """The device's measured and promised rates; reading also by the number of a CPU's threads."""
+    rows = sections.get("read", {"rows": []})["rows"]
+    by_threads: dict[str, float] = {}
+    for row in rows:
+        if row.get("threads"):
+            key = str(row["threads"])
+            by_threads[key] = max(by_threads.get(key, 0.0), row["gb_per_s"])
+
+    def best(unit: str, copies: bool = False) -> float | None:
+        return max((r[unit] for r in rows if unit in r and r["row"].startswith("copy") == copies), default=None)
+
     return {
-        "read_gb_per_s": max(reads) if reads else None,
-        "copy_gb_per_s": rows.get("copy from device to device", {}).get("gb_per_s"),
-        "bf16_tflop_per_s": rows.get("bfloat16 matrix product", {}).get("tflop_per_s"),
+        "read_gb_per_s": best("gb_per_s"),
+        "read_gb_per_s_by_threads": by_threads,
+        "copy_gb_per_s": best("gb_per_s", True),
+        "bf16_tflop_per_s": best("tflop_per_s"),
         "datasheet_gb_per_s": device.get("datasheet_gb_per_s"),
     }
 
 
 def add_shares(sections: Mapping[str, Any], ceilings: Mapping[str, Any]) -> None:
-    """Give every row with bytes and a time what it achieved, and which share of the ceilings that is."""
-    for section in sections.values():
-        for row in section["rows"]:
-            if "us_median" not in row or "bytes" not in row:
-                continue
-            rate = row["bytes"]["total"] / row["us_median"] / 1e3
-            row["achieved_gb_per_s"] = round(rate, 1)
-            for name in ("read", "datasheet"):
-                ceiling = ceilings[f"{name}_gb_per_s"]
-                row[f"share_of_{name}"] = round(rate / ceiling, 4) if ceiling else None
+    """Give every row with bytes and a time per pass over them its rate, and its share of the machine's.
+
+    Of the machine's rate as it was measured in turn with the row, where it was: on a shared machine it comes and goes.
+    """
+    for row in (row for section in sections.values() for row in section["rows"]):
+        ms = row["us_median"] / 1e3 if "us_median" in row else row.get("ms_median")
+        if not isinstance(row.get("bytes"), dict) or not ms:
+            continue
+        rate = row["bytes"]["total"] / ms / 1e6
+        row["achieved_gb_per_s"] = round(rate, 2)
+        read = ceilings["read_gb_per_s"]
+        if row.get("threads"):
+            read = ceilings["read_gb_per_s_by_threads"].get(str(row["threads"]))
+        shares = {"read": row["read_ms"] / ms if "read_ms" in row else rate / read if read else None}
+        if ceilings["datasheet_gb_per_s"]:
+            shares["datasheet"] = rate / ceilings["datasheet_gb_per_s"]
+        row |= {f"share_of_{name}": None if share is None else round(share, 4) for name, share in shares.items()}
 
 
 def find_failures(results: Mapping[str, Any]) -> list[str]:
@@ -161,17 +160,15 @@ def find_failures(results: Mapping[str, Any]) -> list[str]:
             found.append(f"{step['name']}: {step['status']}: {step['reason']} (log: {step['log']})")
     logs = {step["name"]: step["log"] for step in results["steps"]}
     for name, section in results["sections"].items():
-        # A section may be several steps' work; its rows then name theirs.
         found += [
-            f"{name}: {failure['row']}: {failure['reason']} (log: {logs.get(failure.get('step', name), 'none')})"
+            f"{name}: {failure['row']}: {failure['reason']} (log: {logs.get(failure['step'], 'none')})"
             for failure in section["failures"]
             if failure["status"] == "failed"
         ]
         wrong = [row for row in section["rows"] if row.get("ok") is False]
-        found += [f"{name}: {row['row']}: wrong: {row} (log: {logs.get(row.get('step', name))})" for row in wrong]
-    if "tests" in results:
-        found += [f"test: {failure['test']}: {failure['message']}" for failure in results["tests"]["failures"]]
-    sanitizer = results.get("sanitizer", NO_SANITIZER)
+        found += [f"{name}: {row['row']}: wrong: {row} (log: {logs.get(row['step'])})" for row in wrong]
+    found += [f"test: {failure['test']}: {failure['message']}" for failure in results["tests"]["failures"]]
+    sanitizer = results["sanitizer"]
     if sanitizer["status"] in ("errors", "failed", "timeout"):
         found.append(f"sanitizer: {sanitizer['status']}: {sanitizer['reason']} (log: {logs.get('sanitizer', 'none')})")
     return found

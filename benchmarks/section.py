@@ -28,8 +28,7 @@ def end_with(parent: int) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the section; 0 if no row failed, 1 if some did."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", help="a module of the package, and a part of it after a blank")
-    parser.add_argument("--package", default="benchmarks.sections", help="where the sections are")
+    parser.add_argument("name", help="a module of benchmarks.sections, and a part of it after a blank")
     parser.add_argument("--out", type=Path, required=True, help="the file for the rows")
     parser.add_argument("--work", type=Path, required=True, help="a folder for anything else")
     parser.add_argument("--models", type=Path, required=True, help="a folder with a converted model per size")
@@ -53,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     module, _, part = options.name.partition(" ")
     record = Recorder(options.out, plan)
-    run = importlib.import_module(f"{options.package}.{module}").run
+    run = importlib.import_module(f"benchmarks.sections.{module}").run
     run(plan, record, *([part] if part else []))
     record.finish()
     return 0 if record.all_well else 1

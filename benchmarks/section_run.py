@@ -4,12 +4,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.budget import Step
 from benchmarks.process import Process
 from benchmarks.record import read_fragment
-from benchmarks.step import Step
 
 if TYPE_CHECKING:
-    from benchmarks.runner import Runner
+    from benchmarks.runner import Run
 
 # Most often that a section is started again.
 RESTARTS = 12
@@ -28,7 +28,7 @@ class SectionRun:
     """
 
     def __init__(
-        self, runner: "Runner", step: Step, limit: float, row_limit: float = 0, env: dict[str, str] | None = None
+        self, runner: "Run", step: Step, limit: float, row_limit: float = 0, env: dict[str, str] | None = None
     ) -> None:
         self.runner, self.step, self.row_limit, self.env = runner, step, row_limit, env
         self.end = time.monotonic() + limit

@@ -15,22 +15,37 @@ from barkfast.runtime.cuda import tuned
 from barkfast.runtime.cuda.device import Options
 from barkfast.runtime.cuda.tuned import Entry
 from barkfast_kernels.variant import VARIANTS, Variant
-from benchmarks import models
+from benchmarks import networks
 from benchmarks.plan import Plan
 from benchmarks.record import write_json
 
 NAME = "tuned.json"
+# Forces a variant by its label, in the process that it is set in.
+VARIABLE = "BARKFAST_VARIANT"
 
 
 def best_variant(plan: Plan, config: Any, dtype: str) -> tuple[str, Variant]:
     """What the section `ab` of this run found fastest for a dtype, else what would run by itself, and its name."""
-    path = plan.work / NAME
-    found = [entry for entry in tuned.read(path).entries if entry.dtype == dtype] if path.exists() else []
-    if found:
-        return found[-1].label, found[-1].variant
-    storage = models.storage(plan, dtype)
+    found = find_chosen(plan, dtype)
+    if found is not None:
+        return found.label, found.variant
+    storage = networks.storage(plan, dtype)
     variant = Options.for_device(plan.device, config=config, dtype=storage, int8=dtype == "int8").variant
     return next((label for label, known in VARIANTS.items() if known == variant), "default"), variant
+
+
+def find_chosen(plan: Plan, dtype: str) -> Entry | None:
+    """What the section `ab` of this run left for a dtype."""
+    path = plan.work / NAME
+    return (
+        next((one for one in reversed(tuned.read(path).entries) if one.dtype == dtype), None) if path.exists() else None
+    )
+
+
+def chosen_label(plan: Plan, dtype: str) -> str | None:
+    """The label of that."""
+    found = find_chosen(plan, dtype)
+    return None if found is None else found.label
 
 
 def write(path: Path, entries: Sequence[Entry]) -> None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from barkfast.bench.measure import EndedEarly
+
 from barkfast.bench.compare import count_equal, rms_ratio
 from barkfast.bench.teacher_forced import ForcedPass, count_alone, run_greedy, teacher_force
-from barkfast.bench.timing import summarize
 from barkfast.jobs import Job
 from barkfast.runtime.decoder import Decoder
 
@@ -64,7 +65,7 @@ def compare(decoder: Decoder, job: Job, path: ForcedPass) -> Row:
 
 def interleave(
     labels: Sequence[str],
-    time_one: Callable[[str, int], list[float] | None],
+    time_one: Callable[[str, int], list[float]],
     *,
     left: Callable[[], bool],
     on_failure: Callable[[str, Exception], None],
@@ -74,7 +75,8 @@ def interleave(
     """Times of each by round, in turn: what else happens on the machine meets all of them.
 
     Args:
-        time_one: (label, round) -> times; None for a round that does not count. Round 0 warms up and never counts.
+        time_one: (label, round) -> times; raises EndedEarly for one that does not count.
+            Round 0 warms up and never counts.
         left: whether there is time for more than the least number of rounds.
         on_failure: told of one that failed; it takes no further part, and has no times.
     """
@@ -89,11 +91,13 @@ def interleave(
                 continue
             try:
                 found = time_one(label, index)
+            except EndedEarly:
+                continue
             except Exception as error:
                 del times[label]
                 on_failure(label, error)
                 continue
-            if index and found is not None:
+            if index:
                 times[label].append(found)
     return times
 
@@ -138,12 +142,6 @@ def choose(rows: Sequence[Mapping[str, Any]], dtype: str, base: str) -> Pick | N
 def summarize_ratio(us: Mapping[str, float], base_us: Mapping[str, float]) -> float:
     """The mean of us / base_us."""
     return sum(us[name] / base_us[name] for name in base_us) / len(base_us)
-
-
-def us_row(rounds: Sequence[Sequence[float]]) -> Row:
-    """Times per step in microseconds, of rounds in milliseconds."""
-    found = summarize([value * 1e3 for times in rounds for value in times])
-    return {f"us_{key}": round(value, 2) for key, value in found.items()} | {"rounds": len(rounds)}
 
 
 class Watch:

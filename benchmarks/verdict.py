@@ -4,8 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks.budget import BUDGETS
-from benchmarks.step import NOT_ASKED_FOR
+from benchmarks.budget import GPU_BUDGETS, NOT_ASKED_FOR
 from benchmarks.targets import rows_of
 
 Results = Mapping[str, Any]
@@ -22,7 +21,7 @@ LABEL = re.compile(r"\b[TC]\d+\b")
 
 def describe(results: Results) -> list[str]:
     """A line per question that the call answers, then what failed and what was not reached."""
-    steps = BUDGETS[results.get("call", "gpu")].names
+    steps = {step.section for step in GPU_BUDGETS[results["call"]].steps}
     lines = []
     for section, say in QUESTIONS:
         if section in steps:
@@ -167,9 +166,9 @@ def say_peers(results: Results) -> str:
 
 
 def say_clips(results: Results) -> str:
-    rows = [r for r in rows_of(results, "end_to_end") if "real_time_factor_median" in r]
+    rows = [r for r in rows_of(results, "clips") if "real_time_factor_median" in r]
     if not rows:
-        return f"10 s clips: not measured: {why(results, 'end_to_end')}"
+        return f"10 s clips: not measured: {why(results, 'clips')}"
     clips = ", ".join(f"{r['row']} {r['real_time_factor_median']:.3g} ({r.get('variant')})" for r in rows)
     return f"10 s clips, real-time factor: {clips}"
 
@@ -215,7 +214,7 @@ QUESTIONS: tuple[tuple[str, Callable[[Results], str]], ...] = (
     ("tests", say_tests),
     ("sanitizer", say_sanitizer),
     ("peers", say_peers),
-    ("end_to_end", say_clips),
+    ("clips", say_clips),
     ("environment", say_targets),
     ("environment", say_left),
     ("environment", say_failures),

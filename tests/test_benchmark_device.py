@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from barkfast.bench import environment
+from barkfast.bench import machine
 from benchmarks import idle, probe
-from benchmarks.budget import FULL, GPU
+from benchmarks.budget import FULL, GPU, Step, cpu_budget
 from benchmarks.gpu_tests import SETS, find_tests
 from benchmarks.process import ROOT
-from benchmarks.step import Step
 
 CHAIN = {"test": "chain", "name": "48K", "trigger": 1, "how": 1, "pdl": 1, "carve": -1, "kb": 48, "us": 2.5}
 
@@ -73,8 +72,11 @@ def test_the_compiler_takes_the_probe(tmp_path):
     assert "warning" not in result.stderr
 
 
-@pytest.mark.parametrize("step", [s for s in (*GPU.steps, *FULL.steps) if s.kind == "section"], ids=lambda s: s.name)
-def test_every_section_of_a_call_is_there(step: Step):
+SECTIONS = {s.name: s for s in (*GPU.steps, *FULL.steps, *cpu_budget((1, 2)).steps) if s.kind == "section"}
+
+
+@pytest.mark.parametrize("step", SECTIONS.values(), ids=SECTIONS.keys())
+def test_every_section_of_a_run_is_there(step: Step):
     module, _, part = step.name.partition(" ")
     run = importlib.import_module(f"benchmarks.sections.{module}").run
     inspect.signature(run).bind("plan", "record", *([part] if part else []))
@@ -95,6 +97,6 @@ def test_every_source_is_in_the_digest(tmp_path, suffix):
     source = tmp_path / "kernels" / f"file{suffix}"
     source.parent.mkdir()
     source.write_text("one")
-    before = environment._digest([source.parent])
+    before = machine._digest([source.parent])
     source.write_text("another")
-    assert environment._digest([source.parent]) != before
+    assert machine._digest([source.parent]) != before

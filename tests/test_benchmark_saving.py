@@ -17,12 +17,11 @@ from typing import Any
 import pytest
 
 from benchmarks import runner, saving
-from benchmarks.budget import FULL, GPU, Budget
+from benchmarks.budget import FULL, GPU, Budget, Step
 from benchmarks.process import ROOT
 from benchmarks.record import write_json
-from benchmarks.run import Run, Unusable
+from benchmarks.runner import Run, Unusable
 from benchmarks.saving import Saver, pack_logs, replace_file, whole_lines
-from benchmarks.step import Step
 
 # A section of that name, whose rows are what the arguments ask for: "ok", "crash", "hang", "slow".
 SECTION = """
@@ -53,7 +52,7 @@ for i, how in enumerate(rows):
                     lines.write(piece)
                     lines.flush()
                     time.sleep(0.05)
-        return {"ok": True, "device": {"name": "a made-up GPU"}}
+        return {"ok": True, "dtype": "float32", "device": {"name": "a made-up GPU"}}
     record.measure(f"{name} {i} {how}", row)
 record.finish()
 """
@@ -69,7 +68,7 @@ def make_run(folder: Path, budget: Budget = GPU, **options: Any) -> Run:
     """A run whose sections are made up; its results go to the folder, and once more to `out` beneath it."""
     work = folder / "logs"
     work.mkdir()
-    here = Run(budget=budget, smoke=True, folder=folder, work=work, only=(), total=300, **options)
+    here = Run(budget=budget, smoke=True, folder=folder, work=work, total=300, **options)
     here.out = folder / "out"
     return here
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from barkfast.bench.steps import step_job
+from barkfast.bench.measure import EndedEarly, step_job
 from barkfast.bench.teacher_forced import GREEDY, build_network, teacher_force
 from barkfast.config import GPTConfig
 from barkfast.errors import InputError
@@ -29,7 +29,7 @@ from benchmarks.plan import Plan
 from benchmarks.process import ROOT
 from benchmarks.record import Recorder, read_fragment
 from benchmarks.sections import ab, decode
-from benchmarks.variants import BASE, Watch, choose, compare, interleave, us_row
+from benchmarks.variants import BASE, Watch, choose, compare, interleave
 
 CHECKPOINT = open_model("random:nano")
 T1, T2 = "T1 trigger first", "T2 carve-out"
@@ -133,13 +133,13 @@ def test_one_that_fails_does_not_keep_the_others_from_running() -> None:
 
 
 def test_rounds_that_ended_early_do_not_count() -> None:
-    found, _, _ = interleave_fakes({"a": lambda i: None if i == 2 else [float(i)]}, least=3)
-    assert found == {"a": [[1.0], [3.0]]}
+    def time_one(index: int) -> list[float]:
+        if index == 2:
+            raise EndedEarly("a job ended by its stop token")
+        return [float(index)]
 
-
-def test_times_are_in_microseconds() -> None:
-    row = us_row([[0.001, 0.002], [0.003]])
-    assert (row["us_median"], row["us_max"], row["us_n"], row["rounds"]) == (2.0, 3.0, 3, 2)
+    found, _, failed = interleave_fakes({"a": time_one}, least=3)
+    assert found == {"a": [[1.0], [3.0]]} and not failed
 
 
 def timed(label: str, us: dict[str, float], dtype: str = "bfloat16") -> list[dict[str, Any]]:
@@ -193,7 +193,15 @@ class FakeBlock:
     def build(self, label: str) -> Any:
         if label in self.broken:
             raise ValueError(f"no {label}")
-        return self.decoders.setdefault(label, SimpleNamespace(label=label, stage=self.stage, config=GPTConfig()))
+        found = SimpleNamespace(
+            label=label,
+            stage=self.stage,
+            config=GPTConfig(),
+            engine="cuda",
+            weight_dtype="float32",
+            storage_dtype="float32",
+        )
+        return self.decoders.setdefault(label, found)
 
     def compare(self, label: str) -> dict[str, Any]:
         COMPARED.append(label)
@@ -215,9 +223,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ab, "labels", lambda plan: [BASE, T1, T2])
     speeds = {BASE: 0.5, T1: 0.3, T2: 0.9}
 
-    def time_round(plan: Plan, one: Any, prompt: int, seed: int) -> tuple[list[float], bool, int]:
+    def time_round(plan: Plan, one: Any, prompt: int, seed: int) -> list[float]:
         TIMED.append(one.label)
-        return [speeds[one.label]], True, 0
+        return [speeds[one.label]]
 
     monkeypatch.setattr(ab, "time_round", time_round)
 
@@ -234,8 +242,8 @@ def test_the_fastest_right_variant_is_chosen(tmp_path: Path, fake: None) -> None
     assert best["label"] == T1 and best["ratio"] == 0.6
     (entry,) = package.parse((tmp_path / "tuned.json").read_text(encoding="utf-8"))
     assert entry.variant == VARIANTS[T1] and entry.source == source_digest() and entry.label == T1
-    assert entry.us == {"coarse 42": 300.0} and entry.base_us == {"coarse 42": 500.0}
-    one = rows[f"float32 coarse 42, {T2}"]
+    assert entry.us == {"coarse 43": 300.0} and entry.base_us == {"coarse 43": 500.0}
+    one = rows[f"float32 coarse 43, {T2}"]
     assert one["variant"] == VARIANTS[T2].to_dict() and (one["us_median"], one["rounds"]) == (900.0, 1)
     lines = [json.loads(line) for line in (tmp_path / "ab.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["row"] for line in lines] == list(rows)
@@ -372,11 +380,11 @@ def test_what_holds_no_choice_is_refused(
 
 def test_decode_times_the_runs_best_against_the_base(tmp_path: Path) -> None:
     plan = Plan(smoke=True, models=tmp_path, work=tmp_path, deadline=time.monotonic() + 600)
-    ways = [way for _, _, way in decode.best_cases(plan)]
+    ways = [case.way for case in decode.gpu_cases(plan, "")]
     assert [(way.name, way.variant) for way in ways] == [("best", DEFAULT), ("base", VARIANTS[BASE])]
     there = tmp_path / "there"
     there.mkdir()
     tuned.write(there / "tuned.json", [entry(dtype="float32"), entry(variant=VARIANTS[T2].to_dict())])
     plan = Plan(smoke=True, models=tmp_path, work=there, deadline=time.monotonic() + 600)
-    best, base = (way for _, _, way in decode.best_cases(plan))
+    best, base = (case.way for case in decode.gpu_cases(plan, ""))
     assert (best.label, best.variant, base.label) == (T1, VARIANTS[T1], BASE)

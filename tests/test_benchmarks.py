@@ -11,15 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_tests, run, table
-from benchmarks.budget import FULL, GPU, Budget
+from benchmarks import __main__, gpu_tests, pages, runner
+from benchmarks.budget import FULL, GPU, Budget, Step
 from benchmarks.gpu_tests import TestFile, TestRun, read_record
 from benchmarks.plan import Plan
 from benchmarks.process import ROOT, Process, start
 from benchmarks.record import NotRun, Recorder, read_fragment, settle
-from benchmarks.run import Run
+from benchmarks.runner import Run
 from benchmarks.sanitizer import read_log
-from benchmarks.step import Step
 
 
 def plan_for(folder: Path, **options: Any) -> Plan:
@@ -133,7 +132,7 @@ record.finish()
 
 
 def test_a_section_that_crashes_is_named_and_goes_on_behind_the_row(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(run.__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(runner.__file__).parents[1]))
     here = bare_run(tmp_path)
     monkeypatch.setattr(here, "command", lambda name, seconds: [*python(CRASHING), str(here.work)])
     here.run_section(Step("decode", 120))
@@ -146,7 +145,7 @@ def test_a_section_that_crashes_is_named_and_goes_on_behind_the_row(tmp_path, mo
 
 
 def test_a_section_that_hangs_keeps_what_it_measured(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(run.__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(runner.__file__).parents[1]))
     here = bare_run(tmp_path)
     hanging = CRASHING.replace("os.abort()", "time.sleep(600)")
     monkeypatch.setattr(here, "command", lambda name, seconds: [*python(hanging), str(here.work)])
@@ -189,8 +188,8 @@ def test_a_red_gate_times_nothing(tmp_path, monkeypatch):
     for step in timed_steps:
         here.run_section(step)
     content = here.save(complete=True)
-    page = table.render(content)
-    names = {"ab", "decode", "end_to_end", "batch", "stages", "profile", "decode all"}
+    page = pages.render(content)
+    names = {"ab", "decode", "clips", "batch", "stages", "profile", "decode all"}
     assert {step.name for step in timed_steps} == names
     assert not any(section["rows"] for section in content["sections"].values())
     assert "RED" in page and "gate is red" in page
@@ -225,7 +224,7 @@ def test_{how}():
 
 
 def test_tests_that_crash_or_hang_keep_the_outcomes_before(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(run.__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(runner.__file__).parents[1]))
     files: list[TestFile] = []
     for how, action in (("crashes", "os.abort()"), ("hangs", "time.sleep(600)")):
         files.append(TestFile(tmp_path / f"test_that_{how}.py"))
@@ -305,16 +304,16 @@ def test_no_setting_of_the_users_reaches_the_benchmark(monkeypatch):
     for name in ("TRITON_INTERPRET", "TOKENIZERS_PARALLELISM", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, os.environ.get(name, "1"))
     monkeypatch.setenv("BARKFAST_DTYPE", "float32")
-    gpu.prepare_environment(smoke=False)
-    assert "BARKFAST_DTYPE" not in os.environ and "TRITON_INTERPRET" not in os.environ
+    runner.prepare_environment()
+    assert "BARKFAST_DTYPE" not in os.environ
     assert os.environ["PYTHONPATH"].split(os.pathsep)[1].endswith("kernels")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so it would run")
 def test_without_a_gpu_nothing_is_begun(tmp_path):
     # In a process of its own, for it sets up the environment.
-    command = [sys.executable, "-m", "benchmarks.gpu", "gpu", "--results", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks", "gpu", "--results", str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == gpu.UNUSABLE
+    assert result.returncode == __main__.UNUSABLE
     assert "sees no CUDA device" in result.stderr and "--smoke" in result.stdout
     assert not list(tmp_path.iterdir())

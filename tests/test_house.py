@@ -92,7 +92,7 @@ THIRD_PARTY = {
     "foreign": {"torch"},
     "api": {"numpy"},
     "generation": {"torch", "numpy", "tqdm"},
-    "bench": {"torch", "numpy", "rich", "matplotlib", "transformers", "bark", "encodec"},
+    "bench": {"torch", "numpy", "barkfast_kernels", "rich", "matplotlib", "transformers", "bark", "encodec"},
     "cli": {"torch", "numpy", "huggingface_hub", "rich"},
 }
 KERNELS_MAY_IMPORT = {"torch", "triton", "barkfast_kernels"}

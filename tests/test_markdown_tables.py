@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import markdown
-from benchmarks.cpu.results import merge
+from benchmarks.budget import cpu_budget
+from benchmarks.results import merge
 
 SERVED = ("sentences", "seconds", "audio_s", "real_time_factor", "times_one_by_one")
 DOCUMENT = "before\n\n<!-- results: {} -->\nold\n<!-- end of results -->\n\nafter\n"
@@ -24,8 +25,9 @@ def make_run(date: str, seconds: float, *, complete: bool = True) -> dict:
         "history": {"rows": [row], "failures": [], "complete": True},
     }
     gate = {"open": True, "dtypes": ["float32"], "reason": ""}
+    budget = cpu_budget((2,))
     return merge(
-        smoke=False, complete=complete, seconds=60, steps=[], fragments=fragments, gate=gate, threads=(2,), full=False
+        budget=budget, smoke=False, complete=complete, seconds=60, steps=[], fragments=fragments, gate=gate
     )
 
 
@@ -78,7 +80,7 @@ def test_what_was_not_run_is_called_so(folder: Path) -> None:
 
 
 def test_what_no_result_has_is_an_error(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(markdown.PageError, match="no block 'cpu weather'; known are .*cpu ablation"):
+    with pytest.raises(markdown.PageError, match="no block 'cpu weather'; known are .*cpu batch"):
         markdown.fill(DOCUMENT.format("cpu weather"), folder)
     with pytest.raises(markdown.PageError, match="block 'cpu history': .* has no gone.json"):
         markdown.fill(DOCUMENT.format("cpu history from gone.json"), folder, anew=False)

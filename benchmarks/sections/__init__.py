@@ -1,1 +1,1 @@
-"""What is measured: one module per section, each with `run(plan, record)`."""
+"""What is measured: one module per section, each with `run(plan, record)` or `run(plan, record, part)`."""

@@ -12,13 +12,14 @@ import torch
 
 from barkfast.runtime.cuda.tuned import Entry, slug, source_digest
 from barkfast_kernels.variant import VARIANTS
-from benchmarks import inputs, tuned
+from benchmarks import tuned
 from benchmarks.block import Block
 from benchmarks.plan import Plan
 from benchmarks.record import NotRun, Recorder, read_fragment
 from benchmarks.results import SMOKE_DEVICE
-from benchmarks.sections.decode import PROMPTS, describe, mean_context, time_round
-from benchmarks.variants import BASE, LEAST, MOST, Row, Watch, append_line, choose, interleave, us_row
+from benchmarks.sections.decode import require_graphs
+from benchmarks.steps import PROMPTS, mean_context, step_row, time_round
+from benchmarks.variants import BASE, LEAST, MOST, Row, Watch, append_line, choose, interleave
 
 # Those that are most likely to win, should the time not be enough for all.
 FIRST = (BASE, "T6 all", "C9 C8, weights to L2", "C4 C3, branchless")
@@ -166,10 +167,9 @@ class Section:
         """Rows for one context, of all that are right."""
         plan, context = self.plan, mean_context(self.plan, prompt)
 
-        def time_one(label: str, index: int) -> list[float] | None:
+        def time_one(label: str, index: int) -> list[float]:
             with self.watch.over(label, self._limit(ROUND_S)):
-                times, whole, _ = time_round(plan, block.decoders[label], prompt, seed=64 * index)
-            return times if whole else None
+                return time_round(plan, block.decoders[label], prompt, seed=64 * index)
 
         def on_failure(label: str, error: Exception) -> None:
             self.left_out.add((block.dtype, label))
@@ -189,13 +189,11 @@ class Section:
             def work(label: str = label, rounds: list[list[float]] = rounds) -> Row:
                 if not rounds:
                     raise RuntimeError("no round ran to its end")
-                decoder = block.decoders[label]
-                if not plan.smoke and not decoder.graphs.enabled:
-                    raise RuntimeError("graph capture failed: this would be the time of direct launches")
-                rows = inputs.candidates(block.jobs[0])
-                what = describe(plan, decoder, plan.largest, block.dtype, context, rows, 1)
+                decoder, times = block.decoders[label], [ms for one in rounds for ms in one]
+                require_graphs(plan, decoder)
+                row = step_row(plan, decoder, plan.size("large"), block.dtype, prompt, times)
                 variant = VARIANTS[label].to_dict()
-                return {"label": label, "variant": variant, "ok": True} | what | us_row(rounds)
+                return {"label": label, "variant": variant, "ok": True, "rounds": len(rounds)} | row
 
             self._measure(_timed(block.dtype, block.stage, round(context), label), work)
 
@@ -208,7 +206,7 @@ class Section:
             pick = choose(rows, dtype, BASE)
             if pick is None:
                 raise NotRun("the base variant was not timed")
-            name = SMOKE_DEVICE if self.plan.smoke else torch.cuda.get_device_name(self.plan.device)
+            name = SMOKE_DEVICE["cuda"] if self.plan.smoke else torch.cuda.get_device_name(self.plan.device)
             entry = Entry(
                 device=slug(name),
                 dtype=dtype,

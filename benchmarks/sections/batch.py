@@ -1,120 +1,71 @@
-"""Several at a time: step time, and the aggregate real-time factor of as many 10 s clips."""
+"""Several together: the time of a step that advances all of them, and on a GPU as many whole clips at a time."""
 
 import time
-from functools import lru_cache
+from functools import partial
 from typing import Any
 
-import numpy as np
+from barkfast.bench.measure import summarize
 
-from barkfast.config import Sampling
-from barkfast.runtime import select
-from barkfast.runtime.cuda.decoder import CudaDecoder
-from barkfast.runtime.sampling import Randomness
-from barkfast.stages.coarse import CoarseWindows
-from barkfast.stages.fine import FineWindows
-from barkfast.stages.semantic import semantic_job
-from benchmarks import inputs, models
+from barkfast.bench.workload import TEXT
+from benchmarks import networks
 from benchmarks.plan import Plan
 from benchmarks.record import NotRun, Recorder
-from benchmarks.sections.decode import describe, mean_context, step_row, time_rounds
+from benchmarks.steps import step_row, time_rounds
 
-BATCHES = (64, 1, 16, 4)
+# Of a GPU the largest first: a target is set for it.
+CPU_BATCHES, GPU_BATCHES = (1, 4, 8), (64, 1, 16, 4)
 PROMPTS = {"semantic": 280, "coarse": 897}
-STAGES = ("semantic", "coarse", "fine", "codec")
+# Runs of clips at most, and rounds of steps.
+RUNS, CPU_ROUNDS, GPU_ROUNDS = 5, 1, 5
 
 
 def run(plan: Plan, record: Recorder) -> None:
-    """The largest batch first: a target is set for it."""
-    dtype = "float32" if plan.smoke else "bfloat16"
-    for batch in (2,) if plan.smoke else BATCHES:
-        # The clips take steps of both.
-        for stage in ("coarse",) if plan.smoke else PROMPTS:
-            work = lambda a=(dtype, stage, batch): time_step(plan, *a)  # noqa: E731
-            record.measure(f"{plan.largest} {dtype} {stage} step, batch {batch}", work, dtype=dtype)
-        work = lambda a=(dtype, batch): time_clips(plan, *a)  # noqa: E731
-        record.measure(f"{plan.largest} {dtype} clips, batch {batch}", work, dtype=dtype)
+    """Steps by dtype, network and batch; a decoder has as many slots as are filled."""
+    size = plan.size("small" if plan.threads else "large")
+    dtypes = ("int8", "bfloat16") if plan.threads else ("bfloat16",)
+    batches = (1, 2) if plan.smoke else CPU_BATCHES if plan.threads else GPU_BATCHES
+    for dtype in ("float32",) if plan.interpreted else dtypes[:1] if plan.smoke else dtypes:
+        # Milliseconds of a step of one, by network.
+        alone: dict[str, float] = {}
+        for batch in batches[-1:] if plan.interpreted else batches:
+            for stage in ("coarse",) if plan.interpreted else PROMPTS:
+                work = partial(time_steps, plan, size, dtype, stage, batch, alone)
+                record.measure(f"{size} {dtype} {stage}, {batch} together{plan.of_threads()}", work, dtype=dtype)
+            if not plan.threads:
+                work = partial(time_clips, plan, size, dtype, batch)
+                record.measure(f"{size} {dtype} clips, batch {batch}", work, dtype=dtype)
 
 
-@lru_cache(maxsize=2)
-def decoder_of(plan: Plan, dtype: str, stage: str, batch: int) -> CudaDecoder:
-    """One per stage, kept for the clips."""
-    return models.build_decoder(plan, plan.largest, dtype, stage, n_slots=batch)
+def time_steps(plan: Plan, size: str, dtype: str, stage: str, batch: int, alone: dict[str, float]) -> dict[str, Any]:
+    """Time per step, and how many times as fast a token is as one alone."""
+    decoder = networks.build_decoder(plan, size, dtype, stage, n_slots=batch)
+    rounds = CPU_ROUNDS if plan.threads else GPU_ROUNDS
+    times = time_rounds(plan, decoder, PROMPTS[stage], batch=batch, rounds=rounds)
+    each = summarize(times)["median"] / batch
+    if batch == 1:
+        alone[stage] = each
+    gain = round(alone[stage] / each, 2) if stage in alone else None
+    row = step_row(plan, decoder, size, dtype, PROMPTS[stage], times, batch)
+    return row | {"ms_per_token": round(each, 4), "times_one_alone": gain}
 
 
-@lru_cache(maxsize=1)
-def rest(plan: Plan, dtype: str) -> tuple[Any, Any]:
-    """Refiner and codec."""
-    model = inputs.checkpoint(plan, plan.largest)
-    fine, codec, place = model.stage("fine"), model.codec(), models.placement(plan, dtype)
-    refiner = select.build_refiner(fine.config, fine.tensors, place)
-    return refiner, select.build_codec(codec.config, codec.tensors, place)
-
-
-def time_step(plan: Plan, dtype: str, stage: str, batch: int) -> dict[str, Any]:
-    """As of one sequence, but for all slots."""
-    decoder = decoder_of(plan, dtype, stage, batch)
-    prompt = PROMPTS[stage]
-    times, rows = time_rounds(plan, decoder, prompt, batch=batch, rounds=5)
-    return describe(plan, decoder, plan.largest, dtype, mean_context(plan, prompt), rows, batch) | step_row(times)
-
-
-def time_clips(plan: Plan, dtype: str, batch: int) -> dict[str, Any]:
-    """All clips from text to samples; the first time through warms up."""
-    begin = time.monotonic()
-    if not plan.smoke:
-        speak(plan, dtype, batch, 0)
-    each = time.monotonic() - begin
-    if not plan.smoke and plan.time_left < each + 3:
-        raise NotRun(f"warming up took {each:.0f} s, and {plan.time_left:.0f} s were left")
-    runs = []
-    while not runs or (len(runs) < 5 and not plan.smoke and plan.time_left > 3 * each + 10):
-        runs.append(speak(plan, dtype, batch, 1 + len(runs)))
-    runs.sort(key=lambda one: one["real_time_factor"])
-    middle = runs[len(runs) // 2]
-    return {
-        "size": plan.largest,
-        "dtype": dtype,
-        "batch": batch,
-        "runs": len(runs),
-        "real_time_factors": [round(one["real_time_factor"], 5) for one in runs],
-        "times_real_time": round(1 / middle["real_time_factor"], 2),
-    } | middle
-
-
-def speak(plan: Plan, dtype: str, batch: int, seed: int) -> dict[str, Any]:
-    """Semantic tokens of all in one run, coarse windows in lockstep, fine and codec one after the other."""
-    semantic, coarse = (decoder_of(plan, dtype, stage, batch) for stage in ("semantic", "coarse"))
-    refiner, codec = rest(plan, dtype)
-    layout = inputs.checkpoint(plan, plan.largest).layout
-    rng = np.random.default_rng(seed)
-    randoms = [Randomness(1000 * seed + i) for i in range(batch)]
-    marks = [time.perf_counter()]
-    jobs = [
-        semantic_job(
-            rng.integers(0, 100_000, 30),
-            layout,
-            Sampling(0.7),
-            max_duration_s=plan.clip_s,
-            allow_early_stop=False,
-            random=random,
-        )
-        for random in randoms
-    ]
-    tokens = semantic.run(jobs)
-    marks.append(time.perf_counter())
-    windows = [CoarseWindows(t, layout, Sampling(0.7), random=r) for t, r in zip(tokens, randoms, strict=True)]
-    while (first := [w.next_job() for w in windows])[0] is not None:
-        for window, drawn in zip(windows, coarse.run([job for job in first if job is not None]), strict=True):
-            window.append(drawn)
-    marks.append(time.perf_counter())
-    fine = []
-    for window, random in zip(windows, randoms, strict=True):
-        filler = FineWindows(window.codes(), layout, Sampling(0.5), random=random)
-        while (job := filler.next_job()) is not None:
-            filler.append(refiner.refine(job))
-        fine.append(filler.codes())
-    marks.append(time.perf_counter())
-    audio_s = sum(len(codec.decode(codes)) for codes in fine) / layout.sample_rate
-    marks.append(time.perf_counter())
-    seconds = {stage: round(b - a, 4) for stage, a, b in zip(STAGES, marks, marks[1:], strict=False)}
-    return {"audio_s": audio_s, "seconds": seconds, "real_time_factor": (marks[-1] - marks[0]) / audio_s}
+def time_clips(plan: Plan, size: str, dtype: str, batch: int) -> dict[str, Any]:
+    """Seconds of audio per second of work, from texts to samples; the first run warms up."""
+    bark = networks.open_bark(plan, size, dtype)
+    sentence = {"text": TEXT, "min_eos_p": None, "max_duration_s": plan.clip_s}
+    seconds: list[float] = []
+    audio_s = 0.0
+    for number in range(1 if plan.smoke else RUNS + 1):
+        needed = 1.2 * (seconds[-1] if seconds else 0.0)
+        if needed > plan.time_left:
+            break
+        start = time.perf_counter()
+        spoken = bark.generate_batch([sentence | {"seed": batch * number + i} for i in range(batch)])
+        seconds.append(time.perf_counter() - start)
+        audio_s = sum(one.duration for one in spoken)
+    timed = seconds if plan.smoke else seconds[1:]
+    if not timed:
+        raise NotRun(f"warming up took {seconds[0]:.0f} s, and {plan.time_left:.0f} s were left")
+    middle = summarize(timed)["median"]
+    row = {"size": size, "dtype": dtype, "batch": batch, "runs": len(timed), "audio_s": round(audio_s, 3)}
+    return row | {"seconds": round(middle, 4), "times_real_time": round(audio_s / middle, 2)}

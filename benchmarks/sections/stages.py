@@ -1,105 +1,101 @@
-"""What is not a decode step: prompts, the fine pass of a window, the codec."""
+"""What is not a decode step: prompts, the fine pass of a window, the codec; on a CPU each beside the torch engine."""
 
-from functools import lru_cache
+from functools import partial
 from typing import Any
 
 import numpy as np
+from barkfast.bench.measure import in_row, repeat_times, step_job, summarize
 
 from barkfast.bench.roofline import fine_flop, pass_flop
-from barkfast.bench.timing import in_row, queue_times, summarize, wall_times
-from barkfast.config import FineConfig, Sampling
-from barkfast.jobs import FineJob
-from barkfast.runtime import select
-from barkfast.runtime.cuda.decoder import CudaDecoder
-from barkfast.runtime.cuda.device import on_device
+from barkfast.config import Layout, Sampling
+from barkfast.jobs import FineJob, Job
 from barkfast.runtime.sampling import Randomness
 from barkfast.stages.semantic import semantic_job
-from benchmarks import inputs, models
+from benchmarks import networks
+from benchmarks.budget import CPU_DTYPES
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
 
-CASES = (("large", "bfloat16"), ("large", "int8"), ("small", "bfloat16"))
-# A voice-less or voiced semantic prompt, and coarse prompts in the middle and at the end of a clip.
-LENGTHS = ((257, "semantic"), (896, "coarse"), (960, "coarse"))
+# Positions: those of every semantic prompt, and of coarse ones at full history.
+PROMPTS = ((257, "semantic"), (887, "coarse"))
+GPU_PROMPTS = ((257, "semantic"), (896, "coarse"), (960, "coarse"))
+TORCH_DTYPES = ("float32", "bfloat16")
+GPU_CASES = (("large", "bfloat16"), ("large", "int8"), ("small", "bfloat16"))
+# Seconds for each, and calls at most.
+SECONDS, MOST = 4.0, 30
 
 
-def run(plan: Plan, record: Recorder) -> None:
-    """Rows by size and dtype."""
-    for size, dtype in (("nano", "float32"),) if plan.smoke else CASES:
-        for length, stage in LENGTHS[:1] if plan.smoke else LENGTHS:
-            work = lambda a=(size, dtype, stage, length): time_prefill(plan, *a)  # noqa: E731
-            record.measure(f"{size} {dtype} prefill of {length}", work, dtype=dtype)
-        if dtype == "int8":
-            continue
-        record.measure(f"{size} {dtype} fine pass", lambda a=(size, dtype): time_fine(plan, *a), dtype=dtype)
-    dtype = "float32" if plan.smoke else "bfloat16"
-    record.measure("codec", lambda: time_codec(plan, dtype), dtype=dtype)
+def run(plan: Plan, record: Recorder, part: str = "") -> None:
+    """On a CPU of one size, the torch engine right behind the native one where it has the dtype."""
+    if not plan.threads:
+        for size, dtype in (("nano", "float32"),) if plan.smoke else GPU_CASES:
+            measure(plan, record, size, dtype, "cuda")
+        codec_dtype = "float32" if plan.smoke else "bfloat16"
+        record.measure("codec", partial(time_codec, plan, plan.size("large"), codec_dtype, "cuda"), dtype=codec_dtype)
+        return
+    size = plan.size(part.split()[0])
+    for dtype in CPU_DTYPES:
+        for engine in ("cpu", "torch") if dtype in TORCH_DTYPES else ("cpu",):
+            measure(plan, record, size, dtype, engine)
+    if size != "large":
+        for engine in ("cpu", "torch"):
+            record.measure(f"codec {engine}, {plan.clip_s:g} s", partial(time_codec, plan, size, "float32", engine))
 
 
-@lru_cache(maxsize=1)
-def decoder_of(plan: Plan, size: str, dtype: str, stage: str) -> CudaDecoder:
-    return models.build_decoder(plan, size, dtype, stage)
+def measure(plan: Plan, record: Recorder, size: str, dtype: str, engine: str) -> None:
+    """Prompts and the fine pass of one model on one engine."""
+    for length, stage in PROMPTS if plan.threads else GPU_PROMPTS[:1] if plan.smoke else GPU_PROMPTS:
+        work = partial(time_prompt, plan, size, dtype, stage, length, engine)
+        record.measure(f"{size} {dtype} {engine} prompt of {length}", work, dtype=dtype)
+    if (engine, dtype) != ("cuda", "int8"):
+        # The cuda engine has the fine network in half precision, whatever the others are in.
+        work = partial(time_fine, plan, size, dtype, engine)
+        record.measure(f"{size} {dtype} {engine} fine pass", work, dtype=dtype)
 
 
-def repeats(plan: Plan) -> int:
-    return 1 if plan.smoke else 40
+def time_prompt(plan: Plan, size: str, dtype: str, stage: str, length: int, engine: str) -> dict[str, Any]:
+    """From the prompt to the first token drawn."""
+    decoder = networks.build_decoder(plan, size, dtype, stage, engine)
+    job = prompt_job(networks.checkpoint(plan, size).layout, stage, length)
+    row = {"size": size, "dtype": dtype, "engine": engine, "stage": stage, "positions": length}
+    return row | timed(plan, lambda: decoder.run([job]), pass_flop(decoder.config, length))
 
 
-def time_prefill(plan: Plan, size: str, dtype: str, stage: str, length: int) -> dict[str, Any]:
-    """From the prompt to the first token drawn; uploading the prompt included."""
-    decoder = decoder_of(plan, size, dtype, stage)
-    layout = inputs.checkpoint(plan, size).layout
+def prompt_job(layout: Layout, stage: str, length: int) -> Job:
+    """A prompt, and one token."""
+    if stage != "semantic":
+        return step_job(stage, layout, length, 1, 0)
     random = Randomness(0)
-    if stage == "semantic":
-        ids = np.arange(40)
-        job = semantic_job(ids, layout, Sampling(0.7), max_duration_s=1.0, allow_early_stop=False, random=random)
-    else:
-        job = inputs.step_job(stage, layout, length, 8, 0)
-
-    def work() -> None:
-        decoder.release(decoder.admit(job))
-
-    with on_device(decoder.device):
-        for _ in range(0 if plan.smoke else 3):
-            work()
-        times = queue_times(decoder.device, [work] * repeats(plan))
-    flop = pass_flop(decoder.config, length)
-    return {"size": size, "dtype": dtype, "stage": stage, "positions": length} | timed(times, flop)
+    job = semantic_job(np.arange(40), layout, Sampling(0.7), allow_early_stop=False, random=random)
+    return Job(job.prompt, 1, job.slices, job.sampling, n_merged=job.n_merged, random=random)
 
 
-def time_fine(plan: Plan, size: str, dtype: str) -> dict[str, Any]:
+def time_fine(plan: Plan, size: str, dtype: str, engine: str) -> dict[str, Any]:
     """One window, six codebooks, from host array to host array."""
-    model = inputs.checkpoint(plan, size)
-    weights = model.stage("fine")
-    assert isinstance(weights.config, FineConfig)
-    refiner = select.build_refiner(weights.config, weights.tensors, models.placement(plan, dtype))
-    frames = 16 if plan.smoke else model.layout.fine.window
-    window = np.full((frames, 8), model.layout.codebook_size, np.int32)
-    window[:, :2] = np.random.default_rng(0).integers(0, model.layout.codebook_size, (frames, 2))
-    job = FineJob(window, 0, 2, model.layout.codebook_size, Sampling(0.5), Randomness(0))
-    for _ in range(0 if plan.smoke else 3):
-        refiner.refine(job)
-    least = repeats(plan)
-    times = wall_times(plan.device, lambda: refiner.refine(job), least=min(least, 20), most=least, seconds=2)
-    flop = fine_flop(weights.config, frames, 2)
-    return {"size": size, "dtype": dtype, "frames": frames} | timed(times, flop)
+    refiner, layout = networks.build_refiner(plan, size, dtype, engine), networks.checkpoint(plan, size).layout
+    frames = 16 if plan.interpreted else layout.fine.window
+    window = np.full((frames, layout.fine.n_codebooks), layout.codebook_size, np.int32)
+    window[:, :2] = np.random.default_rng(0).integers(0, layout.codebook_size, (frames, 2))
+    job = FineJob(window, 0, 2, layout.codebook_size, Sampling(0.5), Randomness(0))
+    flop = fine_flop(networks.checkpoint(plan, size).stage("fine").config, frames, 2)
+    row = {"size": size, "dtype": dtype, "engine": engine, "stage": "fine", "frames": frames}
+    return row | timed(plan, lambda: refiner.refine(job), flop)
 
 
-def time_codec(plan: Plan, dtype: str) -> dict[str, Any]:
-    """10 s of codes, from host array to host array."""
-    model = inputs.checkpoint(plan, plan.largest)
-    weights = model.codec()
-    codec = select.build_codec(weights.config, weights.tensors, models.placement(plan, dtype))
-    frames = round(plan.clip_s * model.layout.coarse.rate_hz)
-    codes = np.random.default_rng(0).integers(0, model.layout.codebook_size, (8, frames)).astype(np.int32)
-    for _ in range(0 if plan.smoke else 3):
-        codec.decode(codes)
-    least = repeats(plan)
-    times = wall_times(plan.device, lambda: codec.decode(codes), least=min(least, 20), most=least, seconds=2)
-    return {"frames": frames} | in_row("ms", times)
+def time_codec(plan: Plan, size: str, dtype: str, engine: str) -> dict[str, Any]:
+    """A clip's codes, from host array to host array; on a CPU in float32, whatever the networks are in."""
+    codec, layout = networks.build_codec(plan, size, dtype, engine), networks.checkpoint(plan, size).layout
+    shape = (layout.fine.n_codebooks, round(plan.clip_s * layout.coarse.rate_hz))
+    codes = np.random.default_rng(0).integers(0, layout.codebook_size, shape).astype(np.int32)
+    row = {"engine": engine, "stage": "codec", "audio_s": plan.clip_s}
+    return row | timed(plan, lambda: codec.decode(codes))
 
 
-def timed(times: list[float], flop: float) -> dict[str, Any]:
+def timed(plan: Plan, work: Any, flop: float | None = None) -> dict[str, Any]:
     """Milliseconds, operations, and operations per second."""
-    rate = flop / summarize(times)["median"] / 1e9
-    return in_row("ms", times) | {"tflop": round(flop / 1e12, 4), "tflop_per_s": round(rate, 2)}
+    times = repeat_times(plan.device, work, 0.0 if plan.smoke else SECONDS, MOST)
+    row = {"threads": plan.threads} | in_row("ms", times)
+    if flop is None:
+        return row
+    rate = flop / summarize(times)["median"] / 1e6
+    return row | {"gflop": round(flop / 1e9, 1), "gflop_per_s": round(rate, 1)}

@@ -4,23 +4,24 @@ import json
 from pathlib import Path
 from typing import Any
 
+from barkfast.bench.workload import vocabulary
 from barkfast.weights.convert import convert
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
-from benchmarks.sources import vocabulary
 
 
 def run(plan: Plan, record: Recorder) -> None:
-    """Large first: most depends on it."""
+    """First the size that most depends on."""
     plan.models.mkdir(parents=True, exist_ok=True)
-    for size in ("nano",) if plan.smoke else ("large", "small"):
+    sizes = ("small", "large") if plan.threads else ("large", "small")
+    for size in ("nano",) if plan.smoke else sizes:
         record.measure(f"weights {size}", lambda size=size: write(plan, size))
 
 
 def write(plan: Plan, size: str) -> dict[str, Any]:
-    """One model in bfloat16, its codec in float32."""
+    """One model in bfloat16, which every engine reads, its codec in float32."""
     folder = convert(f"random:{size}", plan.models / size, "bfloat16", voices=False)
-    if plan.smoke:
+    if plan.interpreted:
         shorten_windows(folder / "generation_config.json")
     vocabulary(folder)
     return {"size": size, "bytes": (folder / "model.safetensors").stat().st_size}

@@ -7,20 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from barkfast.bench.machine import count_threads
+from barkfast.bench.measure import NATIVE_FORMATS, candidates, queue_times, step_job
 
 from barkfast.bench.roofline import kernel_bytes
-from barkfast.bench.steps import candidates, step_job
-from barkfast.bench.timing import queue_times
 from barkfast.native import load_native, native_status
 from barkfast.runtime.select import ENGINE_DTYPES, half_dtype, torch_dtype
 from barkfast.weights.random import SIZES
-from benchmarks.suites.measure import CLOCK, Measure
-from benchmarks.suites.setting import Setting, fine_job, open_weights
+from benchmarks.suites.measure import CLOCK, Measure, Setting, fine_job, open_weights
 
 pytestmark = pytest.mark.benchmark(timer=CLOCK)
 
-# What the native module calls the dtypes.
-FORMATS = {"float32": "f32", "bfloat16": "bf16", "int8": "int8", "int4": "int4"}
 # Matrices by their rows and columns, in widths of the network; the head has the rows that coarse steps draw from.
 SHAPES: dict[str, Callable[[int], tuple[int, int]]] = {
     "qkv": lambda width: (3 * width, width),
@@ -49,12 +46,6 @@ def least_bytes(setting: Setting) -> int:
     return 2**16 if setting.smoke else LEAST_BYTES
 
 
-def threads_of() -> int:
-    from barkfast.runtime.cpu.threads import count_threads
-
-    return count_threads()
-
-
 @pytest.mark.parametrize("engine", ["cpu"])
 @pytest.mark.parametrize("dtype", ENGINE_DTYPES["cpu"])
 @pytest.mark.parametrize("inputs", [1, 8, 256])
@@ -67,8 +58,8 @@ def test_linear(measure: Measure, setting: Setting, matrix: str, inputs: int, dt
     rows, cols = SHAPES[matrix](SIZES[setting.size][2])
     rounds = 2 if setting.smoke else ROUNDS
     least = least_bytes(setting) if inputs <= 8 else 0
-    found = native.time_linear(FORMATS[dtype], rows, cols, inputs, least, False, threads_of(), rounds)
-    facts: dict[str, Any] = {"rows": rows, "cols": cols, "inputs": inputs, "threads": threads_of()}
+    found = native.time_linear(NATIVE_FORMATS[dtype], rows, cols, inputs, least, False, count_threads(), rounds)
+    facts: dict[str, Any] = {"rows": rows, "cols": cols, "inputs": inputs, "threads": count_threads()}
     facts |= {"n_bytes": found["bytes"]} if inputs == 1 else {"flop": 2.0 * rows * cols * inputs}
     measure.benchmark.group = f"product with {inputs} row{'s' * (inputs > 1)}"
     measure.take([s * 1e3 for s in found["seconds"]], **facts)
@@ -83,10 +74,10 @@ def test_attention(measure: Measure, setting: Setting, positions: int, dtype: st
     _, n_head, width, _ = SIZES[setting.size]
     rounds = 2 if setting.smoke else ROUNDS
     found = native.time_attend(
-        FORMATS[dtype], n_head, width // n_head, positions, least_bytes(setting), threads_of(), rounds
+        NATIVE_FORMATS[dtype], n_head, width // n_head, positions, least_bytes(setting), count_threads(), rounds
     )
     measure.benchmark.group = "attention of a step"
-    facts = {"positions": positions, "threads": threads_of(), "n_bytes": found["bytes"]}
+    facts = {"positions": positions, "threads": count_threads(), "n_bytes": found["bytes"]}
     measure.take([s * 1e3 for s in found["seconds"]], **facts)
 
 

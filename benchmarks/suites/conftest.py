@@ -1,4 +1,4 @@
-"""Options and fixtures: which model on which device, with which engines and dtypes."""
+"""Options and fixtures: which model on which device."""
 
 import sys
 from pathlib import Path
@@ -12,8 +12,7 @@ sys.path[:0] = [str(Path(__file__).parents[2] / folder) for folder in (".", "ker
 from barkfast.errors import BarkfastError  # noqa: E402
 from barkfast.runtime.select import resolve_device  # noqa: E402
 from barkfast.weights.random import SIZES  # noqa: E402
-from benchmarks.suites.measure import Measure  # noqa: E402
-from benchmarks.suites.setting import Setting, list_engines  # noqa: E402
+from benchmarks.suites.measure import Measure, Setting  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,14 +48,6 @@ def setting_of(config: pytest.Config) -> Setting:
     return Setting(size, resolve_device(config.getoption("device")), smoke)
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that asks for `engine` and `dtype`, and does not say which, runs with all that the device has."""
-    said = {mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")}
-    if {"engine", "dtype"} <= {*metafunc.fixturenames} and "engine" not in said:
-        pairs = list_engines(setting_of(metafunc.config))
-        metafunc.parametrize(("engine", "dtype"), pairs, ids=[f"{engine}-{dtype}" for engine, dtype in pairs])
-
-
 @pytest.fixture(scope="session")
 def setting(pytestconfig: pytest.Config) -> Setting:
     """What is measured, and how often."""
@@ -75,6 +66,6 @@ def measure(benchmark: Any, setting: Setting, request: pytest.FixtureRequest) ->
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """Device, versions, commit and threads, as in every result."""
-    from barkfast.bench.environment import describe_machine
+    from barkfast.bench.machine import describe_machine
 
     machine_info["barkfast"] = describe_machine(setting_of(config).device)

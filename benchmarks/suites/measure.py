@@ -1,11 +1,70 @@
-"""How a suite takes a time: by pytest-benchmark's timer, or from where it was measured; behind the correctness gate."""
+"""How the suite takes a time: by pytest-benchmark's clock from where it was measured, behind the correctness gate."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from benchmarks.suites.setting import Setting, find_wrong
+from barkfast.bench import check
+from barkfast.bench.workload import Workload
+from barkfast.config import Sampling
+from barkfast.jobs import FineJob
+from barkfast.runtime.sampling import Randomness
+from barkfast.weights import Checkpoint, open_model
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One run of the suite.
+
+    Args:
+        size: of the random weights, one of barkfast.weights.random.SIZES.
+        device: resolved.
+        smoke: next to no work, to see that everything runs.
+    """
+
+    size: str
+    device: str
+    smoke: bool
+
+    @property
+    def model(self) -> str:
+        return f"random:{self.size}"
+
+    @property
+    def torch_device(self) -> torch.device:
+        """With its number, as the cuda engine has it."""
+        device = torch.device(self.device)
+        return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
+
+
+@cache
+def find_wrong(setting: Setting, engine: str, dtype: str) -> tuple[str, ...]:
+    """The names of the correctness gate's checks that are red for an engine and a dtype."""
+    if engine == "cuda" and setting.device == "cpu":
+        # Triton's interpreter is far too slow for it, and its times are worth nothing.
+        return ()
+    workload = Workload(model=setting.model, device=setting.device, engine=engine, dtype=dtype)
+    return tuple(one.name for one in check.check(workload) if not one.ok)
+
+
+@lru_cache(maxsize=1)
+def open_weights(setting: Setting) -> Checkpoint:
+    """The model."""
+    return open_model(setting.model)
+
+
+def fine_job(setting: Setting) -> FineJob:
+    """A whole window, of which the coarse codebooks are given; a short one in a smoke test."""
+    layout = open_weights(setting).layout
+    frames, given = 16 if setting.smoke else layout.fine.window, layout.coarse.n_codebooks
+    window = np.full((frames, layout.fine.n_codebooks), layout.codebook_size, np.int32)
+    window[:, :given] = np.random.default_rng(0).integers(0, layout.codebook_size, (frames, given))
+    return FineJob(window, 0, given, layout.codebook_size, Sampling(0.5), Randomness(0))
 
 
 class Clock:
@@ -45,12 +104,6 @@ class Measure:
         if wrong:
             pytest.fail(f"the correctness gate is red, so no time is taken: {', '.join(wrong)}", pytrace=False)
 
-    def time(self, work: Callable[[], object], *, rounds: int, warm_up: int = 1, **facts: Any) -> None:
-        """Time whole calls of `work`, after some that do not count; one call in a smoke test. Args: as of `take`."""
-        smoke = self.setting.smoke
-        self.benchmark.pedantic(work, rounds=1 if smoke else rounds, warmup_rounds=0 if smoke else warm_up)
-        self._write(facts)
-
     def take(self, milliseconds: Sequence[float], **facts: Any) -> None:
         """Take times that were measured elsewhere: on a device's own clock, or in native code.
 
@@ -60,15 +113,9 @@ class Measure:
         """
         coming: Iterator[float] = iter(milliseconds)
         self.benchmark.pedantic(lambda: CLOCK.pass_time(next(coming) / 1e3), rounds=len(milliseconds))
-        self._write(facts)
-
-    @property
-    def median(self) -> float | None:
-        """Seconds; None where pytest-benchmark was told to time nothing."""
-        return None if self.benchmark.stats is None else self.benchmark.stats.stats.median
-
-    def _write(self, facts: dict[str, Any]) -> None:
-        info, seconds = self.benchmark.extra_info, self.median
+        info = self.benchmark.extra_info
+        # None where pytest-benchmark was told to time nothing.
+        seconds = None if self.benchmark.stats is None else self.benchmark.stats.stats.median
         info.update(facts)
         if seconds and facts.get("n_bytes"):
             info["gb_per_s"] = round(facts["n_bytes"] / seconds / 1e9, 3)

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from barkfast.bench.steps import candidates, step_job, step_times
+from barkfast.bench.measure import EndedEarly, candidates, step_job, step_times
 from barkfast.config import Layout
 from barkfast.errors import EngineError
 from barkfast.jobs import Job
@@ -56,11 +56,12 @@ def test_steps_are_timed_one_by_one():
     assert len(times) == 4 and min(times) >= 5
 
 
-def test_a_job_that_ends_early_ends_the_timing():
+def test_a_job_that_ends_early_is_told_apart():
     decoder = Sleeper(5)
-    assert len(step_times(decoder, [step_job("semantic", LAYOUT, 5, 20, seed=1)])) == 3
-    with pytest.raises(EngineError, match="ended after 2 steps"):
-        step_times(Sleeper(2), [step_job("semantic", LAYOUT, 5, 20, seed=1)])
+    with pytest.raises(EndedEarly, match="after 5 steps"):
+        step_times(decoder, [step_job("semantic", LAYOUT, 5, 20, seed=1)])
+    with pytest.raises(EngineError, match="a job of 2 steps"):
+        step_times(Sleeper(99), [step_job("coarse", LAYOUT, 5, 2, seed=1)])
     assert decoder.released == [0]
 
 

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from barkfast.bench.processor import count_cores
+from barkfast.bench.machine import count_cores
 from barkfast.native import native_status
-from benchmarks.cpu.sections.busy import busy_loops
+from benchmarks.sections.busy import busy_loops
 
 # A process that generates a clip for each line it reads, and prints the seconds it took.
 SPEAKER = """

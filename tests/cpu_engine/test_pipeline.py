@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 
 from barkfast import Bark
+from barkfast.bench.workload import full_voice, vocabulary
 from barkfast.config import Sampling
 from barkfast.runtime.cpu.codec import CpuCodec
 from barkfast.runtime.cpu.decoder import CpuDecoder
 from barkfast.runtime.cpu.refiner import CpuRefiner
 from barkfast.runtime.engines import describe_engines
-from benchmarks.inputs import full_voice
-from benchmarks.sources import vocabulary
 
 TEXT = "Hello world, this is a test."
 GREEDY = Sampling(0)

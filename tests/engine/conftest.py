@@ -3,8 +3,8 @@
 import pytest
 
 from barkfast import Bark
+from barkfast.bench.workload import vocabulary
 from barkfast.native import native_status
-from benchmarks.sources import vocabulary
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from barkfast import Bark, Engine, InputError
+from barkfast.bench.workload import full_voice
 from barkfast.engine import async_engine as module
 from barkfast.errors import DeadlineExceeded, EngineClosed, EngineError, QueueFull
-from benchmarks.inputs import full_voice
 from engine.scripted import CHUNK, ScriptedBark, ScriptedScheduler
 from engine.test_engine import FOREVER, read_all, running, until
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from barkfast import Bark, InputError
+from barkfast.bench.workload import vocabulary
 from barkfast.engine.segments import Piece
-from benchmarks.sources import vocabulary
 from engine.fakes import speak_long, speak_script
 
 TEXT = "It rained all day. We stayed at home and played cards. Then the lamp went out! Nobody minded."

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from barkfast import Bark
 from barkfast.bench.compare import log_mel_distance
+from barkfast.bench.workload import full_voice
 from barkfast.config import Layout, Sampling
 from barkfast.errors import InputError
 from barkfast.jobs import FineJob
 from barkfast.runtime.sampling import Randomness
 from barkfast.stages.fine import HOP, LOOK_AHEAD, MAX_HOP, PAST, FineWindows, LiveFineWindows
-from benchmarks.inputs import full_voice
 
 LAYOUT, SAMPLING = Layout(), Sampling(0.5)
 PAD = LAYOUT.codebook_size

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from barkfast import Bark, InputError
+from barkfast.bench.workload import full_voice
 from barkfast.engine.results import AudioChunk, Done, Failed
 from barkfast.engine.segments import Piece
 from barkfast.errors import BarkfastError, EngineError, VoiceError
-from benchmarks.inputs import full_voice
 from engine.fakes import FakeBark, FakeScheduler, generation, speak_long, stream_sentences
 from longform.sounds import RATE
 

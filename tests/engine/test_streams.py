@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from barkfast import Bark
-from benchmarks.inputs import full_voice
+from barkfast.bench.workload import full_voice
 
 TEXT = "Hello there, this is a test of what is heard first."
 # Several coarse windows, and several fine windows of a stream. Random weights rarely draw the stop token.

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.signal import resample_poly
 
 from barkfast import Bark
 from barkfast.config import Sampling
@@ -19,6 +18,7 @@ from barkfast.runtime import select
 from .dataset import Utterances, read_audio
 from .export import FOLDER
 from .features import SAMPLE_RATE, measure_pitch
+from .recognizer import make_recognizer
 from .sentences import make_texts
 from .units import IDS, TABLE, edit_distance, read_phones, sentences_said, unit_times
 from .voices import MANNERS
@@ -33,22 +33,10 @@ WRITTEN = {"dr": "doctor", "mr": "mister", "mrs": "missus"}
 def make_listener() -> Callable[[np.ndarray], list[str]] | None:
     """A function from samples to words, or None without a recognizer."""
     try:
-        from pocketsphinx import Decoder
+        recognize = make_recognizer(SAMPLE_RATE)
     except ImportError:
         return None
-    # Normalize over each clip separately: earlier clips must have no influence.
-    decoder = Decoder(loglevel="FATAL", cmn="batch")
-
-    def listen(samples: np.ndarray) -> list[str]:
-        x = resample_poly(samples, 2, SAMPLE_RATE // 8000)
-        pcm = (x / max(1e-3, np.abs(x).max()) * 0.6 * 32767).astype(np.int16)
-        decoder.start_utt()
-        decoder.process_raw(pcm.tobytes(), full_utt=True)
-        decoder.end_utt()
-        heard = decoder.hyp()
-        return [WRITTEN.get(word, word) for word in heard.hypstr.lower().split()] if heard else []
-
-    return listen
+    return lambda samples: [WRITTEN.get(word, word) for word in recognize(samples)]
 
 
 def words_of(text: str) -> list[str]:
