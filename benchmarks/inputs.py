@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from barkfast.bench.steps import candidates, step_job
+from barkfast.bench.measure import candidates, step_job
 from barkfast.bench.workload import full_voice
 from barkfast.weights import Checkpoint, open_model
 from benchmarks.plan import Plan

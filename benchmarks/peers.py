@@ -6,8 +6,8 @@ from typing import Any
 
 from barkfast.bench.backends import OURS, Backend, Ours
 from barkfast.bench.backends import NotRun as CannotRun
+from barkfast.bench.measure import in_row, summarize
 from barkfast.bench.peers import PEERS, CompiledPeer
-from barkfast.bench.timing import in_row, summarize
 from barkfast.bench.workload import FULL_VOICE, NO_VOICE, Clip, Workload
 from benchmarks.plan import Plan
 from benchmarks.record import NotRun

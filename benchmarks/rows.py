@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from barkfast.bench.timing import in_row, summarize
+from barkfast.bench.measure import in_row, summarize
 from barkfast.bench.workload import STAGES, Clip
 
 

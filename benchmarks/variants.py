@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from barkfast.bench.compare import count_equal, rms_ratio
+from barkfast.bench.measure import summarize
 from barkfast.bench.teacher_forced import ForcedPass, count_alone, run_greedy, teacher_force
-from barkfast.bench.timing import summarize
 from barkfast.jobs import Job
 from barkfast.runtime.decoder import Decoder
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from barkfast.bench import environment
+from barkfast.bench import machine as environment
 from benchmarks import idle, probe
 from benchmarks.budget import FULL, GPU
 from benchmarks.gpu_tests import SETS, find_tests

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from barkfast.bench.steps import step_job
+from barkfast.bench.measure import step_job
 from barkfast.bench.teacher_forced import GREEDY, build_network, teacher_force
 from barkfast.config import GPTConfig
 from barkfast.errors import InputError

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from barkfast.bench.steps import step_job, step_times
+from barkfast.bench.measure import step_job, step_times
 from barkfast.bench.workload import full_voice
 from barkfast.config import FineConfig, GPTConfig, Layout, Sampling
 from barkfast.jobs import FineJob

@@ -15,7 +15,7 @@ from barkfast.native import native_status
 ROOT = Path(__file__).resolve().parents[1]
 SUITES = ("bench_kernels.py", "bench_peers.py", "bench_scaling.py", "bench_stages.py")
 RED = """
-from barkfast.bench import gate
+from barkfast.bench import check as gate
 
 gate.check = lambda case, quick=True: [gate.Check("planted", False, 1.0, 0.1, "rms ratio")]
 """

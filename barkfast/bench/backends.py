@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from barkfast.bark import Bark
-from barkfast.bench.memory import read_peaks, restart_peaks
+from barkfast.bench.machine import read_peaks, restart_peaks
+from barkfast.bench.roofline import Work, count_work
 from barkfast.bench.trace import Tracer
-from barkfast.bench.work import Work, count_work
 from barkfast.bench.workload import Clip, Workload, open_bark, speak
 
 OURS, TORCH = "barkfast", "torch"
@@ -140,7 +140,7 @@ class Ours(Backend):
 
 def use_threads(workload: Workload) -> None:
     """Let torch use as many threads of the CPU as barkfast's engines do, in this process."""
-    from barkfast.bench.processor import count_threads
+    from barkfast.bench.machine import count_threads
 
     if workload.resolve().device == "cpu":
         torch.set_num_threads(count_threads())

@@ -1,4 +1,4 @@
-"""What engines are asked when they are compared: sentences with voices, and the judge's way through each stage."""
+"""What engines are asked when they are compared: sentences with voices, and the reference's tokens of each stage."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from barkfast.bench.environment import device_memory, memory_available
-from barkfast.bench.memory import PROCESS_BYTES, network_bytes
-from barkfast.bench.prompts import Prompt, spelling_tokenizer
+from barkfast.bench.machine import device_memory, memory_available
+from barkfast.bench.roofline import PROCESS_BYTES, network_bytes
 from barkfast.bench.teacher_forced import (
     ForcedPass,
     Voice,
@@ -21,13 +20,142 @@ from barkfast.bench.teacher_forced import (
     without_stop,
 )
 from barkfast.bench.workload import full_voice, is_random
+from barkfast.config import DTYPE_ALIASES, DTYPES
 from barkfast.errors import BarkfastError, InputError
+from barkfast.runtime import select
+from barkfast.runtime.engines import describe_engines
 from barkfast.runtime.select import Placement
 from barkfast.stages.coarse import unflatten_codes
-from barkfast.text import Tokenizer, find_tokenizer_file, load_tokenizer
+from barkfast.text import SPECIAL_TOKENS, Tokenizer, find_tokenizer_file, load_tokenizer
 from barkfast.voices import check_voice, find_voices, load_voice
 from barkfast.voices.locations import local_locations
 from barkfast.weights import STAGES, Checkpoint
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """An engine with a dtype on a device.
+
+    Args:
+        reason: why it cannot be compared; empty if it can.
+    """
+
+    engine: str
+    dtype: str
+    device: str
+    reason: str = ""
+
+    @property
+    def place(self) -> select.Placement:
+        """Where and how its networks run."""
+        return select.Placement(self.engine, self.device, self.device, self.dtype)
+
+
+def judge_of(device: str) -> select.Placement:
+    """The torch engine in float32, which the others are compared with."""
+    return Configuration("torch", "float32", device).place
+
+
+def find_configurations(
+    device: str, engines: Sequence[str] | None = None, dtypes: Sequence[str] | None = None
+) -> list[Configuration]:
+    """All but the judge itself, those that are not there with the reason.
+
+    Args:
+        device: a resolved name. The cpu engine stays on the CPU whatever it is.
+        engines, dtypes: None for all.
+    Errors: InputError for unknown names, or if nothing is left.
+    """
+    known = {engine.name: engine for engine in describe_engines(device)}
+    wanted = list(known) if engines is None else list(engines)
+    for name in wanted:
+        if name not in known:
+            raise InputError(f"engine is {name!r}; expected {', '.join(known)}")
+    names = None if dtypes is None else [DTYPE_ALIASES.get(dtype, dtype) for dtype in dtypes]
+    for name in names or ():
+        if name not in DTYPES:
+            raise InputError(f"dtype is {name!r}; expected {', '.join(DTYPES)}")
+    found: list[Configuration] = []
+    for engine in wanted:
+        where = "cpu" if engine == "cpu" else device
+        if not known[engine].available:
+            found.append(Configuration(engine, "", where, known[engine].reason))
+            continue
+        for dtype in select.ENGINE_DTYPES[engine]:
+            if names is not None and dtype not in names or (engine, dtype) == ("torch", "float32"):
+                continue
+            found.append(
+                Configuration(engine, dtype, where, _find_obstacle(engine, dtype, where, asked=names is not None))
+            )
+    if not found:
+        raise InputError(
+            f"nothing to compare: {', '.join(wanted)} with {', '.join(names or ())}; torch float32 is the judge, and "
+            "`barkfast info` lists the engines"
+        )
+    return found
+
+
+def _find_obstacle(engine: str, dtype: str, device: str, *, asked: bool) -> str:
+    """Why an engine that is present cannot run a dtype on a device; empty if it can."""
+    if (engine, device, dtype) == ("torch", "cpu", "float16") and not asked:
+        return "CPUs convert float16 at every turn, which takes long; ask for it by its name"
+    if (engine, dtype) == ("cuda", "bfloat16") and not device.startswith("cuda"):
+        return "Triton's interpreter computes bfloat16 wrong; it takes a GPU"
+    try:
+        select.resolve_engine(engine, device)
+        select.resolve_dtype(dtype, device, engine)
+    except BarkfastError as error:
+        return str(error)
+    return ""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One sentence.
+
+    Args:
+        code: of its language, as in the names of Suno's voices.
+    """
+
+    code: str
+    language: str
+    text: str
+
+    @property
+    def voice(self) -> str:
+        """The name of a voice that speaks the language."""
+        return f"v2/{self.code}_speaker_6"
+
+
+PROMPTS = (
+    Prompt("en", "English", "We missed the last train, so we walked home along the river in the rain."),
+    Prompt("de", "German", "Am Sonntag backt meine Großmutter einen Kuchen mit frischen Äpfeln aus dem Garten."),
+    Prompt("es", "Spanish", "Mañana por la tarde iremos al mercado a comprar pan, queso y unas naranjas."),
+    Prompt("fr", "French", "Le chat dort près de la fenêtre pendant que la neige tombe sur le village."),
+    Prompt("hi", "Hindi", "आज सुबह मैंने बगीचे में एक छोटी नीली चिड़िया देखी।"),
+    Prompt("it", "Italian", "Dopo cena abbiamo ascoltato vecchie canzoni e riso fino a mezzanotte."),
+    Prompt("ja", "Japanese", "明日の朝は早く起きて、海まで散歩に行きましょう。"),
+    Prompt("ko", "Korean", "어제 저녁에 친구와 함께 따뜻한 국수를 먹었어요."),
+    Prompt("pl", "Polish", "Jutro rano pojedziemy pociągiem w góry, jeśli będzie ładna pogoda."),
+    Prompt("pt", "Portuguese", "A minha irmã comprou uma bicicleta vermelha e já não anda de autocarro."),
+    Prompt("ru", "Russian", "Вечером мы сидели у костра и рассказывали друг другу смешные истории."),
+    Prompt("tr", "Turkish", "Bu sabah pazardan taze ekmek, zeytin ve biraz da bal aldım."),
+    Prompt("zh", "Chinese", "昨天晚上下了一场大雨，今天早上的空气特别清新。"),
+)
+
+
+def choose_prompts(languages: int) -> tuple[Prompt, ...]:
+    """The first so many."""
+    if not 1 <= languages <= len(PROMPTS):
+        raise InputError(f"languages is {languages}; expected 1 to {len(PROMPTS)}")
+    return PROMPTS[:languages]
+
+
+def spelling_tokenizer() -> Tokenizer:
+    """A tokenizer that spells every sentence out, for random weights, which bring none and know no language."""
+    characters = sorted({character for prompt in PROMPTS for character in prompt.text} - {" "})
+    return Tokenizer.from_vocabulary([*SPECIAL_TOKENS, *characters, *(f"##{c}" for c in characters)], "made up")
+
 
 # Per sentence: the stages' tokens, and the frames of a voice before those that the fine network fills.
 SEMANTIC_STEPS, COARSE_STEPS, FINE_HISTORY = 24, 48, 72

@@ -9,8 +9,7 @@ import torch
 
 from barkfast.bench.backends import NotRun
 from barkfast.bench.compare import count_equal
-from barkfast.bench.comparison import Example, require_room
-from barkfast.bench.configurations import judge_of
+from barkfast.bench.comparison import Example, judge_of, require_room
 from barkfast.bench.reference import import_reference, load_reference
 from barkfast.bench.teacher_forced import Voice, build_network
 from barkfast.config import Sampling

@@ -21,10 +21,10 @@ import torch
 
 from barkfast.bench.backends import TORCH, Backend, NotInstalled, NotRun, Ours
 from barkfast.bench.compiled import CompiledDecoder
-from barkfast.bench.environment import version_of
+from barkfast.bench.machine import version_of
+from barkfast.bench.measure import wall_times
 from barkfast.bench.reference import import_reference, load_reference, say_absent
 from barkfast.bench.teacher_forced import build_network
-from barkfast.bench.timing import wall_times
 from barkfast.bench.workload import STAGES, Clip, Workload, tokenizer_of, voice_of
 from barkfast.config import Sampling
 from barkfast.errors import InputError

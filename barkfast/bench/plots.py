@@ -1,4 +1,4 @@
-"""Pictures of a result: where the time goes, the roofline, speed against batch, and peers side by side."""
+"""Plots of a result: where the time goes, the roofline, speed against batch, and peers side by side."""
 
 import math
 import os
@@ -7,9 +7,135 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from barkfast.bench import figures
-from barkfast.bench.figures import COLOURS, GREY, INK, LIGHT, PAPER, number
+from barkfast.bench.report import VOICES
 from barkfast.errors import InputError
+
+# Inches and dots per inch: every picture is 1200 pixels wide.
+WIDTH, DPI = 12.0, 100
+# Between the sheet's edges and the axes, in inches; the title stands in the one at the top.
+LEFT, RIGHT, TOP, BOTTOM = 1.6, 0.5, 1.75, 1.1
+# Behind words that a line may cross.
+PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+COLOURS = {"semantic": "#4477aa", "coarse": "#cc6633", "fine": "#228866", "codec": "#aa4499"}
+INK, GREY, LIGHT = "#222222", "#666666", "#bbbbbb"
+STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 13,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "legend.frameon": False,
+    "legend.fontsize": 12,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+def require_matplotlib() -> Any:
+    """The package. Errors: InputError with the line that installs it."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise InputError(
+            f"pictures need matplotlib, which cannot be imported ({error}); run: pip install 'barkfast[bench]'"
+        ) from error
+    return matplotlib
+
+
+def number(value: float) -> str:
+    """Three digits, without an exponent: 0.0123, 38.9, 1498, 52.7k."""
+    if value >= 1e4:
+        return f"{number(value / 1e3)}k"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def describe_machine(result: dict[str, Any]) -> str:
+    """One line: the device, and on a CPU the threads."""
+    environment = result["environment"]
+    name = shorten(environment["device"]["name"], 90, placeholder=" ...")
+    if result["case"]["device"] != "cpu":
+        return name
+    return f"{name}, {environment['threads']} thread{'s' * (environment['threads'] != 1)}"
+
+
+def describe_case(result: dict[str, Any]) -> str:
+    """One line: model, dtype, engine and voice."""
+    workload = result["case"]
+    model = workload["model"] if len(workload["model"]) <= 40 else "..." + workload["model"][-37:]
+    weights = " (random weights)" if workload["random_weights"] else ""
+    voice = VOICES.get(workload["voice"])
+    voice = voice or f"voice {shorten(Path(workload['voice']).name, 30, placeholder=' ...')}"
+    return f"{model}{weights}, {workload['dtype']}, {workload['engine']} engine, {voice}"
+
+
+def describe_run(result: dict[str, Any]) -> str:
+    """One line: version, commit and date."""
+    environment = result["environment"]
+    commit = environment["source"]["commit"]
+    source = f", commit {commit[:10]}{' with changes' * bool(environment['source']['dirty'])}" if commit else ""
+    early = "; the run was ended early" if result["status"] == "partial" else ""
+    return f"barkfast {environment['barkfast']}{source}, {environment['date'][:10]}{early}"
+
+
+def new_page(
+    result: dict[str, Any],
+    title: str,
+    note: str,
+    *,
+    height: float,
+    axes: int = 1,
+    top: float = TOP,
+    right: float = RIGHT,
+) -> Any:
+    """A figure with axes side by side, a title that names the machine and the workload, and a note at the foot.
+
+    Args:
+        height: in inches.
+        top, right: margins, in inches.
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
+    figure.subplots(1, axes)
+    figure.subplots_adjust(
+        left=LEFT / WIDTH, right=1 - right / WIDTH, top=1 - top / height, bottom=BOTTOM / height, wspace=0.28
+    )
+    for axis in figure.axes:
+        axis.tick_params(which="both", length=0, pad=7)
+    edge = 0.3 / WIDTH
+    figure.text(edge, 1 - 0.42 / height, title, fontsize=18, fontweight="bold")
+    figure.text(edge, 1 - 0.74 / height, describe_machine(result), fontsize=13.5)
+    figure.text(edge, 1 - 1.03 / height, describe_case(result), fontsize=13.5, color=GREY)
+    figure.text(edge, 0.18 / height, f"{note} {describe_run(result)}.".strip(), fontsize=10.5, color=GREY)
+    return figure
+
+
+def put_legend(axis: Any, handles: list[Any], *, columns: int = 4) -> None:
+    """Above the axes, where nothing is drawn."""
+    axis.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(0, 1.0),
+        ncols=columns,
+        borderaxespad=0.4,
+        handlelength=1.4,
+        columnspacing=1.6,
+    )
+
+
+def save(figure: Any, path: Path) -> Path:
+    """Write a PNG. Errors: InputError where it cannot be written."""
+    try:
+        figure.savefig(path, dpi=DPI)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another folder") from error
+    return path
+
 
 Result = dict[str, Any]
 SPREAD_NOTE = "Medians of {n} clip{s}; thin lines: fastest to slowest."
@@ -23,7 +149,7 @@ def plot_all(result: Result, folder: str | os.PathLike[str]) -> list[Path]:
         folder: made where it is missing.
     Errors: InputError without matplotlib, or where the files cannot be written.
     """
-    matplotlib = figures.require_matplotlib()
+    matplotlib = require_matplotlib()
     place = Path(folder)
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -36,11 +162,11 @@ def plot_all(result: Result, folder: str | os.PathLike[str]) -> list[Path]:
         "peers.png": plot_peers,
     }
     paths = []
-    with matplotlib.rc_context(figures.STYLE):
+    with matplotlib.rc_context(STYLE):
         for name, plot in pictures.items():
             figure = plot(result)
             if figure is not None:
-                paths.append(figures.save(figure, place / name))
+                paths.append(save(figure, place / name))
     return paths
 
 
@@ -71,7 +197,7 @@ def plot_waterfall(result: Result) -> Any:
     total = sum(stage["s"]["median"] for stage in ours["stages"])
     audio = ours["clips"][0]["audio_s"]
     title = f"Where the time of a clip goes: {number(total)} s for {number(audio)} s of audio"
-    figure = figures.new_page(result, title, spread_note(ours), height=5.6)
+    figure = new_page(result, title, spread_note(ours), height=5.6)
     (axis,) = figure.axes
     start = 0.0
     for y, stage in enumerate(ours["stages"]):
@@ -97,7 +223,7 @@ def plot_waterfall(result: Result) -> Any:
     if audio <= 1.12 * total:
         axis.axvline(audio, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
         handles.append(Line2D([], [], color=INK, linestyle=(0, (4, 3)), linewidth=1.2, label="length of the audio"))
-    figures.put_legend(axis, handles)
+    put_legend(axis, handles)
     return figure
 
 
@@ -116,7 +242,7 @@ def plot_roofline(result: Result) -> Any:
     bottom = decade(min(y for *_, y in points) / 1.25, math.floor)
     title = "Roofline: how near each stage comes to the machine's limits"
     note = "Bytes are the fewest that must be read; limits were measured in the same run."
-    figure = figures.new_page(result, title, note, height=6.4, top=1.35, right=3.75)
+    figure = new_page(result, title, note, height=6.4, top=1.35, right=3.75)
     (axis,) = figure.axes
     roof = f"measured limits:\n{number(read * 1e3)} GB/s, {number(peak)} TFLOP/s"
     axis.plot([low, ridge, high], [read * low, peak, peak], color=INK, linewidth=2, label=roof)
@@ -167,18 +293,18 @@ def plot_batch(result: Result) -> Any:
     steps, places = [row["ms_per_step"] for row in rows], range(len(rows))
     title = "Several jobs together: coarse steps by the number of jobs"
     note = f"{min(step['n'] for step in steps)} steps or more of each."
-    figure = figures.new_page(result, title, note, height=5.8, axes=2)
+    figure = new_page(result, title, note, height=5.8, axes=2)
     speed, time = figure.axes
     colour, tokens = COLOURS["coarse"], [row["tokens_per_s"] for row in rows]
     medians, late = [step["median"] for step in steps], [step["p95"] for step in steps]
     speed.bar(places, tokens, color=colour, width=0.6)
     speed.set(ylabel="tokens per second", ylim=(0, 1.25 * max(tokens)))
-    figures.put_legend(speed, [Patch(color=colour, label=f"all jobs, and times those of {rows[0]['batch']}")])
+    put_legend(speed, [Patch(color=colour, label=f"all jobs, and times those of {rows[0]['batch']}")])
     time.bar(places, medians, color=colour, width=0.6)
     time.vlines(places, medians, late, color=INK, linewidth=1.2)
     time.set(ylabel="milliseconds per step", ylim=(0, 1.15 * max(late)))
     line = Line2D([], [], color=INK, linewidth=1.2, label="95 % are below")
-    figures.put_legend(time, [Patch(color=colour, label="median step"), line])
+    put_legend(time, [Patch(color=colour, label="median step"), line])
     gains = [f"{number(value)}\n{value / tokens[0]:.1f}x" for value in tokens]
     for axis, labels, heights in ((speed, gains, tokens), (time, map(number, medians), late)):
         for place, label, height in zip(places, labels, heights, strict=True):
@@ -201,7 +327,7 @@ def plot_peers(result: Result) -> Any:
 
     longest = max(backend["real_time_factor"]["max"] for backend in bars)
     title = "Seconds of work for a second of audio: less is better"
-    figure = figures.new_page(result, title, spread_note(bars[0]), height=3.4 + 0.7 * len(result["contenders"]))
+    figure = new_page(result, title, spread_note(bars[0]), height=3.4 + 0.7 * len(result["contenders"]))
     (axis,) = figure.axes
     names, split = [], False
     for y, backend in enumerate(result["contenders"]):
@@ -228,5 +354,5 @@ def plot_peers(result: Result) -> Any:
     axis.grid(axis="x")
     handles: list[Any] = [Patch(color=colour, label=stage) for stage, colour in COLOURS.items() if split]
     handles.append(Line2D([], [], color=INK, linestyle=(0, (4, 3)), linewidth=1.2, label="real time"))
-    figures.put_legend(axis, handles, columns=5)
+    put_legend(axis, handles, columns=5)
     return figure

@@ -1,27 +1,130 @@
 """Where a decode step's time goes, kernel by kernel, beside the time that reading each one's bytes takes."""
 
+import copy
+import json
+import tempfile
 import time
 import warnings
 from collections import Counter
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from barkfast.bark import Bark
-from barkfast.bench.limits import best_of, measure_reading
-from barkfast.bench.processor import count_threads
-from barkfast.bench.profile_parts import Part, Profile, centred_job, make_part, make_profile, usual_context
-from barkfast.bench.steps import candidates, step_times
-from barkfast.bench.timing import summarize, synchronize
+from barkfast.bench.machine import count_threads
+from barkfast.bench.measure import (
+    best_of,
+    candidates,
+    measure_reading,
+    queue_times,
+    step_job,
+    step_times,
+    summarize,
+    synchronize,
+)
+from barkfast.bench.roofline import decoder_step_bytes, kernel_bytes
 from barkfast.config import Layout
-from barkfast.errors import InputError
+from barkfast.errors import EngineError, InputError
 from barkfast.jobs import Job
 from barkfast.runtime.cpu.decoder import CpuDecoder
 from barkfast.runtime.cpu.packing import require_native
-from barkfast.runtime.decoder import Decoder
+from barkfast.runtime.decoder import Decoder, RetainedSlots
 
 if TYPE_CHECKING:
     from barkfast.runtime.cuda.decoder import CudaDecoder
+
+# Steps of a job, half of them before the context that is asked for and half behind it.
+STEPS, LEAST_STEPS = 42, 12
+# What of a step is in none of its parts.
+REST = "all else"
+NOTES = {
+    "cpu": "each part is timed alone, with weights from memory; all else is norms, rounding and waiting",
+    "cuda": "kernels are timed one after the other; in the step itself each may begin while the one before it ends",
+    "torch": "operators have the shares of the step that they have under torch's profiler",
+}
+Part = dict[str, Any]
+Profile = dict[str, Any]
+
+
+def usual_context(decoder: Decoder, layout: Layout, stage: str) -> int:
+    """Positions in the middle of a long sentence, or of a coarse window with all of its history."""
+    if stage == "semantic":
+        usual = 2 * layout.semantic.n_slots
+    else:
+        usual = layout.coarse.n_slots + 1 + layout.coarse.max_history + layout.coarse.sliding_window // 2
+    return min(usual, decoder.config.block_size - LEAST_STEPS)
+
+
+def centred_job(
+    decoder: Decoder, layout: Layout, stage: str, context: int, *, quick: bool = False, seed: int = 0
+) -> Job:
+    """A job whose steps attend to `context` positions on average; nothing ends it early."""
+    size = decoder.config.block_size
+    if not LEAST_STEPS // 2 < context <= size - LEAST_STEPS // 2:
+        raise InputError(
+            f"context is {context}; expected {LEAST_STEPS // 2 + 1} to {size - LEAST_STEPS // 2} positions, "
+            f"for the {stage} network has {size}"
+        )
+    half = min((LEAST_STEPS if quick else STEPS) // 2, context - 1, size - context)
+    return step_job(stage, layout, context - half, 2 * half, seed, may_stop=False)
+
+
+def make_part(name: str, count: float, us: float, n_bytes: int | None = None, floor_us: float | None = None) -> Part:
+    """A line: what it is, how often a step has it, and the microseconds and bytes of all of these together."""
+    return {
+        "part": name,
+        "count": count,
+        "us": round(us, 2),
+        "bytes": n_bytes,
+        "floor_us": None if floor_us is None else round(floor_us, 2),
+        "gb_per_s": round(n_bytes / us / 1e3, 2) if n_bytes and us > 0 else None,
+    }
+
+
+def to_be_won(part: Part) -> float:
+    """Microseconds beyond the floor; all of them where no bytes are known."""
+    return part["us"] - (part["floor_us"] or 0.0)
+
+
+def make_profile(
+    decoder: Decoder,
+    stage: str,
+    engine: str,
+    jobs: Sequence[Job],
+    context: float,
+    whole: float,
+    parts: list[Part],
+    rate: float,
+) -> Profile:
+    """The parts in order, with their shares and what is not among them, and the floor of the whole.
+
+    Args:
+        whole: microseconds of a step.
+        rate: of reading, GB/s.
+    """
+    rest = whole - sum(part["us"] for part in parts)
+    # Parts alone may take longer than together: caches keep small weights, kernels overlap.
+    if rest > 0:
+        parts = [*parts, make_part(REST, 1, rest)]
+    ordered = sorted(parts, key=to_be_won, reverse=True)
+    total = decoder_step_bytes(decoder, context=context, candidates=candidates(jobs[0]), batch=len(jobs)).total
+    return {
+        "stage": stage,
+        "dtype": decoder.weight_dtype,
+        "engine": engine,
+        "batch": len(jobs),
+        "context": context,
+        "us": round(whole, 2),
+        "bytes": total,
+        "floor_us": round(total / rate / 1e3, 2),
+        "read_gb_per_s": round(rate, 2),
+        "parts": [part | {"share": round(part["us"] / whole, 4)} for part in ordered],
+        "note": NOTES[engine],
+    }
+
 
 # The networks whose steps can be looked at, as `Bark` names their parts.
 NETWORKS = {"semantic": "text", "coarse": "coarse"}
@@ -62,8 +165,6 @@ def profile_decoder(
         context = usual_context(decoder, layout, stage)
     job = centred_job(decoder, layout, stage, context, quick=quick)
     if decoder.engine == "cuda":
-        from barkfast.bench.profile_cuda import profile_cuda
-
         rate = measure_rate(device, quick=quick)
         return profile_cuda(cast("CudaDecoder", decoder), [job], context=context, read_gb_per_s=rate, quick=quick)
     times = step_times(decoder, [job])
@@ -143,3 +244,102 @@ def time_operators(decoder: Decoder, job: Job, device: torch.device, whole: floa
     }
     longest = sorted(spent.items(), key=lambda item: item[1][0], reverse=True)[:MOST_OPERATORS]
     return [make_part(name, round(count / steps, 2), us / profiled * whole) for name, (us, count) in longest]
+
+
+def profile_cuda(
+    decoder: "CudaDecoder", jobs: Sequence[Job], *, context: float, read_gb_per_s: float, quick: bool = False
+) -> Profile:
+    """`profile_step` of a step for all `jobs` together, which have prompts and steps of the same length.
+
+    Errors: EngineError if the profiler cannot see the device's kernels.
+    """
+    from barkfast.runtime.cuda.run import STEPS_PER_REPLAY
+
+    steps = 1 if quick else STEPS_PER_REPLAY
+    # All but the first replay, and never to the end of a job.
+    replays = 1 if quick else (jobs[0].steps - 2) // steps - 1
+
+    def measure(work: Callable[[], object]) -> list[float]:
+        return queue_times(decoder.device, [work] * replays)
+
+    def trace(work: Callable[[], object]) -> list[dict[str, Any]]:
+        return trace_events(decoder.device, lambda: [work() for _ in range(replays)])
+
+    whole = summarize(_queue_steps(decoder, jobs, steps, measure))["median"] * 1e3 / steps
+    events = _queue_steps(_without_overlap(decoder), jobs, steps, trace)
+    kernels = [event for event in events if event.get("cat") == "kernel"]
+    if not kernels and decoder.device.type == "cuda":
+        raise EngineError("torch's profiler saw no kernels: CUPTI cannot be used here, perhaps for want of permission")
+    sizes = kernel_bytes(
+        decoder.config,
+        dtype=decoder.weight_dtype,
+        context=context,
+        candidates=candidates(jobs[0]),
+        batch=len(jobs),
+        storage=str(decoder.dtype).removeprefix("torch."),
+    )
+    parts = tabulate(kernels, replays * steps, sizes, read_gb_per_s)
+    return make_profile(decoder, decoder.stage, "cuda", jobs, context, whole, parts, read_gb_per_s)
+
+
+def _queue_steps(
+    decoder: "CudaDecoder", jobs: Sequence[Job], steps: int, measure: Callable[[Callable[[], object]], Any]
+) -> Any:
+    """What `measure` makes of work that queues so many steps of all jobs; such work was done once before."""
+    from barkfast.runtime.cuda.device import on_device
+
+    with on_device(decoder.device):
+        slots = [decoder.admit(job) for job in jobs]
+        try:
+            decoder.launch(slots, steps)
+            synchronize(decoder.device)
+            return measure(lambda: decoder.launch(slots, steps))
+        finally:
+            for slot in slots:
+                decoder.release(slot)
+
+
+def _without_overlap(decoder: "CudaDecoder") -> "CudaDecoder":
+    """A decoder of the same weights whose kernels wait for one another, so that each one's time is its own."""
+    if not decoder.options.pdl:
+        return decoder
+    twin = copy.copy(decoder)
+    twin.options, twin.active, twin._retained = replace(decoder.options, pdl=False), {}, RetainedSlots()
+    twin._set_up()
+    return twin
+
+
+def trace_events(device: torch.device, work: Callable[[], object]) -> list[dict[str, Any]]:
+    """What torch, the CUDA runtime and the device did during `work`, as events of Chrome's trace format."""
+    from torch.profiler import profile
+
+    with tempfile.TemporaryDirectory(prefix="barkfast-trace-") as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with profile() as profiler:
+            work()
+            synchronize(device)
+        path = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(path))
+        events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+    return [event for event in events if event.get("ph") == "X"]
+
+
+def tabulate(events: Sequence[dict[str, Any]], steps: int, sizes: dict[str, int], rate: float) -> list[Part]:
+    """A line per kernel, of one step.
+
+    Args:
+        events: of kernels, "dur" in microseconds, over `steps` steps.
+        sizes: bytes per step by a piece of the kernel's name; of other kernels they are not known.
+        rate: of reading, GB/s.
+    """
+    spent: Counter[str] = Counter()
+    launches: Counter[str] = Counter()
+    for event in events:
+        spent[event["name"]] += event["dur"]
+        launches[event["name"]] += 1
+    parts = []
+    for name, microseconds in spent.items():
+        size = next((size for piece, size in sizes.items() if piece in name), None)
+        floor = None if size is None else size / rate / 1e3
+        parts.append(make_part(name[:120], round(launches[name] / steps, 2), microseconds / steps, size, floor))
+    return parts

@@ -6,10 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from barkfast.bench.environment import describe_machine
-from barkfast.bench.limits import Limits
-from barkfast.bench.timing import summarize
-from barkfast.bench.work import Work
+from barkfast.bench.machine import describe_machine
+from barkfast.bench.measure import Limits, summarize
+from barkfast.bench.roofline import Work
 from barkfast.bench.workload import STAGES, UNITS, Clip, Workload, is_random
 from barkfast.files import replacing
 

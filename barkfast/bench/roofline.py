@@ -1,19 +1,25 @@
-"""The fewest bytes that a decode step must read, and the operations of prompts, windows and frames; by arithmetic."""
+"""The bytes and operations of each stage, and the memory that a workload needs; by arithmetic."""
 
+import math
 from dataclasses import dataclass
 
-from barkfast.config import CodecConfig, FineConfig, GPTConfig
+import numpy as np
+
+from barkfast.bark import Bark
+from barkfast.bench.machine import device_memory, memory_available
+from barkfast.bench.workload import Workload, voice_of
+from barkfast.config import CodecConfig, FineConfig, GPTConfig, Sampling
+from barkfast.errors import InputError
 from barkfast.runtime.cpu.decoder import CpuDecoder
 from barkfast.runtime.cpu.packing import PANEL_ROWS
 from barkfast.runtime.decoder import Decoder
+from barkfast.stages.coarse import CoarseWindows
+from barkfast.stages.fine import FineWindows
+from barkfast.stages.semantic import count_steps, semantic_job
+from barkfast.weights import STAGES
+from barkfast.weights.shapes import codec_shapes, gpt_shapes
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
-
-# Bandwidth in GB/s and dense bf16 TFLOP/s by the datasheet, under the names the driver gives.
-DATASHEET = {
-    "NVIDIA H100 80GB HBM3": (3350, 989),
-    "NVIDIA H200": (4800, 989),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,3 +139,157 @@ def codec_flop(config: CodecConfig, frames: int) -> float:
         total += config.n_residual_layers * block * length
     total += width * config.last_kernel_size * length
     return 2.0 * total
+
+
+# Which shape of a stage is read; nothing here depends on how tokens are drawn.
+SAMPLING = Sampling(0.7)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one stage of a clip.
+
+    Args:
+        bytes: that must be read: weights once per step or pass, keys and values once per step.
+        flop: floating-point operations that a machine is bound by: of prompts, windows, and frames.
+        operations: all of them, those of decode steps too.
+    """
+
+    bytes: float
+    flop: float
+    operations: float
+
+
+@dataclass
+class _Decoding:
+    """Adds up what prompts and steps of one decoder cost."""
+
+    decoder: Decoder
+    config: GPTConfig
+    candidates: int
+    bytes: float = 0.0
+    flop: float = 0.0
+    step_flop: float = 0.0
+
+    def read_prompt(self, positions: int) -> None:
+        self.flop += pass_flop(self.config, positions)
+
+    def run_steps(self, context: int, passes: int, draws: int) -> None:
+        """So many single tokens through the layers, the first one beside `context` others; so many drawn."""
+        mean = context + (passes + 1) / 2
+        one = decoder_step_bytes(self.decoder, context=mean, candidates=self.candidates)
+        self.bytes += passes * (one.layers + one.kv) + draws * one.head
+        layers = self.config.n_layer * (2 * 12 * self.config.n_embd**2 + 4 * mean * self.config.n_embd)
+        self.step_flop += passes * layers + draws * 2 * self.candidates * self.config.n_embd
+
+    def total(self) -> Work:
+        return Work(self.bytes, self.flop, self.flop + self.step_flop)
+
+
+def count_work(bark: Bark, workload: Workload) -> dict[str, Work]:
+    """Stage -> its work for a clip; the networks must be loaded, since each engine packs them differently."""
+    layout, checkpoint = bark.layout, bark.checkpoint
+    voice = voice_of(checkpoint, workload)
+    n_semantic = count_steps(workload.seconds, layout.semantic)
+    job = semantic_job(np.arange(1), layout, SAMPLING, max_duration_s=workload.seconds, allow_early_stop=False)
+    semantic = _Decoding(bark.components.network("text"), checkpoint.stage("text").config, layout.semantic.vocab_size)
+    positions = len(job.prompt) - job.n_merged
+    semantic.read_prompt(positions)
+    # The first token is drawn from the prompt itself.
+    semantic.run_steps(positions, n_semantic - 1, n_semantic)
+    windows = CoarseWindows(
+        np.random.default_rng(0).integers(0, layout.semantic.vocab_size, n_semantic),
+        layout,
+        SAMPLING,
+        history=None if voice is None else (voice["semantic_prompt"], voice["coarse_prompt"]),
+    )
+    coarse = _count_coarse(bark, windows)
+    codes = windows.codes()
+    history = None if voice is None else voice["fine_prompt"]
+    fine = _count_fine(bark, FineWindows(codes, layout, SAMPLING, history=history), str(workload.resolve().dtype))
+    codec = checkpoint.codec()
+    flop = codec_flop(codec.config, codes.shape[1])
+    codec_work = Work(sum(tensor.nbytes for tensor in codec.tensors.values()), flop, flop)
+    return {"semantic": semantic.total(), "coarse": coarse, "fine": fine, "codec": codec_work}
+
+
+def _count_coarse(bark: Bark, windows: CoarseWindows) -> Work:
+    """Goes through all windows, with tokens of no meaning."""
+    decoder = bark.components.network("coarse")
+    coarse = _Decoding(decoder, bark.checkpoint.stage("coarse").config, bark.layout.codebook_size)
+    # In float32 the torch engine reads every window's prompt from its beginning.
+    keeps = getattr(decoder, "reuse_prefix", True)
+    while (job := windows.next_job()) is not None:
+        extends = keeps and job.continues_from is not None
+        context = len(job.prompt) - extends
+        if not extends:
+            coarse.read_prompt(context)
+        # Where a cache is extended the token drawn last is read first; else the prompt gives the first token.
+        coarse.run_steps(context, job.steps - 1 + extends, job.steps)
+        windows.append(np.array([job.slices[i % len(job.slices)][0] for i in range(job.steps)]))
+    return coarse.total()
+
+
+def _count_fine(bark: Bark, windows: FineWindows, dtype: str) -> Work:
+    """A pass per window and codebook that is not given."""
+    config = bark.checkpoint.stage("fine").config
+    if not isinstance(config, FineConfig):
+        raise TypeError(f"the fine network's configuration is a {type(config).__name__}")
+    flop = windows.n_windows * fine_flop(config, bark.layout.fine.window, windows.n_given)
+    passes = windows.n_windows * (config.n_codes_total - windows.n_given)
+    return Work(passes * network_bytes(config, dtype), flop, flop)
+
+
+# Bytes per number of a matrix; int8 and int4 have a bfloat16 scale for every 32 numbers.
+MATRIX_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0625, "int4": 0.5625}
+# A process with torch in it, and what CUDA takes of a GPU for itself.
+PROCESS_BYTES, CONTEXT_BYTES = 350e6, 500e6
+# Buffers beside the weights: numbers per position of a fine window, and per sample of the codec's output.
+WINDOW_NUMBERS, SAMPLE_NUMBERS = 24, 4
+
+
+def network_bytes(config: GPTConfig | FineConfig, dtype: str) -> float:
+    """Bytes of one network's weights; tables and vectors are in bfloat16 where the matrices are integers."""
+    other = 4 if dtype == "float32" else 2
+    total = 0.0
+    for key, shape in gpt_shapes(config).items():
+        matrix = len(shape) == 2 and ".wte" not in key and ".wpe" not in key
+        total += math.prod(shape) * (MATRIX_BYTES[dtype] if matrix else other)
+    return total
+
+
+def need_memory(workload: Workload) -> int:
+    """Bytes that the workload takes on its device, by the sizes of its networks and before any is loaded.
+
+    Weights, caches, the buffers of the fine window and the codec, and on a CPU the process itself and the weights of
+    one network as they are stored, out of which the engine's are made. An estimate, rather above than below.
+    """
+    workload = workload.resolve()
+    checkpoint = workload.open()
+    configs = [checkpoint.stage(stage).config for stage in STAGES]
+    number = 4 if workload.dtype == "float32" else 2
+    total = sum(network_bytes(config, workload.dtype) for config in configs)
+    total += sum(2 * c.n_layer * c.block_size * c.n_embd * number for c in configs if not isinstance(c, FineConfig))
+    widest = max(config.n_embd for config in configs)
+    total += checkpoint.layout.fine.window * widest * WINDOW_NUMBERS * 4
+    codec = CodecConfig()
+    total += 4 * sum(math.prod(shape) for shape in codec_shapes(codec).values())
+    total += workload.seconds * codec.sample_rate * codec.n_filters * SAMPLE_NUMBERS * 4
+    if workload.device == "cpu":
+        total += PROCESS_BYTES + max(network_bytes(config, "float32") for config in configs)
+    else:
+        total += CONTEXT_BYTES
+    return round(total)
+
+
+def check_memory(workload: Workload, what: str = "the model") -> None:
+    """Raise InputError that says the need unless there is room for the workload on its device."""
+    workload = workload.resolve()
+    need, free = need_memory(workload), device_memory(workload.device)
+    free = memory_available() if free is None else free
+    if need > free:
+        raise InputError(
+            f"{what} needs about {need / 1e9:.1f} GB of memory on {workload.device} in {workload.dtype}, and "
+            f"{free / 1e9:.1f} GB are free; close other programs, or choose a smaller model (suno/bark-small, "
+            "random:small) or a dtype of fewer bits (bfloat16, int8)"
+        )

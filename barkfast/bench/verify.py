@@ -5,13 +5,23 @@ from typing import Any
 
 import numpy as np
 
+from barkfast.bench.check import CODEC_LIMITS, FINE_SHARES, LOGITS_LIMITS
 from barkfast.bench.compare import count_equal, kl, log_mel_distance, pooled_rms_ratio
-from barkfast.bench.comparison import Comparison, Example, answer, read_passages, require_room, set_exams
-from barkfast.bench.configurations import Configuration, find_configurations, judge_of
-from barkfast.bench.environment import describe_machine
-from barkfast.bench.gate import CODEC_LIMITS, FINE_SHARES, LOGITS_LIMITS
+from barkfast.bench.comparison import (
+    PROMPTS,
+    Comparison,
+    Configuration,
+    Example,
+    answer,
+    choose_prompts,
+    find_configurations,
+    judge_of,
+    read_passages,
+    require_room,
+    set_exams,
+)
+from barkfast.bench.machine import describe_machine
 from barkfast.bench.parity import compare_reference
-from barkfast.bench.prompts import PROMPTS, choose_prompts
 from barkfast.bench.teacher_forced import build_network, count_alone, count_likeliest
 from barkfast.bench.workload import is_random
 from barkfast.errors import BarkfastError, EngineError

@@ -20,8 +20,8 @@ from typing import Any, TextIO
 
 from barkfast import errors
 from barkfast.bench.backends import OURS, Backend, NotInstalled, NotRun, Ours, use_threads
-from barkfast.bench.memory import restart_peaks
-from barkfast.bench.work import Work
+from barkfast.bench.machine import restart_peaks
+from barkfast.bench.roofline import Work
 from barkfast.bench.workload import Clip, Workload
 
 COMMAND = (sys.executable, "-m", "barkfast.bench.worker")

@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.seed < 2**62:
         raise InputError(f"--seed is {args.seed}; expected 0 to {2**62 - 1}")
 
-    from barkfast.bench.batch import check_batches
     from barkfast.bench.bench import Interrupted, check_arguments, run_bench
+    from barkfast.bench.measure import check_batches
     from barkfast.bench.peers import find_peers
     from barkfast.bench.report import print_result
     from barkfast.bench.result import COMPLETE, OK, RED
@@ -131,7 +131,7 @@ def _clock() -> Callable[[str], None]:
 
 def _check_folder(folder: Path) -> None:
     """Create the folder; raise InputError unless plots can be drawn and written there."""
-    from barkfast.bench.figures import require_matplotlib
+    from barkfast.bench.plots import require_matplotlib
 
     require_matplotlib()
     try:
@@ -145,7 +145,7 @@ def _result_path(path: Path, workload: Any) -> Path:
     """The path itself; for a folder, a new file in it, named after machine, model, dtype and day."""
     if not path.is_dir():
         return path
-    from barkfast.bench.environment import describe_machine
+    from barkfast.bench.machine import describe_machine
 
     machine = describe_machine(workload.device)
     model = Path(workload.open().name).name

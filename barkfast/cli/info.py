@@ -69,7 +69,7 @@ def collect(model: str | None = None) -> dict[str, dict[str, str]]:
 
 def _list_versions() -> dict[str, str]:
     import barkfast
-    from barkfast.bench.environment import describe_source, version_of
+    from barkfast.bench.machine import describe_source, version_of
 
     source = describe_source()
     commit = source["commit"] or "no commit: not a checkout"
@@ -96,8 +96,7 @@ def _list_devices() -> dict[str, str]:
 def _describe_cpu() -> str:
     import torch
 
-    from barkfast.bench.environment import memory_available
-    from barkfast.bench.processor import describe_cpu
+    from barkfast.bench.machine import describe_cpu, memory_available
     from barkfast.runtime.cpu.levels import describe_choices
 
     cpu = describe_cpu()
@@ -118,7 +117,7 @@ def _describe_cpu() -> str:
 
 
 def _describe_cuda(device: str) -> str:
-    from barkfast.bench.environment import describe_device
+    from barkfast.bench.machine import describe_device
 
     gpu = describe_device(device)
     if "error" in gpu:

@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load one network, profile its decode step, and print what can be gained."""
-    from barkfast.bench.environment import describe_machine
+    from barkfast.bench.machine import describe_machine
     from barkfast.bench.profile import profile_step
     from barkfast.bench.workload import Workload, open_bark
 
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 def advise(profile: dict[str, Any]) -> str:
     """The last line: which part to work on."""
-    from barkfast.bench.profile_parts import REST, to_be_won
+    from barkfast.bench.profile import REST, to_be_won
 
     first = next((part for part in profile["parts"] if part["part"] != REST), None)
     if first is None:

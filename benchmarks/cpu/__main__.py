@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from barkfast.bench.processor import count_cores
+from barkfast.bench.machine import count_cores
 from barkfast.native import native_status
 from benchmarks.cpu import steps, table
 from benchmarks.cpu.run import CpuRun

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from barkfast.bench.check import LOGITS_LIMITS
 from barkfast.bench.compare import rms_ratio
-from barkfast.bench.gate import LOGITS_LIMITS
 from barkfast.bench.teacher_forced import GREEDY
 from barkfast.config import Layout
 from barkfast.runtime import select

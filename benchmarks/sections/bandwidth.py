@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from barkfast.bench.timing import in_row, queue_times, summarize
+from barkfast.bench.measure import in_row, queue_times, summarize
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from barkfast.bench.measure import in_row, queue_times, summarize
 from barkfast.bench.roofline import step_bytes
-from barkfast.bench.timing import in_row, queue_times, summarize
 from barkfast.errors import EngineError
 from barkfast.runtime.cuda.decoder import CudaDecoder
 from barkfast.runtime.cuda.device import Options, on_device

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from barkfast.bark import Bark
-from barkfast.bench.environment import smi_used_bytes
+from barkfast.bench.machine import smi_used_bytes
 from barkfast.bench.workload import FULL_VOICE, NO_VOICE, Clip, Workload, speak
 from barkfast_kernels.variant import VARIANTS
 from benchmarks import models

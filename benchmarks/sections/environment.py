@@ -24,6 +24,6 @@ def refuse(lack: str) -> dict[str, Any]:
 
 def describe(plan: Plan) -> dict[str, Any]:
     # Only here: where torch is missing, that is to be said rather than raised.
-    from barkfast.bench.environment import describe_machine
+    from barkfast.bench.machine import describe_machine
 
     return describe_machine(plan.device_name)

@@ -10,9 +10,7 @@ from functools import lru_cache
 
 import torch
 
-from barkfast.bench.profile import measure_rate
-from barkfast.bench.profile_cuda import profile_cuda, trace_events
-from barkfast.bench.profile_parts import centred_job
+from barkfast.bench.profile import centred_job, measure_rate, profile_cuda, trace_events
 from barkfast.runtime.cuda.decoder import CudaDecoder
 from benchmarks import inputs, models
 from benchmarks.plan import Plan

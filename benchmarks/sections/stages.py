@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from barkfast.bench.measure import in_row, queue_times, summarize, wall_times
 from barkfast.bench.roofline import fine_flop, pass_flop
-from barkfast.bench.timing import in_row, queue_times, summarize, wall_times
 from barkfast.config import FineConfig, Sampling
 from barkfast.jobs import FineJob
 from barkfast.runtime import select

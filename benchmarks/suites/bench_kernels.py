@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
+from barkfast.bench.measure import candidates, queue_times, step_job
 from barkfast.bench.roofline import kernel_bytes
-from barkfast.bench.steps import candidates, step_job
-from barkfast.bench.timing import queue_times
 from barkfast.native import load_native, native_status
 from barkfast.runtime.select import ENGINE_DTYPES, half_dtype, torch_dtype
 from barkfast.weights.random import SIZES

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from barkfast.bench.measure import candidates, step_job, step_times
 from barkfast.bench.roofline import decoder_step_bytes
-from barkfast.bench.steps import candidates, step_job, step_times
 from barkfast.bench.workload import FULL_VOICE, Workload, open_bark, speak
 from barkfast.native import load_native
 from barkfast.runtime.decoder import Decoder

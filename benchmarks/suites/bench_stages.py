@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
+from barkfast.bench.measure import candidates, step_job, step_times, synchronize
 from barkfast.bench.roofline import codec_flop, decoder_step_bytes, fine_flop, pass_flop
-from barkfast.bench.steps import candidates, step_job, step_times
-from barkfast.bench.timing import synchronize
 from barkfast.config import FineConfig
 from benchmarks.suites.measure import CLOCK, Measure
 from benchmarks.suites.setting import Setting, build, fine_job, open_weights

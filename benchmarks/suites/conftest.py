@@ -75,6 +75,6 @@ def measure(benchmark: Any, setting: Setting, request: pytest.FixtureRequest) ->
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """Device, versions, commit and threads, as in every result."""
-    from barkfast.bench.environment import describe_machine
+    from barkfast.bench.machine import describe_machine
 
     machine_info["barkfast"] = describe_machine(setting_of(config).device)

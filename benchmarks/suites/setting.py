@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from barkfast.bench import gate
+from barkfast.bench import check as gate
 from barkfast.bench.teacher_forced import build_network
 from barkfast.bench.workload import Workload
 from barkfast.config import Sampling

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from barkfast.bench.timing import summarize
+from barkfast.bench.measure import summarize
 
 READ_GB_PER_S, TFLOP_PER_S = 38.9, 1.62
 AUDIO_S = 10.0

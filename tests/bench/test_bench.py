@@ -10,15 +10,14 @@ from typing import Any
 import pytest
 
 import barkfast
-from barkfast.bench import bench, memory, rounds
+from barkfast.bench import bench, roofline
 from barkfast.bench.backends import Backend, NotInstalled, Ours
-from barkfast.bench.batch import time_batches
 from barkfast.bench.bench import Interrupted, run_bench
-from barkfast.bench.gate import Check
-from barkfast.bench.limits import Limits
+from barkfast.bench.check import Check
+from barkfast.bench.measure import Limits, time_batches
 from barkfast.bench.report import describe_slower, print_result
 from barkfast.bench.result import describe_stage
-from barkfast.bench.work import Work
+from barkfast.bench.roofline import Work
 from barkfast.bench.workload import STAGES, Clip, Workload
 from barkfast.errors import EngineError, InputError, VoiceError
 from barkfast.native import load_native
@@ -85,10 +84,10 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
     """Everything but the run itself is fake; `log` has (backend, call) in order."""
     monkeypatch.setattr(Fake, "log", [])
     monkeypatch.setattr(Fake, "fails", {})
-    monkeypatch.setattr(bench.gate, "check", lambda workload: [RIGHT])
-    monkeypatch.setattr(rounds, "measure_limits", lambda device, dtype, **options: LIMITS)
+    monkeypatch.setattr(bench.check, "check", lambda workload: [RIGHT])
+    monkeypatch.setattr(bench, "measure_limits", lambda device, dtype, **options: LIMITS)
     row = {"batch": 1, "ms_per_step": {"median": 2.0, "p95": 2.0, "min": 2.0, "max": 2.0, "n": 9}, "tokens_per_s": 500}
-    monkeypatch.setattr(rounds, "time_batches", lambda workload, batches: [row])
+    monkeypatch.setattr(bench, "time_batches", lambda workload, batches: [row])
     return Fake
 
 
@@ -133,8 +132,8 @@ def test_a_stage_is_set_against_the_limits():
 
 def test_what_is_wrong_is_not_timed(fake: type[Fake], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     nan = Check("codec", False, float("nan"), 1e-3, "rms ratio")
-    monkeypatch.setattr(bench.gate, "check", lambda workload: [RIGHT, WRONG, nan])
-    monkeypatch.setattr(rounds, "measure_limits", lambda *args, **options: pytest.fail("something was timed"))
+    monkeypatch.setattr(bench.check, "check", lambda workload: [RIGHT, WRONG, nan])
+    monkeypatch.setattr(bench, "measure_limits", lambda *args, **options: pytest.fail("something was timed"))
     result = run(out=tmp_path / "result.json")
     check_schema(result)
     assert result["status"] == "gate red" and not fake.log and not result["contenders"]
@@ -210,7 +209,7 @@ def test_weights_that_cannot_be_written_fail_the_peers_alone(fake: type[Fake], m
     def fail(*args: Any, **options: Any) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(rounds, "convert", fail)
+    monkeypatch.setattr(bench, "convert", fail)
     found = rows(run())
     assert [row["status"] for row in found.values()] == ["ok", "failed", "failed"]
     assert "no space left" in found["transformers"]["reason"]
@@ -220,7 +219,7 @@ def test_batches_that_fail_take_nothing_with_them(monkeypatch: pytest.MonkeyPatc
     def fail(workload: Workload, batches: Any) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(rounds, "time_batches", fail)
+    monkeypatch.setattr(bench, "time_batches", fail)
     messages: list[str] = []
     result = run(say=messages.append)
     assert result["status"] == "partial" and result["batch"] == [] and "batches: MemoryError: no room" in messages
@@ -239,28 +238,29 @@ def test_batches_that_fail_take_nothing_with_them(monkeypatch: pytest.MonkeyPatc
 def test_bad_input_is_refused_before_anything_is_loaded(
     options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(bench.gate, "check", lambda workload: pytest.fail("it was loaded"))
+    monkeypatch.setattr(bench.check, "check", lambda workload: pytest.fail("it was loaded"))
     with pytest.raises(InputError, match=message):
         run(**options)
 
 
 def test_a_voice_or_a_machine_that_will_not_do_is_told_first(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(bench.gate, "check", lambda workload: pytest.fail("it was loaded"))
+    monkeypatch.setattr(bench.check, "check", lambda workload: pytest.fail("it was loaded"))
     with pytest.raises(VoiceError, match="nobody"):
         run_bench(Workload(**{**vars(WORKLOAD), "voice": "nobody"}), make=Fake)
-    monkeypatch.setattr(memory, "memory_available", lambda: 10**6)
+    monkeypatch.setattr(roofline, "memory_available", lambda: 10**6)
     with pytest.raises(InputError, match="the model needs about"):
         run()
 
 
 def test_a_peer_without_room_is_not_run(fake: type[Fake], monkeypatch: pytest.MonkeyPatch):
-    check = rounds.check_memory
+    check = bench.check_memory
 
-    def check_peer(workload: Workload, what: str) -> None:
-        monkeypatch.setattr(memory, "memory_available", lambda: 10**6)
+    def check_peer(workload: Workload, what: str = "the model") -> None:
+        if what != "the model":
+            monkeypatch.setattr(roofline, "memory_available", lambda: 10**6)
         check(workload, what)
 
-    monkeypatch.setattr(rounds, "check_memory", check_peer)
+    monkeypatch.setattr(bench, "check_memory", check_peer)
     found = rows(run())
     assert found["barkfast"]["status"] == "ok" and found["bark"]["status"] == "not run"
     assert "bark needs about" in found["bark"]["reason"]
@@ -295,7 +295,7 @@ def test_steps_of_several_jobs(monkeypatch: pytest.MonkeyPatch):
     assert [row["batch"] for row in found] == [1, 2]
     for row in found:
         assert row["tokens_per_s"] == pytest.approx(row["batch"] / row["ms_per_step"]["median"] * 1e3)
-    monkeypatch.setattr("barkfast.bench.batch.memory_available", lambda: 10**6)
+    monkeypatch.setattr("barkfast.bench.measure.memory_available", lambda: 10**6)
     assert time_batches(WORKLOAD) == []
 
 
@@ -324,7 +324,7 @@ def test_a_wrong_kernel_turns_the_gate_red(
     dtype: str, plant: Callable[[], None], fake: type[Fake], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.undo()
-    monkeypatch.setattr(rounds, "measure_limits", lambda *args, **options: pytest.fail("something was timed"))
+    monkeypatch.setattr(bench, "measure_limits", lambda *args, **options: pytest.fail("something was timed"))
     plant()
     workload = Workload("random:nano", "cpu", dtype, "cpu", seconds=1.0)
     result = run_bench(workload, make=Fake, say=lambda _: None)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from barkfast.bench import bench, rounds
+from barkfast.bench import bench
 from barkfast.bench.bench import Interrupted
-from barkfast.bench.limits import Limits
+from barkfast.bench.measure import Limits
 from barkfast.cli import main
 from barkfast.weights import Checkpoint
 
@@ -99,7 +99,7 @@ def test_bad_input_is_one_line_before_anything_is_loaded(
     options: list[str], message: str, work: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     (work / "file").touch()
-    monkeypatch.setattr(bench.gate, "check", lambda workload: pytest.fail("it was loaded"))
+    monkeypatch.setattr(bench.check, "check", lambda workload: pytest.fail("it was loaded"))
     monkeypatch.setattr(Checkpoint, "codec", lambda self: pytest.fail("it was loaded"))
     assert main(["bench", *NANO, *options]) == 1
     error = capsys.readouterr().err
@@ -139,8 +139,8 @@ def test_pictures_are_drawn(calls: list[dict[str, Any]], work: Path, capsys: pyt
 
 def test_a_real_run(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     limits = Limits(40.0, 2.0, [{"name": "made up", "value": 40.0, "unit": "GB/s"}])
-    monkeypatch.setattr(rounds, "measure_limits", lambda device, dtype, **options: limits)
-    monkeypatch.setattr(rounds, "time_batches", lambda workload, batches: [])
+    monkeypatch.setattr(bench, "measure_limits", lambda device, dtype, **options: limits)
+    monkeypatch.setattr(bench, "time_batches", lambda workload, batches: [])
     options = ["--voice", "full", "--seconds", "0.1", "--repeats", "2", "--compare", "transformers"]
     status = main(["bench", *NANO, *options, "--json", "r.json", "--trace", "t.json"])
     result = json.loads((work / "r.json").read_text(encoding="utf-8"))

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import barkfast
-from barkfast.bench import environment, processor
-from barkfast.bench.environment import describe_machine, describe_source, memory_available, query_smi, smi_used_bytes
+from barkfast.bench import machine
+from barkfast.bench.machine import describe_machine, describe_source, memory_available, query_smi, smi_used_bytes
 from barkfast.runtime.cpu import levels
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,7 +43,7 @@ def test_an_installed_package_has_no_commit(tmp_path: Path, monkeypatch: pytest.
     package.mkdir(parents=True)
     (tmp_path / ".git").mkdir()
     (package / "bark.py").write_text("old = 1\n")
-    monkeypatch.setattr(environment, "PACKAGE", package)
+    monkeypatch.setattr(machine, "PACKAGE", package)
     first = describe_source()
     assert (first["commit"], first["dirty"]) == (None, None)
     (package / "bark.py").write_text("new = 1\n")
@@ -53,9 +53,9 @@ def test_an_installed_package_has_no_commit(tmp_path: Path, monkeypatch: pytest.
 def test_memory_is_what_the_system_and_the_container_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:  4000 kB\nMemAvailable:  2000 kB\n")
-    monkeypatch.setattr(processor, "MEMINFO", meminfo)
-    monkeypatch.setattr(environment, "CONTROL_GROUP", tmp_path)
-    assert processor.read_memory("MemTotal") == 4000 * 1024
+    monkeypatch.setattr(machine, "MEMINFO", meminfo)
+    monkeypatch.setattr(machine, "CONTROL_GROUP", tmp_path)
+    assert machine.read_memory("MemTotal") == 4000 * 1024
     assert memory_available() == 2000 * 1024
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("700000\n")
@@ -66,13 +66,13 @@ def test_memory_is_what_the_system_and_the_container_leave(tmp_path: Path, monke
     assert memory_available() == 500_000
     (tmp_path / "memory.max").write_text("1\n")
     assert memory_available() == 0
-    assert environment.device_memory("cpu") is None
+    assert machine.device_memory("cpu") is None
 
 
 def test_the_processor_is_named_as_the_system_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(levels, "CPUINFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text("cpu family\t: 6\nmodel\t\t: 85\nmodel name\t: Some Processor\n")
-    assert processor.read_model() == "Some Processor (family 6, model 85)"
+    assert machine.read_model() == "Some Processor (family 6, model 85)"
     for number, (level, kind, size) in enumerate(
         (("1", "Data", "48K"), ("1", "Instruction", "32K"), ("2", "Unified", "1M"))
     ):
@@ -80,9 +80,9 @@ def test_the_processor_is_named_as_the_system_names_it(tmp_path: Path, monkeypat
         folder.mkdir()
         for name, text in (("level", level), ("type", kind), ("size", size)):
             (folder / name).write_text(text + "\n")
-    monkeypatch.setattr(processor, "CACHES", tmp_path)
-    assert processor.read_caches() == {"L1": "48K", "L1i": "32K", "L2": "1M"}
-    assert processor.read_line(tmp_path / "gone") is None
+    monkeypatch.setattr(machine, "CACHES", tmp_path)
+    assert machine.read_caches() == {"L1": "48K", "L1i": "32K", "L2": "1M"}
+    assert machine.read_line(tmp_path / "gone") is None
 
 
 @pytest.mark.skipif(os.name != "posix" or shutil.which("sh") is None, reason="the stand-in is a shell script")

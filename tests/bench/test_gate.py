@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from barkfast.bench import gate
-from barkfast.bench.gate import Check, Sizes, check, gate_ok
+from barkfast.bench import check as check_module
+from barkfast.bench.check import Check, Sizes, check, gate_ok
 from barkfast.bench.workload import Workload
 from barkfast.errors import EngineError
 from barkfast.native import native_status
@@ -42,7 +42,7 @@ def test_the_cpu_engine_passes(dtype: str, voice: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_torch_engine_passes(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "QUICK", Sizes(6, 12, 8))
+    monkeypatch.setattr(check_module, "QUICK", Sizes(6, 12, 8))
     assert gate_ok(check(workload("torch", dtype)))
 
 
@@ -50,8 +50,8 @@ def test_the_torch_engine_passes(dtype: str, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are interpreted only where there is no GPU")
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_the_interpreted_cuda_engine_passes(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "QUICK", Sizes(2, 4, 2))
-    monkeypatch.setattr(gate, "STEPS_TOGETHER", 2)
+    monkeypatch.setattr(check_module, "QUICK", Sizes(2, 4, 2))
+    monkeypatch.setattr(check_module, "STEPS_TOGETHER", 2)
     checks = check(workload("cuda", dtype))
     assert gate_ok(checks), [found for found in checks if not found.ok]
 
@@ -62,7 +62,7 @@ def test_the_interpreted_cuda_engine_passes(dtype: str, monkeypatch: pytest.Monk
 def test_a_planted_wrong_kernel_turns_its_stage_red(
     part: str, stage: str, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plant(monkeypatch, (gate,), "cpu", part, 1.5)
+    plant(monkeypatch, (check_module,), "cpu", part, 1.5)
     checks = check(workload(dtype=dtype))
     assert not gate_ok(checks)
     assert failed_stages(checks) == {stage}
@@ -77,7 +77,7 @@ def test_logits_that_are_not_finite_are_red_with_the_reason(monkeypatch: pytest.
 
 
 def test_steps_that_are_right_do_not_excuse_a_run_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "QUICK", Sizes(6, 12, 8))
+    monkeypatch.setattr(check_module, "QUICK", Sizes(6, 12, 8))
     run = TorchDecoder.run
 
     def wrong_run(self: TorchDecoder, jobs: list, **options: object) -> list[np.ndarray]:

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from barkfast.bench import limits
-from barkfast.bench.limits import measure_limits, measure_products, measure_reading
+from barkfast.bench import measure
+from barkfast.bench.measure import measure_limits, measure_products, measure_reading
 from barkfast.errors import InputError
 from barkfast.native import load_native
 from bench.networks import needs_native
@@ -34,7 +34,7 @@ def test_the_engine_is_among_those_that_try():
 
 
 def test_without_the_native_module_torch_measures(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(limits, "load_native", lambda: None)
+    monkeypatch.setattr(measure, "load_native", lambda: None)
     found = measure_limits("cpu", "float32", seconds=QUICK)
     assert [way["name"] for way in found.ways] == ["read by torch.sum, float32", "product by torch.mm, float32"]
 
@@ -47,8 +47,8 @@ def test_no_more_memory_is_taken_than_there_is(monkeypatch: pytest.MonkeyPatch):
             sizes.append(size)
             return [0.5] * repeats
 
-    monkeypatch.setattr(limits, "load_native", lambda: Native())
-    monkeypatch.setattr(limits, "memory_available", lambda: 2**24)
+    monkeypatch.setattr(measure, "load_native", lambda: Native())
+    monkeypatch.setattr(measure, "memory_available", lambda: 2**24)
     (small, large) = measure_reading("cpu")
     assert set(sizes) == {2**22}
     assert small["value"] == large["value"] == round(2**22 / 0.5 / 1e9, 2)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from barkfast.bench import figures, plots
+from barkfast.bench import plots
 from barkfast.bench.plots import plot_all
 from barkfast.errors import InputError
 from bench.sample import not_run, red_result, sample_batch, sample_result
@@ -85,7 +85,7 @@ def test_words_stay_apart_and_on_the_sheet(matplotlib: Any, kind: str, plot: str
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
 
-    with matplotlib.rc_context(figures.STYLE):
+    with matplotlib.rc_context(plots.STYLE):
         figure = getattr(plots, plot)(RESULTS[kind]())
         renderer = FigureCanvasAgg(figure).get_renderer()
         drawn, draw = [], Text.draw
@@ -104,7 +104,7 @@ def test_words_stay_apart_and_on_the_sheet(matplotlib: Any, kind: str, plot: str
         assert inside, f"{text!r} is cut off: {box}"
     for (text, box), (other, second) in itertools.combinations(boxes, 2):
         assert not box.overlaps(second), f"{text!r} and {other!r} overlap"
-    machine = figures.describe_machine(RESULTS[kind]())
+    machine = plots.describe_machine(RESULTS[kind]())
     assert machine in [text for text, _ in boxes]
     assert all(axis.get_xlabel() for axis in figure.axes)
 
@@ -134,4 +134,4 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):
     ("value", "text"), [(0.0123, "0.0123"), (1.3749, "1.37"), (38.92, "38.9"), (1498.2, "1498"), (52_706.0, "52.7k")]
 )
 def test_numbers_have_three_digits(value: float, text: str):
-    assert figures.number(value) == text
+    assert plots.number(value) == text

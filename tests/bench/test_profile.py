@@ -7,11 +7,19 @@ from typing import Any
 import pytest
 
 from barkfast.bench import profile
-from barkfast.bench.profile import profile_decoder, profile_step
-from barkfast.bench.profile_cuda import profile_cuda, tabulate
-from barkfast.bench.profile_parts import centred_job, make_part, make_profile, to_be_won, usual_context
+from barkfast.bench.measure import candidates
+from barkfast.bench.profile import (
+    centred_job,
+    make_part,
+    make_profile,
+    profile_cuda,
+    profile_decoder,
+    profile_step,
+    tabulate,
+    to_be_won,
+    usual_context,
+)
 from barkfast.bench.roofline import decoder_step_bytes
-from barkfast.bench.steps import candidates
 from barkfast.bench.workload import Workload, open_bark
 from barkfast.cli import main
 from barkfast.cli.profile import advise
@@ -86,7 +94,7 @@ def test_the_cuda_engine_is_profiled_by_kernel(monkeypatch: pytest.MonkeyPatch):
     else:
         assert {"norm_qkv", "decode_attention"} <= names
     # `profile_decoder` uses it for a cuda decoder.
-    monkeypatch.setattr("barkfast.bench.profile_cuda.profile_cuda", lambda decoder, jobs, **shape: [*jobs, shape])
+    monkeypatch.setattr("barkfast.bench.profile.profile_cuda", lambda decoder, jobs, **shape: [*jobs, shape])
     job, shape = profile_decoder(decoder, LAYOUT, "coarse", context=30, device=decoder.device.type, quick=True)
     assert (job.steps, shape["context"]) == (12, 30) and shape["read_gb_per_s"] > 0
 

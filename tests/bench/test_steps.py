@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from barkfast.bench.steps import candidates, step_job, step_times
+from barkfast.bench.measure import candidates, step_job, step_times
 from barkfast.config import Layout
 from barkfast.errors import EngineError
 from barkfast.jobs import Job

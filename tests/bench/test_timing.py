@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from barkfast.bench.timing import in_row, queue_times, summarize, wall_times
+from barkfast.bench.measure import in_row, queue_times, summarize, wall_times
 
 CPU = torch.device("cpu")
 

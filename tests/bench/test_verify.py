@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from barkfast.bench import comparison, configurations, parity, verify
-from barkfast.bench.configurations import find_configurations
-from barkfast.bench.prompts import PROMPTS, choose_prompts, spelling_tokenizer
+from barkfast.bench import comparison, parity, verify
+from barkfast.bench.comparison import PROMPTS, choose_prompts, find_configurations, spelling_tokenizer
 from barkfast.bench.verify import CLOSE, FAILED, NOT_RUN, SAME, WRONG, describe_row, is_right, run_verify, wrong_rows
 from barkfast.cli import main
 from barkfast.errors import InputError
@@ -118,7 +117,7 @@ def test_an_engine_that_is_not_there_is_a_row_with_the_reason(
         engines = describe_engines(device)
         return [dataclasses.replace(e, available=False, reason="sawn off") if e.name == "cpu" else e for e in engines]
 
-    monkeypatch.setattr(configurations, "describe_engines", without_cpu)
+    monkeypatch.setattr(comparison, "describe_engines", without_cpu)
     result = run(engines=["cpu", "torch"], dtypes=["bfloat16"])
     missing, *others = result["rows"]
     assert (missing["engine"], missing["verdict"], missing["reason"]) == ("cpu", NOT_RUN, "sawn off")

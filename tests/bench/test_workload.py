@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from barkfast.bench import memory
-from barkfast.bench.roofline import decoder_step_bytes, pass_flop
-from barkfast.bench.work import count_work
+from barkfast.bench import machine, roofline
+from barkfast.bench.roofline import count_work, decoder_step_bytes, pass_flop
 from barkfast.bench.workload import FULL_VOICE, Workload, full_voice, is_random, open_bark, speak
 from barkfast.config import Layout
 from barkfast.errors import EngineError, InputError
@@ -117,7 +116,7 @@ def test_a_window_that_extends_the_one_before_reads_no_prompt(bark):
 
 def test_the_memory_that_is_needed_follows_the_sizes():
     def need(model: str, dtype: str, engine: str = "torch") -> float:
-        return memory.need_memory(Workload(model, "cpu", dtype, engine)) / 1e9
+        return roofline.need_memory(Workload(model, "cpu", dtype, engine)) / 1e9
 
     # 99.5 + 2 * 7.7 + 9.3 + 9.3 million numbers of tables and heads, 3 * 85 of layers, and the fine network's tables.
     assert 1.6 + 0.8 < need("random:small", "float32") < 3.8
@@ -126,18 +125,18 @@ def test_the_memory_that_is_needed_follows_the_sizes():
 
 
 def test_a_machine_that_is_too_small_is_told_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(memory, "memory_available", lambda: 10**9)
+    monkeypatch.setattr(roofline, "memory_available", lambda: 10**9)
     workload = Workload("random:large", "cpu", "float32", "torch")
     with pytest.raises(InputError, match=r"the model needs about \d+\.\d GB of memory on cpu .* 1\.0 GB are free"):
-        memory.check_memory(workload)
-    memory.check_memory(Workload("random:nano", "cpu", "float32", "torch"))
+        roofline.check_memory(workload)
+    roofline.check_memory(Workload("random:nano", "cpu", "float32", "torch"))
 
 
 def test_peaks_are_numbers_of_bytes():
-    memory.restart_peaks()
-    before = memory.read_peaks()
+    machine.restart_peaks()
+    before = machine.read_peaks()
     held = np.ones(50_000_000 // 8)
-    after = memory.read_peaks()
+    after = machine.read_peaks()
     assert before["device_bytes"] is None or before["device_bytes"] >= 0
     assert after["rss_bytes"] >= before["rss_bytes"] > 0
     assert held.nbytes == 50_000_000

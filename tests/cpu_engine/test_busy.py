@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from barkfast.bench.processor import count_cores
+from barkfast.bench.machine import count_cores
 from barkfast.native import native_status
 from benchmarks.cpu.sections.busy import busy_loops
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from barkfast.bench.prompts import PROMPTS
+from barkfast.bench.comparison import PROMPTS
 from barkfast.errors import InputError
 from barkfast.longform import Chunk, split_chunks
 from barkfast.longform.chunks import SECONDS, glue, split_long

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from barkfast import Bark
-from barkfast.bench import figures
+from barkfast.bench import plots
 from barkfast.normalize.english import spell_out
 
 from .features import HOP, SAMPLE_RATE, log_mel
@@ -32,13 +32,13 @@ def read_sentence() -> tuple[str, int]:
 
 def draw(sounds: dict[str, np.ndarray]) -> None:
     """Log-mel spectrograms of (n,) float32 sounds one above the other, on one scale of time and loudness."""
-    matplotlib = figures.require_matplotlib()
+    matplotlib = plots.require_matplotlib()
     from matplotlib.figure import Figure
 
     frames = {name: log_mel(sound).T for name, sound in sounds.items()}
     longest = max(mel.shape[1] for mel in frames.values()) * HOP / SAMPLE_RATE
     low, high = np.percentile(np.concatenate(list(frames.values()), axis=1), [2, 99.5])
-    with matplotlib.rc_context(figures.STYLE):
+    with matplotlib.rc_context(plots.STYLE):
         figure = Figure(figsize=(12, 5.4), layout="constrained")
         for axes, (name, mel) in zip(figure.subplots(len(frames), sharex=True), frames.items(), strict=True):
             extent = (0, mel.shape[1] * HOP / SAMPLE_RATE, 0, len(mel))
@@ -47,7 +47,7 @@ def draw(sounds: dict[str, np.ndarray]) -> None:
             axes.grid(False)
             axes.set_title(f"{name}, {mel.shape[1] * HOP / SAMPLE_RATE:.1f} s", loc="left")
         axes.set_xlabel("seconds")
-        figures.save(figure, PICTURE)
+        plots.save(figure, PICTURE)
 
 
 def main() -> None:

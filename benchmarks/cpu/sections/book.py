@@ -9,8 +9,8 @@ from itertools import cycle
 from typing import Any
 
 from barkfast.bark import Bark
-from barkfast.bench.memory import read_peaks
-from barkfast.bench.prompts import PROMPTS
+from barkfast.bench.comparison import PROMPTS
+from barkfast.bench.machine import read_peaks
 from benchmarks.cpu import networks
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from barkfast.bark import Bark
-from barkfast.bench.processor import count_cores
-from barkfast.bench.timing import in_row
+from barkfast.bench.machine import count_cores
+from barkfast.bench.measure import in_row
 from benchmarks import inputs
 from benchmarks.cpu import networks
 from benchmarks.cpu.sections.stages import PROMPTS, prompt_job

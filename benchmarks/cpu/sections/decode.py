@@ -2,9 +2,8 @@
 
 from typing import Any
 
+from barkfast.bench.measure import in_row, step_times
 from barkfast.bench.roofline import decoder_step_bytes
-from barkfast.bench.steps import step_times
-from barkfast.bench.timing import in_row
 from benchmarks import inputs
 from benchmarks.cpu import networks
 from benchmarks.cpu.sizes import model_size

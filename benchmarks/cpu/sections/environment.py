@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from barkfast.bench.environment import describe_machine
+from barkfast.bench.machine import describe_machine
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
 

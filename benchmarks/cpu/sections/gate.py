@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from barkfast.bench.check import CODEC_LIMITS, FINE_SHARES
 from barkfast.bench.compare import count_equal, rms_ratio
-from barkfast.bench.gate import CODEC_LIMITS, FINE_SHARES
 from barkfast.bench.teacher_forced import GREEDY
 from barkfast.jobs import FineJob, Job
 from barkfast.stages.semantic import semantic_job

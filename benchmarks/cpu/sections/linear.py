@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from barkfast.bench.timing import in_row, summarize, wall_times
+from barkfast.bench.measure import in_row, summarize, wall_times
 from barkfast.weights.random import SIZES
 from benchmarks.cpu.networks import require_native
 from benchmarks.plan import Plan

@@ -6,7 +6,7 @@ import sys
 from functools import partial
 from typing import Any
 
-from barkfast.bench.timing import in_row
+from barkfast.bench.measure import in_row
 from barkfast.cache import cache_bytes, cache_folder
 from benchmarks.cpu.sizes import model_size
 from benchmarks.plan import Plan

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from barkfast.bench.timing import in_row, summarize, wall_times
+from barkfast.bench.measure import in_row, summarize, wall_times
 from benchmarks.cpu.networks import require_native
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder

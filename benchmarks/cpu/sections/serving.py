@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from barkfast.bark import Bark
-from barkfast.bench.prompts import PROMPTS
+from barkfast.bench.comparison import PROMPTS
 from barkfast.engine.async_engine import Engine
 from barkfast.engine.results import Generation, percentiles
 from benchmarks import inputs

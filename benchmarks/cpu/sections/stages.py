@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from barkfast.bench.measure import in_row, summarize, wall_times
 from barkfast.bench.roofline import fine_flop, pass_flop
-from barkfast.bench.timing import in_row, summarize, wall_times
 from barkfast.config import Layout, Sampling
 from barkfast.jobs import FineJob, Job
 from barkfast.runtime.decoder import Refiner

@@ -1,17 +1,139 @@
-"""How fast this machine reads memory and multiplies matrices: the ceilings that shares refer to, measured here."""
+"""Time of work on a device, steps of a decoder, the machine's limits, and batches."""
 
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
-from barkfast.bench.environment import device_memory, memory_available
-from barkfast.bench.processor import count_threads
-from barkfast.bench.timing import queue_times, summarize, wall_times
-from barkfast.errors import InputError
+from barkfast.bench.machine import count_threads, device_memory, memory_available
+from barkfast.bench.roofline import PROCESS_BYTES, network_bytes
+from barkfast.bench.workload import Workload
+from barkfast.config import Layout, Sampling
+from barkfast.errors import EngineError, InputError
+from barkfast.jobs import Job, Stop
 from barkfast.native import load_native
-from barkfast.runtime.select import ENGINE_DTYPES, resolve_device
+from barkfast.runtime.decoder import Decoder
+from barkfast.runtime.sampling import Randomness
+from barkfast.runtime.select import ENGINE_DTYPES, Placement, build_decoder, resolve_device
+
+
+def summarize(values: Sequence[float]) -> dict[str, Any]:
+    """Median, 95th percentile (the smallest value that 95 % do not exceed), extremes and count of one or more."""
+    ordered = sorted(values)
+    n = len(ordered)
+    middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+    return {
+        "median": middle,
+        "p95": ordered[math.ceil(0.95 * n) - 1],
+        "min": ordered[0],
+        "max": ordered[-1],
+        "n": n,
+    }
+
+
+def in_row(name: str, values: Sequence[float], digits: int = 4) -> dict[str, Any]:
+    """`summarize` as entries of a row: name_median, name_p95, ..."""
+    return {
+        f"{name}_{key}": round(value, digits) if isinstance(value, float) else value
+        for key, value in summarize(values).items()
+    }
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def queue_times(device: torch.device, works: Sequence[Callable[[], object]]) -> list[float]:
+    """Milliseconds between the ends of `works`, queued one behind the other; only CUDA does not wait in between."""
+    if device.type != "cuda":
+        times = []
+        for work in works:
+            start = time.perf_counter()
+            work()
+            synchronize(device)
+            times.append((time.perf_counter() - start) * 1e3)
+        return times
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(len(works) + 1)]
+    events[0].record()
+    for work, event in zip(works, events[1:], strict=True):
+        work()
+        event.record()
+    torch.cuda.synchronize(device)
+    return [start.elapsed_time(end) for start, end in zip(events, events[1:], strict=False)]
+
+
+def wall_times(
+    device: torch.device, work: Callable[[], object], *, least: int, most: int, seconds: float
+) -> list[float]:
+    """Milliseconds of whole calls of `work`, from `least` to `most` of them, as many as fit in `seconds`."""
+    times: list[float] = []
+    begin = time.monotonic()
+    while len(times) < least or (len(times) < most and time.monotonic() - begin < seconds):
+        start = time.perf_counter()
+        work()
+        synchronize(device)
+        times.append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def step_job(stage: str, layout: Layout, prompt: int, steps: int, seed: int, *, may_stop: bool = True) -> Job:
+    """A job of `steps` tokens after `prompt` random ones, drawn from what its stage draws from, as it draws.
+
+    Args:
+        stage: semantic or coarse.
+        may_stop: offer the semantic stage's end token, as speech does; random weights hardly ever draw it.
+    """
+    ids = np.random.default_rng(seed).integers(0, layout.semantic.vocab_size, prompt).astype(np.int32)
+    slices: tuple[tuple[int, int], ...]
+    stop = None
+    if stage == "semantic":
+        slices = ((0, layout.semantic.vocab_size),)
+        if may_stop:
+            stop = Stop(layout.semantic.pad_token, layout.semantic.min_eos_p)
+    else:
+        first, size = layout.semantic.vocab_size, layout.codebook_size
+        slices = tuple((first + k * size, first + (k + 1) * size) for k in range(layout.coarse.n_codebooks))
+    return Job(ids, steps, slices, Sampling(0.7), stop, random=Randomness(seed))
+
+
+def candidates(job: Job) -> int:
+    """Head rows that one step of a job reads: those of one slice, and the stop token's."""
+    return job.slices[0][1] - job.slices[0][0] + (job.stop is not None)
+
+
+def step_times(decoder: Decoder, jobs: Sequence[Job], *, skip: int = 2) -> list[float]:
+    """Milliseconds of each step of jobs that run together, but for the first `skip` and the prompts before them.
+
+    Steps end with the first job that ends: with fewer jobs they would be faster.
+    Errors: that of a step that failed; EngineError if no step was left to be timed.
+    """
+    slots = [decoder.admit(job) for job in jobs]
+    times: list[float] = []
+    try:
+        for _ in range(min(job.steps for job in jobs)):
+            start = time.perf_counter()
+            steps = decoder.step()
+            times.append((time.perf_counter() - start) * 1e3)
+            for step in steps:
+                if step.error is not None:
+                    raise step.error
+            if any(step.done and step.token is None for step in steps):
+                break
+    finally:
+        for slot in slots:
+            decoder.release(slot)
+    if len(times) <= skip:
+        raise EngineError(f"a job ended after {len(times)} steps, of which the first {skip} are not timed")
+    return times[skip:]
+
 
 # Bytes that are read: per thread of a CPU more than its share of any cache, and at least so many; of a GPU.
 BYTES_PER_THREAD, LEAST_BYTES, GPU_BYTES = 2**26, 2**28, 2**31
@@ -179,3 +301,43 @@ def _rate(name: str, n_bytes: int, milliseconds: list[float]) -> Way:
 
 def _speed(name: str, rows: int, cols: int, inputs: int, milliseconds: float) -> Way:
     return {"name": name, "value": round(2 * rows * cols * inputs / milliseconds / 1e9, 4), "unit": "TFLOP/s"}
+
+
+BATCHES, MOST = (1, 2, 4, 8), 64
+# Positions before the first step, about those in the middle of a clip; steps of each job.
+PROMPT, STEPS = 600, 34
+
+
+def check_batches(batches: Sequence[int]) -> None:
+    """Raise InputError for a number of jobs that no engine takes at a time."""
+    for batch in batches:
+        if not 1 <= batch <= MOST:
+            raise InputError(f"a batch of {batch} jobs; expected 1 to {MOST} together")
+
+
+def time_batches(workload: Workload, batches: Sequence[int] = BATCHES) -> list[dict[str, Any]]:
+    """Steps of the coarse network: a row per number of jobs that memory has room for.
+
+    Returns: rows of {"batch", "ms_per_step": summary, "tokens_per_s"}.
+    """
+    workload = workload.resolve()
+    checkpoint = workload.open()
+    weights = checkpoint.stage("coarse")
+    config = weights.config
+    free = device_memory(workload.device)
+    free = memory_available() if free is None else free
+    number = 4 if workload.dtype == "float32" else 2
+    each = 2 * config.n_layer * config.block_size * config.n_embd * number
+    rest = network_bytes(config, "float32") + network_bytes(config, workload.dtype) + PROCESS_BYTES
+    fitting = [batch for batch in sorted(set(batches)) if rest + batch * each < free]
+    if not fitting:
+        return []
+    placement = Placement(workload.engine, workload.device, workload.device, workload.dtype, max(fitting))
+    decoder = build_decoder("coarse", config, weights.tensors, placement, weights.content)
+    prompt = min(PROMPT, config.block_size - STEPS)
+    rows = []
+    for batch in fitting:
+        jobs = [step_job("coarse", checkpoint.layout, prompt, STEPS, workload.seed + i) for i in range(batch)]
+        times = summarize(step_times(decoder, jobs))
+        rows.append({"batch": batch, "ms_per_step": times, "tokens_per_s": batch / times["median"] * 1e3})
+    return rows

@@ -1,21 +1,29 @@
-"""Which machine, driver, versions and sources numbers are from."""
+"""The machine that numbers are from: processor, GPU, memory, versions and sources."""
 
+import ctypes
 import datetime
+import gc
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from barkfast.bench import processor
-from barkfast.bench.processor import output_of, read_line, read_memory
-from barkfast.bench.roofline import DATASHEET
+from barkfast.cores import physical_cores
+from barkfast.errors import BarkfastError
+from barkfast.native import load_native, native_status
+from barkfast.runtime import engines
+from barkfast.runtime.cpu import threads
+from barkfast.runtime.cpu.levels import name_cpu
 
 PACKAGES = (
     *("torch", "triton", "numpy", "transformers", "tokenizers", "safetensors"),
@@ -30,6 +38,11 @@ GROUP_FILES = (
     ("memory.max", "memory.current", "memory.stat"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
 )
+# Bandwidth in GB/s and dense bf16 TFLOP/s by the datasheet, under the names the driver gives.
+DATASHEET = {
+    "NVIDIA H100 80GB HBM3": (3350, 989),
+    "NVIDIA H200": (4800, 989),
+}
 SMI_FIELDS = {
     "name": "name",
     "driver": "driver_version",
@@ -52,7 +65,7 @@ def describe_machine(device: str) -> dict[str, Any]:
     """
     import barkfast
 
-    cpu = processor.describe_cpu()
+    cpu = describe_cpu()
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "barkfast": barkfast.__version__,
@@ -60,7 +73,7 @@ def describe_machine(device: str) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "packages": {name: version_of(name) for name in PACKAGES},
         "source": describe_source(),
-        "threads": processor.count_threads(),
+        "threads": count_threads(),
         "device": dict(cpu) if device == "cpu" else describe_device(device),
         "cpu": cpu,
     }
@@ -126,7 +139,7 @@ def device_memory(device: str) -> int | None:
 def describe_device(device: str) -> dict[str, Any]:
     """A GPU; its name is "unknown", beside the error, where it does not answer: versions are still worth noting."""
     if not device.startswith("cuda"):
-        return {"name": f"{device}, {processor.read_model()}"}
+        return {"name": f"{device}, {read_model()}"}
     try:
         return _describe_cuda(device)
     except Exception as error:
@@ -173,3 +186,136 @@ def smi_used_bytes(device: str = "0") -> int | None:
     answer = query_smi({"used": "memory.used"}, device)
     number = (answer or {}).get("used", "").split(" ")[0]
     return int(number) * 2**20 if number.isdigit() else None
+
+
+MEMINFO = Path("/proc/meminfo")
+GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+def describe_cpu() -> dict[str, Any]:
+    """As the system tells it; None for what it does not."""
+    native = load_native()
+    name, cores = read_model(), count_cores()
+    return {
+        "name": f"{name}, {cores} cores",
+        "model": name,
+        "cores": cores,
+        "logical_cores": os.cpu_count(),
+        "isa": _choose_isa(),
+        "isas": [] if native is None else native.supported_isas(),
+        "native": native_status()[1],
+        "caches": read_caches(),
+        "memory_bytes": read_memory("MemTotal"),
+        "governor": read_line(GOVERNOR),
+        "huge_pages": read_line(HUGE_PAGES),
+        "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "torch_parallel": next(
+            (line.strip() for line in torch.__config__.parallel_info().splitlines() if "OpenMP" in line), None
+        ),
+        "mkldnn": torch.backends.mkldnn.is_available(),
+    }
+
+
+def _choose_isa() -> str | None:
+    """The level that the native code runs at; None without it, or where one is asked for that is not there."""
+    try:
+        return engines.choose_isa()
+    except BarkfastError:
+        return None
+
+
+def count_cores() -> int:
+    """Physical cores that this process may use, as the engine counts them."""
+    return physical_cores()
+
+
+def count_threads() -> int:
+    """Threads that the cpu engine uses; those that torch uses where there is no such engine."""
+    try:
+        return threads.count_threads()
+    except BarkfastError:
+        return torch.get_num_threads()
+
+
+def read_line(path: Path) -> str | None:
+    """A small file's text; None if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def read_model() -> str:
+    """The processor's name."""
+    on_mac = output_of("sysctl", "-n", "machdep.cpu.brand_string") if sys.platform == "darwin" else None
+    return on_mac or name_cpu()
+
+
+def output_of(*command: str, cwd: Path | None = None) -> str | None:
+    """What a command printed; None if it could not."""
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, cwd=cwd)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def read_caches() -> dict[str, str]:
+    """Size of each cache that the first core has: {"L2": "1024K", ...}."""
+    caches = {}
+    for folder in sorted(CACHES.glob("index*")):
+        level, kind, size = (read_line(folder / name) for name in ("level", "type", "size"))
+        if level and size:
+            caches[f"L{level}{'i' if kind == 'Instruction' else ''}"] = size
+    return caches
+
+
+def read_memory(field: str) -> int | None:
+    """Bytes of a line of Linux' meminfo, such as MemTotal or MemAvailable; of all memory on other systems."""
+    found = re.search(rf"^{field}:\s*(\d+) kB", read_line(MEMINFO) or "", re.MULTILINE)
+    if found:
+        return int(found.group(1)) * 1024
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def tidy() -> None:
+    """Give back what is no longer used, so that it does not count as somebody's memory."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def restart_peaks() -> None:
+    """From here on count the peaks anew; on systems other than Linux the process's stays that since its start."""
+    tidy()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def read_peaks() -> dict[str, Any]:
+    """The most that this process has had in use: "rss_bytes", mapped files included, and "device_bytes" or None."""
+    device = torch.cuda.max_memory_reserved() if torch.cuda.is_initialized() else None
+    return {"rss_bytes": _peak_resident(), "device_bytes": device}
+
+
+def _peak_resident() -> int:
+    """0 where the system does not tell."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
