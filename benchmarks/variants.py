@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from barkfast.bench.measure import EndedEarly
-
 from barkfast.bench.compare import count_equal, rms_ratio
+from barkfast.bench.measure import EndedEarly
 from barkfast.bench.teacher_forced import ForcedPass, count_alone, run_greedy, teacher_force
 from barkfast.jobs import Job
 from barkfast.runtime.decoder import Decoder

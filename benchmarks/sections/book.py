@@ -8,10 +8,9 @@ from functools import partial
 from itertools import cycle
 from typing import Any
 
-from barkfast.bench.machine import read_peaks
-
 from barkfast.bark import Bark
 from barkfast.bench.comparison import PROMPTS
+from barkfast.bench.machine import read_peaks
 from benchmarks import networks
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder

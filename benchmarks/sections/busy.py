@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from barkfast.bench.measure import in_row, step_job, wall_times
 
 from barkfast.bark import Bark
+from barkfast.bench.measure import in_row, step_job, wall_times
 from barkfast.cores import physical_cores
 from benchmarks import networks
 from benchmarks.plan import Plan

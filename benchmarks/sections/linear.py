@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from barkfast.bench.measure import NATIVE_FORMATS, in_row, summarize, wall_times
 
+from barkfast.bench.measure import NATIVE_FORMATS, in_row, summarize, wall_times
 from barkfast.weights.random import SIZES
 from benchmarks.networks import require_native
 from benchmarks.plan import Plan

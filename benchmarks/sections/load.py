@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from barkfast.bench.measure import in_row
-
 from barkfast.bench.workload import vocabulary
 from barkfast.cache import cache_bytes, cache_folder
 from benchmarks.networks import source

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 import torch
-from barkfast.bench.measure import step_job
 
+from barkfast.bench.measure import step_job
 from barkfast.bench.profile import profile_decoder, trace_events
 from benchmarks import networks
 from benchmarks.plan import Plan

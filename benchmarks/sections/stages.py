@@ -4,8 +4,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from barkfast.bench.measure import in_row, repeat_times, step_job, summarize
 
+from barkfast.bench.measure import in_row, repeat_times, step_job, summarize
 from barkfast.bench.roofline import fine_flop, pass_flop
 from barkfast.config import Layout, Sampling
 from barkfast.jobs import FineJob, Job

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from barkfast.bench.machine import count_threads
 from barkfast.bench.measure import NATIVE_FORMATS, candidates, queue_times, step_job
-
 from barkfast.bench.roofline import kernel_bytes
 from barkfast.native import load_native, native_status
 from barkfast.runtime.select import ENGINE_DTYPES, half_dtype, torch_dtype
