@@ -1,5 +1,6 @@
 """The documentation: the API page names what is public, pages and links are complete, the site can be built."""
 
+import argparse
 import importlib
 import inspect
 import re
@@ -15,6 +16,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 import barkfast
+from barkfast.cli import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -95,6 +97,35 @@ def test_links_lead_somewhere(page: Path):
         if not linked.is_file() or not linked.is_relative_to(ROOT) or (anchor and anchor not in anchors_of(linked)):
             broken.append(target)
     assert not broken
+
+
+def code_of(page: Path) -> Iterator[str]:
+    """The lines of code on a page, without what is between quotes; a line that ends in a backslash continues."""
+    for token in tokens_of(page):
+        if token.type in ("code_inline", "code_block", "fence"):
+            text = token.content.replace("\\\n", " ")
+            yield from re.sub(r"\"[^\"\n]*\"|'[^'\n]*'", '""', text).splitlines()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_exist(page: Path):
+    parsers = next(
+        action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)
+    ).choices
+    targets = set(re.findall(r"[\w-]+", " ".join(re.findall(r"(?m)^\.PHONY: (.*)$", (ROOT / "Makefile").read_text()))))
+    unknown = []
+    for line in code_of(page):
+        for command, rest in re.findall(r"(?<![\w./-])(?<!from )(?<!import )barkfast ([a-z]+)\b([^|<#;]*)", line):
+            options = re.findall(r"(?<!\S)-{1,2}[a-z][\w-]*", rest)
+            if command not in parsers or not set(options) <= set(parsers[command]._option_string_actions):
+                unknown.append(line)
+        unknown += [f"make {target}" for target in re.findall(r"(?<!\S)make ([a-z-]+)", line) if target not in targets]
+        for module in re.findall(r"python -m ((?:barkfast|benchmarks|tools|training)\b[\w.]*)", line):
+            # Of a package, __main__.py is run.
+            path = ROOT / module.replace(".", "/")
+            if not path.with_suffix(".py").is_file() and not (path / "__main__.py").is_file():
+                unknown.append(line)
+    assert not unknown
 
 
 @pytest.fixture(scope="module")
