@@ -19,7 +19,10 @@ DEMO_VOICE_ARGS ?=
 # The reference implementation, an oracle for the parity tests only; with dependencies it would pull torchaudio.
 REFERENCE := tts-webui.bark==0.1.1 encodec==0.1.1
 
-.PHONY: help demo demo-voice test bench cpu gpu gpu-full house results lint format venv clean
+# The extra `docs` without barkfast, so without torch and a compiler: the sources are read, not imported.
+DOCS := mkdocs mkdocstrings-python ruff
+
+.PHONY: help demo demo-voice test bench cpu gpu gpu-full house results docs lint format venv clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +33,7 @@ help:
 	@echo "make bench   a clip beside bark and transformers, stage by stage, with pictures, in 10 minutes"
 	@echo "make cpu     on any CPU: every kernel, stage and dtype, in half an hour at most"
 	@echo "make results write the tables of README.md and docs/ from the newest results"
+	@echo "make docs    build the site of docs/ and of the docstrings in build/docs"
 	@echo "make house   count the repository: lines, files that a call enters, what stands in it twice"
 	@echo "make demo-voice  train the demo voice anew: hours, see docs/demo-voice.md; goes on where it was"
 	@echo "make lint    ruff, mypy and clang-format, changing nothing"
@@ -63,6 +67,10 @@ cpu: $(VENV)/.test $(VENV)/.reference
 
 results: $(VENV)/.installed
 	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python -m benchmarks.markdown
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --quiet
+	@echo "the site begins at build/docs/index.html"
 
 house: $(VENV)/.test
 	$(BIN)/python -m tools.house
@@ -105,6 +113,10 @@ $(VENV)/.test: $(VENV)/.installed
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(INSTALL) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) $(DOCS)
 	@touch $@
 
 # The version that torch's CUDA builds of 2026 bring along; tests of the machine code compile with it too where it is.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from barkfast.engine.async_engine import Engine
 
 __version__ = "0.1.0"
+"""The version of barkfast."""
 
 __all__ = [
     "SAMPLE_RATE",

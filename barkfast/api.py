@@ -43,15 +43,23 @@ def text_to_semantic(
     seed: Seed = None,
     overflow: Overflow = "cut",
 ) -> np.ndarray:
-    """Generate (n,) int64 semantic tokens from text.
+    """Generate semantic tokens from text.
 
     Args:
-        text: text to be turned into audio.
+        text: text to be turned into audio, up to 256 tokens (about 13 seconds of speech).
         history_prompt: a voice: name, .npz file or dict.
         temp: generation temperature (1.0 more diverse, 0.0 greedy).
         silent: disable the progress bar.
         seed: for repeatable results; None draws from torch's global generator.
         overflow: "cut" a text that is too long, with a warning, or raise an "error".
+
+    Returns:
+        (n,) int64 semantic tokens, 49.9 for a second.
+
+    Raises:
+        InputError: the text or another argument cannot be used, or the model ended at once.
+        VoiceError: the voice is unknown or does not fit the model.
+        MissingFileError: the model is not on this machine, and cannot be fetched.
     """
     return current_bark().generate_semantic(
         text, history_prompt, Sampling(temp), overflow=overflow, seed=seed, silent=silent
@@ -71,7 +79,7 @@ def semantic_to_waveform(
     """Generate audio from semantic tokens.
 
     Args:
-        semantic_tokens: (n,) tokens from `text_to_semantic`.
+        semantic_tokens: (n,) integers from `text_to_semantic`.
         history_prompt: a voice: name, .npz file or dict.
         temp: generation temperature (1.0 more diverse, 0.0 greedy).
         silent: disable the progress bar.
@@ -80,7 +88,12 @@ def semantic_to_waveform(
         seed: for repeatable results; None draws from torch's global generator.
 
     Returns:
-        (samples,) float32 audio, or (full_generation, audio) with `output_full`.
+        (samples,) float32 audio at 24 kHz, or (full_generation, audio) with `output_full`.
+
+    Raises:
+        InputError: the tokens are not integers of the model's range, or another argument cannot be used.
+        VoiceError: the voice is unknown or does not fit the model.
+        MissingFileError: the model is not on this machine, and cannot be fetched.
     """
     bark, random = current_bark(), Randomness.of(seed)
     coarse = bark.generate_coarse(
@@ -113,7 +126,7 @@ def generate_audio(
     """Generate audio from text.
 
     Args:
-        text: text to be turned into audio.
+        text: text to be turned into audio, up to 256 tokens (about 13 seconds of speech).
         history_prompt: a voice: name, .npz file or dict.
         text_temp: temperature of the semantic stage (1.0 more diverse, 0.0 greedy).
         waveform_temp: temperature of the coarse stage.
@@ -124,6 +137,11 @@ def generate_audio(
 
     Returns:
         (samples,) float32 audio at 24 kHz, or (full_generation, audio) with `output_full`.
+
+    Raises:
+        InputError: the text or another argument cannot be used, or the model ended at once.
+        VoiceError: the voice is unknown or does not fit the model.
+        MissingFileError: the model is not on this machine, and cannot be fetched.
     """
     random = Randomness.of(seed)
     voice = current_bark().load_voice(history_prompt, ("semantic", "coarse", "fine"))
@@ -132,7 +150,20 @@ def generate_audio(
 
 
 def save_as_prompt(filepath: str | os.PathLike[str], full_generation: Mapping[str, np.ndarray]) -> None:
-    """Save a full generation as a voice, an .npz file."""
+    """Save a full generation as a voice, an .npz file.
+
+    Whether the arrays fit a model is checked where the voice is used.
+
+    Args:
+        filepath: where to write it; the name must end in .npz.
+        full_generation: semantic_prompt (n,), coarse_prompt (2, frames) and fine_prompt (8, frames), integers; the
+            first result of `generate_audio(..., output_full=True)`.
+
+    Raises:
+        InputError: the name has another ending.
+        VoiceError: an array is missing, or would have to be pickled.
+        OutputError: the file cannot be written.
+    """
     if not os.fspath(filepath).endswith(".npz"):
         raise InputError(f"voice file is {os.fspath(filepath)!r}; expected a name ending in .npz")
     save_voice(filepath, full_generation)

@@ -20,6 +20,9 @@ from barkfast.weights import Checkpoint
 class Bark:
     """A Bark model, ready to speak.
 
+    Networks are loaded when first needed, or all at once by `load()`. Any thread may call any method: calls share the
+    networks, and results do not depend on other calls.
+
     Args:
         model: a name or path: a hub id ("suno/bark", "suno/bark-small"), a folder, "demo", "random:nano".
             None for $BARKFAST_MODEL, else Suno's models as `bark` finds them.
@@ -32,8 +35,11 @@ class Bark:
         voices: a folder of further voices.
         n_slots: utterances at a time, 1 to 64; each takes memory for its cache. Batches allocate more if they need it.
 
-    Networks are loaded when first needed, or all at once by `load()`. Any thread may call any method: calls share the
-    networks, and results do not depend on other calls. Raises: EngineError while an `Engine` has this model.
+    Raises:
+        InputError: an argument is none of these, or this machine has no such device.
+        EngineError: the engine cannot run here. Methods that generate raise it while an `Engine` has this model.
+        MissingFileError: by the first method that needs a file which is not here, and cannot be fetched.
+        CheckpointError: by the first method that reads a file which is damaged, of another format, or carries code.
     """
 
     def __init__(
@@ -82,26 +88,60 @@ class Bark:
         return self.layout.sample_rate
 
     def load(self) -> None:
-        """Load all four networks now."""
+        """Load all four networks now. Raises: MissingFileError, CheckpointError, EngineError."""
         self.model.load()
 
     def load_voice(self, voice: Voice | None, stages: tuple[str, ...] = PARTS) -> Mapping[str, np.ndarray] | None:
-        """Find a voice by name, path or dict, and check the arrays that `stages` use. Raises: VoiceError."""
+        """Find a voice, and check that it fits the model.
+
+        Args:
+            voice: a name ("v2/en_speaker_6"), an .npz file, a dict of the three arrays, or None.
+            stages: which arrays to check: those that these stages use.
+
+        Returns:
+            semantic_prompt (n,), coarse_prompt (2, frames) and fine_prompt (8, frames), integers; None for None.
+
+        Raises:
+            VoiceError: the name is unknown, or a file or array cannot be used.
+        """
         return self.model.load_voice(voice, stages)
 
     def save_voice(self, path: str | os.PathLike[str], generation: Generation) -> None:
-        """Save an utterance as a voice, an .npz that `voice=` and the reference's `history_prompt=` take."""
+        """Save an utterance as a voice, an .npz that `voice=` and the reference's `history_prompt=` take.
+
+        Args:
+            path: where to write it; the name must end in .npz.
+            generation: the utterance.
+
+        Raises:
+            VoiceError: the name does not end in .npz.
+            OutputError: the file cannot be written.
+        """
         save_voice(path, generation.prompt)
 
     @takes(Speech)
     def generate(self, speech: Speech) -> Generation:
-        """Speak a text. Raises: InputError, VoiceError, EngineError."""
+        """Speak a text.
+
+        Returns:
+            A Generation: (samples,) float32 audio, the tokens of each stage, and timings.
+
+        Raises:
+            InputError: the text or another argument cannot be used, or the model ended at once.
+            VoiceError: the voice is unknown or does not fit the model.
+            EngineError: the engine failed, or an `Engine` has this model.
+        """
         request = self.model.request(speech.text, speech.voice, **speech.options())
         return single_stages.run_request(self.model, request, speech.silent)
 
     @takes(Request)
     def request(self, request: Request) -> Request:
-        """Check arguments, load the voice, and make a request of them for an engine. Loads no network; thread-safe."""
+        """Check arguments and load the voice: a request for `generate_batch`. Loads no network.
+
+        Raises:
+            InputError: an argument cannot be used.
+            VoiceError: the voice is unknown or does not fit the model.
+        """
         return self.model.resolve(request)
 
     def generate_batch(
@@ -123,7 +163,12 @@ class Bark:
             defaults: arguments for all, where an item does not have its own.
 
         Returns:
-            A Generation for each.
+            A Generation for each, or its exception with `keep_errors`.
+
+        Raises:
+            InputError: an argument or a text cannot be used.
+            VoiceError: a voice is unknown or does not fit the model.
+            EngineError: the engine failed, or an `Engine` has this model.
         """
         return speak_batch(self.model, requests, keep_errors, defaults)
 
@@ -134,7 +179,8 @@ class Bark:
         Work is done while the next chunk is waited for, and not between; closing the iterator ends it.
 
         Raises:
-            InputError, VoiceError: at once; the error of a later sentence comes in place of its samples.
+            InputError: at once for an argument; the error of a later sentence comes in place of its samples.
+            VoiceError: at once.
         """
         if asked.split:
             return Sound(stream_sentences(self.model, asked))
@@ -145,10 +191,15 @@ class Bark:
             yield from session.stream(request)
 
     def scheduler(self, n_slots: int | None = None) -> Session:
-        """A barkfast.engine.shared.Session of the scheduler that all calls share; use it in a `with` block.
+        """A session of the scheduler that all calls share; use it in a `with` block.
+
+        For programs that run requests round by round, see barkfast.engine.shared.Session.
 
         Args:
             n_slots: utterances at a time, if there is no other session; None for the present number.
+
+        Raises:
+            EngineError: an `Engine` has this model, or there is no memory for the slots.
         """
         return self.model.scheduler(n_slots)
 
@@ -157,7 +208,8 @@ class Bark:
         """Speak a text of any length, piece by piece: (n,) float32 samples as they come, in constant memory.
 
         Raises:
-            InputError, VoiceError: at once for arguments; later for what is found in the text.
+            InputError: at once for an argument; later for what is found in the text.
+            VoiceError: at once.
         """
         return Sound(speak_long(self.model, asked))
 
@@ -166,7 +218,8 @@ class Bark:
         """Speak a dialogue, a voice per speaker: (n,) float32 samples as they come, in constant memory.
 
         Raises:
-            InputError, VoiceError: at once for arguments; later for what is found in the script.
+            InputError: at once for an argument; later for what is found in the script, such as an unknown speaker.
+            VoiceError: at once.
         """
         return Sound(speak_script(self.model, asked))
 
@@ -175,21 +228,77 @@ class Bark:
     def generate_semantic(
         self, text: str, voice: Voice | None = None, sampling: Sampling = Sampling(0.7), **options: Any
     ) -> np.ndarray:
-        """Text to (n,) int64 semantic tokens. Args: as barkfast.single_stages.generate_semantic."""
+        """Text to semantic tokens.
+
+        Args:
+            text: up to 256 tokens, about 13 seconds of speech.
+            voice: as in `generate`; only its semantic_prompt is used.
+            sampling: how tokens are drawn.
+            options: `min_eos_p`, `max_duration_s`, `overflow`, `seed` and `silent` as in `generate`;
+                `allow_early_stop=False` draws as many tokens as fit; `strict=False` takes every number that `bark`
+                takes.
+
+        Returns:
+            (n,) int64 semantic tokens.
+
+        Raises:
+            InputError: an argument cannot be used, or the model ended at once.
+            VoiceError: the voice is unknown or does not fit the model.
+        """
         return single_stages.generate_semantic(self.model, text, voice, sampling, **options)
 
     def generate_coarse(
         self, semantic: np.ndarray, voice: Voice | None = None, sampling: Sampling = Sampling(0.7), **options: Any
     ) -> np.ndarray:
-        """Semantic tokens (n,) to (2, frames) int32 codes. Args: as barkfast.single_stages.generate_coarse."""
+        """Semantic tokens to coarse codes.
+
+        Args:
+            semantic: (n,) integers.
+            voice: as in `generate`; its semantic_prompt and coarse_prompt are used.
+            sampling: how codes are drawn.
+            options: `max_duration_s`, `seed` and `silent` as in `generate`; `max_history`, the coarse tokens of
+                context, 60 (faster) to 630 (the default); `sliding_window`, the tokens until the context moves, 60 by
+                default; `strict` as in `generate_semantic`.
+
+        Returns:
+            (2, frames) int32 codes, 75 frames for a second.
+
+        Raises:
+            InputError: an argument cannot be used.
+            VoiceError: the voice is unknown or does not fit the model.
+        """
         return single_stages.generate_coarse(self.model, semantic, voice, sampling, **options)
 
     def generate_fine(
         self, coarse: np.ndarray, voice: Voice | None = None, sampling: Sampling = Sampling(0.5), **options: Any
     ) -> np.ndarray:
-        """The first n codebooks (n, frames) to (8, frames) int32 codes. Args: as single_stages.generate_fine."""
+        """Coarse codes to fine codes.
+
+        Args:
+            coarse: (n, frames) integers, the first n codebooks, 1 to 7.
+            voice: as in `generate`; only its fine_prompt is used.
+            sampling: how codes are drawn.
+            options: `seed` and `silent` as in `generate`.
+
+        Returns:
+            (8, frames) int32 codes.
+
+        Raises:
+            InputError: an argument cannot be used.
+            VoiceError: the voice is unknown or does not fit the model.
+        """
         return single_stages.generate_fine(self.model, coarse, voice, sampling, **options)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Codes (up to 8 codebooks, frames) to (samples,) float32 audio."""
+        """Codes to audio.
+
+        Args:
+            codes: (up to 8 codebooks, frames) integers.
+
+        Returns:
+            (samples,) float32 audio at `sample_rate`.
+
+        Raises:
+            InputError: the codes are not integers of the codebooks' range.
+        """
         return single_stages.decode(self.model, codes)

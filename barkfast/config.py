@@ -245,7 +245,13 @@ def truthy(value: str | None) -> bool:
 class Sampling:
     """How a token is drawn: top-p, then top-k, then temperature, then softmax, then the draw.
 
-    `temperature` 0 or None is greedy. `top_p` and `top_k` None are off.
+    Args:
+        temperature: 1.0 is more diverse; 0 or None is greedy.
+        top_k: draw from this many of the likeliest tokens, at least 1; None is off.
+        top_p: draw from the likeliest tokens that together have this probability, 0 to 1; None is off.
+
+    Raises:
+        InputError: a value is none of these.
     """
 
     temperature: float | None = 0.7
@@ -266,4 +272,5 @@ class Sampling:
 
     @property
     def greedy(self) -> bool:
+        """Whether the likeliest token is always taken."""
         return not self.temperature

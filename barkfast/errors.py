@@ -26,7 +26,7 @@ class MissingFileError(BarkfastError, FileNotFoundError):
 
 
 class EngineError(BarkfastError, RuntimeError):
-    """The requested engine cannot run here."""
+    """The requested engine cannot run here, failed while it ran, or its model is in use by other calls."""
 
 
 class QueueFull(BarkfastError, RuntimeError):

@@ -54,6 +54,7 @@ COARSE_RATE_HZ = _SUNO.coarse.rate_hz
 COARSE_SEMANTIC_PAD_TOKEN = _SUNO.coarse.semantic_pad_token
 COARSE_INFER_TOKEN = _SUNO.coarse.infer_token
 SAMPLE_RATE = _SUNO.sample_rate
+"""Samples per second of the audio: 24000."""
 
 ALLOWED_PROMPTS = {name.replace("/", os.path.sep) for name in VOICE_NAMES}
 REMOTE_MODEL_PATHS = {
@@ -253,7 +254,23 @@ def preload_models(
     codec_use_gpu: bool = True,
     force_reload: bool = False,
 ) -> None:
-    """Load all networks now, instead of when they are first needed."""
+    """Load all networks now, instead of when they are first needed.
+
+    Args:
+        text_use_gpu: False runs the semantic network on the CPU; True on the device that would be chosen anyway.
+        text_use_small: use the small semantic network, where the model has both sizes.
+        coarse_use_gpu: the same for the coarse network.
+        coarse_use_small: the same for the coarse network.
+        fine_use_gpu: the same for the fine network.
+        fine_use_small: the same for the fine network.
+        codec_use_gpu: the same for the codec.
+        force_reload: load again what is loaded already.
+
+    Raises:
+        MissingFileError: the model is not on this machine, and cannot be fetched.
+        CheckpointError: a file is damaged, of another format, or carries code.
+        EngineError: the engine that was asked for cannot run here.
+    """
     load_model(text_use_gpu, text_use_small, force_reload, "text")
     load_model(coarse_use_gpu, coarse_use_small, force_reload, "coarse")
     load_model(fine_use_gpu, fine_use_small, force_reload, "fine")

@@ -36,8 +36,11 @@ class Options:
 
     Args:
         seed: the same seed gives the same audio, single or batched; None draws from torch's global generator.
-        text_temp, waveform_temp, fine_temp: temperature of each stage; 0 or None is greedy.
-        top_k, top_p: filters for the semantic and coarse stage, from 1 and in (0, 1]; None is off.
+        text_temp: temperature of the semantic stage; 0 or None is greedy.
+        waveform_temp: temperature of the coarse stage.
+        fine_temp: temperature of the fine stage.
+        top_k: draw from this many of the likeliest tokens, in the semantic and coarse stage; None is off.
+        top_p: draw from the likeliest tokens that together have this probability, in (0, 1]; None is off.
         min_eos_p: end when the end token has this probability, in (0, 1]; "auto" for the model's value, None to end
             only when it is drawn.
         max_duration_s: end after this many seconds.
@@ -91,13 +94,14 @@ class Options:
 class Request(Options):
     """One utterance to generate. It can be used any number of times, except with a `Randomness` as its seed.
 
+    The other arguments are those of `Options`.
+
     Args:
         text: up to 256 tokens, about 13 seconds of speech; None where `semantic` is given.
         voice: a name, a file, or a dict of the three arrays; what runs has the arrays.
-        stream: "off", "exact" or "low_latency", see `Streaming`.
+        stream: how audio is returned: "off" at the end, "exact" or "low_latency" in chunks.
         deadline: in seconds of time.monotonic(). Earlier deadlines are served first. Nothing ends when it passes.
         semantic: (n,) semantic tokens to synthesize, instead of a text.
-        others: as Options.
     """
 
     text: str | None = None
@@ -169,9 +173,9 @@ class StreamedText(Options):
             utterance, of up to 256 tokens. Semantic tokens (`semantic=`) are one utterance.
         language: "en", "de" and so on; None for the voice's, or else by the script.
         markup: what the text is written in, "plain" or "markdown", see `barkfast.normalize.normalize`.
-        semantic: as in Request.
+        semantic: (n,) semantic tokens to synthesize, instead of a text.
         seed: of the first sentence; the others count on from it.
-        max_duration_s: of a sentence.
+        max_duration_s: end a sentence after this many seconds.
         overflow: None for "error" where sentences are generated, which are split to fit, and "cut" for one utterance.
     """
 
@@ -216,7 +220,7 @@ class BarkStream(StreamedText):
 
     Args:
         chained: every sentence continues from the one before, instead of from the voice alone.
-        deadline: as in Request.
+        deadline: in seconds of time.monotonic(). Earlier deadlines are served first. Nothing ends when it passes.
         on_piece: called with each `Piece`, in order, once all of it was returned.
     """
 
@@ -259,12 +263,12 @@ class Pieces(Options):
         trim: cut silence and noise off the ends of each piece.
         pauses: put silence between pieces, as long as the punctuation asks for; else they overlap a little.
         at_once: pieces that are generated in a batch.
-        seconds: how long a piece may be by the estimate of its speaking time; None for 13, or what the model allows.
+        seconds: how long a piece may be, by the estimate of its speaking time; None for 13, or what the model allows.
         retries: how often a piece that the model did not finish in time is generated again in halves.
         on_piece: called with each `Piece`, in order.
-        deadline: as in Request.
-        seed: the same seed and `at_once` give the same audio.
-        max_duration_s: of a piece.
+        deadline: in seconds of time.monotonic(). Earlier deadlines are served first. Nothing ends when it passes.
+        seed: of the first piece; the same seed and `at_once` give the same audio.
+        max_duration_s: end a piece after this many seconds.
     """
 
     chained: bool = False
@@ -314,7 +318,7 @@ class Script(Pieces):
     """The arguments of `Bark.generate_script`. Voices of different languages may be mixed.
 
     Args:
-        script: see `barkfast.longform.parse_script`.
+        script: lines "NAME: text", or pairs (name, text), see `barkfast.longform.parse_script`.
         voices: name of a speaker -> voice as in `Bark.generate`; None for one that is drawn and then kept.
     """
 
@@ -327,7 +331,8 @@ class EngineSpeech(Options):
     """The arguments of `Engine.generate`.
 
     Args:
-        text, voice: as in `Bark.generate`.
+        text: up to 256 tokens, about 13 seconds of speech; None where `semantic` is given.
+        voice: as in `Bark.generate`.
         deadline_s: seconds from now; the request fails if it is not done by then.
         wait: where the queue is full, wait instead of failing with QueueFull.
         semantic: (n,) semantic tokens to synthesize, instead of a text.

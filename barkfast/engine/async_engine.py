@@ -26,15 +26,18 @@ class HasModel(Protocol):
 class Engine:
     """Serves many requests at once: they enter and leave between the steps of those in progress.
 
+    `async with Engine(bark) as engine:` loads the networks and starts; leaving it ends what is in progress, so call
+    `drain()` first where that matters. All methods belong to the event loop that started it. None of them blocks it:
+    networks run in a thread of their own, texts and voices are read in others.
+
     Args:
         bark: a `Bark`, which belongs to the engine until that is closed; nothing else may generate with it.
         n_slots: utterances that are generated in a batch.
         queue_size: requests that may wait beyond those; further ones are refused, or wait with `wait=True`.
         stream_buffer: chunks of a stream that may be unread before its utterance waits for the consumer.
 
-    `async with Engine(bark) as engine:` loads the networks and starts; leaving it ends what is in progress, so call
-    `drain()` first where that matters. All methods belong to the event loop that started it. None of them blocks it:
-    networks run in a thread of their own, texts and voices are read in others.
+    Raises:
+        InputError: a number is none of these.
     """
 
     def __init__(self, bark: HasModel, *, n_slots: int = 8, queue_size: int = 64, stream_buffer: int = 8) -> None:
@@ -48,7 +51,14 @@ class Engine:
         self._ready: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
-        """Load the networks and start. Raises: the errors of loading a model; EngineClosed for a second start."""
+        """Load the networks and start.
+
+        Raises:
+            EngineClosed: the engine was started or closed before.
+            EngineError: the engine cannot run here, or other calls use the model.
+            MissingFileError: the model is not on this machine, and cannot be fetched.
+            CheckpointError: a file is damaged, of another format, or carries code.
+        """
         if self._loop is not None or self._admission.queue.closed is not None:
             raise EngineClosed("the engine was started or closed before; make a new one")
         self._loop = asyncio.get_running_loop()
@@ -93,9 +103,16 @@ class Engine:
 
         Cancelling the task that waits ends the request within one round of work.
 
+        Returns:
+            A Generation: (samples,) float32 audio, the tokens of each stage, and timings.
+
         Raises:
-            QueueFull, DeadlineExceeded, EngineClosed, EngineDead: as named.
-            InputError, VoiceError: as of `Bark.generate`.
+            QueueFull: the queue is full, and `wait` is False.
+            DeadlineExceeded: it was not done within `deadline_s`.
+            InputError: the text or another argument cannot be used, or the model ended at once.
+            VoiceError: the voice is unknown or does not fit the model.
+            EngineClosed: the engine was not started, is draining, or was closed meanwhile.
+            EngineDead: the engine has failed for good, and accepts nothing any more.
         """
         result: asyncio.Future[Generation] = asyncio.get_running_loop().create_future()
         reservation = await self._admission.reserve(speech.deadline_s, speech.wait)
@@ -114,14 +131,24 @@ class Engine:
     def stream(self, asked: EngineStream) -> Stream:
         """Speak a text of any length; (n,) float32 chunks as they are ready, see `Stream`.
 
-        The errors are those of `generate`. An engine does not bound the length of a text.
+        The errors of `generate` are raised when the stream is opened or read. An engine does not bound the length of a
+        text.
+
+        Raises:
+            InputError: at once for an argument that cannot be used.
         """
         return Stream(self._admission, StreamText(self._model, asked), deadline_s=asked.deadline_s, wait=asked.wait)
 
     async def drain(self, timeout_s: float | None = None) -> bool:
-        """Accept nothing new, and wait until all that was accepted has ended; False after `timeout_s`.
+        """Accept nothing new, and wait until all that was accepted has ended.
 
         Streams count: a consumer that never reads keeps this waiting.
+
+        Args:
+            timeout_s: seconds to wait at most; None for no limit.
+
+        Returns:
+            Whether all have ended.
         """
         self._admission.queue.close(EngineClosed("the engine is being drained and takes no new requests"))
         with contextlib.suppress(asyncio.TimeoutError):

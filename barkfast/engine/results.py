@@ -57,7 +57,7 @@ class Generation:
 
     @property
     def real_time_factor(self) -> float:
-        """Seconds of work per second of audio; below 1 is faster than speech. See `real_time_factor`."""
+        """Seconds of work per second of audio; below 1 is faster than speech. Infinity for a clip without audio."""
         return real_time_factor(sum(self.timings.values()), self.duration)
 
     @property
@@ -66,7 +66,16 @@ class Generation:
         return {"semantic_prompt": self.semantic, "coarse_prompt": self.coarse, "fine_prompt": self.fine}
 
     def save(self, path: str | os.PathLike[str], subtype: str | None = None) -> None:
-        """Write the audio; the suffix names the format (wav, flac, ogg, mp3)."""
+        """Write the audio to a file.
+
+        Args:
+            path: the file; its suffix names the format: wav, flac, ogg or mp3.
+            subtype: how samples are stored, as libsndfile names it ("PCM_16", "FLOAT"); None for the format's default.
+
+        Raises:
+            InputError: the format or the subtype is unknown.
+            OutputError: the file cannot be written.
+        """
         write_audio(path, self.audio, self.sample_rate, subtype=subtype)
 
 
@@ -109,13 +118,18 @@ class Stats:
         healthy: whether it works; False before its start and after its end.
         held: requests accepted and not ended, those that wait for a slot included.
         parked: streams among them that wait for their consumers.
-        accepted, refused: requests taken in, and those turned away because the queue was full.
-        done, failed, cancelled, late: how the accepted ones ended; their sum and `held` are `accepted`.
+        accepted: requests taken in; the sum of `held`, `done`, `failed`, `cancelled` and `late`.
+        refused: requests turned away because the queue was full.
+        done: accepted ones that ended with a result.
+        failed: accepted ones that ended with an error.
+        cancelled: accepted ones that their callers ended.
+        late: accepted ones that were not done by their deadline.
         audio_s: seconds of audio of the requests that were done.
         busy_s: seconds of work.
         round_s: seconds that the present round of work has lasted; many seconds mean that a device hangs.
-        first_chunk_s, whole_s: (median, 95th percentile) of the seconds from asking to a stream's first chunk, and to
-            the end of a request; of the latest ones that were done, None without any.
+        first_chunk_s: (median, 95th percentile) of the seconds from asking to a stream's first chunk, of the latest
+            512 that were done; None without any.
+        whole_s: the same of the seconds from asking to the end of a request.
     """
 
     healthy: bool

@@ -41,9 +41,9 @@ class Piece:
 
     Args:
         number: from 0. Halves of a piece that was generated again have the same.
-        text: of the piece.
-        seconds: of its audio, before it was trimmed and joined; 0 where there was nothing to pronounce.
-        speaker: in a script.
+        text: the text of the piece.
+        seconds: length of its audio, before it was trimmed and joined; 0 where there was nothing to pronounce.
+        speaker: the speaker's name, in a script.
     """
 
     number: int

@@ -61,7 +61,7 @@ class StreamText:
 
 
 class Stream:
-    """The chunks of a text, (n,) float32 each: `async for chunk in stream`.
+    """The chunks of a text, (n,) float32 each: `async for chunk in stream`. Made by `Engine.stream`.
 
     The first sentence is submitted by `async with stream`, or else with the first chunk; its errors, QueueFull among
     them, are raised there. The next one is submitted when some audio of the one before was read. Errors of later work
@@ -93,7 +93,7 @@ class Stream:
         return self._closed
 
     async def open(self) -> None:
-        """Submit the first sentence, unless that was done. Raises: the errors of `Engine.generate`."""
+        """Submit the first sentence, as `async with stream` does. Raises: as `Engine.generate`."""
         if self._reservation is not None or self._is_closed():
             return
         self._loop = asyncio.get_running_loop()

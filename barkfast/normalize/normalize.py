@@ -26,6 +26,7 @@ def normalize(text: str, markup: Markup = "plain") -> str:
     """Prepare a text for speech, for any model.
 
     Args:
+        text: the text as it is written.
         markup: "plain" drops invisible characters and makes all line ends `\\n`. "markdown" also removes the markup,
             see docs/long-text.md: headings, list items and table rows become lines with a full stop.
 
