@@ -13,11 +13,11 @@ from barkfast.errors import VoiceError
 from barkfast.files import check_writable, replacing
 from barkfast.voices.names import VOICE_NAMES
 from barkfast.weights import arrays
+from barkfast.weights.voice_files import KEYS
 
 Voice = Mapping[str, np.ndarray]
 
 PARTS = ("semantic", "coarse", "fine")
-KEYS = tuple(f"{part}_prompt" for part in PARTS)
 # What numpy and zipfile raise for files that are damaged, of another format, or contain a pickle.
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, KeyError, MemoryError, NotImplementedError, RuntimeError),
