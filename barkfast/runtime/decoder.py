@@ -83,6 +83,19 @@ def not_finite(stage: str, step: int | None, dtype: object) -> EngineError:
     )
 
 
+def slots_taken(stage: str, n_slots: int) -> EngineError:
+    """The error for admitting a job while others use all slots."""
+    return EngineError(
+        f"all {n_slots} slots of the {stage} network are taken; release one, "
+        f"or build the decoder with n_slots up to {MAX_SLOTS}"
+    )
+
+
+def other_jobs_admitted() -> EngineError:
+    """The error for `run` while jobs are admitted."""
+    return EngineError("run() was called while other jobs are admitted; step them to their end")
+
+
 def slots_in_use(stage: str) -> EngineError:
     """The error for changing the number of slots while jobs use them."""
     return EngineError(f"the {stage} network's slots cannot change while it has jobs; release them first")
@@ -244,7 +257,7 @@ class Decoder(Network):
                 while not done:
                     for step in self.step():
                         if step.slot != slot:
-                            raise EngineError("run() was called while other jobs are admitted; step them to their end")
+                            raise other_jobs_admitted()
                         done, error = step.done, step.error
                         if step.token is not None:
                             tokens.append(step.token)

@@ -19,7 +19,6 @@ from barkfast.runtime.cpu.fork_lock import ForkLock, refusals
 from barkfast.runtime.cpu.kv_cache import allocate_cache, unpack_cache
 from barkfast.runtime.cpu.packing import Format, Packed, require_native
 from barkfast.runtime.decoder import (
-    MAX_SLOTS,
     Decoder,
     RetainedSlots,
     Step,
@@ -28,7 +27,9 @@ from barkfast.runtime.decoder import (
     find_root,
     no_logits,
     not_finite,
+    other_jobs_admitted,
     slots_in_use,
+    slots_taken,
 )
 from barkfast.runtime.sampling import STAGE_KEYS, Randomness
 
@@ -150,10 +151,7 @@ class CpuDecoder(Decoder):
         with self._acquire():
             check_job(job, self.config)
             if len(self.active) == self.n_slots:
-                raise EngineError(
-                    f"all {self.n_slots} slots of the {self.stage} network are taken; release one, "
-                    f"or build the decoder with n_slots up to {MAX_SLOTS}"
-                )
+                raise slots_taken(self.stage, self.n_slots)
             slot = self._retained.take(job)
             if slot is None:
                 slot = self._retained.find_free(self.n_slots, self.active)
@@ -249,7 +247,7 @@ class CpuDecoder(Decoder):
     ) -> list[np.ndarray | BarkfastError]:
         with self._acquire():
             if self.active:
-                raise EngineError("run() was called while other jobs are admitted; step them to their end")
+                raise other_jobs_admitted()
             try:
                 return self._run(jobs, on_token)
             finally:

@@ -18,7 +18,6 @@ from barkfast.runtime.cuda.run import STEPS_PER_REPLAY, ActiveJob, Run
 from barkfast.runtime.cuda.state import Snapshot, State
 from barkfast.runtime.cuda.step import VECTOR_ROWS, DecodeStep, Slices, Vocabulary
 from barkfast.runtime.decoder import (
-    MAX_SLOTS,
     Decoder,
     RetainedSlots,
     Step,
@@ -27,7 +26,9 @@ from barkfast.runtime.decoder import (
     find_root,
     no_logits,
     not_finite,
+    other_jobs_admitted,
     slots_in_use,
+    slots_taken,
 )
 from barkfast.runtime.sampling import STAGE_KEYS, Randomness
 from barkfast_kernels.slots import FAILED, FINISHED, RUNNING, STOPPED, pack_slot
@@ -152,10 +153,7 @@ class CudaDecoder(Decoder):
     def admit(self, job: Job) -> int:
         check_job(job, self.config)
         if len(self.active) == self.n_slots:
-            raise EngineError(
-                f"all {self.n_slots} slots of the {self.stage} network are taken; release one, "
-                f"or build the decoder with n_slots up to {MAX_SLOTS}"
-            )
+            raise slots_taken(self.stage, self.n_slots)
         with on_device(self.device):
             phase = self._use_vocabulary(job)
             kept = self._retained.take(job)
@@ -339,7 +337,7 @@ class CudaDecoder(Decoder):
         self, jobs: Sequence[Job], on_token: Callable[[int, int], None] | None = None
     ) -> list[np.ndarray | BarkfastError]:
         if self.active:
-            raise EngineError("run() was called while other jobs are admitted; step them to their end")
+            raise other_jobs_admitted()
         run = Run(self, jobs, on_token)
         try:
             with on_device(self.device):
