@@ -76,7 +76,7 @@ def show(value: Any) -> str:
     try:
         shown = repr(value)[:80]
     except Exception:
-        # For example, an integer with too many digits.
+        # The repr of a user's object may raise anything, that of an integer ValueError for too many digits.
         shown = "no value that can be written"
     return shown if isinstance(value, int | float | str) else f"{shown} ({type(value).__name__})"
 

@@ -91,6 +91,7 @@ def to_player(command: list[str], sample_rate: int) -> Iterator[Write]:
             send(stream_header(sample_rate))
             yield write
         except BaseException:
+            # Also for Ctrl-C: the player would go on with what it has.
             player.kill()
             raise
         finally:

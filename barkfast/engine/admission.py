@@ -203,6 +203,7 @@ class Admission:
             pending = PendingRequest(request, text_ids, on_chunk, end, self._most_unread, **how)
             self.worker.submit(pending)
         except BaseException:
+            # Also where the task is cancelled.
             reservation.leave()
             raise
         return pending

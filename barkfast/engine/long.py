@@ -58,6 +58,7 @@ class Sound(Iterator[np.ndarray]):
             try:
                 return next(self._chunks)
             except BaseException:
+                # StopIteration among it: a generator that raised has ended.
                 self._ended = True
                 raise
 

@@ -76,6 +76,7 @@ class Scheduler:
         try:
             components.grow(n_slots)
         except BaseException:
+            # Also for Ctrl-C: nobody else would release them.
             components.release()
             raise
 
@@ -157,6 +158,7 @@ class Scheduler:
             else:
                 self._collect_work(utterance)
         except BaseException:
+            # Also for Ctrl-C: its caller does not know the utterance yet.
             self._forget(utterance)
             raise
 
@@ -318,6 +320,7 @@ class Scheduler:
             try:
                 advances = table.step(seconds)
             except Exception as error:
+                # An engine may raise anything, torch's errors among it.
                 if loses_device(error):
                     raise
                 # Which job caused it is not known, so all running ones fail.
@@ -390,6 +393,7 @@ class Scheduler:
         try:
             yield
         except Exception as error:
+            # An engine may raise anything, torch's errors among it; the utterance's caller gets it.
             if loses_device(error):
                 raise
             self._fail(utterance, error)

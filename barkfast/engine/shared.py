@@ -176,6 +176,7 @@ class SharedScheduler:
         try:
             events = self.scheduler.round(SINGLE_S if single else 0.0)
         except BaseException as error:
+            # Also for Ctrl-C: other threads' sessions wait for results that will not come.
             for session in self.sessions:
                 session.abandon(error)
             self._shut()

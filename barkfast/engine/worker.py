@@ -1,6 +1,5 @@
 """The thread that runs an engine's rounds: it owns the scheduler, and nothing else touches the networks."""
 
-import contextlib
 import logging
 import threading
 import time
@@ -151,6 +150,7 @@ class Worker:
                 self._run_once(self._scheduler)
             self._scheduler.close()
         except BaseException as error:
+            # Of any kind: in this thread nobody else sees it, and the callers wait.
             if ready:
                 logger.exception("the serving engine failed")
             dead = EngineDead(f"the serving engine failed ({type(error).__name__}: {error}); start a new one")
@@ -158,9 +158,15 @@ class Worker:
             self._finish_all(dead)
             self._post(self._on_state, dead)
             if ready:
-                # Free what can be freed; the error that counts has been reported.
-                with contextlib.suppress(Exception):
-                    self._scheduler.close()
+                self._close_failed()
+
+    def _close_failed(self) -> None:
+        """Free what can be freed after an error, which has been reported."""
+        try:
+            self._scheduler.close()
+        except Exception:
+            # Of any kind: a lost device fails in every call.
+            logger.warning("the networks of the failed engine could not be freed", exc_info=True)
 
     def _run_once(self, scheduler: Scheduler) -> None:
         """Make the calls of the inbox, then one round; sleep where there is nothing to do."""

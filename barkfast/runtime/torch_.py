@@ -136,6 +136,7 @@ class TorchDecoder(Decoder):
         try:
             return self._advance(slot, sequence)
         except Exception as error:
+            # torch raises errors of many kinds; the job's caller gets it.
             if loses_device(error):
                 raise
             sequence.done = True
