@@ -27,7 +27,7 @@ def check_number(
         with suppress(OverflowError, ValueError):
             number = float(value)
     if not math.isfinite(number) or not least <= number <= most or (open_ and number == least):
-        raise _refusal(name, value, expected)
+        raise _invalid(name, value, expected)
     return number
 
 
@@ -38,14 +38,14 @@ def check_whole(name: str, value: Any, expected: str, *, least: int | None = Non
         with suppress(OverflowError, ValueError):
             whole = int(value) if value == int(value) else None
     if whole is None or (least is not None and whole < least) or (most is not None and whole > most):
-        raise _refusal(name, value, expected)
+        raise _invalid(name, value, expected)
     return whole
 
 
 def check_kind(name: str, value: Any) -> None:
     """Raise InputError unless a value is None or any number."""
     if value is not None and not _is_number(value):
-        raise _refusal(name, value, "a number, or None")
+        raise _invalid(name, value, "a number, or None")
 
 
 def check_seed(value: Any) -> int | None:
@@ -68,7 +68,7 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Raise InputError unless a value is one of some words."""
     # Comparing an array gives an array.
     if not isinstance(value, str) or value not in choices:
-        raise _refusal(name, value, f"one of {', '.join(map(repr, choices))}")
+        raise _invalid(name, value, f"one of {', '.join(map(repr, choices))}")
 
 
 def show(value: Any) -> str:
@@ -85,5 +85,5 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real | Decimal) and not isinstance(value, bool)
 
 
-def _refusal(name: str, value: Any, expected: str) -> InputError:
+def _invalid(name: str, value: Any, expected: str) -> InputError:
     return InputError(f"{name} is {show(value)}; expected {expected}")

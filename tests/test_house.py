@@ -55,10 +55,10 @@ ROOMS["options"] = PIPELINE | {"longform"}
 ROOMS["engine"] = PIPELINE | {"components", "longform", "options"}
 ROOMS["single_stages"] = ROOMS["engine"] | {"engine"}
 ROOMS["bark"] = ROOMS["single_stages"] | {"single_stages"}
-# The modules that have the names of `bark`'s own, and their helpers.
-ROOMS["helpers"] = GROUND
-ROOMS["foreign"] = ROOMS["components"] | {"components"}
-ROOMS["generation"] = ROOMS["bark"] | {"bark", "model", "model_fine", "helpers", "foreign"}
+# The modules that have the names of `bark`'s own, and what they need.
+ROOMS["compat"] = GROUND
+ROOMS["custom_networks"] = ROOMS["components"] | {"components"}
+ROOMS["generation"] = ROOMS["bark"] | {"bark", "model", "model_fine", "compat", "custom_networks"}
 ROOMS["api"] = ROOMS["generation"] | {"generation"}
 ROOMS["__init__"] = {*ROOMS}
 # "" is `barkfast` itself, the public API.
@@ -89,8 +89,8 @@ THIRD_PARTY = {
     "bark": {"numpy"},
     "model": {"torch"},
     "model_fine": {"torch"},
-    "helpers": {"torch", "numpy"},
-    "foreign": {"torch"},
+    "compat": {"torch", "numpy"},
+    "custom_networks": {"torch"},
     "api": {"numpy"},
     "generation": {"torch", "numpy", "tqdm"},
     "bench": {"torch", "numpy", "rich", "matplotlib", "transformers", "bark", "encodec"},

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 
 from barkfast.audio import stream_header, to_pcm16, writing_audio
-from barkfast.cli.exits import CLOSED
+from barkfast.cli.process import CLOSED
 from barkfast.errors import InputError
 
 Write = Callable[[np.ndarray], None]

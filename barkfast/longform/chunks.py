@@ -12,7 +12,7 @@ from barkfast.errors import InputError
 from barkfast.longform.rates import estimate_seconds, guess_language
 from barkfast.longform.sentences import Sentence, check_language, check_source, split_sentences
 from barkfast.normalize import Markup, check_markup, end_mark, normalize, normalize_stream
-from barkfast.normalize.marks import is_wide
+from barkfast.normalize.punctuation import is_wide
 
 Ending = Literal["word", "clause", "sentence", "paragraph"]
 

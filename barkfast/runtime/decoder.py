@@ -13,7 +13,7 @@ from barkfast.config import FineConfig, GPTConfig
 from barkfast.errors import BarkfastError, EngineError, InputError
 from barkfast.jobs import FineJob, Job
 from barkfast.runtime.codec_stream import CodecStream
-from barkfast.runtime.face import CodecFace, NetworkFace
+from barkfast.runtime.module_compat import CodecCompat, NetworkCompat
 
 # Most sequences that a decoder runs at a time.
 MAX_SLOTS = 64
@@ -152,7 +152,7 @@ class RetainedSlots(OrderedDict[int, Job]):
         return self.popitem(last=False)[0]
 
 
-class Network(NetworkFace, ABC):
+class Network(NetworkCompat, ABC):
     """The common base of Decoder, Refiner and Codec.
 
     Attributes:
@@ -286,7 +286,7 @@ class Refiner(Network):
         """
 
 
-class Codec(CodecFace, Network):
+class Codec(CodecCompat, Network):
     """Runs the codec's decoder."""
 
     @abstractmethod

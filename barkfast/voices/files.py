@@ -12,7 +12,7 @@ import numpy as np
 from barkfast.errors import VoiceError
 from barkfast.files import check_writable, replacing
 from barkfast.voices.names import VOICE_NAMES
-from barkfast.weights import arrays
+from barkfast.weights import numpy_files
 from barkfast.weights.voice_files import KEYS
 
 Voice = Mapping[str, np.ndarray]
@@ -35,7 +35,7 @@ class LoadedVoice(dict[str, np.ndarray]):
 
 def read_npy(path: Path, key: str) -> np.ndarray:
     try:
-        return arrays.read_npy(path)
+        return numpy_files.read_npy(path)
     except _UNREADABLE as error:
         raise VoiceError(f"voice file {path}: {key} cannot be read: {error}; expected an integer .npy array") from error
 
@@ -47,7 +47,7 @@ def read_npz(path: Path) -> LoadedVoice:
         hint = f"; the voice of that name is {name!r}, without .npz" if name in VOICE_NAMES else ""
         raise VoiceError(f"voice file {path} does not exist{hint}")
     try:
-        names = arrays.list_npz(path)
+        names = numpy_files.list_npz(path)
     except _UNREADABLE as error:
         raise VoiceError(
             f"voice file {path} is not an .npz archive ({error}); a single array or a damaged file? Expected "
@@ -58,7 +58,7 @@ def read_npz(path: Path) -> LoadedVoice:
         if key not in names:
             continue
         try:
-            found[key] = arrays.read_npz(path, key)
+            found[key] = numpy_files.read_npz(path, key)
         except _UNREADABLE as error:
             raise VoiceError(f"voice file {path}: {key} cannot be read: {error}; save it again") from error
     if not found:

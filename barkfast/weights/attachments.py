@@ -11,9 +11,9 @@ import numpy as np
 
 from barkfast.errors import InputError, MissingFileError
 from barkfast.files import expand
-from barkfast.weights.arrays import read_npz
 from barkfast.weights.checkpoint import Checkpoint
 from barkfast.weights.hub import fetch_from_hub, fetch_many_from_hub
+from barkfast.weights.numpy_files import read_npz
 from barkfast.weights.random import STAND_IN, is_random
 from barkfast.weights.tokenizer_files import find_tokenizer_file, named_tokenizer, tokenizer_repos
 from barkfast.weights.voice_files import (

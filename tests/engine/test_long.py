@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from barkfast.engine.segments import Piece
 from barkfast.errors import EngineError, InputError, VoiceError
-from engine.fakes import FakeBark, generation, speak_long, speak_script
+from engine.fake_model import FakeBark, generation, speak_long, speak_script
 from longform.sounds import RATE
 from longform.test_sentences import bare
 

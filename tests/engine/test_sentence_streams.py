@@ -13,7 +13,7 @@ from barkfast.engine.results import AudioChunk, Done, Failed
 from barkfast.engine.segments import Piece
 from barkfast.errors import BarkfastError, EngineError, VoiceError
 from benchmarks.inputs import full_voice
-from engine.fakes import FakeBark, FakeScheduler, generation, speak_long, stream_sentences
+from engine.fake_model import FakeBark, FakeScheduler, generation, speak_long, stream_sentences
 from longform.sounds import RATE
 
 SENTENCES = ["It rained all day.", "Did we stay at home?", "Then the lamp went out."]
@@ -168,7 +168,7 @@ class LiveScheduler(FakeScheduler):
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeBark:
-    monkeypatch.setattr("engine.fakes.FakeScheduler", LiveScheduler)
+    monkeypatch.setattr("engine.fake_model.FakeScheduler", LiveScheduler)
     return FakeBark()
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from barkfast.config import GPTConfig
 from barkfast.errors import BarkfastError, EngineError, InputError
 from barkfast.jobs import Job
-from barkfast.runtime.cpu.fork_lock import ForkLock, refusals
+from barkfast.native import native_errors
+from barkfast.runtime.cpu.fork_lock import ForkLock
 from barkfast.runtime.cpu.kv_cache import allocate_cache, unpack_cache
 from barkfast.runtime.cpu.packing import Format, Packed, require_native
 from barkfast.runtime.decoder import (
@@ -98,7 +99,7 @@ class CpuDecoder(Decoder):
         native = require_native()
         # Kept alive: the native objects read its memory.
         self.packed = packed
-        with refusals():
+        with native_errors():
             self._native_network = native.Network(
                 config.n_layer, config.n_head, config.n_embd, config.block_size, list(packed.entries)
             )
@@ -113,7 +114,7 @@ class CpuDecoder(Decoder):
     def _allocate(self, n_slots: int) -> None:
         """Allocate the slots, and only then free the previous ones."""
         keys, values = allocate_cache(self.config, n_slots, Format(self._native_network.cache_format))
-        with refusals():
+        with native_errors():
             decoder = require_native().Decoder(
                 self._native_network, self._pool, n_slots, keys.data_ptr(), values.data_ptr(), isa=self._isa
             )
@@ -171,14 +172,14 @@ class CpuDecoder(Decoder):
         this decoder did in between.
         """
         root = find_root(job)
-        with refusals():
+        with native_errors():
             self._native.prefill(slot, root.prompt.astype(np.int32), root.n_merged)
         return len(job.prompt) - len(root.prompt)
 
     def _start(self, slot: int, job: Job, n_forced: int) -> None:
         sampling, stop = job.sampling, job.stop
         seed, first_draw = (0, 0) if sampling.greedy else Randomness.of(job.random).reserve(self.stage, job.steps)
-        with refusals():
+        with native_errors():
             self._native.start(
                 slot,
                 job.prompt[len(job.prompt) - n_forced :].astype(np.int32),
@@ -283,7 +284,7 @@ class CpuDecoder(Decoder):
         return results
 
     def _advance(self, slots: list[int], max_steps: int, seconds: float) -> None:
-        with refusals():
+        with native_errors():
             self._native.advance(slots, max_steps, seconds)
 
     def _state(self, slot: int) -> tuple[Status, int]:
