@@ -126,11 +126,12 @@ class Scheduler:
         ids = fit_text(request.text, tokenizer, self.layout.semantic.n_slots, request.overflow)
         return np.array(ids, dtype=np.int32)
 
-    def add(self, request: Request, text_ids: np.ndarray | None = None) -> Utterance:
+    def add(self, request: Request, text_ids: np.ndarray | None = None, **in_stream: Any) -> Utterance:
         """Start a request.
 
         Args:
             text_ids: the result of `tokenize`; None to compute it here.
+            in_stream: `prefetched` and `continues_stream`, as of Utterance.
 
         Raises:
             InputError, VoiceError: the model cannot speak it. Other utterances are not affected.
@@ -139,7 +140,7 @@ class Scheduler:
         ids = self.tokenize(request) if text_ids is None else text_ids
         # On the torch engine the stages draw from one generator, one after the other, as in the reference: no overlap.
         overlap = all(bound[stage][0].engine != "torch" for stage in DECODED)
-        utterance = Utterance(request, self.layout, ids, overlap=overlap, clock=self._clock)
+        utterance = Utterance(request, self.layout, ids, overlap=overlap, clock=self._clock, **in_stream)
         self._take_in(utterance, bound)
         return utterance
 

@@ -243,12 +243,12 @@ class Session:
         """Whether there is neither work nor an event for this session."""
         return not self._events and all(utterance.parked for utterance in self.utterances)
 
-    def add(self, request: Request) -> Utterance:
+    def add(self, request: Request, **in_stream: Any) -> Utterance:
         """As Scheduler.add. Raises: also EngineError once the scheduler has failed."""
         # Before the lock is taken: a long text takes time.
         text_ids = self._scheduler.tokenize(request)
         with self._open_scheduler() as scheduler:
-            utterance = scheduler.add(request, text_ids)
+            utterance = scheduler.add(request, text_ids, **in_stream)
             self.utterances.add(utterance)
             return utterance
 

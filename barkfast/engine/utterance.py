@@ -81,6 +81,8 @@ class Utterance:
         text_ids: (n,) token ids of the request's text, as many as fit; None where it has semantic tokens.
         start: run one stage only: a semantic Job, coarse or fine windows, or the (codebooks, frames) codes to decode.
         overlap: stages may overlap, because each counts its random numbers separately.
+        prefetched: the consumer still receives the segment before this one. The caller resets it when that has ended.
+        continues_stream: the stream that it belongs to has started, so that it is not queued.
         clock: monotonic seconds.
 
     Raises:
@@ -95,6 +97,8 @@ class Utterance:
         *,
         start: Job | CoarseWindows | FineWindows | np.ndarray | None = None,
         overlap: bool = False,
+        prefetched: bool = False,
+        continues_stream: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.layout = layout
@@ -110,9 +114,7 @@ class Utterance:
         self.arrival, self.parked = 0, False
         self.engines: dict[str, str] = {}
         self.fallbacks: dict[str, str] = {}
-        # Set by the caller: the consumer still receives the segment before this one; and whether this utterance
-        # continues a stream that has started, so that it is not queued.
-        self.prefetched = self.continues_stream = False
+        self.prefetched, self.continues_stream = prefetched, continues_stream
         self._clock = clock
         self._timings = dict.fromkeys(STAGES, 0.0)
         # Stages whose work is handed out, and when it started.

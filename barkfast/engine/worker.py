@@ -33,8 +33,7 @@ class PendingRequest:
         on_chunk: receives (n,) float32 samples of a stream, in order.
         on_end: receives the outcome, once, after all chunks.
         most_unread: chunks that may be unread; with so many the utterance is parked until some are read.
-        prefetched: the consumer still receives the segment before it.
-        continues_stream: another request of the same stream came before it.
+        in_stream: as of Scheduler.add.
 
     Callbacks run where the worker's `post` puts them. Attributes that may change belong to the worker.
     """
@@ -46,13 +45,11 @@ class PendingRequest:
         on_chunk: Callable[[Any], None],
         on_end: Callable[[Outcome], None],
         most_unread: int = 8,
-        *,
-        prefetched: bool = False,
-        continues_stream: bool = False,
+        **in_stream: Any,
     ) -> None:
         self.request, self.text_ids = request, text_ids
         self.on_chunk, self.on_end, self.most_unread = on_chunk, on_end, most_unread
-        self.prefetched, self.continues_stream = prefetched, continues_stream
+        self.in_stream = in_stream
         self.utterance: Any = None
         self.unread = 0
         self.parked = self.ended = False
@@ -228,13 +225,11 @@ class Worker:
             self._expire(pending)
             return
         try:
-            pending.utterance = self._scheduler.add(pending.request, pending.text_ids)
+            pending.utterance = self._scheduler.add(pending.request, pending.text_ids, **pending.in_stream)
         except Exception as error:
             # Nothing was done for it yet, so nothing else is affected: of any kind, the error is its own.
             self._finish(pending, "failed", error)
         else:
-            pending.utterance.prefetched = pending.prefetched
-            pending.utterance.continues_stream = pending.continues_stream
             self._pending[pending.utterance] = pending
 
     def _promote(self, pending: PendingRequest) -> None:

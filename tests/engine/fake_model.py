@@ -38,7 +38,7 @@ class FakeScheduler:
         self.waiting: deque[Any] = deque()
         self.cancelled: list[Any] = []
 
-    def add(self, request: Any) -> Any:
+    def add(self, request: Any, **in_stream: bool) -> Any:
         number = len(self.bark.asked)
         self.bark.asked.append(request)
         utterance = SimpleUtterance(request, number)

@@ -165,15 +165,15 @@ def test_a_sentence_spoken_ahead_goes_before_nobody_until_its_turn_comes() -> No
     with Scheduler(FakeComponents(), LAYOUT, n_slots=1) as scheduler:
         scheduler.add(Request("busy"))
         scheduler.round()
-        following, plain = scheduler.add(Request("next", stream="exact")), scheduler.add(Request("plain", priority=1))
-        following.prefetched = True
+        following = scheduler.add(Request("next", stream="exact"), prefetched=True)
+        plain = scheduler.add(Request("plain", priority=1))
         first = scheduler.add(Request("first", stream="exact"))
         assert ends(run(scheduler))[1:] == [first, plain, following]
     with Scheduler(FakeComponents(), LAYOUT, n_slots=1) as scheduler:
         scheduler.add(Request("busy"))
         scheduler.round()
-        plain, following = scheduler.add(Request("plain")), scheduler.add(Request("next", stream="exact"))
-        following.prefetched = True
+        plain = scheduler.add(Request("plain"))
+        following = scheduler.add(Request("next", stream="exact"), prefetched=True)
         scheduler.round()
         following.prefetched = False
         assert ends(run(scheduler))[1:] == [following, plain]
