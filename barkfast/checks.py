@@ -7,6 +7,8 @@ from decimal import Decimal
 from numbers import Real
 from typing import Any
 
+import numpy as np
+
 from barkfast.errors import InputError
 
 # The seeds that torch's generators take, and so every engine.
@@ -69,6 +71,17 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     # Comparing an array gives an array.
     if not isinstance(value, str) or value not in choices:
         raise _invalid(name, value, f"one of {', '.join(map(repr, choices))}")
+
+
+def check_tokens(what: str, tokens: Any, ndim: int, end: int) -> None:
+    """Raise InputError unless `tokens` is a non-empty integer array of `ndim` dimensions with ids in [0, end)."""
+    if not isinstance(tokens, np.ndarray) or tokens.ndim != ndim or tokens.dtype.kind not in "iu":
+        kind = f"{tokens.dtype} array of shape {tokens.shape}" if isinstance(tokens, np.ndarray) else type(tokens)
+        raise InputError(f"{what} are a {kind}; expected an integer numpy array with {ndim} dimension(s)")
+    if tokens.size == 0:
+        raise InputError(f"{what} are empty: the stage before produced nothing; try another seed or a longer text")
+    if tokens.min() < 0 or tokens.max() >= end:
+        raise InputError(f"{what} hold values from {tokens.min()} to {tokens.max()}; expected 0 to {end - 1}")
 
 
 def show(value: Any) -> str:

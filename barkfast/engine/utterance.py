@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from barkfast.checks import check_tokens
 from barkfast.config import Layout
 from barkfast.engine.results import Generation
 from barkfast.errors import BarkfastError, InputError
 from barkfast.jobs import FineJob, Job
 from barkfast.options import Request
 from barkfast.runtime.sampling import Randomness
-from barkfast.stages.check import check_tokens
 from barkfast.stages.coarse import CoarseWindows, unflatten_codes
 from barkfast.stages.fine import HOP, MAX_HOP, FineWindows, LiveFineWindows
 from barkfast.stages.semantic import semantic_job

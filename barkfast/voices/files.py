@@ -12,25 +12,15 @@ import numpy as np
 from barkfast.errors import VoiceError
 from barkfast.files import check_writable, replacing
 from barkfast.voices.names import VOICE_NAMES
+from barkfast.voices.voice import LoadedVoice
 from barkfast.weights import numpy_files
 from barkfast.weights.voice_files import KEYS
 
-Voice = Mapping[str, np.ndarray]
-
-PARTS = ("semantic", "coarse", "fine")
 # What numpy and zipfile raise for files that are damaged, of another format, or contain a pickle.
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, KeyError, MemoryError, NotImplementedError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error),
 )
-
-
-class LoadedVoice(dict[str, np.ndarray]):
-    """A voice with its origin, which error messages name."""
-
-    def __init__(self, prompts: Mapping[str, np.ndarray], origin: str) -> None:
-        super().__init__(prompts)
-        self.origin = origin
 
 
 def read_npy(path: Path, key: str) -> np.ndarray:

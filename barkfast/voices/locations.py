@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from barkfast.config import Layout
 from barkfast.errors import MissingFileError, VoiceError
 from barkfast.files import expand
-from barkfast.voices.files import LoadedVoice, read_npy, read_npz
+from barkfast.voices.files import read_npy, read_npz
 from barkfast.voices.names import UNNAMED_IN_BARK, VOICE_NAMES
+from barkfast.voices.voice import LoadedVoice
 from barkfast.weights import fetch_from_hub
 from barkfast.weights.voice_files import (
     EMBEDDINGS,

@@ -9,9 +9,8 @@ from torch import Tensor
 from barkfast.config import CodecConfig
 from barkfast.errors import EngineError
 from barkfast.native import native_errors
-from barkfast.runtime.codec_stream import CodecStream, check_codes
 from barkfast.runtime.cpu.packing import require_native
-from barkfast.runtime.decoder import Codec
+from barkfast.runtime.decoder import Codec, CodecStream, check_codes
 
 
 def fits(config: CodecConfig) -> str | None:
