@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from barkfast.cli.checks import naming
-from barkfast.cli.exits import CLOSED, note
 from barkfast.cli.options import add_model_options
+from barkfast.cli.process import CLOSED, note
 from barkfast.errors import InputError
 from barkfast.files import check_writable, expand
 
