@@ -176,7 +176,9 @@ class DecodeStep:
     def _fused_head(self, vocabulary: Vocabulary) -> HeadDraw | None:
         """The kernel that computes both the head and the draw, for rows without filters; None if it cannot."""
         head = self._head
-        return head if head and head.serves(vocabulary.logits.shape[1], len(vocabulary.slices)) else None
+        if head is None or not head.serves(vocabulary.logits.shape[1], len(vocabulary.slices)):
+            return None
+        return head
 
     def draw(self, rows: Tensor, vocabulary: Vocabulary, *, filtered: bool) -> None:
         """Draw from x as the last layer left it: the last part of a step, after a prefill."""
