@@ -26,7 +26,7 @@ OVER = "more than 100%: some of what is read stays in caches, which the limit of
 
 
 def print_result(result: Mapping[str, Any], file: TextIO | None = None) -> None:
-    """Print all that a result holds; of one whose gate is red, what was wrong and no time."""
+    """Print everything in a result; of one whose check failed, what was wrong and no time."""
     console = make_console(file)
     for line in describe_run(result):
         console.print(line, soft_wrap=True)
@@ -82,7 +82,7 @@ def show(console: "Console", title: str, head: Sequence[str], rows: Sequence[Seq
 
 
 def describe_run(result: Mapping[str, Any]) -> Iterator[str]:
-    """What was run where, whether it is right, and what the machine can do."""
+    """What was run where, whether it is right, and the machine's limits."""
     environment, workload, gate = result["environment"], result["case"], result["gate"]
     source = environment["source"]
     commit = source["commit"]
@@ -118,24 +118,16 @@ def stage_table(row: Mapping[str, Any]) -> Rows:
     """What a backend did in each stage, and how near the machine's limits it came."""
     rows = []
     for stage in row["stages"]:
-        rows.append(
-            [
-                stage["stage"],
-                f"{stage['count']} {stage['unit']}",
-                number(stage["s"]["median"]),
-                number(stage["s"]["p95"]),
-                number(stage["ms_per_count"]),
-                number(stage["gb_per_s"]),
-                number(stage["tflop_per_s"]),
-                BOUNDS[stage["limit"]],
-                "-" if stage["share"] is None else f"{stage['share']:.0%}",
-            ]
-        )
+        times = stage["s"]["median"], stage["s"]["p95"], stage["ms_per_count"]
+        rates = stage["gb_per_s"], stage["tflop_per_s"]
+        share = "-" if stage["share"] is None else f"{stage['share']:.0%}"
+        cells = [stage["stage"], f"{stage['count']} {stage['unit']}", *map(number, (*times, *rates))]
+        rows.append([*cells, BOUNDS[stage["limit"]], share])
     return ["stage", "count", "s", "p95 s", "ms each", "GB/s", "TFLOP/s", "bound by", "share of limit"], rows
 
 
 def backend_table(timed: Sequence[Mapping[str, Any]], ours: Mapping[str, Any] | None) -> Rows:
-    """Contenders that were timed, one under the other."""
+    """The backends that were timed, one under the other."""
     rows = []
     for row in timed:
         factor, memory, start = row["real_time_factor"], row["memory"], row["start_up"]
@@ -193,9 +185,7 @@ def batch_table(batch: Sequence[Mapping[str, Any]]) -> Rows:
 
 
 def number(value: float | None) -> str:
-    """With as many digits as mean something; a dash where there is none."""
+    """Three digits, or all before the point; a dash where there is no number."""
     if value is None:
         return "-"
-    if abs(value) >= 100:
-        return f"{value:.0f}"
-    return f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

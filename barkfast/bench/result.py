@@ -1,4 +1,4 @@
-"""A result of `barkfast bench`: a dict that barkfast/bench/schema.json describes, valid from its first moment on."""
+"""A result of `barkfast bench`: a dict that barkfast/bench/schema.json describes, valid from its start on."""
 
 import json
 import math
@@ -49,12 +49,12 @@ def new_row(name: str) -> dict[str, Any]:
 
 
 def describe_check(check: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of the gate; numbers that JSON does not have, of logits that are not finite, become null."""
-    numbers = {key: check[key] for key in ("value", "limit")}
-    finite = {
-        key: None if number is None or not math.isfinite(number) else float(number) for key, number in numbers.items()
-    }
-    return {**check, **finite, "ok": bool(check["ok"])}
+    """A line of the check; numbers that JSON does not have, of logits that are not finite, become null."""
+
+    def finite(number: float | None) -> float | None:
+        return None if number is None or not math.isfinite(number) else float(number)
+
+    return {**check, "value": finite(check["value"]), "limit": finite(check["limit"]), "ok": bool(check["ok"])}
 
 
 def describe_limits(limits: Limits, codec_limits: Limits) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def describe_limits(limits: Limits, codec_limits: Limits) -> dict[str, Any]:
 def describe_clips(
     spoken: Sequence[tuple[int, Clip]], work: Mapping[str, Work], limits: Mapping[str, Limits]
 ) -> dict[str, Any]:
-    """What a contender's clips amount to.
+    """What the clips of a backend amount to.
 
     Args:
         spoken: seed and clip of each, at least one.
@@ -84,11 +84,10 @@ def describe_clips(
 
 
 def describe_stage(stage: str, clips: Sequence[Clip], work: Work | None, limits: Limits | None) -> dict[str, Any]:
-    """One stage's line.
+    """One stage of clips, at least one, that are equally long.
 
     Args:
-        clips: at least one, all of the same length.
-        work: what the stage must read and compute; None where nobody knows.
+        work: what the stage must read and compute; None where that is not known.
         limits: of the machine, in the stage's dtype.
     """
     count, seconds = clips[-1].counts[stage], summarize([clip.seconds[stage] for clip in clips])

@@ -55,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.seed < 2**62:
         raise InputError(f"--seed is {args.seed}; expected 0 to {2**62 - 1}")
 
+    from barkfast.bench.backends import check_peers
     from barkfast.bench.bench import Interrupted, check_arguments, run_bench
     from barkfast.bench.measure import check_batches
-    from barkfast.bench.peers import find_peers
     from barkfast.bench.report import print_result
     from barkfast.bench.result import COMPLETE, OK, RED
     from barkfast.bench.workload import Workload
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         batches = _read_numbers(args.batch)
         check_batches(batches)
     with naming("--compare"):
-        find_peers(peers)
+        check_peers(peers)
     workload = workload.resolve()
     trace = None if args.trace is None else expand(args.trace)
     plain = args.json == "-"
