@@ -10,23 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from barkfast.bench import report
 from barkfast.bench.backends import OURS, NotRun, check_peers
 from barkfast.bench.machine import require_packages
 from barkfast.bench.measure import BATCHES, Limits, check_batches
-from barkfast.bench.result import (
-    COMPLETE,
-    FAILED,
-    NOT_RUN,
-    OK,
-    PARTIAL,
-    RED,
-    describe_check,
-    describe_clips,
-    describe_limits,
-    new_result,
-    new_row,
-    write_result,
-)
 from barkfast.bench.roofline import check_memory
 from barkfast.bench.worker import Remote
 from barkfast.bench.workload import STAGES, Clip, Workload, hugging_face_folder, voice_of
@@ -102,15 +89,15 @@ def run_bench(
     run = Run(workload, repeats, out, say, make)
     try:
         if not run.check():
-            return run.finish(RED)
+            return run.finish(report.RED)
         try:
             run.measure(list(dict.fromkeys(compare)), trace, budget_s)
             run.time_batches(batches)
         except KeyboardInterrupt as interrupt:
-            raise Interrupted(run.finish(PARTIAL)) from interrupt
+            raise Interrupted(run.finish(report.PARTIAL)) from interrupt
     finally:
         run.close()
-    return run.finish(COMPLETE if run.whole else PARTIAL)
+    return run.finish(report.COMPLETE if run.whole else report.PARTIAL)
 
 
 class Run:
@@ -131,7 +118,7 @@ class Run:
         self.whole = True
         self._shared: Workload | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self.result = new_result(workload, repeats)
+        self.result = report.new_result(workload, repeats)
 
     def check(self) -> bool:
         """Whether the engine computes what it should."""
@@ -139,7 +126,7 @@ class Run:
         self.ours.start()
         checks = self.ours.check()
         ok = bool(checks) and all(line["ok"] for line in checks)
-        self.result["gate"] = {"ok": ok, "checks": [describe_check(line) for line in checks]}
+        self.result["gate"] = {"ok": ok, "checks": [report.describe_check(line) for line in checks]}
         return ok
 
     def measure(self, compare: Sequence[str], trace: Path | None, budget_s: float) -> None:
@@ -148,10 +135,10 @@ class Run:
         self.say("measuring how fast this machine reads memory and multiplies matrices")
         limits, codec_limits = self.ours.limits()
         self.limits = {stage: codec_limits if stage == "codec" else limits for stage in STAGES}
-        self.result["limits"] = describe_limits(limits, codec_limits)
+        self.result["limits"] = report.describe_limits(limits, codec_limits)
         self.save()
         names = (OURS, *compare)
-        self.result["contenders"] = [new_row(name) for name in names]
+        self.result["contenders"] = [report.new_row(name) for name in names]
         for name in names:
             self._load(name)
         self._speak_in_turn(budget_s)
@@ -207,11 +194,11 @@ class Run:
             # Elsewhere the first clip compiles kernels for every length that comes up in it.
             short = None if self.workload.device.startswith("cuda") else min(WARM_UP_S, self.workload.seconds)
             backend.speak(self.workload.seed, short)
-            row |= {"status": OK, "reason": ""}
+            row |= {"status": report.OK, "reason": ""}
         except (NotRun, InputError) as error:
-            self._drop(name, NOT_RUN, error)
+            self._drop(name, report.NOT_RUN, error)
         except Exception as error:
-            self._drop(name, FAILED, error)
+            self._drop(name, report.FAILED, error)
         self.save()
 
     def _row_of(self, name: str) -> dict[str, Any]:
@@ -237,7 +224,7 @@ class Run:
                 try:
                     self._speak(backend, i)
                 except Exception as error:
-                    self._drop(backend.name, FAILED, error)
+                    self._drop(backend.name, report.FAILED, error)
                 took[backend.name] = time.monotonic() - start
                 self.save()
 
@@ -248,7 +235,7 @@ class Run:
         clips = self.clips.setdefault(backend.name, [])
         clips.append((seed, clip))
         row = self._row_of(backend.name)
-        row.update(describe_clips(clips, backend.work, self.limits), memory=backend.memory())
+        row.update(report.describe_clips(clips, backend.work, self.limits), memory=backend.memory())
 
     def _close_backends(self, name: str | None = None) -> None:
         """One of them, or all."""
@@ -273,7 +260,7 @@ class Run:
         """Write the result as it is now."""
         self.result["seconds"] = time.monotonic() - self._begin
         if self.out is not None:
-            write_result(self.result, self.out)
+            report.write_result(self.result, self.out)
 
 
 def _reason(error: Exception) -> str:

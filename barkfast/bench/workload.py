@@ -128,19 +128,15 @@ def _vocabulary_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def tokenizer_of(checkpoint: Checkpoint) -> Path | None:
-    """A tokenizer for random weights, which bring none; None leaves the choice to the model."""
+    """A tokenizer for random weights without one; None leaves the choice to the model."""
     own = checkpoint.folder is not None and find_tokenizer_file(checkpoint.folder) is not None
     if own or not is_random(checkpoint):
         return None
     return vocabulary(Path(_vocabulary_folder().name))
 
 
-def open_bark(workload: Workload, tokenizer: str | Path | None = None) -> "Bark":
-    """The workload's model, its networks not loaded yet.
-
-    Args:
-        tokenizer: as of `Bark`; random weights bring their own.
-    """
+def open_bark(workload: Workload) -> "Bark":
+    """The workload's model, its networks not loaded yet."""
     from barkfast.bark import Bark
 
     workload = workload.resolve()
@@ -150,7 +146,7 @@ def open_bark(workload: Workload, tokenizer: str | Path | None = None) -> "Bark"
         dtype=workload.dtype,
         engine=workload.engine,
         small=workload.small,
-        tokenizer=tokenizer or tokenizer_of(workload.open()),
+        tokenizer=tokenizer_of(workload.open()),
     )
 
 

@@ -58,8 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from barkfast.bench.backends import check_peers
     from barkfast.bench.bench import Interrupted, check_arguments, run_bench
     from barkfast.bench.measure import check_batches
-    from barkfast.bench.report import print_result
-    from barkfast.bench.result import COMPLETE, OK, RED
+    from barkfast.bench.report import COMPLETE, OK, RED, print_result
     from barkfast.bench.workload import Workload
 
     with naming("--seconds"):

@@ -17,8 +17,7 @@ from barkfast.bench.backends import Backend, NotInstalled, Ours
 from barkfast.bench.bench import Interrupted, run_bench
 from barkfast.bench.check import Check
 from barkfast.bench.measure import Limits, time_batches
-from barkfast.bench.report import describe_slower, print_result
-from barkfast.bench.result import describe_stage
+from barkfast.bench.report import describe_slower, describe_stage, print_result
 from barkfast.bench.roofline import Work
 from barkfast.bench.worker import WorkerError
 from barkfast.bench.workload import STAGES, Clip, Workload
