@@ -178,11 +178,6 @@ class Sizes:
 QUICK, THOROUGH = Sizes(20, 24, 75), Sizes(60, 256, 300)
 
 
-def all_right(checks: Sequence[Check]) -> bool:
-    """Whether there was something to check and all of it is right."""
-    return bool(checks) and all(check.ok for check in checks)
-
-
 def check(workload: Workload, *, quick: bool = True) -> list[Check]:
     """Compare the workload's model, engine and dtype with the torch engine in float32 on the same device.
 

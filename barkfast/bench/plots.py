@@ -59,19 +59,24 @@ def plot_all(result: Result, folder: str | os.PathLike[str]) -> list[Path]:
 
     Raises: InputError without matplotlib, or where the files cannot be written.
     """
-    matplotlib = require_matplotlib()
-    place = Path(folder)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {place}: {error.strerror or error}; choose another one") from error
-    paths = []
-    with matplotlib.rc_context(STYLE):
+    place, paths = make_folder(folder), []
+    with require_matplotlib().rc_context(STYLE):
         for plot in (plot_waterfall, plot_roofline, plot_batch, plot_peers):
             figure = plot(result)
             if figure is not None:
                 paths.append(save(figure, place / f"{plot.__name__.removeprefix('plot_')}.png"))
     return paths
+
+
+def make_folder(folder: str | os.PathLike[str]) -> Path:
+    """Make a folder for plots. Raises: InputError without matplotlib, or where it cannot be made."""
+    require_matplotlib()
+    place = Path(folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {place}: {error.strerror or error}; choose another one") from error
+    return place
 
 
 def save(figure: Any, path: Path) -> Path:
