@@ -28,6 +28,8 @@ import torch  # noqa: E402
 
 from interpreter import avoid_repetition  # noqa: E402
 
+pytest_plugins = ["sweeps"]
+
 # So that failed asserts in this helper module show their values, as those in test files do.
 pytest.register_assert_rewrite("contract.decoding")
 
