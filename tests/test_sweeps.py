@@ -126,3 +126,12 @@ def test_options_that_cannot_be_followed_are_refused(suite: pytest.Pytester, opt
     result = start(suite, *options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: *{message}*"])
+
+
+@pytest.mark.parametrize("options", [[], ["-n2"]], ids=["alone", "workers"])
+def test_a_rest_that_is_empty_is_no_failure(suite: pytest.Pytester, options: list[str]):
+    suite.makepyfile(test_sample="def test_one():\n    pass\n")
+    assert start(suite, "--rest", *options).ret == pytest.ExitCode.OK
+    # But a file without tests is one.
+    suite.makepyfile(test_sample="")
+    assert start(suite, *options).ret == pytest.ExitCode.NO_TESTS_COLLECTED
