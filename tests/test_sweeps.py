@@ -1,6 +1,7 @@
 """Samples of sweeps: with the rest they are all cases, and the same date has the same sample in every process."""
 
 from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
 
@@ -41,12 +42,16 @@ ALWAYS |= {f"test_each[{case}]" for case in range(3)}
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     pytester.makepyfile(test_sample=FILE)
     return pytester
 
 
 def start(suite: pytest.Pytester, *options: str) -> pytest.RunResult:
-    return suite.runpytest("-p", "sweeps", *(["-p", "xdist"] if "-n2" in options else []), *options)
+    if "-n2" not in options:
+        return suite.runpytest("-p", "sweeps", *options)
+    # The workers of pytest-xdist have the paths that the interpreter began with.
+    return suite.runpytest_subprocess("-p", "sweeps", "-p", "xdist", *options)
 
 
 def run(suite: pytest.Pytester, *options: str, last_line: str = "sweeps: *") -> set[str]:
