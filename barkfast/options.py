@@ -5,6 +5,7 @@ A public method that takes such arguments is declared with `takes`, which gives 
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, fields
 from functools import wraps
@@ -382,7 +383,27 @@ def takes(arguments: Callable[P, T]) -> Callable[[Callable[[S, T], R]], Callable
         me = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         returns = inspect.signature(method).return_annotation
         made.__signature__ = own.replace(parameters=[me, *own.parameters.values()], return_annotation=returns)
-        made.__doc__ = "\n\n".join(filter(None, map(inspect.getdoc, (method, arguments, Options))))
+        text, sections = split_docstring(method)
+        args = "\n".join(f"    {described.get(name, name)}" for name in own.parameters)
+        made.__doc__ = "\n\n".join([text, f"Args:\n{args}", *sections])
         return made
 
+    described = describe_arguments(arguments)
     return declare
+
+
+def describe_arguments(arguments: Callable[..., Any]) -> dict[str, str]:
+    """Name -> its lines in the docstring of the class that adds the argument, or says more of it."""
+    found: dict[str, str] = {}
+    for owner in reversed(inspect.getmro(arguments)):  # type: ignore[arg-type]
+        for section in split_docstring(owner)[1] if owner is not object else ():
+            if section.startswith("Args:\n"):
+                lines = re.split(r"\n    (?=\S)", section)[1:]
+                found |= {line.partition(":")[0]: line for line in lines}
+    return found
+
+
+def split_docstring(described: Any) -> tuple[str, list[str]]:
+    """What comes before the sections of a docstring, and the sections: "Args:", "Returns:", "Raises:"."""
+    text, *sections = re.split(r"\n\n(?=[A-Z]\w+:\n)", inspect.getdoc(described) or "")
+    return text, sections

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import inspect
+import operator
 import re
 import subprocess
 import sys
@@ -49,6 +50,18 @@ def test_what_the_api_page_names_exists_and_is_described(name: str):
     for member, value in vars(documented).items() if inspect.isclass(documented) else ():
         if not member.startswith("_") and (inspect.isroutine(value) or isinstance(value, property)):
             assert value.__doc__, f"{name}.{member} has no docstring"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Bark.generate", "Bark.stream", "Bark.generate_long", "Bark.generate_script", "Engine.generate", "Engine.stream"],
+)
+def test_help_describes_every_argument_once_in_the_order_of_the_signature(name: str):
+    method = operator.attrgetter(name)(barkfast)
+    sections = re.findall(r"^Args:\n((?: .*\n)+)", inspect.getdoc(method), flags=re.MULTILINE)
+    assert len(sections) == 1
+    described = re.findall(r"^    (\w+): \S", sections[0], flags=re.MULTILINE)
+    assert described == list(inspect.signature(method).parameters)[1:]
 
 
 def test_the_navigation_lists_every_page():
