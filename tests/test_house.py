@@ -323,15 +323,13 @@ ABANDONED = re.compile(
     r"""|whose turn|led along|came to nothing|for oneself|by whom)(?![\w"'])""",
     re.IGNORECASE,
 )
-# The tests are still to be gone through.
-NOT_READ = ("tests/",)
 
 
 def test_abandoned_words_stay_away():
     found = []
     for path in repository_files():
         name = name_of(path)
-        if path.suffix not in (".py", ".h", ".cpp", ".cu", ".cuh", ".md") or name.startswith(NOT_READ):
+        if path.suffix not in (".py", ".h", ".cpp", ".cu", ".cuh", ".md") or path == Path(__file__):
             continue
         # The names of blocks of results are part of the results' format.
         text = re.sub(r"<!-- .*? -->", "", path.read_text(encoding="utf-8"))

@@ -78,7 +78,7 @@ class DecoderContract:
         return {}
 
     @pytest.fixture
-    def company(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def batched(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Decoder options to run requests one at a time, and those to run them in a batch."""
         return {}, [{"n_slots": 3}]
 
@@ -106,10 +106,10 @@ class DecoderContract:
         job = make_job(9, length=self.config.block_size - 3, steps=4)
         assert_same(self.make(**way).run([job]), self.judge().run([job]))
 
-    def test_a_request_gets_its_own_tokens_alone_and_in_company(
-        self, company: tuple[dict[str, Any], list[dict[str, Any]]]
+    def test_a_request_gets_its_own_tokens_alone_and_in_a_batch(
+        self, batched: tuple[dict[str, Any], list[dict[str, Any]]]
     ) -> None:
-        solo, together = company
+        solo, together = batched
         jobs = self.mixed_jobs()
         alone = [self.make(**solo).run([fresh(job)])[0] for job in jobs]
         order = np.random.default_rng(0).permutation(len(jobs))
@@ -151,20 +151,20 @@ class DecoderContract:
         jobs = self.mixed_jobs()
         expected = self.make(n_slots=4).run([fresh(job) for job in jobs])
         decoder, waiting = self.make(n_slots=4), list(enumerate(jobs))
-        seated: dict[int, int] = {}
+        slots: dict[int, int] = {}
         tokens: list[list[int]] = [[] for _ in jobs]
         seconds = itertools.cycle((0.0, 0.01))
-        while waiting or seated:
-            while waiting and len(seated) < 4:
+        while waiting or slots:
+            while waiting and len(slots) < 4:
                 i, job = waiting.pop()
-                seated[decoder.admit(job)] = i
+                slots[decoder.admit(job)] = i
             for step in decoder.step(next(seconds)):
                 assert step.error is None
                 if step.token is not None:
-                    tokens[seated[step.slot]].append(step.token)
+                    tokens[slots[step.slot]].append(step.token)
                 if step.done:
                     decoder.release(step.slot)
-                    del seated[step.slot]
+                    del slots[step.slot]
         assert_same([np.array(t) for t in tokens], expected)
 
     def test_a_release_in_the_middle_leaves_the_others_alone(self) -> None:

@@ -51,7 +51,7 @@ class TestDecoder(DecoderContract):
         return {"dtype": request.param}
 
     @pytest.fixture
-    def company(self, narrow: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def batched(self, narrow: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         cases = ((1, 2), (3, 2), (8, 3))
         return narrow | {"threads": 1}, [narrow | {"n_slots": n, "threads": threads} for n, threads in cases]
 

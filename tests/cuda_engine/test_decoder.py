@@ -38,7 +38,7 @@ class TestDecoder(DecoderContract):
         return {"dtype": torch.float16}
 
     @pytest.fixture(params=CASES, ids=str)
-    def company(self, request: pytest.FixtureRequest) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def batched(self, request: pytest.FixtureRequest) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         options = dict(zip(("n_slots", "dtype"), request.param, strict=True))
         return options, [options]
 

@@ -77,7 +77,7 @@ class TestDecoder(DecoderContract):
         return {"dtype": torch.float16}
 
     @pytest.fixture(params=[torch.float32, torch.float16], ids=str)
-    def company(self, request: pytest.FixtureRequest) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def batched(self, request: pytest.FixtureRequest) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         options = {"n_slots": 3, "dtype": request.param}
         return options, [options, options | {"n_slots": 1}]
 

@@ -202,7 +202,7 @@ def test_nobody_starves_behind_a_stream_of_more_urgent_requests() -> None:
         assert humble.result is not None
 
 
-def test_a_parked_utterance_stops_and_keeps_no_seat() -> None:
+def test_a_parked_utterance_stops_and_keeps_no_slot() -> None:
     components = FakeComponents()
     with Scheduler(components, LAYOUT, n_slots=1) as scheduler:
         parked, other = scheduler.add(Request("parked", VOICE)), scheduler.add(Request("other", VOICE))
