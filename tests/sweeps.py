@@ -1,12 +1,14 @@
 """Samples of large parametrized families: a pytest plugin.
 
 A test marked `sweep(n)` checks one property at many points. A run keeps n of its cases, drawn with the date as the seed
-so that each value of each parameter occurs as far as n allows; cases marked `corner` are kept beside these n.
+so that each value of each parameter occurs as far as n allows; cases marked `corner` are kept beside these n. Tests of
+one file with the same parameters have the same sample, so that they share what a fixture or a cache makes for a case.
 `--rest` runs exactly the cases that this sample leaves out, `--all` every test. Tests, classes and cases that are named
 on the command line by their node ids always run.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import date, datetime, timezone
 from random import Random
 from typing import Any
@@ -66,7 +68,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.option.all:
         chosen = set(items)
     else:
-        sample = {case for name, some in sweeps.items() for case in draw(some, f"{config.option.sample} {name}")}
+        sample = {case for some in sweeps.values() for case in draw(some, config.option.sample)}
         chosen = cases - sample if config.option.rest else sample | (set(items) - cases)
         chosen |= {item for item in items if is_named(item)}
     config.stash[COUNTS] = len(chosen & cases), len(cases)
@@ -75,13 +77,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item in chosen]
 
 
-def draw(cases: list[Any], seed: str) -> list[Any]:
+def draw(cases: list[Any], day: str) -> list[Any]:
     """The sample of one test's cases: first those that add the most values of parameters."""
     (n,) = cases[0].get_closest_marker("sweep").args
     sample = [case for case in cases if case.get_closest_marker("corner")]
     size = len(sample) + n
     others = [case for case in cases if case not in sample]
-    Random(seed).shuffle(others)
+    Random(f"{day} {cases[0].nodeid.partition('::')[0]}").shuffle(others)
     seen = {value for case in sample for value in values_of(case)}
     while others and len(sample) < size:
         case = max(others, key=lambda case: len(values_of(case) - seen))
@@ -94,6 +96,15 @@ def draw(cases: list[Any], seed: str) -> list[Any]:
 def values_of(case: Any) -> set[tuple[str, str]]:
     """Names and values of the case's parameters."""
     return {(name, repr(value)) for name, value in case.callspec.params.items()}
+
+
+def with_corner(values: Sequence[Any], corner: Any) -> list[Any]:
+    """The values for a parametrization, with cases of `corner` in every sample.
+
+    Raises: ValueError if it is not among the values.
+    """
+    at = values.index(corner)
+    return [*values[:at], pytest.param(corner, marks=pytest.mark.corner), *values[at + 1 :]]
 
 
 def is_named(item: pytest.Item) -> bool:

@@ -20,6 +20,7 @@ from barkfast_kernels.norm_qkv.reference import norm_qkv_reference
 from barkfast_kernels.proj_residual.reference import proj_residual_reference
 from barkfast_kernels.slots import FINISHED, POSITION, RUNNING, pack_slot
 from barkfast_kernels.variant import VARIANTS
+from sweeps import with_corner
 from tools.step_model.cuda import compile_cuda, compiler, tools_folder
 from tools.step_model.sass import read_cubin
 
@@ -47,8 +48,8 @@ SHAPES += [
     for variant in VARIANTS.values()
     if variant.kernels == "cuda"
 ]
-# Only shapes that fit into a block's shared memory on an H100.
-SHAPES = [shape for shape in SHAPES if shape.most_bytes <= SHARED_BYTES]
+# Each once; only those that fit into a block's shared memory on an H100.
+SHAPES = [shape for shape in dict.fromkeys(SHAPES) if shape.most_bytes <= SHARED_BYTES]
 
 
 def name_of(shape: Shape) -> str:
@@ -58,7 +59,9 @@ def name_of(shape: Shape) -> str:
     return f"{shape.n_embd}-{shape.n_head}-{dtype}{kind}-{label.split()[0]}"
 
 
-EACH = pytest.mark.parametrize("shape", SHAPES, ids=name_of)
+# Bark's large models in the default dtype, as the kernels are used.
+USUAL = Shape(1024, 16, N_POSITIONS, torch.bfloat16, False)
+EACH = pytest.mark.parametrize("shape", with_corner(SHAPES, USUAL), ids=name_of)
 
 
 class Setting:
@@ -151,6 +154,7 @@ def assert_close(ours: Tensor, theirs: Tensor) -> None:
     assert error < tolerance
 
 
+@pytest.mark.sweep(7)
 @pytest.mark.parametrize("pdl", [False, True] if DEVICE.type == "cuda" else [True])
 @EACH
 def test_every_operation_is_its_reference(shape: Shape, pdl: bool) -> None:
@@ -177,6 +181,7 @@ def test_every_operation_is_its_reference(shape: Shape, pdl: bool) -> None:
     s.judge(ops.attention_out, attention_out_reference, *args, outputs=(0,), inputs=(1, 2), pdl=pdl)
 
 
+@pytest.mark.sweep(7)
 @pytest.mark.parametrize("pdl", [False, True] if DEVICE.type == "cuda" else [True])
 @EACH
 def test_attention_is_its_reference(shape: Shape, pdl: bool) -> None:
@@ -209,6 +214,7 @@ def newest_arriving(s: Setting, cache: Tensor) -> AbstractContextManager[None]:
     return s.emulator.changing((cache, earlier))
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape.n_embd in (1024, 128)], ids=name_of)
 def test_a_row_alone_is_the_same_bits(shape: Shape) -> None:
     s = Setting(shape)
@@ -299,7 +305,8 @@ def test_a_later_kernels_weights_are_asked_for_once(n_bytes: int) -> None:
 LARGE = [shape for shape in SHAPES if shape.n_embd == 1024]
 
 
-@pytest.mark.parametrize("shape", [*LARGE, replace(LARGE[1], bounded=True)], ids=name_of)
+@pytest.mark.sweep(2)
+@pytest.mark.parametrize("shape", with_corner([*LARGE, replace(USUAL, bounded=True)], USUAL), ids=name_of)
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="compiled where it is used")
 def test_the_real_compiler_keeps_all_in_registers(shape: Shape) -> None:
     if not compiler():
