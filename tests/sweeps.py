@@ -1,8 +1,9 @@
-"""Samples of large parametrized families: a pytest plugin.
+"""Samples of large parametrized families, and tests too slow for every run: a pytest plugin.
 
 A test marked `sweep(n)` checks one property at many points. A run keeps n of its cases, drawn with the date as the seed
 so that each value of each parameter occurs as far as n allows; cases marked `corner` are kept beside these n. Tests of
 one file with the same parameters have the same sample, so that they share what a fixture or a cache makes for a case.
+A test or case marked `slow` is in no sample.
 `--rest` runs exactly the cases that this sample leaves out, `--all` every test. Tests, classes and cases that are named
 on the command line by their node ids always run.
 """
@@ -18,6 +19,7 @@ import pytest
 MARKERS = (
     "sweep(n): one property at many points, of which n run without --all",
     "corner: a case of a sweep that is in every sample",
+    "slow: takes a minute, or checks what smaller tests check in parts; runs with --rest and --all",
 )
 # Cases of sweeps that run, and all cases of sweeps.
 COUNTS = pytest.StashKey[tuple[int, int]]()
@@ -26,7 +28,7 @@ COUNTS = pytest.StashKey[tuple[int, int]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that choose the cases."""
     group = parser.getgroup("sweeps")
-    group.addoption("--all", action="store_true", help="run every case of the tests marked `sweep`")
+    group.addoption("--all", action="store_true", help="run every case, also those marked `slow`")
     group.addoption("--rest", action="store_true", help="run only the cases that the sample leaves out")
     group.addoption("--sample", metavar="YYYY-MM-DD", help="the sample of this date instead of today's (UTC)")
 
@@ -61,10 +63,13 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect what does not run."""
     sweeps: defaultdict[str, list[Any]] = defaultdict(list)
+    slow: set[Any] = set()
     for item in items:
-        if item.get_closest_marker("sweep") and hasattr(item, "callspec"):
+        if item.get_closest_marker("slow"):
+            slow.add(item)
+        elif item.get_closest_marker("sweep") and hasattr(item, "callspec"):
             sweeps[item.nodeid.removesuffix(f"[{item.callspec.id}]")].append(item)
-    cases = {case for of_one_test in sweeps.values() for case in of_one_test}
+    cases = slow.union(*sweeps.values())
     if config.option.all:
         chosen = set(items)
     else:

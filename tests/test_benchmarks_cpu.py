@@ -61,6 +61,7 @@ def run_benchmark(folder: Path, *options: str) -> tuple[subprocess.CompletedProc
     return result, json.loads(files[0].read_text()) if files else {}
 
 
+@pytest.mark.slow
 @needs_native
 def test_everything_runs(tmp_path):
     result, content = run_benchmark(tmp_path)

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("triton", reason="triton is not installed (the extra `triton`; it has wheels for Linux only)")
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 ARCHITECTURES = (80, 90, 120)
 # The decode step's kernels for few slots (matrix-vector products); each holds its weights in registers.

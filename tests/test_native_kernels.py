@@ -46,6 +46,7 @@ def _require_sanitizer(compiler: str, flag: str, folder: Path) -> None:
         pytest.skip(f"a program built with {flag} does not start: {started.stdout.strip()[-200:]}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sanitizer", "flag", "target"),
     [

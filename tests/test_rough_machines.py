@@ -45,6 +45,7 @@ CLOSED = {
 }
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("which", CLOSED)
 def test_closed_streams_change_nothing_else(zygote: Zygote, tmp_path: Path, which: str):
     real = which == "all"
@@ -55,6 +56,7 @@ def test_closed_streams_change_nothing_else(zygote: Zygote, tmp_path: Path, whic
     assert all("Traceback" not in text for text in written(tmp_path).values())
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(
     "argv",
     [
@@ -76,6 +78,7 @@ def test_errors_keep_their_status_without_streams(zygote: Zygote, tmp_path: Path
     assert "nothing to say" in written(tmp_path)["2"]
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("argv", [("say", "Hi.", "--stream"), ("bench", "--json", "-", "--model", "random:nano")])
 def test_what_only_goes_to_a_closed_stream_is_refused(zygote: Zygote, tmp_path: Path, argv: tuple[str, ...]):
     assert zygote.run(*argv, cwd=tmp_path, fds={1: None}) == 1
@@ -142,6 +145,7 @@ NAMED = "import barkfast.files as files; files.os.path.exists = lambda path, exi
 NAMED += "path != '/proc/self/fd' and exists(path)\n"
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize(
     ("writer", "number", "named"),
     [

@@ -40,6 +40,7 @@ def run_suites(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProce
     return result, json.loads(text)["benchmarks"] if text else []
 
 
+@pytest.mark.slow
 def test_the_suite_runs(tmp_path: Path):
     result, benchmarks = run_suites(tmp_path, "benchmarks/suites")
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]

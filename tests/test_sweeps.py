@@ -29,14 +29,20 @@ class TestShapes:
     def test_shape(self):
         pass
 
-@pytest.mark.parametrize("case", range(3))
+@pytest.mark.parametrize("case", [*range(3), pytest.param(3, marks=pytest.mark.slow)])
 def test_each(case):
+    pass
+
+@pytest.mark.slow
+def test_long():
     pass
 """
 # Those that no sample leaves out.
 ALWAYS = {f"test_sizes[{dtype}-1]" for dtype in ("half", "float", "int")}
 ALWAYS |= {"TestShapes::test_few[0]", "TestShapes::test_few[1]", "TestShapes::test_shape"}
 ALWAYS |= {f"test_each[{case}]" for case in range(3)}
+# And those that no sample has.
+SLOW = {"test_each[3]", "test_long"}
 
 
 @pytest.fixture
@@ -67,11 +73,11 @@ def run(suite: pytest.Pytester, *options: str, last_line: str = "sweeps: *") -> 
 
 def test_the_sample_and_the_rest_are_all(suite: pytest.Pytester):
     every = run(suite, "--all")
-    assert len(every) == 12 + 9 + 2 + 1 + 3
+    assert len(every) == 12 + 9 + 2 + 1 + 4 + 1
     for day in ("2026-11-30", "2026-12-01"):
         sample, rest = run(suite, f"--sample={day}"), run(suite, f"--sample={day}", "--rest")
         assert sample | rest == every and not sample & rest
-        assert sample >= ALWAYS and len(sample) == len(ALWAYS) + 4 + 2
+        assert sample >= ALWAYS and rest >= SLOW and len(sample) == len(ALWAYS) + 4 + 2
 
 
 def test_a_sample_is_that_of_its_date(suite: pytest.Pytester):
@@ -88,7 +94,7 @@ def test_every_value_occurs(suite: pytest.Pytester):
 
 def test_all_workers_have_the_same_sample(suite: pytest.Pytester):
     sample = run(suite, "--sample=2026-11-30")
-    last_line = "sweeps: sample of 2026-11-30, 11 of 23 cases; --sample=2026-11-30 repeats it, --all runs every case"
+    last_line = "sweeps: sample of 2026-11-30, 11 of 25 cases; --sample=2026-11-30 repeats it, --all runs every case"
     assert run(suite, "--sample=2026-11-30", "-n2", last_line=last_line) == sample
     assert not run(suite, "--sample=2026-11-30", "--rest", "-n2") & sample
 
@@ -101,15 +107,16 @@ def test_what_is_named_runs(suite: pytest.Pytester):
     assert run(suite, "--sample=2026-11-30", *arguments, "-n2") == named
     assert len(run(suite, "test_sample.py::test_sizes")) == 12
     assert len(run(suite, "test_sample.py::TestShapes")) == 9 + 2 + 1
+    assert len(run(suite, "test_sample.py::test_long", "test_sample.py::test_each")) == 1 + 4
 
 
 def test_the_run_says_what_it_was(suite: pytest.Pytester):
     result = start(suite, "--sample=2026-11-30")
-    last = "sweeps: sample of 2026-11-30, 11 of 23 cases; --sample=2026-11-30 repeats it, --all runs every case"
+    last = "sweeps: sample of 2026-11-30, 11 of 25 cases; --sample=2026-11-30 repeats it, --all runs every case"
     result.stdout.fnmatch_lines(["sweeps: sample of 2026-11-30", last])
     result = start(suite, "--sample=2026-11-30", "--rest")
-    result.stdout.fnmatch_lines(["sweeps: all but the sample of 2026-11-30, 12 of 23 cases*"])
-    start(suite, "--all").stdout.fnmatch_lines(["sweeps: every case", "sweeps: every case, 23 of 23 cases"])
+    result.stdout.fnmatch_lines(["sweeps: all but the sample of 2026-11-30, 14 of 25 cases*"])
+    start(suite, "--all").stdout.fnmatch_lines(["sweeps: every case", "sweeps: every case, 25 of 25 cases"])
 
 
 def test_the_default_is_the_sample_of_today(suite: pytest.Pytester):

@@ -50,6 +50,7 @@ def test_the_torch_engine_passes(dtype: str, monkeypatch: pytest.MonkeyPatch) ->
     assert all_right(check(workload("torch", dtype)))
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are interpreted only where there is no GPU")
 @pytest.mark.parametrize("dtype", ["float32", "int8"])

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from barkfast.config import GPTConfig
+from barkfast.jobs import Job
 from barkfast.models.fine import FineGPT
 from barkfast.runtime.cuda.decoder import CudaDecoder
 from barkfast.runtime.cuda.refiner import CudaRefiner
@@ -44,6 +45,12 @@ def torch_refiner() -> TorchRefiner:
 def cuda_decoder(dtype: torch.dtype = torch.float32, **options: object) -> CudaDecoder:
     settings = {"stage": "coarse", "device": DEVICE, "dtype": dtype} | options
     return CudaDecoder(CONFIG, gpt_tensors(), **settings)
+
+
+def mixed_jobs() -> list[Job]:
+    """All of the contract's on a GPU; in the interpreter four: one step, stop rules, slices, a merged prompt."""
+    jobs = networks.mixed_jobs()
+    return jobs if DEVICE.type == "cuda" else [jobs[i] for i in (1, 3, 4, 6)]
 
 
 def cuda_refiner(dtype: torch.dtype = torch.float32, **options: object) -> CudaRefiner:

@@ -7,17 +7,19 @@ import pytest
 import torch
 
 from barkfast.errors import EngineError
+from barkfast.jobs import Job
 from barkfast.runtime.cuda.decoder import CudaDecoder
 from barkfast.runtime.torch_ import TorchDecoder
 from contract.decoding import DecoderContract, assert_same
-from contract.networks import make_job, mixed_jobs
-from cuda_engine.networks import CONFIG, DEVICE, cuda_decoder, gpt_tensors, torch_decoder
+from contract.networks import make_job
+from cuda_engine.networks import CONFIG, DEVICE, cuda_decoder, gpt_tensors, mixed_jobs, torch_decoder
 
 # More combinations on a GPU: in the interpreter a token takes a third of a second.
 CASES = [(3, torch.float16), (16, torch.float32)]
 CASES += [] if DEVICE.type == "cpu" else [(3, torch.float32), (3, torch.bfloat16), (16, torch.float16)]
 
 
+@pytest.mark.sweep(1)
 class TestDecoder(DecoderContract):
     """Up to 8 slots use matrix-vector products, more use matrix instructions."""
 
@@ -25,6 +27,9 @@ class TestDecoder(DecoderContract):
 
     def make(self, **options: Any) -> CudaDecoder:
         return cuda_decoder(**options)
+
+    def mixed_jobs(self) -> list[Job]:
+        return mixed_jobs()
 
     def judge(self) -> TorchDecoder:
         return torch_decoder()
@@ -44,7 +49,7 @@ class TestDecoder(DecoderContract):
 
 
 def test_few_slots_and_one_slot_give_the_same_tokens() -> None:
-    one, many = (cuda_decoder(n_slots=n).run(mixed_jobs()[3:6]) for n in (1, 8))
+    one, many = (cuda_decoder(n_slots=n).run(mixed_jobs()[1:]) for n in (1, 8))
     assert_same(many, one)
 
 

@@ -7,6 +7,7 @@ import torch
 
 from barkfast.config import GPTConfig
 from barkfast.errors import EngineError
+from barkfast.jobs import Job
 from barkfast.runtime.cuda import step
 from barkfast.runtime.cuda.decoder import CudaDecoder
 from barkfast.runtime.cuda.device import Options
@@ -17,7 +18,7 @@ from barkfast_kernels.variant import VARIANTS, Variant
 from contract import networks
 from contract.decoding import DecoderContract
 from contract.networks import POISON
-from cuda_engine.networks import DEVICE, cuda_decoder
+from cuda_engine.networks import DEVICE, cuda_decoder, mixed_jobs
 from ops.emulator import Emulator, find_compiler
 
 CUDA = VARIANTS["C9 C8, weights to L2"]
@@ -55,6 +56,7 @@ def kernels() -> Any:
         yield
 
 
+@pytest.mark.sweep(1)
 class TestDecoder(DecoderContract):
     """One slot and several; for more than eight, Triton kernels run."""
 
@@ -62,6 +64,9 @@ class TestDecoder(DecoderContract):
 
     def make(self, **options: Any) -> CudaDecoder:
         return make(**options)
+
+    def mixed_jobs(self) -> list[Job]:
+        return mixed_jobs()
 
     def judge(self) -> TorchDecoder:
         decoder = networks.torch_decoder(CONFIG, None)

@@ -77,6 +77,7 @@ def rate_of(request: pytest.FixtureRequest) -> Callable[[str, str], float]:
     return rate
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(("engine", "dtype", "share", "more"), PLACES)
 def test_tokens_and_phones_hold_against_float32(
     engine: str,

@@ -130,6 +130,7 @@ def test_other_dtypes(dtype: str) -> None:
         assert_same(result, same)
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_on_the_torch_engine(dtype: str) -> None:
     bark = Bark("random:demo", device="cpu", engine="torch", dtype=dtype)
@@ -148,6 +149,7 @@ def test_on_the_torch_engine(dtype: str) -> None:
         np.testing.assert_array_equal(utterance.result.coarse, expected[1].coarse)
 
 
+@pytest.mark.slow
 def test_on_the_cuda_engine() -> None:
     """Only the two decoders run on the cuda engine: without a GPU they are interpreted, which is slow."""
     require("cuda")

@@ -86,6 +86,7 @@ def test_a_dialogue_is_spoken(bark: Bark):
     assert np.isfinite(whole).all() and len(whole) > bark.sample_rate // 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from Linux's /proc")
 def test_a_book_is_read_in_constant_memory(tmp_path: Path):
     nano = Bark("random:nano", device="cpu", dtype="float32", tokenizer=vocabulary(tmp_path))

@@ -236,6 +236,7 @@ def test_bad_requests_leave_the_others_alone() -> None:
             check(utterance, events)
 
 
+@pytest.mark.sweep(6)
 @pytest.mark.parametrize("mode", ["off", "exact", "low_latency"])
 @pytest.mark.parametrize("text", ["a text", POISON, REFUSED])
 @pytest.mark.parametrize("rounds", [0, 40, FOREVER])

@@ -104,6 +104,7 @@ def test_two_threads_get_what_each_gets_alone(bark: Bark, single: dict[str, np.n
     assert not bark.model.shared.busy
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_four_threads_of_everything_and_two_models(engine: str) -> None:
     """Two models share the engine's threads, and whatever else a process has once."""

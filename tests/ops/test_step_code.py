@@ -15,6 +15,7 @@ from tools.step_model.cuda import compiler
 
 pytest.importorskip("triton", reason="triton is not installed (the extra `triton`; it has wheels for Linux only)")
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 DEFAULT, FUSED = "T6 all", "C9 C8, weights to L2"
 LAYER = {"norm_qkv", "decode_attention", "attention_out", "norm_fc_gelu", "proj_residual"}
