@@ -84,7 +84,7 @@ VARIANTS = Table(
 )
 PROBE = Table(
     columns(
-        *("probe=row", "us", "hop_us", "gb_s", "lead_ns", "data_after_release_ns", "most_blocks_per_sm", "resident"),
+        *("probe=row", "us", "gb_s", "lead_ns", "data_after_release_ns", "most_blocks_per_sm"),
         "stream_gb_s",
     )
 )

@@ -1,5 +1,6 @@
 """What a section is told: where it runs, how much it may do, where its weights are."""
 
+import json
 import re
 import time
 from dataclasses import dataclass
@@ -37,6 +38,14 @@ class Plan:
     dtypes: tuple[str, ...] = ()
     threads: int = 0
     wrong: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def read(cls, text: str) -> "Plan":
+        """From JSON."""
+        content = json.loads(text)
+        paths = {name: Path(content[name]) for name in ("models", "work")}
+        pairs = tuple(map(tuple, content["wrong"]))
+        return cls(**content | paths | {"dtypes": tuple(content["dtypes"]), "wrong": pairs})
 
     @property
     def engine(self) -> str:

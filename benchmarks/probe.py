@@ -9,14 +9,13 @@ from benchmarks.process import ROOT
 from benchmarks.sanitizer import PLACES
 
 SOURCE = ROOT / "benchmarks" / "cuda" / "probe.cu"
-# In the folder for logs: the program, and what it printed, a JSON object per line.
-PROGRAM, LINES = "probe", "probe.jsonl"
+# In the folder for logs.
+PROGRAM = "probe"
 # What tells the lines of a kind apart.
 NAMES = {
     "device": (),
     "chain": ("name", "trigger", "how", "pdl", "carve", "kb"),
-    "exchange": ("how", "loaded", "floats", "blocks"),
-    "cluster": ("size", "kb"),
+    "exchange": ("loaded", "floats", "blocks"),
 }
 
 
@@ -65,6 +64,6 @@ def read_fragment(path: Path, reason: str) -> dict[str, Any]:
 
 
 def name_of(line: dict[str, Any]) -> str:
-    """A row's name: "exchange, how 2, loaded 1, floats 1024, blocks 128"."""
+    """A row's name: "exchange, loaded 1, floats 1024, blocks 128"."""
     kind = line["test"]
     return ", ".join([kind, *(f"{key} {line.get(key)}" for key in NAMES[kind])])

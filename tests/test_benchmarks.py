@@ -134,7 +134,7 @@ record.finish()
 def test_a_section_that_crashes_is_named_and_goes_on_behind_the_row(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(runner.__file__).parents[1]))
     here = bare_run(tmp_path)
-    monkeypatch.setattr(here, "command", lambda name, seconds: [*python(CRASHING), str(here.work)])
+    monkeypatch.setattr(here, "command", lambda name, *_: [*python(CRASHING), str(here.work)])
     here.run_section(Step("decode", 120))
     fragment = here.fragments["decode"]
     assert [r["row"] for r in fragment["rows"]] == ["first", "third"]
@@ -148,7 +148,7 @@ def test_a_section_that_hangs_keeps_what_it_measured(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(runner.__file__).parents[1]))
     here = bare_run(tmp_path)
     hanging = CRASHING.replace("os.abort()", "time.sleep(600)")
-    monkeypatch.setattr(here, "command", lambda name, seconds: [*python(hanging), str(here.work)])
+    monkeypatch.setattr(here, "command", lambda name, *_: [*python(hanging), str(here.work)])
     begin = here.start_section
 
     def begin_and_hang(*step: Any) -> Process:
@@ -170,7 +170,7 @@ def test_a_section_that_hangs_keeps_what_it_measured(tmp_path, monkeypatch):
 def test_a_section_that_cannot_even_start_is_not_tried_again(tmp_path, monkeypatch):
     here, starts = bare_run(tmp_path), []
 
-    def command(name: str, seconds: float) -> list[str]:
+    def command(name: str, *_: Any) -> list[str]:
         starts.append(name)
         return python("raise ImportError('no such module')")
 

@@ -15,7 +15,7 @@ from benchmarks.plan import Plan
 from benchmarks.record import Recorder
 from benchmarks.steps import PROMPTS, mean_context, step_row, time_rounds
 from benchmarks.tuned import best_variant
-from benchmarks.variants import BASE
+from benchmarks.verdict import BASE
 
 # Of a CPU, whose steps take long.
 CPU_ROUNDS, TORCH_ROUNDS = 3, 1
