@@ -156,14 +156,6 @@ VECTORS = Table(
         Column("rows x columns", lambda r: f"{r['rows']} x {r['cols']}"),
         *("dtype", ENGINE, THREADS, "us=ms_median:k", "p95=ms_p95:k", *ACHIEVED),
     ),
-    where=lambda r: r["kind"] == "vector",
-)
-PRODUCTS = Table(
-    columns(
-        Column("many rows of inputs", lambda r: f"{r['inputs']} x {r['cols']} x {r['rows']}"),
-        *("dtype", ENGINE, THREADS, "ms=ms_median", "p95=ms_p95", "GFLOP/s=gflop_per_s"),
-    ),
-    where=lambda r: r["kind"] == "product",
 )
 PAGES = (
     Page("Correctness", "gate", (CHECKS,)),
@@ -184,7 +176,7 @@ PAGES = (
     Page("A long text", "book", (BOOK,)),
     Page("Less history", "history", (HISTORY,)),
     Page("Loading", "load", (LOAD,)),
-    Page("One matrix at a time", "linear", (VECTORS, PRODUCTS)),
+    Page("One matrix at a time", "linear", (VECTORS,)),
 )
 
 

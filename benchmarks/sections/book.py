@@ -73,7 +73,6 @@ def read_aloud(bark: Bark, words: int, threads: int) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - start, 3),
         "early_mb": round(early[0] / 1e6, 3),
         "end_mb": round(end[0] / 1e6, 3),
-        "grown_mb": round((end[0] - early[0]) / 1e6, 3),
         "peak_grown_mb": round((end[1] - early[1]) / 1e6, 3),
     }
 

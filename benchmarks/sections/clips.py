@@ -47,7 +47,8 @@ def run(plan: Plan, record: Recorder, part: str = "") -> None:
 def measure(plan: Plan, record: Recorder, size: str, dtype: str, seconds: float, most: int) -> None:
     """With a voice first: it is the harder case, and targets are set for it; without one if time is left."""
     gc.collect()
-    before = memory_before(plan)
+    before = {"before_bytes": read_peaks()["rss_bytes"]} if plan.threads else {}
+    torch.cuda.empty_cache()
     bark = networks.open_bark(plan, size, dtype)
     loaded = memory_loaded(plan)
     end = time.monotonic() + seconds
@@ -91,16 +92,6 @@ def time_clips(plan: Plan, bark: Bark, row: dict[str, Any], end: float, most: in
 # --- memory, in bytes
 
 
-def memory_before(plan: Plan) -> dict[str, Any]:
-    """Before anything is loaded."""
-    if plan.threads:
-        return {"before_bytes": read_peaks()["rss_bytes"]}
-    if plan.smoke:
-        return {}
-    torch.cuda.empty_cache()
-    return {"nvidia_smi_used_before_bytes": smi_used_bytes()}
-
-
 def memory_loaded(plan: Plan) -> dict[str, Any]:
     """With all stages loaded; on a GPU its peaks are counted anew from here on."""
     if plan.threads:
@@ -108,10 +99,9 @@ def memory_loaded(plan: Plan) -> dict[str, Any]:
     if plan.smoke:
         return {}
     torch.cuda.synchronize()
-    loading = {f"loading_{key}": value for key, value in cuda_memory().items()}
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    return loading | {"loaded_reserved_bytes": torch.cuda.memory_reserved()}
+    return {"loaded_reserved_bytes": torch.cuda.memory_reserved()}
 
 
 def memory(plan: Plan, row: dict[str, Any]) -> dict[str, Any]:
@@ -119,14 +109,8 @@ def memory(plan: Plan, row: dict[str, Any]) -> dict[str, Any]:
     if plan.threads:
         return row | {"peak_bytes": read_peaks()["rss_bytes"]} | resident_bytes()
     torch.cuda.synchronize()
-    return row | {"nvidia_smi_used_bytes": smi_used_bytes()} | cuda_memory()
-
-
-def cuda_memory() -> dict[str, int]:
-    """As torch counts it."""
-    return {
-        "allocated_bytes": torch.cuda.memory_allocated(),
-        "reserved_bytes": torch.cuda.memory_reserved(),
+    return row | {
+        "nvidia_smi_used_bytes": smi_used_bytes(),
         "peak_allocated_bytes": torch.cuda.max_memory_allocated(),
         "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
     }
