@@ -29,7 +29,6 @@ def source(plan: Plan, size: str) -> str:
 
 @lru_cache(maxsize=2)
 def checkpoint(plan: Plan, size: str) -> Checkpoint:
-    """The weights of a size."""
     return open_model(source(plan, size))
 
 
@@ -61,7 +60,6 @@ def build_refiner(plan: Plan, size: str, dtype: str, engine: str = "") -> Refine
 
 
 def build_codec(plan: Plan, size: str, dtype: str = "float32", engine: str = "") -> Codec:
-    """The codec's decoder."""
     weights = checkpoint(plan, size).codec()
     return select.build_codec(weights.config, weights.tensors, place(plan, dtype, engine))
 

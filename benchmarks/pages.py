@@ -14,7 +14,6 @@ ACHIEVED = columns("GB/s=achieved_gb_per_s", "of datasheet=share_of_datasheet:%"
 
 
 def seconds_of(key: str) -> tuple[Column, ...]:
-    """Seconds by stage."""
     return columns(*(f"{stage} s={key}.{stage}" for stage in STAGES))
 
 
@@ -181,7 +180,6 @@ PAGES = (
 
 
 def render(results: Results) -> str:
-    """The whole page."""
     date = (results["environment"] or {}).get("date", "no date")
     smoke = "A smoke test with the smallest model: it shows that everything runs. The numbers mean nothing."
     lines = [f"# {results['device']}, {date}", "", *([smoke, ""] if results["smoke"] else [])]
@@ -259,7 +257,6 @@ def describe_gpu(device: Mapping[str, Any], ceilings: Mapping[str, Any]) -> list
 
 
 def describe_tests(results: Results) -> str:
-    """How the tests and the sanitizer went."""
     tests, sanitizer = results["tests"], results["sanitizer"]
     counts = f"{tests['passed']} passed, {len(tests['failures'])} failed, {tests['skipped']} skipped"
     return f"- GPU tests: {counts}; compute-sanitizer: {sanitizer['status']} {show(sanitizer['reason'])}".rstrip()

@@ -71,7 +71,6 @@ class Plan:
 
     @property
     def time_left(self) -> float:
-        """Seconds until the section will be ended."""
         return self.deadline - time.monotonic()
 
     def size(self, name: str) -> str:
@@ -88,7 +87,6 @@ class Plan:
         return f", {self.threads} threads" if self.threads else ""
 
     def allows(self, dtype: str) -> bool:
-        """Whether this dtype was found right."""
         return not self.dtypes or dtype in self.dtypes
 
     def why_refused(self, row: str, dtype: str | None) -> str | None:

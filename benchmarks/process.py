@@ -52,12 +52,6 @@ class Process:
             self.reason = f"ended with {how}: {last_line(self.log)}"
         return True
 
-    def wait(self) -> "Process":
-        """Until it has ended."""
-        while not self.poll():
-            time.sleep(0.05)
-        return self
-
     @property
     def returncode(self) -> int | None:
         return None if self.popen is None else self.popen.returncode

@@ -98,13 +98,11 @@ class Recorder:
         return row
 
     def finish(self) -> None:
-        """Say that the section came to its end."""
         self._content["complete"] = True
         self._write()
 
     @property
     def all_well(self) -> bool:
-        """Whether no row failed."""
         return not any(failure["status"] == "failed" for failure in self._content["failures"])
 
 

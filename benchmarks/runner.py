@@ -202,7 +202,6 @@ class Run:
         return self.save(complete=complete)
 
     def run_steps(self) -> None:
-        """All groups, in order."""
         groups = self.budget.groups
         for i, group in enumerate(groups):
             self.later = sum(limit_of(behind) for behind in groups[i + 1 :])
@@ -221,7 +220,6 @@ class Run:
                 self.gate = read_gate(self.fragments["gate"], *kernels)
 
     def require_usable(self) -> None:
-        """Raise Unusable by what the section `environment` found."""
         failures = self.fragments["environment"]["failures"]
         lack = next((failure["reason"] for failure in failures if failure["row"] == "usable"), None)
         if lack is not None:
@@ -321,7 +319,6 @@ class Run:
         return [TestFile(path)]
 
     def command(self, name: str, seconds: float, threads: int = 0) -> list[str]:
-        """A section's process."""
         plan = {
             "smoke": self.smoke,
             "models": str(self.models),

@@ -17,7 +17,6 @@ def find_tool() -> str | None:
 
 
 def wrap(tool: str, command: list[str]) -> list[str]:
-    """The command under memcheck."""
     options = ("--tool", "memcheck", "--target-processes", "application-only", "--report-api-errors", "no")
     return [tool, *options, "--error-exitcode", "86", "--print-limit", "20", *command]
 

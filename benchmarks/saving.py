@@ -46,7 +46,6 @@ def pack_logs(folder: Path) -> bytes:
 
 
 def read_end(path: Path, most: int) -> bytes:
-    """The last bytes of a file, `most` at most."""
     with path.open("rb") as stream:
         stream.seek(max(0, os.fstat(stream.fileno()).st_size - most))
         return stream.read(most)

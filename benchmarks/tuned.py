@@ -42,7 +42,6 @@ def entries_of(section: Mapping[str, Any]) -> tuple[Entry, ...]:
 
 
 def chosen_label(plan: Plan, dtype: str) -> str | None:
-    """The label of that."""
     found = find_chosen(plan, dtype)
     return None if found is None else found.label
 

@@ -73,7 +73,6 @@ def choose(rows: Sequence[Mapping[str, Any]], dtype: str, base: str) -> Pick | N
 
 
 def summarize_ratio(us: Mapping[str, float], base_us: Mapping[str, float]) -> float:
-    """The mean of us / base_us."""
     return sum(us[name] / base_us[name] for name in base_us) / len(base_us)
 
 
@@ -192,7 +191,6 @@ def say_clips(results: Results) -> str:
 
 
 def say_targets(results: Results) -> str:
-    """Those that were judged."""
     if results["smoke"]:
         return "targets: none, for the times of a smoke test mean nothing"
     by = {verdict: [t for t in results["targets"] if t["verdict"] == verdict] for verdict in ("met", "missed")}

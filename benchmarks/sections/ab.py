@@ -34,7 +34,6 @@ TOGETHER = "the CUDA variants, built together"
 
 
 def run(plan: Plan, record: Recorder) -> None:
-    """Compare, time and choose."""
     section = Section(plan, record)
     blocks = [(dtype, stage) for dtype in dtypes(plan) for stage in stages(plan)]
     for index, (dtype, stage) in enumerate(blocks):
@@ -86,7 +85,6 @@ class Section:
                     self.left_out.add((dtype, label))
 
     def _names(self, dtype: str, label: str) -> list[str]:
-        """The rows of a variant."""
         checks = [_check(dtype, stage, label) for stage in stages(self.plan)]
         return checks + [name for stage in stages(self.plan) for name in self._timed_names(dtype, stage, label)]
 
@@ -154,7 +152,6 @@ class Section:
             block.decoders.pop(label, None)
 
     def _limit(self, seconds: float) -> float:
-        """The interpreter takes its time."""
         return 600 if self.plan.smoke else seconds
 
     def _time(self, block: Block, prompt: int, deadline: float) -> None:

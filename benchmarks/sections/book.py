@@ -24,7 +24,6 @@ WARM = 0.1
 
 
 def run(plan: Plan, record: Recorder) -> None:
-    """One row: the whole book."""
     bark = networks.open_bark(plan, SIZE, DTYPE)
     words = SMOKE_WORDS if plan.smoke else WORDS
     name = f"{SIZE} {DTYPE}, {words} words, {plan.threads} threads"

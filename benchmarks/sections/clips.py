@@ -4,9 +4,9 @@ import gc
 import os
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from barkfast.bark import Bark
@@ -76,7 +76,6 @@ def kernels_of(plan: Plan, bark: Bark) -> dict[str, str]:
 
 
 def time_clips(plan: Plan, bark: Bark, row: dict[str, Any], end: float, most: int) -> dict[str, Any]:
-    """Whole clips, as many as there is time for."""
     workload = Workload(voice=FULL_VOICE if row["voice"] else NO_VOICE, seconds=plan.clip_s)
     least, most = (1, 1) if plan.smoke else (1 if plan.threads else LEAST, most)
     clips: list[Clip] = []
@@ -107,21 +106,13 @@ def memory_loaded(plan: Plan) -> dict[str, Any]:
 def memory(plan: Plan, row: dict[str, Any]) -> dict[str, Any]:
     """Of a process with all stages resident that has spoken; mapped weights can be shared and given back."""
     if plan.threads:
-        return row | {"peak_bytes": read_peaks()["rss_bytes"]} | resident_bytes()
+        now = psutil.Process().memory_info()
+        shared = getattr(now, "shared", 0)
+        sizes = {"peak_bytes": read_peaks()["rss_bytes"], "anonymous_bytes": now.rss - shared, "file_bytes": shared}
+        return row | sizes
     torch.cuda.synchronize()
     return row | {
         "nvidia_smi_used_bytes": smi_used_bytes(),
         "peak_allocated_bytes": torch.cuda.max_memory_allocated(),
         "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
     }
-
-
-def resident_bytes() -> dict[str, int]:
-    """What is resident now, by what it is, where the system tells."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return {}
-    names = {"RssAnon:": "anonymous_bytes", "RssFile:": "file_bytes"}
-    fields = [line.split() for line in lines]
-    return {names[field[0]]: int(field[1]) * 1024 for field in fields if field and field[0] in names}

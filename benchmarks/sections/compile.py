@@ -96,7 +96,6 @@ def decode(plan: Plan, size: str, dtype: str, stage: str, n_slots: int, variant:
 
 
 def fill(plan: Plan, size: str, dtype: str) -> dict[str, Any]:
-    """One fine pass."""
     config, tensors = weights(plan, size, "fine")
     refiner = CudaRefiner(config, tensors, device=plan.device, dtype=networks.storage(plan, dtype))
     refiner.refine(fine_job(Layout(), 16 if plan.smoke else Layout().fine.window))

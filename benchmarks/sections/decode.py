@@ -55,7 +55,6 @@ GPU_CASES = [
 
 
 def run(plan: Plan, record: Recorder, part: str = "") -> None:
-    """A row per case, network and context."""
     for case in cpu_cases(plan, part) if plan.threads else gpu_cases(plan, part):
         how = f" {case.way.name}" if case.engine == "cuda" else "" if case.engine == plan.engine else f" {case.engine}"
         for stage, prompts in PROMPTS.items():

@@ -15,7 +15,6 @@ SEMANTIC_HEAD = 10_048
 
 
 def run(plan: Plan, record: Recorder, part: str) -> None:
-    """A row per matrix and format."""
     for size in ("nano",) if plan.smoke else ("small", "large"):
         for name, (rows, cols) in shapes(size).items():
             for dtype in NATIVE_FORMATS:

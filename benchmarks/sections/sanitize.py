@@ -58,7 +58,6 @@ def speak(stage: str, decoder: CudaDecoder, layout: Layout) -> dict[str, Any]:
 
 
 def fill(plan: Plan) -> dict[str, Any]:
-    """A short window."""
     weights = networks.checkpoint(plan, SIZE).stage("fine")
     refiner = CudaRefiner(
         weights.config,

@@ -62,7 +62,6 @@ def time_prompt(plan: Plan, size: str, dtype: str, stage: str, length: int, engi
 
 
 def prompt_job(layout: Layout, stage: str, length: int) -> Job:
-    """A prompt, and one token."""
     if stage != "semantic":
         return step_job(stage, layout, length, 1, 0)
     random = Randomness(0)
@@ -90,7 +89,6 @@ def time_codec(plan: Plan, size: str, dtype: str, engine: str) -> dict[str, Any]
 
 
 def timed(plan: Plan, work: Any, flop: float | None = None) -> dict[str, Any]:
-    """Milliseconds, operations, and operations per second."""
     times = repeat_times(plan.device, work, 0.0 if plan.smoke else SECONDS, MOST)
     row = {"threads": plan.threads} | in_row("ms", times)
     if flop is None:

@@ -51,7 +51,6 @@ def expected_tokens(plan: Plan) -> np.ndarray:
 
 
 def check_tokens(plan: Plan, variant: Variant) -> dict[str, Any]:
-    """Greedy tokens in float32."""
     decoder = networks.build_narrow(plan, "float32", STAGE, options=networks.direct(plan, variant))
     expected, actual = expected_tokens(plan), decoder.run([make_job(plan)])[0]
     equal = count_equal(expected, actual)

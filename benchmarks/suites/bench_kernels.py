@@ -35,7 +35,6 @@ SOURCES = Path(__file__).parents[2] / "kernels" / "barkfast_kernels"
 
 
 def native_or_skip(setting: Setting) -> Any:
-    """The native module."""
     native = load_native()
     if native is None or setting.device != "cpu":
         pytest.skip(native_status()[1] if native is None else "the native kernels are of a CPU")

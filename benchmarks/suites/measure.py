@@ -50,7 +50,6 @@ def find_wrong(setting: Setting, engine: str, dtype: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def open_weights(setting: Setting) -> Checkpoint:
-    """The model."""
     return open_model(setting.model)
 
 
@@ -67,7 +66,6 @@ class Clock:
         return self.now
 
     def pass_time(self, seconds: float) -> None:
-        """Go on by so much."""
         self.now += seconds
 
 
