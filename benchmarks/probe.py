@@ -1,12 +1,11 @@
 """cuda/probe.cu, which measures what a Hopper GPU does between two kernels: how it is built, what it printed."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from benchmarks.process import ROOT
-from benchmarks.sanitizer import PLACES
+from benchmarks.sanitizer import find_tool
 
 SOURCE = ROOT / "benchmarks" / "cuda" / "probe.cu"
 # In the folder for logs.
@@ -20,8 +19,7 @@ NAMES = {
 
 
 def find_compiler() -> str | None:
-    """nvcc on the PATH, or where CUDA puts it."""
-    return shutil.which("nvcc") or shutil.which("nvcc", path=":".join(PLACES))
+    return find_tool("nvcc")
 
 
 def build_command(compiler: str, program: Path) -> list[str]:

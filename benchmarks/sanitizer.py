@@ -11,9 +11,9 @@ ENV = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
 REFUSALS = ("Device not supported", "Unable to find", "No attachable process", "Failed to initialize", "not supported")
 
 
-def find_tool() -> str | None:
-    """compute-sanitizer on the PATH, or where CUDA puts it."""
-    return shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=":".join(PLACES))
+def find_tool(name: str = "compute-sanitizer") -> str | None:
+    """A program of CUDA's, on the PATH or where CUDA puts it."""
+    return shutil.which(name) or shutil.which(name, path=":".join(PLACES))
 
 
 def wrap(tool: str, command: list[str]) -> list[str]:

@@ -41,11 +41,6 @@ def entries_of(section: Mapping[str, Any]) -> tuple[Entry, ...]:
     return tuple(Entry.from_dict(row["entry"]) for row in section["rows"] if "entry" in row)
 
 
-def chosen_label(plan: Plan, dtype: str) -> str | None:
-    found = find_chosen(plan, dtype)
-    return None if found is None else found.label
-
-
 def write(path: Path, entries: Sequence[Entry]) -> None:
     """A file that `tuned.read` reads."""
     write_json(path, {"format": tuned.FORMAT, "entries": [entry.to_dict() for entry in entries]})

@@ -17,7 +17,7 @@ from barkfast_kernels.variant import VARIANTS
 from benchmarks import networks
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
-from benchmarks.tuned import VARIABLE, chosen_label
+from benchmarks.tuned import VARIABLE, find_chosen
 
 GPU_CASES = (("large", "bfloat16"), ("large", "int8"))
 # Clips with a voice on a GPU; on a CPU one, more of what targets are set for.
@@ -36,11 +36,11 @@ def run(plan: Plan, record: Recorder, part: str = "") -> None:
         return
     cases = (("nano", "float32"),) if plan.smoke else GPU_CASES
     for done, (name, dtype) in enumerate(cases):
-        label = chosen_label(plan, dtype)
+        chosen = find_chosen(plan, dtype)
         os.environ.pop(VARIABLE, None)
-        if label is not None:
+        if chosen is not None:
             # Networks that are loaded from now on run the kernels that this run found best.
-            os.environ[VARIABLE] = label
+            os.environ[VARIABLE] = chosen.label
         measure(plan, record, name, dtype, 0.6 * plan.time_left / (len(cases) - done), MOST)
 
 
