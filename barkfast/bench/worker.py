@@ -2,11 +2,13 @@
 
 import multiprocessing
 import os
+import signal
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -29,9 +31,6 @@ class WorkerError(EngineError):
 
 def serve(pipe: Connection, folder: str, name: str, workload: Workload) -> None:
     """The process: answer (method of the backend, arguments) by (result, error) until the pipe is closed."""
-    # Ctrl-C reaches only the other side: it keeps what was measured, and then ends this one.
-    with suppress(AttributeError):
-        os.setsid()
     log = os.open(Path(folder) / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
@@ -99,7 +98,13 @@ class Remote(Backend):
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=self._target, args=(theirs, self._folder.name, self.name, self.workload))
-        self._process.start()
+        # Ctrl-C reaches only this side, which keeps what was measured, and then ends the process.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self._ask("open")
 
