@@ -11,7 +11,8 @@ from barkfast.runtime.cuda.network import Network, load_network
 from barkfast_kernels.variant import VARIANTS
 from benchmarks import networks
 from benchmarks.plan import Plan
-from benchmarks.variants import BASE, Row, compare
+from benchmarks.variants import Row, compare
+from benchmarks.verdict import BASE
 
 TOKENS = 48
 BUILDERS = 8

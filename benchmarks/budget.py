@@ -5,8 +5,6 @@ The steps of a group run beside one another, the groups one after the other. Wha
 
 from dataclasses import dataclass
 
-from benchmarks.process import GRACE_S
-
 # Why a step was not run that --only leaves out.
 NOT_ASKED_FOR = "not asked for"
 
@@ -63,10 +61,6 @@ class Budget:
     @property
     def steps(self) -> tuple[Step, ...]:
         return tuple(step for group in self.groups for step in group)
-
-    def worst_case(self) -> float:
-        """Seconds if every step took its limit, and one of them did not end when it was asked to."""
-        return sum(limit_of(group) for group in self.groups) + 2 * GRACE_S + self.reserve
 
 
 def limit_of(group: tuple[Step, ...]) -> int:

@@ -105,7 +105,6 @@ class TestRun:
         return done
 
     def stop(self) -> None:
-        """End all of them."""
         self.waiting.clear()
         for process in self.running:
             process.stop()

@@ -148,7 +148,6 @@ def cpu_logits(path: Path, run: Run) -> list[str]:
 
 
 def describe_bench(run: Run) -> str:
-    """Machine, model, voice and date."""
     environment, case = run["environment"], run["case"]
     weights = ", random weights" if case["random_weights"] else ""
     voice = VOICES.get(case["voice"], case["voice"])
@@ -175,7 +174,6 @@ def bench_stages(path: Path, run: Run) -> list[str]:
 
 
 def bench_batch(path: Path, run: Run) -> list[str]:
-    """Steps of several jobs together."""
     return [describe_bench(run), "", *make_table(*batch_table(run["batch"]))]
 
 

@@ -1,7 +1,6 @@
 """The networks under test: random weights of each size, on one engine; nothing here falls back to another."""
 
 from functools import lru_cache
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -10,7 +9,6 @@ from barkfast.bark import Bark
 from barkfast.bench.workload import vocabulary
 from barkfast.config import GPTConfig
 from barkfast.errors import EngineError
-from barkfast.native import load_native, native_status
 from barkfast.runtime import select
 from barkfast.runtime.decoder import Codec, Decoder, Refiner
 from barkfast.weights import Checkpoint, open_model
@@ -31,7 +29,6 @@ def source(plan: Plan, size: str) -> str:
 
 @lru_cache(maxsize=2)
 def checkpoint(plan: Plan, size: str) -> Checkpoint:
-    """The weights of a size."""
     return open_model(source(plan, size))
 
 
@@ -63,7 +60,6 @@ def build_refiner(plan: Plan, size: str, dtype: str, engine: str = "") -> Refine
 
 
 def build_codec(plan: Plan, size: str, dtype: str = "float32", engine: str = "") -> Codec:
-    """The codec's decoder."""
     weights = checkpoint(plan, size).codec()
     return select.build_codec(weights.config, weights.tensors, place(plan, dtype, engine))
 
@@ -76,17 +72,6 @@ def open_bark(plan: Plan, size: str, dtype: str, engine: str = "") -> Bark:
     bark = Bark(source(plan, size), device=plan.device_name, dtype=dtype, engine=engine, tokenizer=tokenizer)
     bark.load()
     return bark
-
-
-# --- on a CPU
-
-
-def require_native() -> ModuleType:
-    """The native module. Raises: RuntimeError."""
-    native = load_native()
-    if native is None:
-        raise RuntimeError(f"the native module is {native_status()[1]}")
-    return native
 
 
 # --- on a GPU: the engine's decoder with options of its own
@@ -119,6 +104,13 @@ def cuda_decoder(plan: Plan, config: GPTConfig, tensors: Any, dtype: str, stage:
         )
     except EngineError as error:
         raise NotRun(str(error)) from error
+
+
+def direct(plan: Plan, variant: Any) -> Any:
+    """Options for launches without graphs, of a variant's kernels."""
+    from barkfast.runtime.cuda.device import Options
+
+    return Options(graphs=False, pdl=Options.for_device(plan.device).pdl, variant=variant)
 
 
 @lru_cache(maxsize=2)

@@ -14,7 +14,6 @@ ACHIEVED = columns("GB/s=achieved_gb_per_s", "of datasheet=share_of_datasheet:%"
 
 
 def seconds_of(key: str) -> tuple[Column, ...]:
-    """Seconds by stage."""
     return columns(*(f"{stage} s={key}.{stage}" for stage in STAGES))
 
 
@@ -84,7 +83,7 @@ VARIANTS = Table(
 )
 PROBE = Table(
     columns(
-        *("probe=row", "us", "hop_us", "gb_s", "lead_ns", "data_after_release_ns", "most_blocks_per_sm", "resident"),
+        *("probe=row", "us", "gb_s", "lead_ns", "data_after_release_ns", "most_blocks_per_sm"),
         "stream_gb_s",
     )
 )
@@ -156,14 +155,6 @@ VECTORS = Table(
         Column("rows x columns", lambda r: f"{r['rows']} x {r['cols']}"),
         *("dtype", ENGINE, THREADS, "us=ms_median:k", "p95=ms_p95:k", *ACHIEVED),
     ),
-    where=lambda r: r["kind"] == "vector",
-)
-PRODUCTS = Table(
-    columns(
-        Column("many rows of inputs", lambda r: f"{r['inputs']} x {r['cols']} x {r['rows']}"),
-        *("dtype", ENGINE, THREADS, "ms=ms_median", "p95=ms_p95", "GFLOP/s=gflop_per_s"),
-    ),
-    where=lambda r: r["kind"] == "product",
 )
 PAGES = (
     Page("Correctness", "gate", (CHECKS,)),
@@ -184,12 +175,11 @@ PAGES = (
     Page("A long text", "book", (BOOK,)),
     Page("Less history", "history", (HISTORY,)),
     Page("Loading", "load", (LOAD,)),
-    Page("One matrix at a time", "linear", (VECTORS, PRODUCTS)),
+    Page("One matrix at a time", "linear", (VECTORS,)),
 )
 
 
 def render(results: Results) -> str:
-    """The whole page."""
     date = (results["environment"] or {}).get("date", "no date")
     smoke = "A smoke test with the smallest model: it shows that everything runs. The numbers mean nothing."
     lines = [f"# {results['device']}, {date}", "", *([smoke, ""] if results["smoke"] else [])]
@@ -267,7 +257,6 @@ def describe_gpu(device: Mapping[str, Any], ceilings: Mapping[str, Any]) -> list
 
 
 def describe_tests(results: Results) -> str:
-    """How the tests and the sanitizer went."""
     tests, sanitizer = results["tests"], results["sanitizer"]
     counts = f"{tests['passed']} passed, {len(tests['failures'])} failed, {tests['skipped']} skipped"
     return f"- GPU tests: {counts}; compute-sanitizer: {sanitizer['status']} {show(sanitizer['reason'])}".rstrip()

@@ -1,5 +1,6 @@
 """What a section is told: where it runs, how much it may do, where its weights are."""
 
+import json
 import re
 import time
 from dataclasses import dataclass
@@ -38,6 +39,14 @@ class Plan:
     threads: int = 0
     wrong: tuple[tuple[str, str], ...] = ()
 
+    @classmethod
+    def read(cls, text: str) -> "Plan":
+        """From JSON."""
+        content = json.loads(text)
+        paths = {name: Path(content[name]) for name in ("models", "work")}
+        pairs = tuple(map(tuple, content["wrong"]))
+        return cls(**content | paths | {"dtypes": tuple(content["dtypes"]), "wrong": pairs})
+
     @property
     def engine(self) -> str:
         """The engine that is measured: cpu or cuda."""
@@ -62,7 +71,6 @@ class Plan:
 
     @property
     def time_left(self) -> float:
-        """Seconds until the section will be ended."""
         return self.deadline - time.monotonic()
 
     def size(self, name: str) -> str:
@@ -79,7 +87,6 @@ class Plan:
         return f", {self.threads} threads" if self.threads else ""
 
     def allows(self, dtype: str) -> bool:
-        """Whether this dtype was found right."""
         return not self.dtypes or dtype in self.dtypes
 
     def why_refused(self, row: str, dtype: str | None) -> str | None:

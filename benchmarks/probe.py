@@ -1,28 +1,25 @@
 """cuda/probe.cu, which measures what a Hopper GPU does between two kernels: how it is built, what it printed."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from benchmarks.process import ROOT
-from benchmarks.sanitizer import PLACES
+from benchmarks.sanitizer import find_tool
 
 SOURCE = ROOT / "benchmarks" / "cuda" / "probe.cu"
-# In the folder for logs: the program, and what it printed, a JSON object per line.
-PROGRAM, LINES = "probe", "probe.jsonl"
+# In the folder for logs.
+PROGRAM = "probe"
 # What tells the lines of a kind apart.
 NAMES = {
     "device": (),
     "chain": ("name", "trigger", "how", "pdl", "carve", "kb"),
-    "exchange": ("how", "loaded", "floats", "blocks"),
-    "cluster": ("size", "kb"),
+    "exchange": ("loaded", "floats", "blocks"),
 }
 
 
 def find_compiler() -> str | None:
-    """nvcc on the PATH, or where CUDA puts it."""
-    return shutil.which("nvcc") or shutil.which("nvcc", path=":".join(PLACES))
+    return find_tool("nvcc")
 
 
 def build_command(compiler: str, program: Path) -> list[str]:
@@ -65,6 +62,6 @@ def read_fragment(path: Path, reason: str) -> dict[str, Any]:
 
 
 def name_of(line: dict[str, Any]) -> str:
-    """A row's name: "exchange, how 2, loaded 1, floats 1024, blocks 128"."""
+    """A row's name: "exchange, loaded 1, floats 1024, blocks 128"."""
     kind = line["test"]
     return ", ".join([kind, *(f"{key} {line.get(key)}" for key in NAMES[kind])])

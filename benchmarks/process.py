@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.saving import read_end
+
 ROOT = Path(__file__).resolve().parents[1]
 # Between asking a process to end and ending it.
 GRACE_S = 2.0
@@ -52,12 +54,6 @@ class Process:
             self.reason = f"ended with {how}: {last_line(self.log)}"
         return True
 
-    def wait(self) -> "Process":
-        """Until it has ended."""
-        while not self.poll():
-            time.sleep(0.05)
-        return self
-
     @property
     def returncode(self) -> int | None:
         return None if self.popen is None else self.popen.returncode
@@ -101,9 +97,7 @@ def start(name: str, command: list[str], log: Path, limit: float, env: dict[str,
 def last_line(path: Path) -> str:
     """The last line of a log that is not empty."""
     try:
-        with path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - 4096))
-            lines = stream.read().decode(errors="replace").splitlines()
+        lines = read_end(path, 4096).decode(errors="replace").splitlines()
     except OSError:
         return ""
     return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")

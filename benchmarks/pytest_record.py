@@ -18,7 +18,6 @@ def _write(**content: Any) -> None:
 
 
 def pytest_runtest_logstart(nodeid: str, location: Any) -> None:
-    """A test begins."""
     _write(test=nodeid, outcome="began")
 
 
@@ -29,7 +28,6 @@ def pytest_runtest_logreport(report: Any) -> None:
 
 
 def pytest_runtest_logfinish(nodeid: str, location: Any) -> None:
-    """A test has ended."""
     _write(test=nodeid, outcome="ended")
 
 

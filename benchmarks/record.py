@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plan import Plan
+from benchmarks.saving import replace_file
 
 # Below this many seconds nothing new is begun.
 LEAST = 2.0
@@ -24,9 +25,7 @@ class NotRun(Exception):
 
 def write_json(path: Path, content: Any) -> None:
     """Replace `path` in one go, so that a reader never sees half of it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    replace_file(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def read_fragment(path: Path) -> dict[str, Any]:
@@ -99,13 +98,11 @@ class Recorder:
         return row
 
     def finish(self) -> None:
-        """Say that the section came to its end."""
         self._content["complete"] = True
         self._write()
 
     @property
     def all_well(self) -> bool:
-        """Whether no row failed."""
         return not any(failure["status"] == "failed" for failure in self._content["failures"])
 
 

@@ -1,6 +1,5 @@
 """One results file from what the steps wrote, under a name that no other run has."""
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.budget import Budget
+from benchmarks.record import write_json
 from benchmarks.saving import copy_out, replace_file
 from benchmarks.targets import find_targets, judge
 
@@ -176,7 +176,7 @@ def find_failures(results: Mapping[str, Any]) -> list[str]:
 
 def write(path: Path, results: Mapping[str, Any], table: str, logs: Path, out: Path | None) -> None:
     """The results and their table; and all of it, logs packed into one file, once more in `out`."""
-    replace_file(path, (json.dumps(results, indent=1) + "\n").encode())
+    write_json(path, results)
     page = path.with_suffix(".md")
     replace_file(page, table.encode())
     if out is None:

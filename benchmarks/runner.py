@@ -137,7 +137,7 @@ class Run:
         print(f"[{time.monotonic() - self.begin:4.0f} s] {text}", flush=True)
 
     def log(self, name: str) -> Path:
-        return self.work / (probe.LINES if name == "probe" else f"{name.replace(' ', '-')}.log")
+        return self.work / f"{name.replace(' ', '-')}.log"
 
     def fragment(self, name: str) -> Path:
         return self.work / f"{name.replace(' ', '-')}.json"
@@ -202,7 +202,6 @@ class Run:
         return self.save(complete=complete)
 
     def run_steps(self) -> None:
-        """All groups, in order."""
         groups = self.budget.groups
         for i, group in enumerate(groups):
             self.later = sum(limit_of(behind) for behind in groups[i + 1 :])
@@ -221,7 +220,6 @@ class Run:
                 self.gate = read_gate(self.fragments["gate"], *kernels)
 
     def require_usable(self) -> None:
-        """Raise Unusable by what the section `environment` found."""
         failures = self.fragments["environment"]["failures"]
         lack = next((failure["reason"] for failure in failures if failure["row"] == "usable"), None)
         if lack is not None:
@@ -320,20 +318,23 @@ class Run:
         path.write_text(SMOKE_TESTS, encoding="utf-8")
         return [TestFile(path)]
 
-    def command(self, name: str, seconds: float) -> list[str]:
-        """A section's process."""
-        command = [sys.executable, "-m", "benchmarks.section", name, "--out", str(self.fragment(name))]
-        command += ["--work", str(self.work), "--models", str(self.models), "--seconds", f"{max(1, seconds - 2):.1f}"]
-        if self.gate["open"]:
-            command += ["--dtypes", ",".join(self.gate["dtypes"]), "--wrong", json.dumps(self.gate.get("wrong", []))]
-        return command + (["--smoke"] if self.smoke else [])
+    def command(self, name: str, seconds: float, threads: int = 0) -> list[str]:
+        plan = {
+            "smoke": self.smoke,
+            "models": str(self.models),
+            "work": str(self.work),
+            "deadline": time.monotonic() + max(1, seconds - 2),
+            "dtypes": self.gate["dtypes"],
+            "threads": threads,
+            "wrong": self.gate.get("wrong", []),
+        }
+        return [sys.executable, "-m", "benchmarks.section", name, str(self.fragment(name)), json.dumps(plan)]
 
     def start_section(self, step: Step, limit: float, env: dict[str, str] | None = None) -> Process:
         """Start a section's process, with the step's threads."""
-        command, settings = self.command(step.name, limit), dict(env or {})
+        command, settings = self.command(step.name, limit, step.threads), dict(env or {})
         if step.threads:
             count = str(step.threads)
-            command += ["--threads", count]
             # The engine's own pool and torch's are as large as each other, and neither larger than is said. Packed
             # weights are kept with the models, and go with them.
             settings |= {name: count for name in ("BARKFAST_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}

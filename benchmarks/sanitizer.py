@@ -11,13 +11,12 @@ ENV = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
 REFUSALS = ("Device not supported", "Unable to find", "No attachable process", "Failed to initialize", "not supported")
 
 
-def find_tool() -> str | None:
-    """compute-sanitizer on the PATH, or where CUDA puts it."""
-    return shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=":".join(PLACES))
+def find_tool(name: str = "compute-sanitizer") -> str | None:
+    """A program of CUDA's, on the PATH or where CUDA puts it."""
+    return shutil.which(name) or shutil.which(name, path=":".join(PLACES))
 
 
 def wrap(tool: str, command: list[str]) -> list[str]:
-    """The command under memcheck."""
     options = ("--tool", "memcheck", "--target-processes", "application-only", "--report-api-errors", "no")
     return [tool, *options, "--error-exitcode", "86", "--print-limit", "20", *command]
 

@@ -18,8 +18,6 @@ MOST_BYTES = 2 * 2**20
 ARCHIVE = "logs.tgz"
 # What the name of a file that is being written begins with; a process that is killed may leave one behind.
 PART = ".saving-"
-# Of what sections leave in the folder for logs, these are results by themselves.
-LINES = ("probe.jsonl", "ab.jsonl", "tuned.json")
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -29,13 +27,13 @@ def replace_file(path: Path, content: bytes) -> None:
     os.replace(part, path)
 
 
-def pack_logs(folder: Path, leave_out: Iterable[str] = LINES) -> bytes:
+def pack_logs(folder: Path) -> bytes:
     """All files of a folder as a gzipped tar, of long ones the end; files that vanish meanwhile are left out."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as archive:
         for path in sorted(folder.iterdir()):
-            # The probe's program has no suffix, and is not worth keeping.
-            if not path.is_file() or path.name in leave_out or path.suffix in ("", ".part"):
+            # The probe's program and files that are being written have no suffix.
+            if not path.is_file() or not path.suffix:
                 continue
             try:
                 content = read_end(path, MOST_BYTES)
@@ -48,26 +46,16 @@ def pack_logs(folder: Path, leave_out: Iterable[str] = LINES) -> bytes:
 
 
 def read_end(path: Path, most: int) -> bytes:
-    """The last bytes of a file, `most` at most."""
     with path.open("rb") as stream:
         stream.seek(max(0, os.fstat(stream.fileno()).st_size - most))
         return stream.read(most)
 
 
-def whole_lines(path: Path) -> bytes:
-    """A file of a JSON object per line, without a last line that is still being written."""
-    content = path.read_bytes()
-    return content if path.suffix == ".json" else content[: content.rfind(b"\n") + 1]
-
-
 def copy_out(out: Path, files: Iterable[Path], work: Path) -> None:
-    """Results, lines and packed logs into a folder."""
+    """Results and packed logs into a folder."""
     out.mkdir(parents=True, exist_ok=True)
     for file in files:
         replace_file(out / file.name, file.read_bytes())
-    for name in LINES:
-        if (work / name).is_file():
-            replace_file(out / name, whole_lines(work / name))
     replace_file(out / ARCHIVE, pack_logs(work))
 
 

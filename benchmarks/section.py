@@ -1,9 +1,8 @@
-"""One section in a process of its own: `python -m benchmarks.section NAME --out FILE ...`."""
+"""One section in a process of its own: `python -m benchmarks.section NAME FILE PLAN`."""
 
 import argparse
 import faulthandler
 import importlib
-import json
 import os
 import signal
 import sys
@@ -29,31 +28,16 @@ def main(argv: list[str] | None = None) -> int:
     """Run the section; 0 if no row failed, 1 if some did."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="a module of benchmarks.sections, and a part of it after a blank")
-    parser.add_argument("--out", type=Path, required=True, help="the file for the rows")
-    parser.add_argument("--work", type=Path, required=True, help="a folder for anything else")
-    parser.add_argument("--models", type=Path, required=True, help="a folder with a converted model per size")
-    parser.add_argument("--seconds", type=float, default=60, help="until it will be ended")
-    parser.add_argument("--dtypes", default="", help="those that may be timed, with commas between")
-    parser.add_argument("--wrong", type=json.loads, default=[], help="[dtype, kernels] that may not, as JSON")
-    parser.add_argument("--threads", type=int, default=0, help="of the CPU, for what is measured on it")
-    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("out", type=Path, help="the file for the rows")
+    parser.add_argument("plan", type=Plan.read, help="a Plan as JSON")
     options = parser.parse_args(argv)
     # One that is ended at its time limit says where it was.
     faulthandler.register(signal.SIGTERM, chain=True)
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
-    plan = Plan(
-        smoke=options.smoke,
-        models=options.models,
-        work=options.work,
-        deadline=time.monotonic() + options.seconds,
-        dtypes=tuple(filter(None, options.dtypes.split(","))),
-        threads=options.threads,
-        wrong=tuple(map(tuple, options.wrong)),
-    )
     module, _, part = options.name.partition(" ")
-    record = Recorder(options.out, plan)
+    record = Recorder(options.out, options.plan)
     run = importlib.import_module(f"benchmarks.sections.{module}").run
-    run(plan, record, *([part] if part else []))
+    run(options.plan, record, *([part] if part else []))
     record.finish()
     return 0 if record.all_well else 1
 

@@ -61,7 +61,6 @@ class SectionRun:
         return False
 
     def stop(self) -> None:
-        """End it now."""
         self.process.stop()
 
     def _end_overdue_row(self) -> None:

@@ -18,7 +18,6 @@ ROUNDS, MOST_ROUNDS = 10, 16
 
 
 def count_steps(plan: Plan) -> int:
-    """Steps of a round."""
     return SMOKE_STEPS if plan.smoke else STEPS
 
 

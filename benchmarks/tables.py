@@ -101,7 +101,6 @@ class Table:
     order: Callable[[Row], Any] | None = None
 
     def lines(self, rows: Iterable[Row]) -> list[str]:
-        """As Markdown."""
         chosen = [row for row in rows if self.needs in row and self.where(row)]
         chosen = sorted(chosen, key=self.order) if self.order else chosen
         cells = [(column.head, [column.of(row) for row in chosen]) for column in self.columns]
@@ -119,7 +118,6 @@ class Page:
     render: Callable[[Sequence[Row]], list[str]] | None = None
 
     def lines(self, rows: Sequence[Row]) -> list[str]:
-        """Of the section's rows."""
         lines = [line for table in self.tables for line in table.lines(rows)]
         return lines + (self.render(rows) if self.render else [])
 

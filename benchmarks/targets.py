@@ -103,8 +103,6 @@ def with_all_threads(
 
 
 def divide(above: Callable[[Results], Found], below: Callable[[Results], Found]) -> Callable[[Results], Found]:
-    """The quotient of two numbers."""
-
     def find(results: Results) -> Found:
         (a, missing), (b, reason) = above(results), below(results)
         return (None, reason or missing) if a is None or b is None else (a / b, "")

@@ -1,12 +1,9 @@
-"""The variant that a run found fastest: `python -m benchmarks.tuned RESULTS.json` makes it this device's choice.
-
-The section `ab` leaves its entries in the run's folder, as tuned.json, and in its rows.
-"""
+"""The variant that a run found fastest: `python -m benchmarks.tuned RESULTS.json` makes it this device's choice."""
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +14,8 @@ from barkfast.runtime.cuda.tuned import Entry
 from barkfast_kernels.variant import VARIANTS, Variant
 from benchmarks import networks
 from benchmarks.plan import Plan
-from benchmarks.record import write_json
+from benchmarks.record import read_fragment, write_json
 
-NAME = "tuned.json"
 # Forces a variant by its label, in the process that it is set in.
 VARIABLE = "BARKFAST_VARIANT"
 
@@ -35,17 +31,14 @@ def best_variant(plan: Plan, config: Any, dtype: str) -> tuple[str, Variant]:
 
 
 def find_chosen(plan: Plan, dtype: str) -> Entry | None:
-    """What the section `ab` of this run left for a dtype."""
-    path = plan.work / NAME
-    return (
-        next((one for one in reversed(tuned.read(path).entries) if one.dtype == dtype), None) if path.exists() else None
-    )
+    """What the section `ab` of this run chose for a dtype."""
+    found = [one for one in entries_of(read_fragment(plan.work / "ab.json")) if one.dtype == dtype]
+    return found[-1] if found else None
 
 
-def chosen_label(plan: Plan, dtype: str) -> str | None:
-    """The label of that."""
-    found = find_chosen(plan, dtype)
-    return None if found is None else found.label
+def entries_of(section: Mapping[str, Any]) -> tuple[Entry, ...]:
+    """The choices among the rows of the section `ab`."""
+    return tuple(Entry.from_dict(row["entry"]) for row in section["rows"] if "entry" in row)
 
 
 def write(path: Path, entries: Sequence[Entry]) -> None:
@@ -54,19 +47,14 @@ def write(path: Path, entries: Sequence[Entry]) -> None:
 
 
 def find_entries(path: Path) -> tuple[Entry, ...]:
-    """The entries of a run's results, or of the file that its section `ab` left.
-
-    Raises: InputError where there are none.
-    """
+    """The entries of a run's results. Raises: InputError where there are none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and "sections" in content:
-            if content.get("smoke"):
-                raise ValueError("it is of a smoke test, whose times mean nothing")
-            rows = content["sections"].get("ab", {"rows": []})["rows"]
-            entries = tuple(Entry.from_dict(row["entry"]) for row in rows if "entry" in row)
-        else:
-            entries = tuned.parse(json.dumps(content))
+        if content.get("smoke"):
+            raise ValueError("it is of a smoke test, whose times mean nothing")
+        entries = entries_of(content["sections"].get("ab", {"rows": []}))
+    except (AttributeError, KeyError) as error:
+        raise InputError(f"{path} holds no results of `make gpu`") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {error}") from error
     if not entries:
@@ -101,7 +89,7 @@ def install(entries: Sequence[Entry], path: Path = tuned.FILE) -> list[Entry]:
 def main(argv: list[str] | None = None) -> int:
     """Install the entries of a file; 0 if that was done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, help="a run's results, or the tuned.json of its folder")
+    parser.add_argument("results", type=Path, help="a run's results")
     parser.add_argument("--into", type=Path, default=tuned.FILE, help="the file to be changed (default: the package's)")
     options = parser.parse_args(argv)
     try:

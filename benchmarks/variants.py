@@ -1,10 +1,8 @@
-"""Kernel variants against one another: which are right, what they take in turn, and which one is the fastest."""
+"""Kernel variants against one another: which are right, and what they take in turn."""
 
 import contextlib
 import faulthandler
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,6 @@ from barkfast.bench.teacher_forced import ForcedPass, count_alone, run_greedy, t
 from barkfast.jobs import Job
 from barkfast.runtime.decoder import Decoder
 
-# What the others are compared with: what ran when the first results were made.
-BASE = "T0 as on the H100"
 # Of logits against the base variant's, at every step: the same sums in another order.
 LIMIT = 0.01
 # Steps whose logits are compared where all tokens are equal.
@@ -101,48 +97,6 @@ def interleave(
     return times
 
 
-@dataclass(frozen=True)
-class Pick:
-    """The fastest variant of a dtype.
-
-    Args:
-        ratio: mean over networks and contexts of its time over the base's.
-        us, base_us: medians by network and context.
-    """
-
-    label: str
-    ratio: float
-    us: dict[str, float]
-    base_us: dict[str, float]
-
-
-def choose(rows: Sequence[Mapping[str, Any]], dtype: str, base: str) -> Pick | None:
-    """The variant with the lowest mean of us / base_us, among those timed wherever the base was; None without a base.
-
-    Args:
-        rows: of timings, with `label`, `dtype`, `stage`, `context` and `us_median`; others are passed over.
-    """
-    times: dict[str, dict[str, float]] = {}
-    for row in rows:
-        if row.get("dtype") == dtype and "us_median" in row:
-            times.setdefault(row["label"], {})[f"{row['stage']} {round(row['context'])}"] = row["us_median"]
-    base_us = times.get(base)
-    if not base_us:
-        return None
-    picks = [
-        Pick(label, summarize_ratio(us, base_us), us, base_us)
-        for label, us in times.items()
-        if us.keys() == base_us.keys()
-    ]
-    # Equal ones: the base, else the first.
-    return min(picks, key=lambda pick: (pick.ratio, pick.label != base))
-
-
-def summarize_ratio(us: Mapping[str, float], base_us: Mapping[str, float]) -> float:
-    """The mean of us / base_us."""
-    return sum(us[name] / base_us[name] for name in base_us) / len(base_us)
-
-
 class Watch:
     """Ends the process when a variant takes too long, and remembers which it was for the process that goes on.
 
@@ -174,9 +128,3 @@ class Watch:
         finally:
             faulthandler.cancel_dump_traceback_later()
             self.path.unlink(missing_ok=True)
-
-
-def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a line of JSON to a file, at once."""
-    with path.open("a", encoding="utf-8") as stream:
-        print(json.dumps(row), file=stream, flush=True)

@@ -47,7 +47,7 @@ def test_a_tool_that_does_not_answer_is_noted(tmp_path, monkeypatch, script):
 
 
 def test_what_the_probe_printed_is_rows_as_far_as_it_got(tmp_path):
-    path = tmp_path / "probe.jsonl"
+    path = tmp_path / "probe.log"
     device = {"test": "device", "name": "a GPU", "sms": 132}
     lines = [json.dumps(device), json.dumps(CHAIN), json.dumps(CHAIN | {"carve": 100}), '{"test": "chain", "na']
     path.write_text("\n".join(lines))

@@ -21,7 +21,7 @@ from benchmarks.budget import FULL, GPU, Budget, Step
 from benchmarks.process import ROOT
 from benchmarks.record import write_json
 from benchmarks.runner import Run, Unusable
-from benchmarks.saving import Saver, pack_logs, replace_file, whole_lines
+from benchmarks.saving import Saver, pack_logs, replace_file
 
 # A section of that name, whose rows are what the arguments ask for: "ok", "crash", "hang", "slow".
 SECTION = """
@@ -46,18 +46,12 @@ DO = {"crash": os.abort, "hang": lambda: time.sleep(600), "slow": slow, "ok": la
 for i, how in enumerate(rows):
     def row(how=how):
         DO[how]()
-        if name == "ab":
-            with open(work / "ab.jsonl", "a") as lines:
-                for piece in ('{"row": 1}' + chr(10), '{"row"', ': 2}' + chr(10)):
-                    lines.write(piece)
-                    lines.flush()
-                    time.sleep(0.05)
         return {"ok": True, "dtype": "float32", "device": {"name": "a made-up GPU"}}
     record.measure(f"{name} {i} {how}", row)
 record.finish()
 """
 # What may be left; the last is there only if a saving was cut.
-MOST_FILES = 6
+MOST_FILES = 4
 
 
 def command_of(work: Path, name: str, *rows: str) -> list[str]:
@@ -89,9 +83,6 @@ def read_whole(out: Path) -> dict[str, Any]:
         content = path.read_bytes()
         if path.suffix == ".json":
             found[path.name] = json.loads(content)
-        elif path.suffix == ".jsonl":
-            found[path.name] = [json.loads(line) for line in content.splitlines()]
-            assert content.endswith(b"\n") or not content
         elif path.suffix == ".tgz":
             with tarfile.open(fileobj=io.BytesIO(content)) as archive:
                 # Reading all of them checks the archive's checksums.
@@ -153,19 +144,11 @@ def test_no_reader_ever_sees_half_a_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
 
 
-def test_lines_that_are_being_written_are_left_out(tmp_path):
-    path = tmp_path / "ab.jsonl"
-    path.write_text('{"row": 1}\n{"row": ')
-    assert whole_lines(path) == b'{"row": 1}\n'
-    path.write_text('{"ro')
-    assert whole_lines(path) == b""
-
-
 def test_packed_logs_are_small_and_leave_out_what_is_no_log(tmp_path, monkeypatch):
     monkeypatch.setattr(saving, "MOST_BYTES", 100)
     (tmp_path / "a.log").write_bytes(b"begin" + b"x" * 200 + b"end")
     (tmp_path / "models").mkdir()
-    for name in ("probe", "probe.jsonl", "a.json.part"):
+    for name in ("probe", f"{saving.PART}7"):
         (tmp_path / name).write_text("no log")
     with tarfile.open(fileobj=io.BytesIO(pack_logs(tmp_path))) as archive:
         assert archive.getnames() == ["logs/a.log"]
@@ -190,9 +173,7 @@ def test_rows_of_a_section_under_way_are_saved_and_few_files_are_left(tmp_path, 
     monkeypatch.setattr(runner, "SAVE_S", 0.05)
     here = make_run(tmp_path)
     rows = {"ab": ["ok", "slow", "slow", "slow"], "probe": ["ok"]}
-    monkeypatch.setattr(here, "command", lambda name, seconds: command_of(here.work, name, *rows.get(name, ["ok"])))
-    (here.work / "probe.jsonl").write_text('{"test": "device"}\n')
-    (here.work / "tuned.json").write_text('{"format": 1, "entries": []}')
+    monkeypatch.setattr(here, "command", lambda name, *_: command_of(here.work, name, *rows.get(name, ["ok"])))
     with polling(here.out) as seen:
         merged = here.run()
     (json_name,) = [name for name in seen[-1] if name.startswith("a-made-up-gpu") and name.endswith(".json")]
@@ -205,10 +186,10 @@ def test_rows_of_a_section_under_way_are_saved_and_few_files_are_left(tmp_path, 
     assert {1, 2, 3} & {*counts} and counts == sorted(counts)
     left = read_whole(here.out)
     page = json_name.replace(".json", ".md")
-    assert {*left} == {json_name, page, "logs.tgz", "probe.jsonl", "ab.jsonl", "tuned.json"}
+    assert {*left} == {json_name, page, "logs.tgz"}
     assert len(os.listdir(here.out)) <= MOST_FILES
     assert left[json_name] == json.loads(json.dumps(merged)) and left[json_name]["complete"]
-    assert left["ab.jsonl"][:2] == [{"row": 1}, {"row": 2}] and "logs/ab.log" in left["logs.tgz"]
+    assert "logs/ab.log" in left["logs.tgz"]
 
 
 @pytest.mark.parametrize("budget", [GPU, FULL], ids=lambda budget: budget.name)
@@ -217,7 +198,7 @@ def test_every_step_of_a_call_is_reached_and_all_that_goes_wrong_is_named(tmp_pa
     monkeypatch.setattr(here, "_in_smoke", lambda step: True)
     section = "decode" if budget is GPU else "stages"
     bad = {section: ["ok", "crash", "ok"]}
-    monkeypatch.setattr(here, "command", lambda name, seconds: command_of(here.work, name, *bad.get(name, ["ok"])))
+    monkeypatch.setattr(here, "command", lambda name, *_: command_of(here.work, name, *bad.get(name, ["ok"])))
     merged = here.run()
     names = {step["name"]: step["status"] for step in merged["steps"]}
     assert {*names} == {step.name for step in budget.steps}
@@ -235,7 +216,7 @@ def test_a_row_that_hangs_is_named_and_the_section_goes_on_behind_it(tmp_path, m
     here = make_run(tmp_path)
     here.scale = 1
     rows = ["ok", "hang", "ok", "hang", "ok"]
-    monkeypatch.setattr(here, "command", lambda name, seconds: command_of(here.work, name, *rows))
+    monkeypatch.setattr(here, "command", lambda name, *_: command_of(here.work, name, *rows))
     here.run_section(Step("ab", 200, row_limit=2))
     fragment = here.fragments["ab"]
     assert [row["row"] for row in fragment["rows"]] == ["ab 0 ok", "ab 2 ok", "ab 4 ok"]
@@ -248,7 +229,7 @@ def test_what_cannot_run_here_leaves_nothing(tmp_path, monkeypatch):
     here = make_run(tmp_path)
     lack = {"row": "usable", "status": "not run", "reason": "no torch"}
     write_json(here.work / "environment.json", {"rows": [], "failures": [lack], "running": None, "complete": True})
-    monkeypatch.setattr(here, "command", lambda name, seconds: [sys.executable, "-c", ""])
+    monkeypatch.setattr(here, "command", lambda name, *_: [sys.executable, "-c", ""])
     with pytest.raises(Unusable, match="no torch"):
         here.run()
     assert not here.out.exists() and not list(tmp_path.glob("*.json"))
@@ -264,7 +245,7 @@ from benchmarks import probe, runner
 probe.find_compiler = lambda: None
 runner.SAVE_S = 0.005
 here = t.make_run(Path(sys.argv[1]))
-here.command = lambda name, seconds: t.command_of(here.work, name, *["slow"] * 100)
+here.command = lambda name, *_: t.command_of(here.work, name, *["slow"] * 100)
 here.run()
 """
 

@@ -27,9 +27,10 @@ from barkfast_kernels.variant import DEFAULT, VARIANTS
 from benchmarks import tuned
 from benchmarks.plan import Plan
 from benchmarks.process import ROOT
-from benchmarks.record import Recorder, read_fragment
+from benchmarks.record import Recorder, read_fragment, write_json
 from benchmarks.sections import ab, decode
-from benchmarks.variants import BASE, Watch, choose, compare, interleave
+from benchmarks.variants import Watch, compare, interleave
+from benchmarks.verdict import BASE, choose
 
 CHECKPOINT = open_model("random:nano")
 T1, T2 = "T1 trigger first", "T2 carve-out"
@@ -240,13 +241,11 @@ def test_the_fastest_right_variant_is_chosen(tmp_path: Path, fake: None) -> None
     rows = {row["row"]: row for row in run_section(tmp_path)["rows"]}
     best = rows["best float32"]
     assert best["label"] == T1 and best["ratio"] == 0.6
-    (entry,) = package.parse((tmp_path / "tuned.json").read_text(encoding="utf-8"))
+    entry = Entry.from_dict(best["entry"])
     assert entry.variant == VARIANTS[T1] and entry.source == source_digest() and entry.label == T1
     assert entry.us == {"coarse 43": 300.0} and entry.base_us == {"coarse 43": 500.0}
     one = rows[f"float32 coarse 43, {T2}"]
     assert one["variant"] == VARIANTS[T2].to_dict() and (one["us_median"], one["rounds"]) == (900.0, 1)
-    lines = [json.loads(line) for line in (tmp_path / "ab.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [line["row"] for line in lines] == list(rows)
 
 
 def test_a_wrong_variant_is_named_and_not_timed(tmp_path: Path, fake: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +265,6 @@ def test_a_variant_that_fails_is_named_and_the_others_are_timed(
     fragment = run_section(tmp_path)
     assert T1 in fragment["failures"][0]["row"] and "no T1" in fragment["failures"][0]["reason"]
     assert set(TIMED) == {BASE, T2} and fragment["rows"][-1]["row"] == "best float32"
-    assert "no T1" in (tmp_path / "ab.jsonl").read_text(encoding="utf-8")
 
 
 def test_without_the_base_nothing_is_timed_or_chosen(
@@ -274,7 +272,7 @@ def test_without_the_base_nothing_is_timed_or_chosen(
 ) -> None:
     monkeypatch.setattr(FakeBlock, "broken", (BASE,))
     fragment = run_section(tmp_path)
-    assert not TIMED and not fragment["rows"] and not (tmp_path / "tuned.json").exists()
+    assert not TIMED and not fragment["rows"]
     assert "base variant was not timed" in fragment["failures"][-1]["reason"]
 
 
@@ -346,10 +344,12 @@ def test_entries_are_installed_in_the_place_of_the_devices_own(tmp_path: Path, c
     assert f"nvidia-h200, bfloat16, batch 1: {T1}, measured 2026-12-01" in printed and "changed" not in printed
 
 
-def test_the_file_of_a_runs_folder_can_be_installed_too(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    into, left = tmp_path / "tuned.json", tmp_path / "left.json"
-    tuned.write(left, [entry(source="old")])
-    assert tuned.main([str(left), "--into", str(into)]) == 0
+def test_what_other_kernels_were_timed_for_is_installed_but_not_in_force(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    into, run = tmp_path / "tuned.json", tmp_path / "results.json"
+    run.write_text(json.dumps(results(entry(source="old"))), encoding="utf-8")
+    assert tuned.main([str(run), "--into", str(into)]) == 0
     assert package.choose("NVIDIA H200", "bfloat16", 1, into).variant == DEFAULT
     assert "kernels have changed since" in capsys.readouterr().out
 
@@ -359,13 +359,13 @@ def test_the_file_of_a_runs_folder_can_be_installed_too(tmp_path: Path, capsys: 
     [
         (results(), "no choice of kernels"),
         (results(entry(), smoke=True), "smoke test"),
-        ({"format": 1, "entries": []}, "no choice of kernels"),
-        ({"format": 2}, "not of format 1"),
+        ({"format": 1, "entries": []}, "holds no results of `make gpu`"),
+        ([], "holds no results of `make gpu`"),
         ({"smoke": False, "sections": {}}, "no choice of kernels"),
     ],
 )
 def test_what_holds_no_choice_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture, content: dict[str, Any], message: str
+    tmp_path: Path, capsys: pytest.CaptureFixture, content: Any, message: str
 ) -> None:
     into, run = tmp_path / "tuned.json", tmp_path / "results.json"
     tuned.write(into, [entry()])
@@ -384,7 +384,8 @@ def test_decode_times_the_runs_best_against_the_base(tmp_path: Path) -> None:
     assert [(way.name, way.variant) for way in ways] == [("best", DEFAULT), ("base", VARIANTS[BASE])]
     there = tmp_path / "there"
     there.mkdir()
-    tuned.write(there / "tuned.json", [entry(dtype="float32"), entry(variant=VARIANTS[T2].to_dict())])
+    section = results(entry(dtype="float32"), entry(variant=VARIANTS[T2].to_dict()))["sections"]["ab"]
+    write_json(there / "ab.json", section)
     plan = Plan(smoke=True, models=tmp_path, work=there, deadline=time.monotonic() + 600)
     best, base = (case.way for case in decode.gpu_cases(plan, ""))
     assert (best.label, best.variant, base.label) == (T1, VARIANTS[T1], BASE)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from benchmarks import verdict
+from benchmarks.verdict import BASE
 
 CONTEXTS = [("semantic", 300.5), ("semantic", 1000.5), ("coarse", 300.5), ("coarse", 917.5)]
 
@@ -12,8 +13,8 @@ CONTEXTS = [("semantic", 300.5), ("semantic", 1000.5), ("coarse", 300.5), ("coar
 def ab_rows(**microseconds: float) -> list[dict[str, Any]]:
     """Rows of variants by their label, in bfloat16."""
     return [
-        {"row": f"{label} such a variant bfloat16 {stage}", "dtype": "bfloat16", "stage": stage, "context": context}
-        | {"ok": True, "us_median": us + context / 100}
+        {"row": "a variant", "label": BASE if label == "T0" else f"{label} such a variant", "dtype": "bfloat16"}
+        | {"stage": stage, "context": context, "ok": True, "us_median": us + context / 100}
         for label, us in microseconds.items()
         for stage, context in CONTEXTS
     ]
@@ -25,7 +26,7 @@ def chain(trigger: int, lead_ns: float, carve: int = -1) -> dict[str, Any]:
 
 
 def exchange(us: float, **changes: Any) -> dict[str, Any]:
-    names = {"row": "an exchange", "test": "exchange", "how": 2, "loaded": 1, "floats": 1024}
+    names = {"row": "an exchange", "test": "exchange", "loaded": 1, "floats": 1024}
     return names | {"us": us, "stuck": 0, "sum_right": True} | changes
 
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from benchmarks import __main__, gpu_tests, pages, runner
-from benchmarks.budget import FULL, GPU, Budget, Step
+from benchmarks.budget import FULL, GPU, Budget, Step, limit_of
 from benchmarks.gpu_tests import TestFile, TestRun, read_record
 from benchmarks.plan import Plan
-from benchmarks.process import ROOT, Process, start
+from benchmarks.process import GRACE_S, ROOT, Process, start
 from benchmarks.record import NotRun, Recorder, read_fragment, settle
 from benchmarks.runner import Run
 from benchmarks.sanitizer import read_log
@@ -91,7 +91,8 @@ def test_a_process_is_ended_at_its_limit_with_its_children(tmp_path):
     mark = tmp_path / "alive"
     child = f"import time, pathlib; time.sleep(2); pathlib.Path({str(mark)!r}).touch()"
     code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
-    process = start("sleeper", python(code), tmp_path / "log", limit=0.5).wait()
+    process = start("sleeper", python(code), tmp_path / "log", limit=0.5)
+    await_or_fail(process.poll)
     assert process.status == "timeout" and "limit" in process.reason
     time.sleep(1.8)
     assert not mark.exists()
@@ -106,12 +107,14 @@ def test_a_process_is_ended_at_its_limit_with_its_children(tmp_path):
     ],
 )
 def test_how_a_process_ended_is_named(tmp_path, code, status, reason):
-    process = start("process", python(code), tmp_path / "log", limit=30).wait()
+    process = start("process", python(code), tmp_path / "log", limit=30)
+    await_or_fail(process.poll)
     assert process.status == status and reason in process.reason
 
 
 def test_a_command_that_is_not_there(tmp_path):
-    process = start("absent", [str(tmp_path / "absent")], tmp_path / "log", limit=5).wait()
+    process = start("absent", [str(tmp_path / "absent")], tmp_path / "log", limit=5)
+    await_or_fail(process.poll)
     assert process.status == "failed" and "could not be started" in process.reason
 
 
@@ -134,7 +137,7 @@ record.finish()
 def test_a_section_that_crashes_is_named_and_goes_on_behind_the_row(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(runner.__file__).parents[1]))
     here = bare_run(tmp_path)
-    monkeypatch.setattr(here, "command", lambda name, seconds: [*python(CRASHING), str(here.work)])
+    monkeypatch.setattr(here, "command", lambda name, *_: [*python(CRASHING), str(here.work)])
     here.run_section(Step("decode", 120))
     fragment = here.fragments["decode"]
     assert [r["row"] for r in fragment["rows"]] == ["first", "third"]
@@ -148,7 +151,7 @@ def test_a_section_that_hangs_keeps_what_it_measured(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(runner.__file__).parents[1]))
     here = bare_run(tmp_path)
     hanging = CRASHING.replace("os.abort()", "time.sleep(600)")
-    monkeypatch.setattr(here, "command", lambda name, seconds: [*python(hanging), str(here.work)])
+    monkeypatch.setattr(here, "command", lambda name, *_: [*python(hanging), str(here.work)])
     begin = here.start_section
 
     def begin_and_hang(*step: Any) -> Process:
@@ -170,7 +173,7 @@ def test_a_section_that_hangs_keeps_what_it_measured(tmp_path, monkeypatch):
 def test_a_section_that_cannot_even_start_is_not_tried_again(tmp_path, monkeypatch):
     here, starts = bare_run(tmp_path), []
 
-    def command(name: str, seconds: float) -> list[str]:
+    def command(name: str, *_: Any) -> list[str]:
         starts.append(name)
         return python("raise ImportError('no such module')")
 
@@ -269,7 +272,9 @@ def test_what_the_sanitizer_said(tmp_path, text, rows, status, expected):
 
 @pytest.mark.parametrize(("budget", "limit"), [(GPU, 300), (FULL, 240)], ids=["gpu", "gpu-full"])
 def test_the_worst_case_fits_the_limit(budget: Budget, limit: int):
-    assert budget.worst_case() <= budget.total == limit
+    # Every step takes its limit, and one of them does not end when it is asked to.
+    worst = sum(limit_of(group) for group in budget.groups) + 2 * GRACE_S + budget.reserve
+    assert worst <= budget.total == limit
     # What prints times is alone on the device, and comes after what checks it.
     alone = [group for group in budget.groups if any(step.timed or step.kind == "probe" for step in group)]
     assert alone and all(len(group) == 1 for group in alone)

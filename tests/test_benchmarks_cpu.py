@@ -10,6 +10,7 @@ import pytest
 
 from barkfast.native import native_status
 from benchmarks.budget import CPU_DTYPES, count_threads, cpu_budget
+from benchmarks.plan import Plan
 from benchmarks.process import ROOT
 from benchmarks.runner import Run
 
@@ -50,7 +51,8 @@ def test_a_sections_process_has_the_steps_threads(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.runner.start", start)
     here.start_section(next(step for step in here.budget.steps if step.name == "read 2"), 10)
     assert (seen["BARKFAST_THREADS"], seen["OMP_NUM_THREADS"]) == ("2", "2")
-    assert seen["command"][-2:] == ["--threads", "2"]
+    plan = Plan.read(seen["command"][-1])
+    assert plan.threads == 2 and hash(plan) and plan.models == here.models and 0 < plan.time_left < 10
     assert Path(seen["BARKFAST_CACHE"]).parent == here.models
 
 

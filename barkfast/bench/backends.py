@@ -130,7 +130,7 @@ class Ours(Backend):
     def trace(self, path: str | os.PathLike[str], seed: int) -> None:
         from barkfast.bench.trace import Tracer
 
-        tracer = Tracer(self.workload.device, kernels=self.workload.device.startswith("cuda"))
+        tracer = Tracer(self.workload.device)
         with tracer.watch():
             speak(self.loaded, self.workload, seed, tracer=tracer)
         tracer.write(Path(path))

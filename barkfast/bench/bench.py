@@ -1,6 +1,6 @@
 """`barkfast bench`: first whether the results are right, then how fast, beside peers and the machine's limits.
 
-Everything that has networks runs in other processes, see worker.py; here is only who does what when.
+Everything that has networks runs in other processes.
 """
 
 import tempfile

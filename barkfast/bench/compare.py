@@ -36,16 +36,11 @@ def kl(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> float:
     Returns the mean over positions, in nats: 0 where both draw alike.
     """
     divergences = []
-    for wanted, found in zip(expected, actual, strict=True):
-        p, q = _log_softmax(wanted), _log_softmax(found)
-        divergences.append(float((np.exp(p) * (p - q)).sum()))
+    for pair in zip(expected, actual, strict=True):
+        p, q = (torch.from_numpy(np.asarray(logits, np.float64)).log_softmax(0) for logits in pair)
+        divergences.append(float(torch.nn.functional.kl_div(q, p, reduction="sum", log_target=True)))
     # A sum of rounded terms may end just below zero.
     return max(0.0, float(np.mean(divergences)))
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.asarray(logits, np.float64) - np.max(logits)
-    return shifted - np.log(np.exp(shifted).sum())
 
 
 def count_equal(expected: np.ndarray, actual: np.ndarray) -> int:

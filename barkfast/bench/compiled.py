@@ -42,8 +42,8 @@ class LayerCache(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], like: Tensor) -> None:
         super().__init__()
-        self.register_buffer("keys", torch.zeros(shape, device=like.device, dtype=like.dtype))
-        self.register_buffer("values", torch.zeros(shape, device=like.device, dtype=like.dtype))
+        for name in ("keys", "values"):
+            self.register_buffer(name, torch.zeros(shape, device=like.device, dtype=like.dtype))
 
 
 class StaticGPT(nn.Module):
@@ -70,10 +70,8 @@ class StaticGPT(nn.Module):
         self.caches = nn.ModuleList(LayerCache(shape, like) for _ in range(config.n_layer))
         device, size = like.device, config.block_size
         self.register_buffer("mask", torch.ones(size, size, dtype=torch.bool, device=device).tril())
-        self.register_buffer("token", torch.zeros(1, 1, dtype=torch.int64, device=device))
-        self.register_buffer("position", torch.zeros(1, dtype=torch.int64, device=device))
-        self.register_buffer("drawn", torch.zeros(1, dtype=torch.int64, device=device))
-        self.register_buffer("tokens", torch.zeros(size, dtype=torch.int64, device=device))
+        for name, of_shape in {"token": (1, 1), "position": (1,), "drawn": (1,), "tokens": (size,)}.items():
+            self.register_buffer(name, torch.zeros(of_shape, dtype=torch.int64, device=device))
 
     def prefill(self, prompt: Tensor, n_merged: int, head: Tensor, first: Tensor, temperature: float) -> None:
         """Read a (1, length) prompt, and draw the first token.

@@ -60,7 +60,6 @@ GPU_FIELDS: dict[str, Callable[[Any, Any], str]] = {
     "clock_memory_now": lambda nvml, gpu: f"{nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_MEM)} MHz",
     "temperature": lambda nvml, gpu: str(nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU)),
 }
-count_cores = physical_cores
 
 
 def require_packages(device: str) -> None:
@@ -140,7 +139,7 @@ def _digest(folders: list[Path]) -> str:
 def describe_cpu() -> dict[str, Any]:
     """The processor; None for what the system does not tell."""
     native = load_native()
-    name, cores = read_model(), count_cores()
+    name, cores = read_model(), physical_cores()
     openmp = (line.strip() for line in torch.__config__.parallel_info().splitlines() if "OpenMP" in line)
     return {
         "name": f"{name}, {cores} cores",

@@ -16,7 +16,7 @@ from barkfast.bench.roofline import PROCESS_BYTES, network_bytes
 from barkfast.bench.workload import Workload
 from barkfast.config import Layout, Sampling
 from barkfast.errors import EngineError, InputError
-from barkfast.jobs import Job, Stop
+from barkfast.jobs import FineJob, Job, Stop
 from barkfast.native import load_native
 from barkfast.runtime.decoder import Decoder
 from barkfast.runtime.sampling import Randomness
@@ -115,6 +115,14 @@ def step_job(stage: str, layout: Layout, prompt: int, steps: int, seed: int, *, 
     elif may_stop:
         stop = Stop(layout.semantic.pad_token, layout.semantic.min_eos_p)
     return Job(ids, steps, slices, Sampling(0.7), stop, random=Randomness(seed))
+
+
+def fine_job(layout: Layout, frames: int) -> FineJob:
+    """A window of so many frames, of which random coarse codes are given."""
+    given = layout.coarse.n_codebooks
+    window = np.full((frames, layout.fine.n_codebooks), layout.codebook_size, np.int32)
+    window[:, :given] = np.random.default_rng(0).integers(0, layout.codebook_size, (frames, given))
+    return FineJob(window, 0, given, layout.codebook_size, Sampling(0.5), Randomness(0))
 
 
 def candidates(job: Job) -> int:

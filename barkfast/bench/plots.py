@@ -1,4 +1,4 @@
-"""Plots of a result: where the time goes, the roofline, speed against batch, and peers side by side."""
+"""Plots of a result: where the time goes, the roofline, and peers side by side."""
 
 import math
 import os
@@ -8,7 +8,7 @@ from textwrap import shorten
 from typing import Any
 
 from barkfast.bench.backends import OURS
-from barkfast.bench.report import VOICES
+from barkfast.bench.report import VOICES, describe_source, number
 from barkfast.errors import InputError
 
 # Inches and dots per inch: every picture is 1200 pixels wide.
@@ -61,7 +61,7 @@ def plot_all(result: Result, folder: str | os.PathLike[str]) -> list[Path]:
     """
     place, paths = make_folder(folder), []
     with require_matplotlib().rc_context(STYLE):
-        for plot in (plot_waterfall, plot_roofline, plot_batch, plot_peers):
+        for plot in (plot_waterfall, plot_roofline, plot_peers):
             figure = plot(result)
             if figure is not None:
                 paths.append(save(figure, place / f"{plot.__name__.removeprefix('plot_')}.png"))
@@ -88,13 +88,6 @@ def save(figure: Any, path: Path) -> Path:
     return path
 
 
-def number(value: float) -> str:
-    """Three digits, without an exponent: 0.0123, 38.9, 1498, 52.7k."""
-    if value >= 1e4:
-        return f"{number(value / 1e3)}k"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
 def describe_machine(result: Result) -> str:
     """One line: the device, and on a CPU the threads."""
     environment = result["environment"]
@@ -115,16 +108,12 @@ def describe_case(result: Result) -> str:
 def describe_run(result: Result) -> str:
     """One line: version, commit and date."""
     environment = result["environment"]
-    commit = environment["source"]["commit"]
-    source = f", commit {commit[:10]}{' with changes' * bool(environment['source']['dirty'])}" if commit else ""
     early = "; the run was ended early" if result["status"] == "partial" else ""
-    return f"barkfast {environment['barkfast']}{source}, {environment['date'][:10]}{early}"
+    return f"barkfast {environment['barkfast']}{describe_source(environment)}, {environment['date'][:10]}{early}"
 
 
-def new_page(
-    result: Result, title: str, note: str, *, height: float, axes: int = 1, top: float = TOP, right: float = RIGHT
-) -> Any:
-    """A figure with axes side by side, a title that names the machine and the workload, and a note at the foot.
+def new_page(result: Result, title: str, note: str, *, height: float, top: float = TOP, right: float = RIGHT) -> Any:
+    """A figure with one pair of axes, a title that names the machine and the workload, and a note at the foot.
 
     Args:
         height, top, right: of the whole, and of two margins, in inches.
@@ -133,10 +122,9 @@ def new_page(
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
-    figure.subplots(1, axes)
-    figure.subplots_adjust(LEFT / WIDTH, BOTTOM / height, 1 - right / WIDTH, 1 - top / height, wspace=0.28)
-    for axis in figure.axes:
-        axis.tick_params(which="both", length=0, pad=7)
+    axis = figure.subplots()
+    figure.subplots_adjust(LEFT / WIDTH, BOTTOM / height, 1 - right / WIDTH, 1 - top / height)
+    axis.tick_params(which="both", length=0, pad=7)
     edge = 0.3 / WIDTH
     figure.text(edge, 1 - 0.42 / height, title, fontsize=18, fontweight="bold")
     figure.text(edge, 1 - 0.74 / height, describe_machine(result), fontsize=13.5)
@@ -261,40 +249,6 @@ def locate(stage: dict[str, Any]) -> tuple[float | None, float]:
 def decade(value: float, towards: Callable[[float], int]) -> float:
     """The power of ten next to `value`, below or above."""
     return 10.0 ** towards(math.log10(value))
-
-
-def plot_batch(result: Result) -> Any:
-    """Tokens per second and milliseconds per step, by how many jobs are stepped together."""
-    rows = sorted(result["batch"], key=lambda row: row["batch"])
-    if len(rows) < 2:
-        return None
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    steps, places = [row["ms_per_step"] for row in rows], range(len(rows))
-    title = "Several jobs together: coarse steps by the number of jobs"
-    note = f"{min(step['n'] for step in steps)} steps or more of each."
-    figure = new_page(result, title, note, height=5.8, axes=2)
-    speed, time = figure.axes
-    colour, tokens = COLOURS["coarse"], [row["tokens_per_s"] for row in rows]
-    medians, late = [step["median"] for step in steps], [step["p95"] for step in steps]
-    speed.bar(places, tokens, color=colour, width=0.6)
-    speed.set(ylabel="tokens per second", ylim=(0, 1.25 * max(tokens)))
-    put_legend(speed, [Patch(color=colour, label=f"all jobs, and times those of {rows[0]['batch']}")])
-    time.bar(places, medians, color=colour, width=0.6)
-    time.vlines(places, medians, late, color=INK, linewidth=1.2)
-    time.set(ylabel="milliseconds per step", ylim=(0, 1.15 * max(late)))
-    line = Line2D([], [], color=INK, linewidth=1.2, label="95 % are below")
-    put_legend(time, [Patch(color=colour, label="median step"), line])
-    gains = [f"{number(value)}\n{value / tokens[0]:.1f}x" for value in tokens]
-    for axis, labels, heights in ((speed, gains, tokens), (time, map(number, medians), late)):
-        for place, label, height in zip(places, labels, heights, strict=True):
-            where = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "va": "bottom"}
-            axis.annotate(label, (place, height), bbox=PAPER, fontsize=12 if len(rows) < 7 else 10, **where)
-        axis.set_xticks(places, [str(row["batch"]) for row in rows])
-        axis.set(xlabel="jobs together", xlim=(-0.6, len(rows) - 0.4))
-        axis.grid(axis="y")
-    return figure
 
 
 def plot_peers(result: Result) -> Any:

@@ -202,14 +202,11 @@ def show(console: "Console", title: str, head: Sequence[str], rows: Sequence[Seq
 def describe_run(result: Mapping[str, Any]) -> Iterator[str]:
     """What was run where, whether it is right, and the machine's limits."""
     environment, workload, gate = result["environment"], result["case"], result["gate"]
-    source = environment["source"]
-    commit = source["commit"]
-    built = f", commit {commit[:12]}{' with changes' if source['dirty'] else ''}" if commit else ""
     torch = environment["packages"].get("torch")
     device = environment["device"]["name"]
     processor = (environment.get("cpu") or {}).get("name")
     beside = f", {processor}" if processor and processor != device else ""
-    yield f"barkfast {environment['barkfast']}{built}, torch {torch}, {environment['date']}"
+    yield f"barkfast {environment['barkfast']}{describe_source(environment)}, torch {torch}, {environment['date']}"
     yield f"{device}{beside}, {environment['threads']} threads"
     random = (
         " (random weights: the time is that of trained ones, the sound is noise)" if workload["random_weights"] else ""
@@ -227,6 +224,12 @@ def describe_run(result: Mapping[str, Any]) -> Iterator[str]:
         read, flop = result["limits"]["read_gb_per_s"], result["limits"]["tflop_per_s"]
         dtype = workload["dtype"]
         yield f"limits measured in this run: {number(read)} GB/s of reading, {number(flop)} TFLOP/s in {dtype}"
+
+
+def describe_source(environment: Mapping[str, Any]) -> str:
+    """ ", commit ..." of a checkout; else empty."""
+    commit, dirty = (environment["source"][key] for key in ("commit", "dirty"))
+    return f", commit {commit[:12]}{' with changes' if dirty else ''}" if commit else ""
 
 
 def stage_table(row: Mapping[str, Any]) -> Rows:

@@ -1,8 +1,4 @@
-"""Named ranges of a run as a Chrome trace, and as NVTX ranges on a GPU.
-
-A `Tracer` marks ranges (`with tracer.range("coarse"): ...`) and writes a file for chrome://tracing or
-https://ui.perfetto.dev.
-"""
+"""Named ranges of a run as a Chrome trace, for chrome://tracing or https://ui.perfetto.dev."""
 
 import json
 import os
@@ -20,8 +16,8 @@ from barkfast.files import replacing
 
 # The process ids in the file of the ranges and of what torch's profiler recorded: two groups of lines.
 RANGES, KERNELS = 1, 2
-# The profiler's events that are kept: on a GPU what ran there, on other devices torch's operations.
-ON_GPU, ON_HOST = ("kernel", "gpu_memcpy", "gpu_memset"), ("cpu_op",)
+# The profiler's events that are kept beside the ranges: what ran on the GPU.
+ON_GPU = ("kernel", "gpu_memcpy", "gpu_memset")
 # Stage -> the name of a range for each of its windows.
 WINDOWS = {"coarse": "coarse window", "fine": "fine window"}
 
@@ -30,18 +26,16 @@ class Tracer:
     """Records ranges with their times.
 
     Args:
-        device: as barkfast names it; on CUDA every range is an NVTX range too.
-        kernels: with torch's profiler, from the first range until `write`: the device's kernels and copies on CUDA,
-            torch's operations elsewhere. It slows the host down; times of kernels stay true.
+        device: as barkfast names it; on CUDA the device's kernels and copies are recorded too, by torch's profiler,
+            from the first range until `write`. It slows the host down; times of kernels stay true.
 
     A stage ends with its result on the host, so that no range waits for the device on its own.
     """
 
-    def __init__(self, device: str = "cpu", *, kernels: bool = False) -> None:
-        self.on_gpu = device.startswith("cuda")
+    def __init__(self, device: str = "cpu") -> None:
         self.events: list[dict[str, Any]] = []
         kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-        self._profile = torch.profiler.profile(activities=kinds[: 1 + self.on_gpu]) if kernels else None
+        self._profile = torch.profiler.profile(activities=kinds) if device.startswith("cuda") else None
 
     @contextmanager
     def range(self, name: str) -> Iterator[None]:
@@ -51,21 +45,13 @@ class Tracer:
                 if not self.events:
                     _quietly(self._profile.start)
                 stack.enter_context(torch.profiler.record_function(name))
-            if self.on_gpu:
-                torch.cuda.nvtx.range_push(name)
-                stack.callback(torch.cuda.nvtx.range_pop)
-            event: dict[str, Any] = {
-                "name": name,
-                "cat": "user_annotation",
-                "ph": "X",
-                "ts": time.perf_counter_ns() / 1e3,
-                "tid": 1,
-            }
+            start = time.perf_counter_ns() / 1e3
+            event: dict[str, Any] = {"name": name, "cat": "user_annotation", "ph": "X", "ts": start, "tid": 1}
             self.events.append(event)
             try:
                 yield
             finally:
-                event["dur"] = time.perf_counter_ns() / 1e3 - event["ts"]
+                event["dur"] = time.perf_counter_ns() / 1e3 - start
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -98,21 +84,19 @@ class Tracer:
         """Write the file, and end the profiler. Raises: OutputError."""
         events = self.events
         if self._profile is not None and events:
-            if self.on_gpu:
-                torch.cuda.synchronize()
+            torch.cuda.synchronize()
             _quietly(self._profile.stop)
             # The profiler has its own clock, so that the ranges are taken from it, too.
-            names, kinds = {event["name"] for event in events}, ON_GPU if self.on_gpu else ON_HOST
-            events = keep_events(export_events(self._profile), names, kinds)
+            events = keep_events(export_events(self._profile), {event["name"] for event in events})
         first = min((event["ts"] for event in events), default=0)
         shown = [
             {"pid": RANGES, **event, "ts": round(event["ts"] - first, 3), "dur": round(event["dur"], 3)}
             for event in sorted(events, key=lambda event: event["ts"])
         ]
-        names_of = {RANGES: "barkfast", KERNELS: "GPU" if self.on_gpu else "torch"}
         titles = [
-            {"name": "process_name", "ph": "M", "pid": pid, "args": {"name": names_of[pid]}}
-            for pid in sorted({event["pid"] for event in shown})
+            {"name": "process_name", "ph": "M", "pid": pid, "args": {"name": name}}
+            for pid, name in ((RANGES, "barkfast"), (KERNELS, "GPU"))
+            if any(event["pid"] == pid for event in shown)
         ]
         with replacing(path) as file:
             file.write(json.dumps({"displayTimeUnit": "ms", "traceEvents": [*titles, *shown]}).encode())
@@ -133,11 +117,11 @@ def export_events(profile: torch.profiler.profile) -> list[dict[str, Any]]:
     return [event for event in events if event.get("ph") == "X"]
 
 
-def keep_events(profiled: list[dict[str, Any]], names: set[str], kinds: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Of a profiler's events, the ranges of those names and what is of those kinds, in groups of their own."""
+def keep_events(profiled: list[dict[str, Any]], names: set[str]) -> list[dict[str, Any]]:
+    """Of a profiler's events, the ranges of those names and what ran on the GPU, in groups of their own."""
     keys = ("name", "cat", "ph", "ts", "dur", "tid")
     groups = [
         (RANGES, [e for e in profiled if e.get("cat") == "user_annotation" and e["name"] in names]),
-        (KERNELS, [e for e in profiled if e.get("cat") in kinds]),
+        (KERNELS, [e for e in profiled if e.get("cat") in ON_GPU]),
     ]
     return [{key: event[key] for key in keys} | {"pid": pid} for pid, events in groups for event in events]

@@ -2,10 +2,7 @@
 #pragma once
 #include "common.cuh"
 
-// How a block knows that the others have written: a counter, a flag per block, or words that contain their phase.
-enum Exchange { COUNTER, FLAGS, WORDS };
-
-constexpr int WORKERS = 256, STAGES = 8, PHASES = 4000, ROUNDS = 4, FLAG_STRIDE = 8;
+constexpr int WORKERS = 256, STAGES = 8, PHASES = 4000, ROUNDS = 4;
 constexpr u64 GIVE_UP_NS = 2000000000ull;
 
 __device__ u32 stuck;
@@ -17,12 +14,6 @@ __device__ __forceinline__ bool give_up(u64 begin) {
     if (now() - begin < GIVE_UP_NS) return false;
     stuck = 1;
     return true;
-}
-
-__device__ __forceinline__ void await(const u32* counter, u32 least, u64 begin) {
-    u32 seen;
-    do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
-    while (seen < least && !give_up(begin));
 }
 
 // Streams bulk copies until the workers stop; returns how many.
@@ -58,33 +49,10 @@ __device__ float exchange_words(u64* words, int n, int per, u32 phase, float val
     return sum;
 }
 
-template <int HOW>
-__device__ float exchange_floats(float* values, u32* flags, int n, int per, u32 phase, float value, u64 begin) {
-    const int t = threadIdx.x, blocks = gridDim.x;
-    float sum = 0;
-    if (t < per) store(values + blockIdx.x * per + t, value);
-    workers_sync();
-    if (HOW == COUNTER && t == 0) {
-        asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(flags) : "memory");
-        await(flags, phase * blocks, begin);
-    }
-    if (HOW == FLAGS) {
-        u32* own = flags + FLAG_STRIDE * blockIdx.x;
-        if (t == 0) asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(own), "r"(phase) : "memory");
-        if (t < blocks) await(flags + FLAG_STRIDE * t, phase, begin);
-    }
-    workers_sync();
-    for (int i = 4 * t; i < n; i += 4 * WORKERS) {
-        const float4 v = load_fresh(values + i);
-        sum += v.x + v.y + v.z + v.w;
-    }
-    return sum;
-}
-
 // Exchange n values, the same number from each block. LOADED: a ninth warp streams weights at the same time.
-template <int HOW, bool LOADED>
+template <bool LOADED>
 __global__ void __launch_bounds__(WORKERS + 32)
-    exchange(float* buffer, u32* flags, int n, int phases, const char* w, size_t bytes, float* out) {
+    exchange(u64* buffer, int n, int phases, const char* w, size_t bytes, float* out) {
     __shared__ u64 barriers[STAGES];
     __shared__ volatile int stop;
     const int per = n / gridDim.x, t = threadIdx.x;
@@ -104,39 +72,35 @@ __global__ void __launch_bounds__(WORKERS + 32)
         // Two alternating buffers suffice: a block that is two phases ahead has read all of the phase between. The
         // value depends on the sum, as a layer's input depends on the previous layer's output.
         const float value = 1.0f + sum * 0.f;
-        if (HOW == WORDS)
-            sum += exchange_words((u64*)buffer + (phase & 1) * n, n, per, phase, value, begin);
-        else
-            sum += exchange_floats<HOW>(buffer + (phase & 1) * n, flags, n, per, phase, value, begin);
+        sum += exchange_words(buffer + (phase & 1) * n, n, per, phase, value, begin);
     }
     if (t == 0) stop = 1;
     sum = warp_sum(sum);
     if (t == 0) out[256 + blockIdx.x] = sum;
 }
 
-template <int HOW, bool LOADED>
+template <bool LOADED>
 void exchanges(int n, int blocks) {
-    float *buffer, *out;
-    u32 *flags, bad = 0;
+    u64* buffer;
+    float* out;
+    u32 bad = 0;
     const int buffer_bytes = 2 * n * sizeof(u64), shared_bytes = LOADED ? STAGES * PIECE : 0;
     CHECK(cudaMalloc(&buffer, buffer_bytes));
-    CHECK(cudaMalloc(&flags, 65536));
     CHECK(cudaMalloc(&out, 4096));
     CHECK(cudaMemcpyToSymbol(stuck, &bad, sizeof(bad)));
-    CHECK(cudaFuncSetAttribute(exchange<HOW, LOADED>, cudaFuncAttributeMaxDynamicSharedMemorySize, STAGES * PIECE));
+    CHECK(cudaFuncSetAttribute(exchange<LOADED>, cudaFuncAttributeMaxDynamicSharedMemorySize, STAGES * PIECE));
     float best_ms = 1e9;
     double copies = 0;
     bool right = true;
     for (int round = 0; round < ROUNDS; round++) {
         CHECK(cudaMemset(buffer, 0, buffer_bytes));
-        CHECK(cudaMemset(flags, 0, 65536));
         CHECK(cudaMemset(out, 0, 4096));
         const char* w = weights;
         size_t bytes = WEIGHT_BYTES;
         int phases = PHASES, count = n;
-        void* args[] = {&buffer, &flags, &count, &phases, &w, &bytes, &out};
+        void* args[] = {&buffer, &count, &phases, &w, &bytes, &out};
         const float ms = time_ms([&] {
-            CHECK(cudaLaunchCooperativeKernel((void*)exchange<HOW, LOADED>, dim3(blocks), dim3(WORKERS + 32), args,
+            CHECK(cudaLaunchCooperativeKernel((void*)exchange<LOADED>, dim3(blocks), dim3(WORKERS + 32), args,
                                               shared_bytes, stream));
         });
         std::vector<float> found(512);
@@ -151,11 +115,10 @@ void exchanges(int n, int blocks) {
     }
     CHECK(cudaMemcpyFromSymbol(&bad, stuck, sizeof(bad)));
     printf(
-        "{\"test\":\"exchange\",\"how\":%d,\"loaded\":%d,\"floats\":%d,\"blocks\":%d,\"us\":%.3f,\"stream_gb_s\":%.0f,"
+        "{\"test\":\"exchange\",\"loaded\":%d,\"floats\":%d,\"blocks\":%d,\"us\":%.3f,\"stream_gb_s\":%.0f,"
         "\"stuck\":%u,\"sum_right\":%s}\n",
-        HOW, LOADED, n, blocks, best_ms * 1e3 / PHASES, copies * PIECE / best_ms / 1e6, bad, right ? "true" : "false");
+        LOADED, n, blocks, best_ms * 1e3 / PHASES, copies * PIECE / best_ms / 1e6, bad, right ? "true" : "false");
     fflush(stdout);
     CHECK(cudaFree(buffer));
-    CHECK(cudaFree(flags));
     CHECK(cudaFree(out));
 }

@@ -2,7 +2,6 @@
 //   nvcc -O3 -std=c++17 -gencode=arch=compute_90a,code=sm_90a probe.cu -o probe && ./probe > probe.jsonl
 // Prints one JSON object per line, flushed at once, so that an aborted run keeps its results. Every spin is bounded.
 #include "chain.cuh"
-#include "clusters.cuh"
 #include "common.cuh"
 #include "exchange.cuh"
 
@@ -33,10 +32,8 @@ void chains() {
 
 template <bool LOADED>
 void all_exchanges() {
-    exchanges<COUNTER, LOADED>(1024, BLOCKS);
-    exchanges<FLAGS, LOADED>(1024, BLOCKS);
-    exchanges<WORDS, LOADED>(1024, BLOCKS);
-    exchanges<WORDS, LOADED>(4096, BLOCKS);
+    exchanges<LOADED>(1024, BLOCKS);
+    exchanges<LOADED>(4096, BLOCKS);
 }
 
 int main() {
@@ -53,5 +50,4 @@ int main() {
     chains();
     all_exchanges<false>();
     all_exchanges<true>();
-    clusters();
 }

@@ -1,25 +1,24 @@
 """Every kernel variant of the decode step: first whether it is right, then its time beside the others', in turn.
 
 A variant that hangs or crashes ends the process, and is left out by the one that goes on; rows that are known are not
-measured again. What is found is also in `ab.jsonl`, line by line, and the choice in `tuned.json`, in the work folder.
+measured again.
 """
 
 import gc
 import time
-from collections.abc import Callable
 
 import torch
 
 from barkfast.runtime.cuda.tuned import Entry, slug, source_digest
 from barkfast_kernels.variant import VARIANTS
-from benchmarks import tuned
 from benchmarks.block import Block
 from benchmarks.plan import Plan
 from benchmarks.record import NotRun, Recorder, read_fragment
 from benchmarks.results import SMOKE_DEVICE
 from benchmarks.sections.decode import require_graphs
 from benchmarks.steps import PROMPTS, mean_context, step_row, time_round
-from benchmarks.variants import BASE, LEAST, MOST, Row, Watch, append_line, choose, interleave
+from benchmarks.variants import LEAST, MOST, Row, Watch, interleave
+from benchmarks.verdict import BASE, choose
 
 # Those that are most likely to win, should the time not be enough for all.
 FIRST = (BASE, "T6 all", "C9 C8, weights to L2", "C4 C3, branchless")
@@ -35,7 +34,6 @@ TOGETHER = "the CUDA variants, built together"
 
 
 def run(plan: Plan, record: Recorder) -> None:
-    """Compare, time and choose."""
     section = Section(plan, record)
     blocks = [(dtype, stage) for dtype in dtypes(plan) for stage in stages(plan)]
     for index, (dtype, stage) in enumerate(blocks):
@@ -65,7 +63,6 @@ class Section:
 
     def __init__(self, plan: Plan, record: Recorder) -> None:
         self.plan, self.record = plan, record
-        self.journal = plan.work / "ab.jsonl"
         self.watch = Watch(plan.work / "ab.at")
         # (dtype, variant) that are known to be wrong, or not to run.
         self.left_out: set[tuple[str, str]] = set()
@@ -76,7 +73,7 @@ class Section:
         """What processes before this one have found."""
         last = self.watch.take_last()
         if last is not None:
-            self._measure(_stopped(last), lambda: _fail(RuntimeError("the process ended at it: it hangs, or crashes")))
+            self._fail(_stopped(last), RuntimeError("the process ended at it: it hangs, or crashes"))
         fragment = read_fragment(self.record.path)
         self.compared = {row["row"] for row in fragment["rows"] if row.get("ok")}
         bad = {row["row"] for row in fragment["rows"] if row.get("ok") is False}
@@ -88,7 +85,6 @@ class Section:
                     self.left_out.add((dtype, label))
 
     def _names(self, dtype: str, label: str) -> list[str]:
-        """The rows of a variant."""
         checks = [_check(dtype, stage, label) for stage in stages(self.plan)]
         return checks + [name for stage in stages(self.plan) for name in self._timed_names(dtype, stage, label)]
 
@@ -96,22 +92,18 @@ class Section:
         contexts = [round(mean_context(self.plan, prompt)) for prompt in prompts(self.plan, stage)]
         return [_timed(dtype, stage, context, label) for context in contexts]
 
-    def _measure(self, name: str, work: Callable[[], Row], dtype: str | None = None) -> Row | None:
-        """A row, in the section's file and in the journal; None if there is none."""
-        row = self.record.measure(name, work, dtype=dtype)
-        if row is None:
-            failures = [one for one in read_fragment(self.record.path)["failures"] if one["row"] == name]
-            if not failures:
-                return None
-            append_line(self.journal, failures[-1])
-            return None
-        append_line(self.journal, row)
-        return row
+    def _fail(self, name: str, error: Exception) -> None:
+        """Write down why there is no row."""
+
+        def fail() -> Row:
+            raise error
+
+        self.record.measure(name, fail)
 
     def run_block(self, dtype: str, stage: str, deadline: float) -> None:
         """One network in one dtype: its weights are loaded once."""
         if not self.plan.smoke and not self.plan.allows(dtype):
-            self._measure(f"{dtype} {stage}", dict, dtype=dtype)
+            self.record.measure(f"{dtype} {stage}", dict, dtype=dtype)
             return
         wanted = [label for label in labels(self.plan) if (dtype, label) not in self.left_out]
         known = {row["row"] for row in read_fragment(self.record.path)["rows"]}
@@ -154,13 +146,12 @@ class Section:
             with self.watch.over(label, COMPARE_S):
                 block.build(label)
             return
-        row = self._measure(name, work, dtype=block.dtype if not self.plan.smoke else None)
+        row = self.record.measure(name, work, dtype=block.dtype if not self.plan.smoke else None)
         if row is None or not row["ok"]:
             self.left_out.add((block.dtype, label))
             block.decoders.pop(label, None)
 
     def _limit(self, seconds: float) -> float:
-        """The interpreter takes its time."""
         return 600 if self.plan.smoke else seconds
 
     def _time(self, block: Block, prompt: int, deadline: float) -> None:
@@ -174,7 +165,7 @@ class Section:
         def on_failure(label: str, error: Exception) -> None:
             self.left_out.add((block.dtype, label))
             block.decoders.pop(label, None)
-            self._measure(_timed(block.dtype, block.stage, round(context), label), lambda: _fail(error))
+            self._fail(_timed(block.dtype, block.stage, round(context), label), error)
 
         found = interleave(
             list(block.decoders),
@@ -195,10 +186,10 @@ class Section:
                 variant = VARIANTS[label].to_dict()
                 return {"label": label, "variant": variant, "ok": True, "rounds": len(rounds)} | row
 
-            self._measure(_timed(block.dtype, block.stage, round(context), label), work)
+            self.record.measure(_timed(block.dtype, block.stage, round(context), label), work)
 
     def choose(self, dtype: str) -> None:
-        """The fastest of a dtype, as a row and for tuned.json."""
+        """The fastest of a dtype, as a row."""
         fragment = read_fragment(self.record.path)
         rows = [row for row in fragment["rows"] if (dtype, row.get("label")) not in self.left_out]
 
@@ -220,10 +211,7 @@ class Section:
             )
             return {"label": pick.label, "dtype": dtype, "ratio": round(pick.ratio, 4), "entry": entry.to_dict()}
 
-        self._measure(f"best {dtype}", work)
-        known = [row["entry"] for row in read_fragment(self.record.path)["rows"] if "entry" in row]
-        if known:
-            tuned.write(self.plan.work / tuned.NAME, [Entry.from_dict(entry) for entry in known])
+        self.record.measure(f"best {dtype}", work)
 
 
 def prompts(plan: Plan, stage: str) -> tuple[int, ...]:
@@ -240,7 +228,3 @@ def _timed(dtype: str, stage: str, context: int, label: str) -> str:
 
 def _stopped(label: str) -> str:
     return f"{label} hangs or crashes"
-
-
-def _fail(error: Exception) -> Row:
-    raise error

@@ -24,7 +24,6 @@ WARM = 0.1
 
 
 def run(plan: Plan, record: Recorder) -> None:
-    """One row: the whole book."""
     bark = networks.open_bark(plan, SIZE, DTYPE)
     words = SMOKE_WORDS if plan.smoke else WORDS
     name = f"{SIZE} {DTYPE}, {words} words, {plan.threads} threads"
@@ -73,7 +72,6 @@ def read_aloud(bark: Bark, words: int, threads: int) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - start, 3),
         "early_mb": round(early[0] / 1e6, 3),
         "end_mb": round(end[0] / 1e6, 3),
-        "grown_mb": round((end[0] - early[0]) / 1e6, 3),
         "peak_grown_mb": round((end[1] - early[1]) / 1e6, 3),
     }
 

@@ -67,7 +67,6 @@ def time_both(plan: Plan, work: Callable[[], object]) -> dict[str, Any]:
 
 
 def time_once(work: Callable[[], object]) -> float:
-    """Milliseconds."""
     return wall_times(torch.device("cpu"), work, least=1, most=1, seconds=0)[0]
 
 

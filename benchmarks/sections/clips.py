@@ -4,9 +4,9 @@ import gc
 import os
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from barkfast.bark import Bark
@@ -17,7 +17,7 @@ from barkfast_kernels.variant import VARIANTS
 from benchmarks import networks
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
-from benchmarks.tuned import VARIABLE, chosen_label
+from benchmarks.tuned import VARIABLE, find_chosen
 
 GPU_CASES = (("large", "bfloat16"), ("large", "int8"))
 # Clips with a voice on a GPU; on a CPU one, more of what targets are set for.
@@ -36,18 +36,19 @@ def run(plan: Plan, record: Recorder, part: str = "") -> None:
         return
     cases = (("nano", "float32"),) if plan.smoke else GPU_CASES
     for done, (name, dtype) in enumerate(cases):
-        label = chosen_label(plan, dtype)
+        chosen = find_chosen(plan, dtype)
         os.environ.pop(VARIABLE, None)
-        if label is not None:
+        if chosen is not None:
             # Networks that are loaded from now on run the kernels that this run found best.
-            os.environ[VARIABLE] = label
+            os.environ[VARIABLE] = chosen.label
         measure(plan, record, name, dtype, 0.6 * plan.time_left / (len(cases) - done), MOST)
 
 
 def measure(plan: Plan, record: Recorder, size: str, dtype: str, seconds: float, most: int) -> None:
     """With a voice first: it is the harder case, and targets are set for it; without one if time is left."""
     gc.collect()
-    before = memory_before(plan)
+    before = {"before_bytes": read_peaks()["rss_bytes"]} if plan.threads else {}
+    torch.cuda.empty_cache()
     bark = networks.open_bark(plan, size, dtype)
     loaded = memory_loaded(plan)
     end = time.monotonic() + seconds
@@ -75,7 +76,6 @@ def kernels_of(plan: Plan, bark: Bark) -> dict[str, str]:
 
 
 def time_clips(plan: Plan, bark: Bark, row: dict[str, Any], end: float, most: int) -> dict[str, Any]:
-    """Whole clips, as many as there is time for."""
     workload = Workload(voice=FULL_VOICE if row["voice"] else NO_VOICE, seconds=plan.clip_s)
     least, most = (1, 1) if plan.smoke else (1 if plan.threads else LEAST, most)
     clips: list[Clip] = []
@@ -91,16 +91,6 @@ def time_clips(plan: Plan, bark: Bark, row: dict[str, Any], end: float, most: in
 # --- memory, in bytes
 
 
-def memory_before(plan: Plan) -> dict[str, Any]:
-    """Before anything is loaded."""
-    if plan.threads:
-        return {"before_bytes": read_peaks()["rss_bytes"]}
-    if plan.smoke:
-        return {}
-    torch.cuda.empty_cache()
-    return {"nvidia_smi_used_before_bytes": smi_used_bytes()}
-
-
 def memory_loaded(plan: Plan) -> dict[str, Any]:
     """With all stages loaded; on a GPU its peaks are counted anew from here on."""
     if plan.threads:
@@ -108,36 +98,21 @@ def memory_loaded(plan: Plan) -> dict[str, Any]:
     if plan.smoke:
         return {}
     torch.cuda.synchronize()
-    loading = {f"loading_{key}": value for key, value in cuda_memory().items()}
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    return loading | {"loaded_reserved_bytes": torch.cuda.memory_reserved()}
+    return {"loaded_reserved_bytes": torch.cuda.memory_reserved()}
 
 
 def memory(plan: Plan, row: dict[str, Any]) -> dict[str, Any]:
     """Of a process with all stages resident that has spoken; mapped weights can be shared and given back."""
     if plan.threads:
-        return row | {"peak_bytes": read_peaks()["rss_bytes"]} | resident_bytes()
+        now = psutil.Process().memory_info()
+        shared = getattr(now, "shared", 0)
+        sizes = {"peak_bytes": read_peaks()["rss_bytes"], "anonymous_bytes": now.rss - shared, "file_bytes": shared}
+        return row | sizes
     torch.cuda.synchronize()
-    return row | {"nvidia_smi_used_bytes": smi_used_bytes()} | cuda_memory()
-
-
-def cuda_memory() -> dict[str, int]:
-    """As torch counts it."""
-    return {
-        "allocated_bytes": torch.cuda.memory_allocated(),
-        "reserved_bytes": torch.cuda.memory_reserved(),
+    return row | {
+        "nvidia_smi_used_bytes": smi_used_bytes(),
         "peak_allocated_bytes": torch.cuda.max_memory_allocated(),
         "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
     }
-
-
-def resident_bytes() -> dict[str, int]:
-    """What is resident now, by what it is, where the system tells."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return {}
-    names = {"RssAnon:": "anonymous_bytes", "RssFile:": "file_bytes"}
-    fields = [line.split() for line in lines]
-    return {names[field[0]]: int(field[1]) * 1024 for field in fields if field and field[0] in names}

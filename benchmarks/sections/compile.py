@@ -8,13 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from barkfast.bench.measure import step_job
+from barkfast.bench.measure import fine_job, step_job
 from barkfast.bench.peers import PEERS
 from barkfast.bench.workload import Workload
 from barkfast.config import FineConfig, GPTConfig, Layout, Sampling
-from barkfast.jobs import FineJob
-from barkfast.runtime.cuda.decoder import CudaDecoder
-from barkfast.runtime.cuda.device import Options
 from barkfast.runtime.cuda.refiner import CudaRefiner
 from barkfast.runtime.sampling import Randomness
 from barkfast.stages.semantic import semantic_job
@@ -87,16 +84,8 @@ def weights(plan: Plan, size: str, stage: str) -> tuple[Any, dict[str, torch.Ten
 def decode(plan: Plan, size: str, dtype: str, stage: str, n_slots: int, variant: Variant = DEFAULT) -> dict[str, Any]:
     """A prompt and a few steps, launched directly."""
     config, tensors = weights(plan, size, stage)
-    decoder = CudaDecoder(
-        config,
-        tensors,
-        stage=stage,
-        device=plan.device,
-        dtype=networks.storage(plan, dtype),
-        int8=dtype == "int8",
-        n_slots=n_slots,
-        options=Options(graphs=False, pdl=Options.for_device(plan.device).pdl, variant=variant),
-    )
+    options = networks.direct(plan, variant)
+    decoder = networks.cuda_decoder(plan, config, tensors, dtype, stage, n_slots=n_slots, options=options)
     jobs = [step_job(stage, Layout(), 60 + i, 4, i) for i in range(n_slots)]
     if stage == "semantic":
         # A length of its own, for which some kernels are compiled anew.
@@ -107,9 +96,7 @@ def decode(plan: Plan, size: str, dtype: str, stage: str, n_slots: int, variant:
 
 
 def fill(plan: Plan, size: str, dtype: str) -> dict[str, Any]:
-    """One fine pass."""
     config, tensors = weights(plan, size, "fine")
     refiner = CudaRefiner(config, tensors, device=plan.device, dtype=networks.storage(plan, dtype))
-    frames = 16 if plan.smoke else 1024
-    refiner.refine(FineJob(np.zeros((frames, 8), np.int32), 0, 2, 1024, Sampling(0.5)))
+    refiner.refine(fine_job(Layout(), 16 if plan.smoke else Layout().fine.window))
     return {"ok": True}

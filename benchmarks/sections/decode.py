@@ -15,7 +15,7 @@ from benchmarks.plan import Plan
 from benchmarks.record import Recorder
 from benchmarks.steps import PROMPTS, mean_context, step_row, time_rounds
 from benchmarks.tuned import best_variant
-from benchmarks.variants import BASE
+from benchmarks.verdict import BASE
 
 # Of a CPU, whose steps take long.
 CPU_ROUNDS, TORCH_ROUNDS = 3, 1
@@ -55,7 +55,6 @@ GPU_CASES = [
 
 
 def run(plan: Plan, record: Recorder, part: str = "") -> None:
-    """A row per case, network and context."""
     for case in cpu_cases(plan, part) if plan.threads else gpu_cases(plan, part):
         how = f" {case.way.name}" if case.engine == "cuda" else "" if case.engine == plan.engine else f" {case.engine}"
         for stage, prompts in PROMPTS.items():

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from barkfast.bench.reference import run_windows
 from barkfast.bench.workload import full_voice
 from barkfast.config import Sampling
 from barkfast.runtime.sampling import Randomness
@@ -41,8 +42,7 @@ def time_coarse(plan: Plan, size: str, dtype: str, history: int) -> dict[str, An
         random=Randomness(0),
     )
     start = time.perf_counter()
-    while (job := windows.next_job()) is not None:
-        windows.append(decoder.run([job])[0])
+    run_windows(windows, lambda job: decoder.run([job])[0])
     seconds = time.perf_counter() - start
     row = {"size": size, "dtype": dtype, "threads": plan.threads, "max_coarse_history": history}
     return row | {"tokens": windows.n_done, "windows": windows.n_windows, "seconds": round(seconds, 3)}

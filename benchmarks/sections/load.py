@@ -58,13 +58,11 @@ def time_starts(plan: Plan, size: str, dtype: str, kind: str, starts: int) -> di
 
 
 def packed_bytes() -> int:
-    """What is in the cache."""
     folder = cache_folder()
     return 0 if folder is None else cache_bytes(folder)
 
 
 def start(plan: Plan, size: str, dtype: str) -> dict[str, float]:
-    """One process."""
     arguments = [source(plan, size), dtype, str(vocabulary(plan.work))]
     result = subprocess.run([sys.executable, "-c", START, *arguments], capture_output=True, text=True)
     if result.returncode:

@@ -104,7 +104,6 @@ def time_peer(
 
 
 def make(plan: Plan, name: str, workload: Workload, dtype: str) -> Backend:
-    """The backend of that name."""
     if name == OURS:
         # Triton's interpreter takes half a minute for a clip, and other sections show that it runs.
         options = {"engine": "torch", "dtype": "float32"} if plan.smoke else {"engine": plan.engine, "dtype": dtype}

@@ -4,12 +4,9 @@ On a CPU each part's kernels are timed alone. On a GPU each kernel is timed with
 they overlap, the probe and the section `ab` say.
 """
 
-import warnings
 from collections import Counter
 from functools import partial
 from typing import Any
-
-import torch
 
 from barkfast.bench.measure import step_job
 from barkfast.bench.profile import profile_decoder, trace_events
@@ -68,17 +65,4 @@ def count_calls(plan: Plan) -> Row:
         "ok": not waits,
         "waits_per_token": waits,
         "calls_per_token": {name: round(rate, 3) for name, rate in sorted(growth.items()) if rate},
-        "torch_warnings": torch_synchronisations(decoder, step_job("coarse", layout, 300, 41, 0)),
     }
-
-
-def torch_synchronisations(decoder: Any, job: Any) -> int:
-    """Operations of torch that waited for the device during a job, by its own account."""
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            decoder.run([job])
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(warning.message) for warning in caught)

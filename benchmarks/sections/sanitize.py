@@ -2,15 +2,12 @@
 
 from typing import Any
 
-import numpy as np
-
-from barkfast.bench.measure import step_job
+from barkfast.bench.measure import fine_job, step_job
 from barkfast.config import Layout, Sampling
-from barkfast.jobs import FineJob
 from barkfast.runtime.cuda.decoder import CudaDecoder
 from barkfast.runtime.cuda.device import Options
 from barkfast.runtime.cuda.refiner import CudaRefiner
-from barkfast_kernels.variant import VARIANTS, Variant
+from barkfast_kernels.variant import DEFAULT, VARIANTS, Variant
 from benchmarks import networks
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
@@ -36,15 +33,14 @@ def run(plan: Plan, record: Recorder) -> None:
 
 def decode_cuda(plan: Plan, stage: str, dtype: str, n_slots: int, variant: Variant) -> dict[str, Any]:
     """The same with kernels in CUDA, of the smallest network that they serve."""
-    options = Options(graphs=False, pdl=Options.for_device(plan.device).pdl, variant=variant)
-    decoder = networks.build_narrow(plan, dtype, stage, n_slots=n_slots, options=options)
+    decoder = networks.build_narrow(plan, dtype, stage, n_slots=n_slots, options=networks.direct(plan, variant))
     return speak(stage, decoder, Layout())
 
 
 def decode(plan: Plan, stage: str, dtype: str, n_slots: int) -> dict[str, Any]:
     """A few tokens, without and with filters."""
     layout = networks.checkpoint(plan, SIZE).layout
-    options = Options(graphs=False, pdl=Options.for_device(plan.device).pdl)
+    options = networks.direct(plan, DEFAULT)
     weights = networks.checkpoint(plan, SIZE).stage(networks.COMPONENTS[stage])
     decoder = networks.cuda_decoder(
         plan, weights.config, weights.tensors, dtype, stage, n_slots=n_slots, options=options
@@ -62,7 +58,6 @@ def speak(stage: str, decoder: CudaDecoder, layout: Layout) -> dict[str, Any]:
 
 
 def fill(plan: Plan) -> dict[str, Any]:
-    """A short window."""
     weights = networks.checkpoint(plan, SIZE).stage("fine")
     refiner = CudaRefiner(
         weights.config,
@@ -71,5 +66,5 @@ def fill(plan: Plan) -> dict[str, Any]:
         dtype=networks.storage(plan, "int8"),
         options=Options(graphs=False),
     )
-    window = refiner.refine(FineJob(np.zeros((100, 8), np.int32), 0, 2, 1024, Sampling(0.5)))
+    window = refiner.refine(fine_job(Layout(), 100))
     return {"ok": True, "codes": int(window.size)}

@@ -34,7 +34,6 @@ def run(plan: Plan, record: Recorder) -> None:
 
 
 def serve(plan: Plan, record: Recorder, size: str) -> None:
-    """The rows of a model of one size."""
     bark = networks.open_bark(plan, size, DTYPE)
     sentences = make_sentences(plan, bark)
     bark.generate(**sentences[0] | {"max_duration_s": 0.1})
@@ -114,7 +113,6 @@ def check_same(alone: list[Generation], together: list[Generation]) -> None:
 def time_batch(
     bark: Bark, sentences: list[Sentence], alone: list[Generation], one_by_one: float | None
 ) -> dict[str, Any]:
-    """All at once."""
     # The decoders for so many are made, and memory touched, before.
     bark.generate_batch([sentence | {"max_duration_s": 0.1} for sentence in sentences])
     start = time.perf_counter()
@@ -165,7 +163,6 @@ class Heard:
         self._sample_rate, self._start = sample_rate, time.perf_counter()
 
     def time_s(self) -> float:
-        """Seconds since the beginning."""
         return time.perf_counter() - self._start
 
     def take(self, chunk: np.ndarray) -> None:

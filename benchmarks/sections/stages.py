@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from barkfast.bench.measure import in_row, repeat_times, step_job, summarize
+from barkfast.bench.measure import fine_job, in_row, repeat_times, step_job, summarize
 from barkfast.bench.roofline import fine_flop, pass_flop
 from barkfast.config import Layout, Sampling
-from barkfast.jobs import FineJob, Job
+from barkfast.jobs import Job
 from barkfast.runtime.sampling import Randomness
 from barkfast.stages.semantic import semantic_job
 from benchmarks import networks
@@ -62,7 +62,6 @@ def time_prompt(plan: Plan, size: str, dtype: str, stage: str, length: int, engi
 
 
 def prompt_job(layout: Layout, stage: str, length: int) -> Job:
-    """A prompt, and one token."""
     if stage != "semantic":
         return step_job(stage, layout, length, 1, 0)
     random = Randomness(0)
@@ -74,10 +73,8 @@ def time_fine(plan: Plan, size: str, dtype: str, engine: str) -> dict[str, Any]:
     """One window, six codebooks, from host array to host array."""
     refiner, layout = networks.build_refiner(plan, size, dtype, engine), networks.checkpoint(plan, size).layout
     frames = 16 if plan.interpreted else layout.fine.window
-    window = np.full((frames, layout.fine.n_codebooks), layout.codebook_size, np.int32)
-    window[:, :2] = np.random.default_rng(0).integers(0, layout.codebook_size, (frames, 2))
-    job = FineJob(window, 0, 2, layout.codebook_size, Sampling(0.5), Randomness(0))
-    flop = fine_flop(networks.checkpoint(plan, size).stage("fine").config, frames, 2)
+    job = fine_job(layout, frames)
+    flop = fine_flop(networks.checkpoint(plan, size).stage("fine").config, frames, job.first_codebook)
     row = {"size": size, "dtype": dtype, "engine": engine, "stage": "fine", "frames": frames}
     return row | timed(plan, lambda: refiner.refine(job), flop)
 
@@ -92,7 +89,6 @@ def time_codec(plan: Plan, size: str, dtype: str, engine: str) -> dict[str, Any]
 
 
 def timed(plan: Plan, work: Any, flop: float | None = None) -> dict[str, Any]:
-    """Milliseconds, operations, and operations per second."""
     times = repeat_times(plan.device, work, 0.0 if plan.smoke else SECONDS, MOST)
     row = {"threads": plan.threads} | in_row("ms", times)
     if flop is None:

@@ -12,7 +12,6 @@ from barkfast.bench.teacher_forced import GREEDY
 from barkfast.config import Layout
 from barkfast.jobs import Job
 from barkfast.runtime import select
-from barkfast.runtime.cuda.device import Options
 from barkfast_kernels.variant import VARIANTS, Variant
 from benchmarks import networks
 from benchmarks.gate import CUDA
@@ -52,8 +51,7 @@ def expected_tokens(plan: Plan) -> np.ndarray:
 
 
 def check_tokens(plan: Plan, variant: Variant) -> dict[str, Any]:
-    """Greedy tokens in float32."""
-    decoder = networks.build_narrow(plan, "float32", STAGE, options=options_for(plan, variant))
+    decoder = networks.build_narrow(plan, "float32", STAGE, options=networks.direct(plan, variant))
     expected, actual = expected_tokens(plan), decoder.run([make_job(plan)])[0]
     equal = count_equal(expected, actual)
     return {"ok": equal == len(expected), "equal": equal, "tokens": len(expected)}
@@ -63,15 +61,10 @@ def check_logits(plan: Plan, dtype: str, variant: Variant) -> dict[str, Any]:
     """How far logits are from those of the Triton kernels in float32, before another token could be chosen."""
     logits = []
     for of_dtype, of_variant in ((dtype, variant), ("float32", VARIANTS["T0 as on the H100"])):
-        decoder = networks.build_narrow(plan, of_dtype, STAGE, options=options_for(plan, of_variant))
+        decoder = networks.build_narrow(plan, of_dtype, STAGE, options=networks.direct(plan, of_variant))
         slot = decoder.admit(make_job(plan))
         decoder.step()
         logits.append(decoder.logits(slot))
         decoder.release(slot)
     ratio = rms_ratio(logits[1], logits[0])
     return {"ok": ratio < LOGITS_LIMITS["cuda"][dtype], "dtype": dtype, "rms_ratio": ratio}
-
-
-def options_for(plan: Plan, variant: Variant) -> Options:
-    """As steps are timed, but for graphs: they would be captured for a few steps."""
-    return Options(graphs=False, pdl=Options.for_device(plan.device).pdl, variant=variant)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from barkfast.bench.machine import count_threads
-from barkfast.bench.measure import NATIVE_FORMATS, candidates, queue_times, step_job
+from barkfast.bench.measure import NATIVE_FORMATS, candidates, fine_job, queue_times, step_job
 from barkfast.bench.roofline import kernel_bytes
 from barkfast.native import load_native, native_status
 from barkfast.runtime.select import ENGINE_DTYPES, half_dtype, torch_dtype
 from barkfast.weights.random import SIZES
-from benchmarks.suites.measure import CLOCK, Measure, Setting, fine_job, open_weights
+from benchmarks.suites.measure import CLOCK, Measure, Setting, open_weights
 
 pytestmark = pytest.mark.benchmark(timer=CLOCK)
 
@@ -35,7 +35,6 @@ SOURCES = Path(__file__).parents[2] / "kernels" / "barkfast_kernels"
 
 
 def native_or_skip(setting: Setting) -> Any:
-    """The native module."""
     native = load_native()
     if native is None or setting.device != "cpu":
         pytest.skip(native_status()[1] if native is None else "the native kernels are of a CPU")
@@ -120,7 +119,7 @@ def record(setting: Setting, dtype: str) -> dict[str, list[Any]]:
         found[name] = launches
     refiner = CudaRefiner(fine.config, fine.tensors, **common)
     with recording() as launches:
-        refiner.refine(fine_job(setting))
+        refiner.refine(fine_job(model.layout, 16 if setting.smoke else model.layout.fine.window))
     # The launches of one codebook.
     found["window"] = launches[: len(launches) // (model.layout.fine.n_codebooks - model.layout.coarse.n_codebooks)]
     # The buffers live as long as the launches that hold them.

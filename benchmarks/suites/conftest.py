@@ -16,7 +16,6 @@ from benchmarks.suites.measure import Measure, Setting  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What is measured."""
     group = parser.getgroup("barkfast")
     group.addoption("--size", choices=sorted(SIZES), help="random weights of this size; without it, small")
     group.addoption("--device", default="auto", help="as barkfast names it; without it, the best there is")
@@ -42,7 +41,6 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Mod
 
 
 def setting_of(config: pytest.Config) -> Setting:
-    """The options, resolved."""
     smoke = config.getoption("smoke")
     size = config.getoption("size") or ("nano" if smoke else "small")
     return Setting(size, resolve_device(config.getoption("device")), smoke)

@@ -5,15 +5,11 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from barkfast.bench import check
 from barkfast.bench.workload import Workload
-from barkfast.config import Sampling
-from barkfast.jobs import FineJob
-from barkfast.runtime.sampling import Randomness
 from barkfast.weights import Checkpoint, open_model
 
 
@@ -54,17 +50,7 @@ def find_wrong(setting: Setting, engine: str, dtype: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def open_weights(setting: Setting) -> Checkpoint:
-    """The model."""
     return open_model(setting.model)
-
-
-def fine_job(setting: Setting) -> FineJob:
-    """A whole window, of which the coarse codebooks are given; a short one in a smoke test."""
-    layout = open_weights(setting).layout
-    frames, given = 16 if setting.smoke else layout.fine.window, layout.coarse.n_codebooks
-    window = np.full((frames, layout.fine.n_codebooks), layout.codebook_size, np.int32)
-    window[:, :given] = np.random.default_rng(0).integers(0, layout.codebook_size, (frames, given))
-    return FineJob(window, 0, given, layout.codebook_size, Sampling(0.5), Randomness(0))
 
 
 class Clock:
@@ -80,7 +66,6 @@ class Clock:
         return self.now
 
     def pass_time(self, seconds: float) -> None:
-        """Go on by so much."""
         self.now += seconds
 
 

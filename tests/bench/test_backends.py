@@ -1,5 +1,6 @@
 """Backends: barkfast and its peers generate the same clip with the same weights, here or in another process."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -20,26 +21,14 @@ from barkfast.bench.peers import (
     TransformersPeer,
     fast_dtype,
 )
-from barkfast.bench.worker import Remote, WorkerError
+from barkfast.bench.worker import LOG, Remote, WorkerError, serve
 from barkfast.bench.workload import STAGES, Workload, hugging_face_folder
-from barkfast.errors import InputError
+from barkfast.errors import InputError, OutputError
 from barkfast.weights import open_model
 from barkfast.weights.convert import convert
 
 WORKLOAD = Workload("random:nano", "cpu", "float32", "torch", voice="full", seconds=0.1)
 COUNTS = {"semantic": 5, "coarse": 14, "fine": 7, "codec": 7}
-# A worker that answers correctly although Python and C code print to standard output.
-NOISY = """
-import os
-from barkfast.bench import worker
-answer = worker.Server.answer
-def noisy(self, what, details):
-    print("noise")
-    os.system("echo more noise")
-    return answer(self, what, details)
-worker.Server.answer = noisy
-worker.main()
-"""
 
 
 def needs(*packages: str) -> None:
@@ -189,8 +178,33 @@ def test_unknown_peers_are_refused():
         check_peers(["bark", "tortoise"])
 
 
-def test_a_backend_in_a_process_of_its_own(tmp_path: Path):
-    remote = Remote("barkfast", WORKLOAD, command=[sys.executable, "-c", NOISY])
+def serve_noisily(pipe: Any, *arguments: Any) -> None:
+    """A worker that answers correctly although Python and C code print to standard output."""
+    speak = Ours.speak
+
+    def noisy(self: Ours, seed: int, seconds: float | None = None) -> Any:
+        print("noise")
+        os.system("echo more noise")
+        return speak(self, seed, seconds)
+
+    Ours.speak = noisy  # type: ignore[method-assign]
+    serve(pipe, *arguments)
+
+
+def die(pipe: Any, folder: str, *_: Any) -> None:
+    """A worker that ends at the first request."""
+    pipe.recv()
+    (Path(folder) / LOG).write_text("out of luck")
+    sys.exit(3)
+
+
+def hang(*_: Any) -> None:
+    """A worker that never answers."""
+    time.sleep(60)
+
+
+def test_a_backend_in_a_process_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture):
+    remote = Remote("barkfast", WORKLOAD, target=serve_noisily)
     with pytest.raises(NotRun, match="not loaded"):
         remote.speak(0)
     try:
@@ -205,8 +219,8 @@ def test_a_backend_in_a_process_of_its_own(tmp_path: Path):
         remote.trace(tmp_path / "trace.json", 0)
         assert "fine" in (tmp_path / "trace.json").read_text(encoding="utf-8")
         # An error in the process is raised here with its own type, and the process goes on.
-        with pytest.raises(InputError, match="engine is 'impossible'"):
-            remote._ask("open", name="barkfast", workload={**vars(WORKLOAD), "engine": "impossible"})
+        with pytest.raises(OutputError, match="cannot write .*absent"):
+            remote.trace(tmp_path / "absent" / "trace.json", 0)
         assert remote.speak(1).counts == COUNTS
         with pytest.raises(WorkerError, match="impossible: AttributeError"):
             remote._ask("impossible")
@@ -214,6 +228,7 @@ def test_a_backend_in_a_process_of_its_own(tmp_path: Path):
         folder = Path(remote._folder.name) if remote._folder else None
         remote.close()
     assert folder is not None and not folder.exists()
+    assert "noise" not in "".join(capfd.readouterr())
 
 
 def test_barkfasts_process_checks_measures_and_shares(tmp_path: Path):
@@ -232,18 +247,23 @@ def test_barkfasts_process_checks_measures_and_shares(tmp_path: Path):
         remote.close()
 
 
+def test_what_cannot_be_made_is_refused_by_its_own_error():
+    remote = Remote("barkfast", Workload("random:nano", "cpu", engine="impossible"))
+    with pytest.raises(InputError, match="engine is 'impossible'"):
+        remote.start()
+    remote.close()
+
+
 def test_a_process_that_dies_says_what_it_wrote():
-    code = "import sys; sys.stdin.readline(); print('out of luck', file=sys.stderr); sys.exit(3)"
-    remote = Remote("bark", WORKLOAD, command=[sys.executable, "-c", code])
+    remote = Remote("bark", WORKLOAD, target=die)
     with pytest.raises(WorkerError, match=r"open: the process ended with status 3; it last wrote: out of luck"):
         remote.load()
     remote.close()
 
 
 def test_a_process_that_hangs_is_ended():
-    remote = Remote("bark", WORKLOAD, limit_s=0.5, command=[sys.executable, "-c", "import time; time.sleep(60)"])
+    remote = Remote("bark", WORKLOAD, limit_s=0.5, target=hang)
     with pytest.raises(WorkerError, match=r"ended after 0.5 s without an answer; it wrote nothing"):
         remote.load()
-    process = remote._process
-    assert process is not None and process.poll() is not None
+    assert remote._process.exitcode is not None
     remote.close()

@@ -134,7 +134,7 @@ def test_pictures_are_drawn(calls: list[dict[str, Any]], work: Path, capsys: pyt
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (the extra `bench`)")
     assert main(["bench", *NANO, "--plot", "pictures"]) == 0
     names = {path.name for path in (work / "pictures").iterdir()}
-    assert names == {"waterfall.png", "roofline.png", "batch.png", "peers.png"}
+    assert names == {"waterfall.png", "roofline.png", "peers.png"}
     assert "peers.png" in capsys.readouterr().out
 
 

@@ -11,9 +11,9 @@ import pytest
 from barkfast.bench import plots
 from barkfast.bench.plots import plot_all
 from barkfast.errors import InputError
-from bench.sample import not_run, red_result, sample_batch, sample_result
+from bench.sample import not_run, red_result, sample_result
 
-NAMES = ["waterfall.png", "roofline.png", "batch.png", "peers.png"]
+NAMES = ["waterfall.png", "roofline.png", "peers.png"]
 
 
 @pytest.fixture
@@ -43,13 +43,6 @@ def gpu_result() -> dict[str, Any]:
     return result
 
 
-def many_jobs() -> dict[str, Any]:
-    """A small, fast model that gains nothing from batching."""
-    result = sample_result()
-    result["batch"] = [sample_batch(batch, 0.019 * batch) for batch in (1, 2, 4, 8, 16, 32, 64)]
-    return result
-
-
 def with_gaps() -> dict[str, Any]:
     """A result without the parts that may be missing: a peer, a peer's stages, bytes, shares."""
     result = sample_result()
@@ -65,7 +58,6 @@ def with_gaps() -> dict[str, Any]:
 RESULTS = {
     "cpu": sample_result,
     "gpu": gpu_result,
-    "jobs": many_jobs,
     "gaps": with_gaps,
     "partial": lambda: sample_result("partial"),
 }
@@ -75,12 +67,12 @@ RESULTS = {
 @pytest.mark.parametrize("kind", RESULTS)
 def test_pictures_are_as_wide_as_is_said(kind: str, tmp_path: Path):
     paths = plot_all(RESULTS[kind](), tmp_path / "new" / "folder")
-    assert [path.name for path in paths] == [name for name in NAMES if kind != "partial" or name != "batch.png"]
+    assert [path.name for path in paths] == NAMES
     assert {width_of(path) for path in paths} == {1200}
 
 
-@pytest.mark.parametrize("plot", ["plot_waterfall", "plot_roofline", "plot_batch", "plot_peers"])
-@pytest.mark.parametrize("kind", ["cpu", "gpu", "jobs", "gaps"])
+@pytest.mark.parametrize("plot", ["plot_waterfall", "plot_roofline", "plot_peers"])
+@pytest.mark.parametrize("kind", ["cpu", "gpu", "gaps"])
 def test_words_stay_apart_and_on_the_sheet(matplotlib: Any, kind: str, plot: str, monkeypatch: pytest.MonkeyPatch):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
@@ -128,10 +120,3 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):
     (tmp_path / "waterfall.png").mkdir()
     with pytest.raises(InputError, match="cannot write"):
         plot_all(sample_result(), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.0123, "0.0123"), (1.3749, "1.37"), (38.92, "38.9"), (1498.2, "1498"), (52_706.0, "52.7k")]
-)
-def test_numbers_have_three_digits(value: float, text: str):
-    assert plots.number(value) == text

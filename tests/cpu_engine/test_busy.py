@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from barkfast.bench.machine import count_cores
+from barkfast.cores import physical_cores
 from barkfast.native import native_status
 from benchmarks.sections.busy import busy_loops
 
@@ -26,7 +26,7 @@ for _ in sys.stdin:
 @pytest.mark.skipif(not native_status()[0], reason=f"native module {native_status()[1]}")
 def test_a_clip_beside_busy_loops_takes_its_share_of_the_cores_and_no_more() -> None:
     """With two busy loops per core, a fair share takes three times as long; waiting in every phase took 100 times."""
-    cores = count_cores()
+    cores = physical_cores()
     if cores == 1:
         pytest.skip("on one core there is one thread, which waits for nobody")
     threads = {"BARKFAST_THREADS": str(cores), "OMP_NUM_THREADS": str(cores)}
