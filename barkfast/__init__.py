@@ -1,9 +1,11 @@
 """barkfast: an optimized runtime of Suno's Bark; `import barkfast as bark` works wherever `import bark` did."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 # Import this before anything imports torch.
 from barkfast import import_torch as _import_torch  # noqa: F401
+from barkfast.alias import install_alias
 from barkfast.api import generate_audio, save_as_prompt, semantic_to_waveform, text_to_semantic
 from barkfast.bark import Bark, Generation
 from barkfast.config import Sampling
@@ -51,9 +53,7 @@ def install_as_bark() -> None:
     Raises:
         InputError: `bark` itself has been imported already.
     """
-    from barkfast.as_bark import install_as_bark as install
-
-    install()
+    install_alias("bark", sys.modules[__name__], ("api", "generation", "model", "model_fine"))
 
 
 def __getattr__(name: str) -> Any:

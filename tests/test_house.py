@@ -26,6 +26,7 @@ PACKAGE = ROOT / "barkfast"
 GROUND = {"errors", "config"}
 ROOMS = {
     "errors": set(),
+    "alias": {"errors"},
     "cores": set(),
     "import_torch": {"cores"},
     "fields": {"errors"},
@@ -59,9 +60,9 @@ ROOMS["helpers"] = GROUND
 ROOMS["foreign"] = ROOMS["components"] | {"components"}
 ROOMS["generation"] = ROOMS["bark"] | {"bark", "model", "model_fine", "helpers", "foreign"}
 ROOMS["api"] = ROOMS["generation"] | {"generation"}
-ROOMS["as_bark"] = GROUND | {""}
 ROOMS["__init__"] = {*ROOMS}
 # "" is `barkfast` itself, the public API.
+ROOMS["as_bark"] = {""}
 ROOMS["bench"] = {*ROOMS, ""}
 ROOMS["cli"] = {*ROOMS, ""}
 ROOMS["__main__"] = ROOMS["cli"] | {"cli"}

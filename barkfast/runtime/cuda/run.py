@@ -3,16 +3,15 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
+
+import torch
 
 from barkfast.errors import InputError
 from barkfast.jobs import Job
 from barkfast.runtime.cuda.state import Snapshot
 from barkfast.runtime.decoder import not_finite
 from barkfast_kernels.slots import FAILED, FINISHED, RUNNING, STOPPED
-
-if TYPE_CHECKING:
-    from barkfast.runtime.cuda.decoder import CudaDecoder
 
 # Decode steps in one graph. More steps amortize the gap between two graphs better, but the end of a job at its stop
 # token is noticed later: by up to twice this number of steps.
@@ -45,17 +44,31 @@ class ActiveJob:
         return self.forced + self.job.steps
 
 
+class Slots(Protocol):
+    """What `Run` needs of a CudaDecoder."""
+
+    stage: str
+    dtype: torch.dtype
+    n_slots: int
+    active: dict[int, ActiveJob]
+    n_snapshots: int
+
+    def admit(self, job: Job) -> int: ...
+    def fits_vocabulary(self, job: Job) -> bool: ...
+    def launch(self, slots: Sequence[int], n: int) -> None: ...
+    def take_snapshot(self) -> Snapshot: ...
+    def release(self, slot: int) -> None: ...
+
+
 class Run:
     """One call of `run`: the waiting jobs, the running jobs by slot, and the snapshots in flight."""
 
-    def __init__(
-        self, decoder: "CudaDecoder", jobs: Sequence[Job], on_token: Callable[[int, int], None] | None
-    ) -> None:
+    def __init__(self, decoder: Slots, jobs: Sequence[Job], on_token: Callable[[int, int], None] | None) -> None:
         self.decoder, self.jobs, self.on_token = decoder, jobs, on_token
         self.results: list[Any] = [None] * len(jobs)
         self.waiting = deque(range(len(jobs)))
         self.in_use: dict[int, int] = {}
-        self.flying: deque[Snapshot] = deque()
+        self.in_flight: deque[Snapshot] = deque()
 
     def go_on(self) -> bool:
         """Admit the jobs that fit, launch once, process the previous snapshot; return False when all is done."""
@@ -73,9 +86,9 @@ class Run:
         if left:
             decoder.launch(list(left), STEPS_PER_REPLAY if max(left.values()) >= STEPS_PER_REPLAY else 1)
         if left or any(job.since > decoder.n_snapshots for job in jobs.values()):
-            self.flying.append(decoder.take_snapshot())
-        if len(self.flying) > 1 or not left:
-            snapshot = self.flying.popleft()
+            self.in_flight.append(decoder.take_snapshot())
+        if len(self.in_flight) > 1 or not left:
+            snapshot = self.in_flight.popleft()
             snapshot.wait()
             self._settle(snapshot)
         return bool(self.in_use or self.waiting)
