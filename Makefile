@@ -22,12 +22,13 @@ REFERENCE := tts-webui.bark==0.1.1 encodec==0.1.1
 # The extra `docs` without barkfast, so without torch and a compiler: the sources are read, not imported.
 DOCS := mkdocs mkdocstrings-python ruff
 
-.PHONY: help demo demo-voice test bench cpu gpu gpu-full house results docs lint format venv clean
+.PHONY: help demo demo-voice test test-all test-rest bench cpu gpu gpu-full house results docs lint format venv clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    speak a sentence with the built-in demo model, write demo.wav"
-	@echo "make test    run the tests, parity with the reference included"
+	@echo "make test    run the tests, parity with the reference included; of large sweeps a sample, which changes daily"
+	@echo "make test-all    and every case of the sweeps"
 	@echo "make gpu     on a machine with an NVIDIA GPU: which kernels are fastest there, in 5 minutes at most"
 	@echo "make gpu-full    and: all tests, larger batches, beside bark and transformers, in 4 minutes at most"
 	@echo "make bench   a clip beside bark and transformers, stage by stage, with pictures, in 10 minutes"
@@ -46,8 +47,11 @@ demo: venv
 	@echo "speaking with the built-in demo voice, a very small model; for Suno's see README.md"
 	OMP_WAIT_POLICY=passive $(BIN)/barkfast say "$(DEMO_TEXT)" --model demo --seed $(DEMO_SEED) -o demo.wav
 
-test: $(VENV)/.test $(VENV)/.reference
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=15 $(PYTEST_ARGS)
+# test-rest runs what the sample of test leaves out.
+test-all: SWEEPS := --all
+test-rest: SWEEPS := --rest
+test test-all test-rest: $(VENV)/.test $(VENV)/.reference
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=15 $(SWEEPS) $(PYTEST_ARGS)
 
 # $(PYTHON) as it is; if it lacks something (exit status 3), the virtual environment, unless pip may not fetch it.
 gpu gpu-full:

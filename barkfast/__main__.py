@@ -8,7 +8,7 @@ from typing import Any
 
 from barkfast.audio import check_output, write_audio
 from barkfast.cli.checks import check_option
-from barkfast.cli.exits import parse, report
+from barkfast.cli.process import parse, report
 from barkfast.errors import InputError
 from barkfast.files import expand
 from barkfast.text import check_text

@@ -132,7 +132,10 @@ class Bark:
             EngineError: the engine failed, or an `Engine` has this model.
         """
         request = self.model.request(speech.text, speech.voice, **speech.options())
-        return single_stages.run_request(self.model, request, speech.silent)
+        # What is missing is reported, and loaded, before other threads wait for it.
+        self.model.load()
+        with self.model.scheduler(1) as session:
+            return session.wait(session.add(request), speech.silent)
 
     @takes(Request)
     def request(self, request: Request) -> Request:

@@ -7,6 +7,8 @@ from decimal import Decimal
 from numbers import Real
 from typing import Any
 
+import numpy as np
+
 from barkfast.errors import InputError
 
 # The seeds that torch's generators take, and so every engine.
@@ -27,7 +29,7 @@ def check_number(
         with suppress(OverflowError, ValueError):
             number = float(value)
     if not math.isfinite(number) or not least <= number <= most or (open_ and number == least):
-        raise _refusal(name, value, expected)
+        raise _invalid(name, value, expected)
     return number
 
 
@@ -38,14 +40,14 @@ def check_whole(name: str, value: Any, expected: str, *, least: int | None = Non
         with suppress(OverflowError, ValueError):
             whole = int(value) if value == int(value) else None
     if whole is None or (least is not None and whole < least) or (most is not None and whole > most):
-        raise _refusal(name, value, expected)
+        raise _invalid(name, value, expected)
     return whole
 
 
 def check_kind(name: str, value: Any) -> None:
     """Raise InputError unless a value is None or any number."""
     if value is not None and not _is_number(value):
-        raise _refusal(name, value, "a number, or None")
+        raise _invalid(name, value, "a number, or None")
 
 
 def check_seed(value: Any) -> int | None:
@@ -68,7 +70,18 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Raise InputError unless a value is one of some words."""
     # Comparing an array gives an array.
     if not isinstance(value, str) or value not in choices:
-        raise _refusal(name, value, f"one of {', '.join(map(repr, choices))}")
+        raise _invalid(name, value, f"one of {', '.join(map(repr, choices))}")
+
+
+def check_tokens(what: str, tokens: Any, ndim: int, end: int) -> None:
+    """Raise InputError unless `tokens` is a non-empty integer array of `ndim` dimensions with ids in [0, end)."""
+    if not isinstance(tokens, np.ndarray) or tokens.ndim != ndim or tokens.dtype.kind not in "iu":
+        kind = f"{tokens.dtype} array of shape {tokens.shape}" if isinstance(tokens, np.ndarray) else type(tokens)
+        raise InputError(f"{what} are a {kind}; expected an integer numpy array with {ndim} dimension(s)")
+    if tokens.size == 0:
+        raise InputError(f"{what} are empty: the stage before produced nothing; try another seed or a longer text")
+    if tokens.min() < 0 or tokens.max() >= end:
+        raise InputError(f"{what} hold values from {tokens.min()} to {tokens.max()}; expected 0 to {end - 1}")
 
 
 def show(value: Any) -> str:
@@ -76,7 +89,7 @@ def show(value: Any) -> str:
     try:
         shown = repr(value)[:80]
     except Exception:
-        # For example, an integer with too many digits.
+        # The repr of a user's object may raise anything, that of an integer ValueError for too many digits.
         shown = "no value that can be written"
     return shown if isinstance(value, int | float | str) else f"{shown} ({type(value).__name__})"
 
@@ -85,5 +98,5 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real | Decimal) and not isinstance(value, bool)
 
 
-def _refusal(name: str, value: Any, expected: str) -> InputError:
+def _invalid(name: str, value: Any, expected: str) -> InputError:
     return InputError(f"{name} is {show(value)}; expected {expected}")

@@ -136,6 +136,7 @@ def replacing(path: AnyPath) -> Iterator[BinaryIO]:
             except OSError as error:
                 raise _cannot_write(path, error) from error
     except BaseException:
+        # Also for Ctrl-C, and for errors of the block.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise

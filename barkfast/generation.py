@@ -16,16 +16,16 @@ import torch
 import torch.nn.functional as F  # noqa: F401
 
 from barkfast.bark import Bark
+from barkfast.compat import cast_bool_env_var as _cast_bool_env_var  # noqa: F401
+from barkfast.compat import clear_cuda_cache as _clear_cuda_cache  # noqa: F401
+from barkfast.compat import detokenize as _detokenize  # noqa: F401
+from barkfast.compat import flatten_codebooks as _flatten_codebooks  # noqa: F401
+from barkfast.compat import inference_mode as _inference_mode  # noqa: F401
+from barkfast.compat import softmax  # noqa: F401
+from barkfast.compat import tokenize as _tokenize  # noqa: F401
 from barkfast.config import Layout, Sampling, truthy
+from barkfast.custom_networks import adopt, load_codec, load_network
 from barkfast.errors import InputError
-from barkfast.foreign import adopt, load_codec, load_network
-from barkfast.helpers import cast_bool_env_var as _cast_bool_env_var  # noqa: F401
-from barkfast.helpers import clear_cuda_cache as _clear_cuda_cache  # noqa: F401
-from barkfast.helpers import detokenize as _detokenize  # noqa: F401
-from barkfast.helpers import flatten_codebooks as _flatten_codebooks  # noqa: F401
-from barkfast.helpers import inference_mode as _inference_mode  # noqa: F401
-from barkfast.helpers import softmax  # noqa: F401
-from barkfast.helpers import tokenize as _tokenize  # noqa: F401
 from barkfast.model import GPT, GPTConfig  # noqa: F401
 from barkfast.model_fine import FineGPT, FineGPTConfig  # noqa: F401
 from barkfast.options import Voice

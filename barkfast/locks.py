@@ -42,6 +42,7 @@ class FairLock:
         try:
             turn.acquire()
         except BaseException:
+            # Ctrl-C: otherwise the lock would be passed to a thread that does not wait any more.
             self._give_up(turn)
             raise
         return True

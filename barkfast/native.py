@@ -1,9 +1,13 @@
-"""The optional compiled module `barkfast._native`, and the reason if it is missing."""
+"""The optional compiled module `barkfast._native`, the reason if it is missing, and its errors."""
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+
+from barkfast.errors import EngineError, InputError
 
 # Interface version of the module that this code works with; csrc/bindings/module.cpp sets the module's own.
 INTERFACE = 4
@@ -36,3 +40,18 @@ def native_status() -> tuple[bool, str]:
     """Return whether the native module is loaded, and one line for users: the CPU's features, or why it is missing."""
     module, status = _import_native()
     return module is not None, status
+
+
+@contextmanager
+def native_errors() -> Iterator[None]:
+    """Convert the native module's errors to barkfast's."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    except MemoryError as error:
+        raise EngineError(
+            "no memory left for the cpu engine's buffers; use fewer slots, or close other programs"
+        ) from error
+    except RuntimeError as error:
+        raise EngineError(f"the cpu engine cannot do this now: {error}") from error

@@ -12,13 +12,12 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
 import numpy as np
 
-from barkfast.checks import check_choice, check_number, check_seed, check_whole
+from barkfast.checks import check_choice, check_number, check_seed, check_tokens, check_whole
 from barkfast.config import Layout, Sampling
 from barkfast.errors import InputError
 from barkfast.longform.sentences import check_language
 from barkfast.normalize import MARKUPS, Markup, normalize
 from barkfast.runtime.sampling import Randomness, Seed
-from barkfast.stages.check import check_tokens
 from barkfast.text import Overflow, check_overflow, check_text
 from barkfast.voices import check_voice
 

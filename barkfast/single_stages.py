@@ -1,40 +1,29 @@
 """The stages one by one, as `bark` has them: text to semantic tokens, to coarse codes, to fine codes, to samples."""
 
-import sys
 from typing import Any, Literal
 
 import numpy as np
 
-from barkfast.checks import check_kind
+from barkfast.checks import check_kind, check_tokens
 from barkfast.config import Sampling
-from barkfast.engine.results import Generation
 from barkfast.engine.shared import Model, Voice
 from barkfast.engine.utterance import Utterance
 from barkfast.errors import InputError
 from barkfast.jobs import Job
 from barkfast.options import Request
 from barkfast.runtime.sampling import Randomness, Seed
-from barkfast.stages.check import check_tokens
 from barkfast.stages.coarse import CoarseWindows
 from barkfast.stages.fine import FineWindows
 from barkfast.stages.semantic import semantic_job
 from barkfast.text import Overflow, check_overflow, check_text, fit_text
 
 
-def run_request(model: Model, request: Request, silent: bool = True) -> Generation:
-    """Run all stages of a request; `silent` without progress bars."""
-    # What is missing is reported, and loaded, before other threads wait for it.
-    model.load()
-    with model.scheduler(1) as session, _Bars(silent) as bars:
-        return session.wait(session.add(request), bars.show)
-
-
 def _run(model: Model, start: Job | CoarseWindows | FineWindows | np.ndarray, silent: bool = True) -> Any:
     """The result of one stage."""
-    with model.scheduler(1) as session, _Bars(silent) as bars:
+    with model.scheduler(1) as session:
         utterance = Utterance(None, model.layout, start=start)
         session.add_utterance(utterance)
-        return session.wait(utterance, bars.show)
+        return session.wait(utterance, silent)
 
 
 def generate_semantic(
@@ -138,34 +127,3 @@ def _check(sampling: Sampling, strict: bool, **options: Any) -> None:
     for name, value in options.items():
         if not (isinstance(value, str) and value == "auto"):
             check_kind(name, value)
-
-
-class _Bars:
-    """A progress bar for each stage of an utterance that reports its progress."""
-
-    def __init__(self, silent: bool) -> None:
-        # A process without a terminal may have no standard error.
-        self._silent = silent or sys.stderr is None
-        self._bars: dict[str, Any] = {}
-
-    def __enter__(self) -> "_Bars":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for bar in self._bars.values():
-            # A text seldom needs as many tokens as it may have.
-            bar.total = bar.n
-            bar.close()
-
-    def show(self, utterance: Utterance) -> None:
-        """Show how far the utterance has come."""
-        if self._silent:
-            return
-        from tqdm import tqdm
-
-        for stage in ("semantic", "coarse", "fine"):
-            done, total = utterance.progress(stage)
-            if total and stage not in self._bars:
-                self._bars[stage] = tqdm(total=total)
-            if total:
-                self._bars[stage].update(done - self._bars[stage].n)

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from barkfast.checks import check_choice, show
 from barkfast.errors import CheckpointError, InputError, MissingFileError
 from barkfast.files import expand
+from barkfast.weights import fetch_from_hub
+from barkfast.weights.files import read_json
+from barkfast.weights.tokenizer_files import BERT_REPOS, find_tokenizer_file, named_tokenizer, tokenizer_repos
 
 if TYPE_CHECKING:
     import tokenizers
@@ -23,8 +26,6 @@ logger = logging.getLogger(__name__)
 Overflow = Literal["cut", "error"]
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-# The second is the same repository under its current name.
-BERT_REPOS = ("bert-base-multilingual-cased", "google-bert/bert-base-multilingual-cased")
 
 
 def normalize_whitespace(text: str) -> str:
@@ -174,8 +175,6 @@ def fit_text(text: str, tokenizer: Tokenizer, n_slots: int, overflow: Overflow =
 
 def _read_settings(path: Path) -> dict[str, Any]:
     """The settings of a tokenizer_config.json that change ids; empty if there is no such file."""
-    from barkfast.weights.files import read_json
-
     if not path.is_file():
         return {}
     config = read_json(path)
@@ -205,18 +204,8 @@ def _read_tokenizer_json(path: Path, settings: dict[str, Any]) -> "tokenizers.To
         raise CheckpointError(f"{path} is not a tokenizer: {error}") from error
 
 
-def find_tokenizer_file(path: str | os.PathLike[str]) -> Path | None:
-    """The tokenizer.json or vocab.txt at a path, which is either file or their folder; None if there is none."""
-    path = expand(path)
-    if path.is_dir():
-        return next((path / name for name in ("tokenizer.json", "vocab.txt") if (path / name).is_file()), None)
-    return path if path.is_file() else None
-
-
 def _fetch(repo: str) -> Path:
     """A repository's tokenizer, from the cache or the hub; the smaller file first."""
-    from barkfast.weights import fetch_from_hub
-
     # The settings first: they must be beside the tokenizer file when it is read.
     fetch_from_hub(repo, "tokenizer_config.json", optional=True)
     file = fetch_from_hub(repo, "vocab.txt", optional=True) or fetch_from_hub(repo, "tokenizer.json")
@@ -237,9 +226,8 @@ def load_tokenizer(checkpoint: "Checkpoint", path: str | os.PathLike[str] | None
 
     if path is not None:
         return Tokenizer.from_path(path)
-    # The demo voice has its own alphabet, so a setting for other models does not apply to it.
-    named = None if checkpoint.name == "demo" else os.environ.get("BARKFAST_TOKENIZER")
-    if named:
+    named = named_tokenizer(checkpoint)
+    if named is not None:
         try:
             return Tokenizer.from_path(named)
         except MissingFileError as error:
@@ -249,7 +237,7 @@ def load_tokenizer(checkpoint: "Checkpoint", path: str | os.PathLike[str] | None
         if find_tokenizer_file(checkpoint.folder) is not None:
             return Tokenizer.from_path(checkpoint.folder)
         places.append(f"{checkpoint.folder} (no tokenizer.json, no vocab.txt)")
-    for repo in ([checkpoint.repo] if checkpoint.repo else []) + list(BERT_REPOS):
+    for repo in tokenizer_repos(checkpoint):
         try:
             return Tokenizer.from_path(_fetch(repo))
         except MissingFileError as error:

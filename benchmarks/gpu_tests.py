@@ -112,6 +112,8 @@ class TestRun:
 
     def _start(self, file: TestFile) -> Process:
         command = [sys.executable, "-m", "pytest", *OPTIONS, *(("-k", file.select) if file.select else ())]
+        # No samples; the option is that of tests/sweeps.py.
+        command += ["--all"] if file.path.is_relative_to(ROOT / "tests") else []
         env = {VARIABLE: str(self._record(file.name))}
         left = max(0.0, self.deadline - time.monotonic())
         return start(file.name, [*command, str(file.path)], self.work / f"{file.name}.log", left, env)

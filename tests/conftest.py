@@ -26,6 +26,10 @@ os.environ.update(
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from interpreter import avoid_repetition  # noqa: E402
+
+pytest_plugins = ["sweeps"]
+
 # So that failed asserts in this helper module show their values, as those in test files do.
 pytest.register_assert_rewrite("contract.decoding")
 
@@ -70,6 +74,14 @@ FIGURES, TEXTS = pytest.StashKey[Counter[str]](), pytest.StashKey[list[str]]()
 def pytest_configure(config: pytest.Config) -> None:
     """Start with an empty summary."""
     config.stash[FIGURES], config.stash[TEXTS] = Counter(), []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interpreter() -> None:
+    """Make Triton's interpreter faster, if the tests' modules have loaded it."""
+    module = sys.modules.get("triton.runtime.interpreter")
+    if module is not None and not torch.cuda.is_available():
+        avoid_repetition(module)
 
 
 @pytest.fixture(scope="session")

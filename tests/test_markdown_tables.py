@@ -26,9 +26,7 @@ def make_run(date: str, seconds: float, *, complete: bool = True) -> dict:
     }
     gate = {"open": True, "dtypes": ["float32"], "reason": ""}
     budget = cpu_budget((2,))
-    return merge(
-        budget=budget, smoke=False, complete=complete, seconds=60, steps=[], fragments=fragments, gate=gate
-    )
+    return merge(budget=budget, smoke=False, complete=complete, seconds=60, steps=[], fragments=fragments, gate=gate)
 
 
 @pytest.fixture

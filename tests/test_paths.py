@@ -11,7 +11,7 @@ import pytest
 from barkfast import Generation
 from barkfast.audio import check_output, write_audio, writing_audio
 from barkfast.cache import cache_folder
-from barkfast.cli.sources import read_cast, read_file
+from barkfast.cli.inputs import read_cast, read_file
 from barkfast.errors import BarkfastError, InputError, OutputError
 from barkfast.files import check_writable, expand, replacing
 from barkfast.text import load_tokenizer

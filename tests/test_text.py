@@ -254,7 +254,7 @@ def test_load_falls_back_to_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             return None
         raise MissingFileError(f"{filename} of {repo} is out of reach")
 
-    monkeypatch.setattr("barkfast.weights.fetch_from_hub", fetch)
+    monkeypatch.setattr("barkfast.text.fetch_from_hub", fetch)
     assert load_tokenizer(FakeCheckpoint(repo="suno/bark")).encode("a") == [1]
     assert ("suno/bark", "vocab.txt") in asked and asked.index(("suno/bark", "vocab.txt")) == 1
 

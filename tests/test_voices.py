@@ -138,7 +138,7 @@ def test_voices_come_from_the_hub_one_at_a_time(tmp_path: Path, monkeypatch: pyt
         asked.append((repo, filename))
         return tmp_path / filename
 
-    monkeypatch.setattr("barkfast.weights.fetch_from_hub", fetch)
+    monkeypatch.setattr("barkfast.voices.locations.fetch_from_hub", fetch)
     assert_same(load_voice("v2/fr_speaker_1"), voice)
     assert_same(load_voice("mine", FakeCheckpoint(repo="owner/model")), voice)
     assert {repo for repo, _ in asked} == {"suno/bark", "owner/model"}
@@ -160,7 +160,7 @@ def test_the_conventional_paths_serve_where_the_hub_has_no_index(tmp_path: Path,
     def fetch(repo: str, filename: str, *, optional: bool = False) -> Path | None:
         return tmp_path / filename if (tmp_path / filename).is_file() else None
 
-    monkeypatch.setattr("barkfast.weights.fetch_from_hub", fetch)
+    monkeypatch.setattr("barkfast.voices.locations.fetch_from_hub", fetch)
     assert_same(load_voice("speaker_4"), voice)
 
 
@@ -189,7 +189,7 @@ def test_a_known_name_that_is_nowhere_says_where_it_looked(tmp_path: Path, monke
             return None
         raise MissingFileError("the network is unplugged")
 
-    monkeypatch.setattr("barkfast.weights.fetch_from_hub", fetch)
+    monkeypatch.setattr("barkfast.voices.locations.fetch_from_hub", fetch)
     monkeypatch.setenv("BARKFAST_VOICES", str(tmp_path))
     with pytest.raises(VoiceError, match="BARKFAST_VOICES") as error:
         load_voice("v2/ko_speaker_2")

@@ -22,6 +22,8 @@ LONGEST = 450
 # Lines that two places must share to be told.
 SHARED = 10
 NOT_COUNTED = ("import ", "from ", "#include", "# ", "//")
+# An import of several lines.
+IMPORT = re.compile(r"^from [\w.]+ import \(\n[^)]*\)\n", re.MULTILINE)
 # What a caller does -> the program that does it, with `bark` a loaded model.
 PATHS = {
     "Bark.generate": "bark.generate('hello there', seed=1, max_duration_s=0.2)",
@@ -177,10 +179,10 @@ def find_shared(sources: dict[str, list[str]]) -> list[tuple[str, int, str, int,
     text = {}
     for name, lines in sources.items():
         if not is_test(name):
-            kept = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
-            text[name] = [
-                (n, line) for n, line in kept if not line.startswith(("import ", "from ", "#include", "# ", "//"))
-            ]
+            # Blank lines instead of imports, so that the numbers of the others stay.
+            plain = IMPORT.sub(lambda match: "\n" * match[0].count("\n"), "\n".join(lines)).split("\n")
+            kept = [(number, line.strip()) for number, line in enumerate(plain, 1) if line.strip()]
+            text[name] = [(n, line) for n, line in kept if not line.startswith(NOT_COUNTED)]
     seen: dict[tuple[str, ...], list[tuple[str, int]]] = defaultdict(list)
     for name, lines in text.items():
         for start in range(len(lines) - SHARED + 1):

@@ -1,37 +1,28 @@
-"""Is it right? What is to be timed, on its own weights, against the float32 torch engine on the same device."""
+"""Is it right? A network beside the torch engine's in float32: the same jobs, and the same tokens before each one.
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+`ask_reference` and `compare` do this for one stage; `check` does it with synthetic jobs before anything is timed, and
+`barkfast verify` with real sentences.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from barkfast.bench.compare import count_equal, pooled_rms_ratio, rms_ratio
-from barkfast.bench.teacher_forced import (
-    ForcedPass,
-    Voice,
-    build_network,
-    count_alone,
-    count_likeliest,
-    filled,
-    greedy_coarse,
-    greedy_fine,
-    greedy_semantic,
-    run_greedy,
-    teacher_force,
-    teacher_force_fine,
-)
-from barkfast.bench.workload import NO_VOICE, Workload, full_voice
+from barkfast.bench import teacher_forced as forced
+from barkfast.bench.compare import count_equal, pooled_rms_ratio
+from barkfast.bench.workload import NO_VOICE, STAGES, Workload, full_voice
 from barkfast.config import Layout
 from barkfast.errors import EngineError
-from barkfast.jobs import FineJob, Job
-from barkfast.runtime.decoder import Decoder, Refiner
+from barkfast.jobs import Job
+from barkfast.runtime.decoder import Decoder
 from barkfast.runtime.select import Placement
 from barkfast.weights import Checkpoint
 
-# Root mean square of the logits' error over that of float32's logits, by engine and dtype. What the engines are built
-# for is stricter: beyond these limits something must be wrong, rather than rounded.
+# Root mean square of the logits' error over that of float32's logits, by engine and dtype. The engines' own tests are
+# stricter: beyond these limits something must be wrong, not rounded.
 LOGITS_LIMITS = {
     "torch": {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02},
     "cpu": {"float32": 1e-4, "bfloat16": 0.03, "int8": 0.08, "int4": 0.4},
@@ -41,15 +32,128 @@ LOGITS_LIMITS = {
 FINE_SHARES = {"torch": 0.999, "cpu": 0.999, "cuda": 0.99}
 # The codec's samples; the cuda engine stores its numbers in float16, unless float32 is asked for.
 CODEC_LIMITS = {"torch": 1e-3, "cpu": 1e-3, "cuda": 0.02}
+# The check of a stage whose network raised an error.
+FAILED = {"semantic": "semantic steps", "coarse": "coarse steps", "fine": "fine window", "codec": "codec"}
+# What a network chooses without teacher forcing, and what it must agree with where float32's tokens are not needed.
+OWN_CHOICES = {
+    "decoder": ("tokens", "by itself against step by step"),
+    "fine": ("codes", "the first codebook, against its own logits"),
+}
+# Jobs in a batch, and their steps, to see that the batch changes nothing.
+TOGETHER, STEPS_TOGETHER = 2, 4
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the torch engine in float32 computes for one stage.
+
+    Args:
+        stage: semantic, coarse, fine or codec.
+        jobs: Job or FineJob; of the codec, codes (codebooks, frames).
+        paths: its tokens (positions,), or windows (frames, codebooks) of the fine stage, by job; none of the codec.
+        answer: its logits and tokens at all positions; of the codec, the samples (n,) of each job in place of logits.
+    """
+
+    stage: str
+    jobs: Sequence[Any]
+    paths: Sequence[np.ndarray]
+    answer: forced.ForcedPass
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One stage of a network beside the reference.
+
+    Args:
+        ratio, limit: rms of the difference of the logits, or samples, over that of the reference's; below the limit.
+        tokens, equal: positions, and those where both choose the same token; none of the codec.
+        share: of the tokens, at least so many must be right.
+        needed: whether the tokens must be the reference's, as in float32.
+        by_itself: how many tokens of the first job, without teacher forcing, are those that the network chooses step
+            by step, and of how many.
+        free: the same against the reference's tokens if they are needed.
+        answer: what the network computes; `windows` what it fills in by itself, (frames, codebooks) each.
+    """
+
+    ratio: float
+    limit: float
+    answer: forced.ForcedPass
+    tokens: int = 0
+    equal: int = 0
+    share: float = 1.0
+    needed: bool = False
+    by_itself: tuple[int, int] = (0, 0)
+    free: tuple[int, int] = (0, 0)
+    windows: Sequence[np.ndarray] = field(default_factory=list)
+
+    @property
+    def runs_as_it_steps(self) -> bool:
+        """Whether a run without teacher forcing chooses what single steps choose."""
+        return self.by_itself[0] >= self.share * self.by_itself[1]
+
+    @property
+    def right(self) -> bool:
+        """The verdict."""
+        same = not self.needed or self.equal >= self.share * self.tokens
+        return self.ratio < self.limit and same and self.runs_as_it_steps
+
+
+def reference_placement(device: str) -> Placement:
+    """The torch engine in float32, which the others are compared with."""
+    return Placement("torch", device, device, "float32")
+
+
+def ask_reference(checkpoint: Checkpoint, stage: str, jobs: Sequence[Any], device: str) -> Reference:
+    """Load the reference network of a stage, and let it choose its tokens for greedy jobs."""
+    network = forced.build_network(checkpoint, stage, reference_placement(device))
+    if stage in ("semantic", "coarse"):
+        passes = [forced.teacher_force(network, job) for job in jobs]
+        return Reference(stage, jobs, [one.tokens for one in passes], forced.ForcedPass.joined(passes))
+    paths = [network.refine(job) for job in jobs] if stage == "fine" else []
+    return Reference(stage, jobs, paths, ask(network, stage, jobs, paths))
+
+
+def ask(network: Any, stage: str, jobs: Sequence[Any], paths: Sequence[np.ndarray]) -> forced.ForcedPass:
+    """What a network computes along given tokens, see `Reference`. Raises: EngineError if it is not finite."""
+    if stage == "codec":
+        samples = [network.decode(codes) for codes in jobs]
+        if not all(np.isfinite(one).all() for one in samples):
+            raise EngineError("the samples are not finite")
+        return forced.ForcedPass(samples, np.zeros(0, np.int32))
+    force: Any = forced.teacher_force_fine if stage == "fine" else forced.teacher_force
+    return forced.ForcedPass.joined([force(network, job, path) for job, path in zip(jobs, paths, strict=True)])
+
+
+def compare(reference: Reference, network: Any, engine: str, dtype: str) -> StageRow:
+    """Compare a network with the reference. Raises: EngineError for logits or samples that are not finite."""
+    stage, jobs, paths = reference.stage, reference.jobs, reference.paths
+    answer = ask(network, stage, jobs, paths)
+    ratio = pooled_rms_ratio(reference.answer.logits, answer.logits)
+    if stage == "codec":
+        return StageRow(ratio, CODEC_LIMITS[engine], answer)
+    job, path, needed = jobs[0], paths[0], dtype == "float32"
+    windows, share = [], 1.0
+    if stage == "fine":
+        windows, share = [network.refine(one) for one in jobs], FINE_SHARES[engine]
+        free = by_itself = forced.count_likeliest(network, job, windows[0])
+        if needed:
+            path = forced.filled(job, path)
+            free = count_equal(path, forced.filled(job, windows[0])), len(path)
+    else:
+        free = by_itself = forced.count_alone(network, job, path, answer.tokens[: len(path)])
+        if needed:
+            tokens = forced.run_greedy(network, job)
+            free = count_equal(path, tokens), max(len(path), len(tokens))
+    equal, limit = count_equal(reference.answer.tokens, answer.tokens), LOGITS_LIMITS[engine][dtype]
+    return StageRow(ratio, limit, answer, len(answer.tokens), equal, share, needed, by_itself, free, windows)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison.
+    """One line of the check before timing.
 
     Args:
-        ok: whether the value keeps the limit.
-        value: None where there is none, because what was checked failed; the note says how.
+        value: None where the network raised an error; the note has its message.
         limit: at most this, or of a share at least this.
         unit: "share" or "rms ratio".
     """
@@ -72,115 +176,83 @@ class Sizes:
 
 
 QUICK, THOROUGH = Sizes(20, 24, 75), Sizes(60, 256, 300)
-# Sequences at a time, and their steps, to see that company changes nothing.
-TOGETHER, STEPS_TOGETHER = 2, 4
-
-
-def gate_ok(checks: Sequence[Check]) -> bool:
-    """Whether there was something to check and all of it is right."""
-    return bool(checks) and all(check.ok for check in checks)
 
 
 def check(workload: Workload, *, quick: bool = True) -> list[Check]:
-    """Compare what the workload's model, engine and dtype compute with what float32 on the torch engine does.
+    """Compare the workload's model, engine and dtype with the torch engine in float32 on the same device.
 
-    Greedy tokens must be the same in float32; other dtypes are judged by their logits. Takes a few seconds for the
-    small model on two cores, and holds one network of the model at a time.
+    Takes a few seconds for the small model on two cores, and holds one network of the model at a time.
 
     Args:
         quick: a few dozen steps and a short window; otherwise as many as a stage's first window has.
-    Errors: those of opening the model; EngineError if the engine cannot run one of its networks.
+
+    Raises: those of opening the model; EngineError if the engine cannot run one of its networks.
     """
     workload, sizes = workload.resolve(), QUICK if quick else THOROUGH
     checkpoint = workload.open()
-    # The judge and the candidate share what was read; random weights are not made twice.
+    # Both networks of a stage are made of the weights that were read once; random weights are not made twice.
     checkpoint = replace(checkpoint, read_stage=lru_cache(maxsize=1)(checkpoint.read_stage))
     voice = None if workload.voice == NO_VOICE else full_voice(checkpoint.layout)
     checks: list[Check] = []
-    for stage in ("semantic", "coarse"):
-        jobs = [_make_job(stage, checkpoint.layout, voice, sizes.steps, seed) for seed in range(TOGETHER)]
-        checks += _check_decoder(stage, jobs, workload, checkpoint)
-    checks += _check_fine(_make_window(checkpoint.layout, voice, sizes.frames), workload, checkpoint)
-    return checks + _check_codec(sizes.codec_frames, workload, checkpoint)
+    for stage in STAGES:
+        checks += _check_stage(stage, _make_jobs(stage, checkpoint.layout, voice, sizes), workload, checkpoint)
+    return checks
 
 
-def _places(workload: Workload, n_slots: int = 1) -> tuple[Placement, Placement]:
-    """The judge's and the candidate's."""
-    judge = Placement("torch", workload.device, workload.device, "float32")
-    return judge, Placement(workload.engine, workload.device, workload.device, workload.dtype, n_slots)
-
-
-def _make_job(stage: str, layout: Layout, voice: Voice | None, steps: int, seed: int) -> Job:
-    rng = np.random.default_rng(seed)
+def _make_jobs(stage: str, layout: Layout, voice: forced.Voice | None, sizes: Sizes) -> list[Any]:
+    """Jobs of random numbers; of the decoders several, with prompts of different lengths."""
+    random = np.random.default_rng(0)
+    if stage == "codec":
+        return [random.integers(0, layout.codebook_size, (layout.fine.n_codebooks, sizes.codec_frames), np.int32)]
+    if stage == "fine":
+        coarse = random.integers(0, layout.codebook_size, (layout.coarse.n_codebooks, sizes.frames))
+        return [forced.greedy_fine(layout, coarse, voice, sizes.frames)]
     if stage == "semantic":
         n_ids = layout.semantic.text_pad_token - layout.semantic.text_offset
-        return greedy_semantic(layout, rng.integers(0, n_ids, 20 + 3 * seed), voice, steps)
+        texts = [random.integers(0, n_ids, 20 + 3 * i) for i in range(TOGETHER)]
+        return [forced.greedy_semantic(layout, text, voice, sizes.steps) for text in texts]
     # Enough of them for a whole window of coarse tokens.
-    semantic = rng.integers(0, layout.semantic.vocab_size, layout.coarse.sliding_window + 7 * seed)
-    return greedy_coarse(layout, semantic, voice, steps)
+    lengths = [layout.coarse.sliding_window + 7 * i for i in range(TOGETHER)]
+    return [
+        forced.greedy_coarse(layout, random.integers(0, layout.semantic.vocab_size, n), voice, sizes.steps)
+        for n in lengths
+    ]
 
 
-def _make_window(layout: Layout, voice: Voice | None, frames: int) -> FineJob:
-    shape = (layout.coarse.n_codebooks, frames)
-    coarse = np.random.default_rng(0).integers(0, layout.codebook_size, shape)
-    return greedy_fine(layout, coarse, voice, frames)
-
-
-def _at_least(name: str, equal: int, total: int, limit: float, note: str) -> Check:
-    share = equal / total
-    return Check(name, share >= limit, share, limit, "share", note or f"{equal} of {total} equal")
+def _check_stage(stage: str, jobs: list[Any], workload: Workload, checkpoint: Checkpoint) -> list[Check]:
+    """The first job beside the reference, and all in a batch beside each of them by itself."""
+    engine, device = workload.engine, workload.device
+    reference = ask_reference(checkpoint, stage, jobs[:1], device)
+    network = forced.build_network(checkpoint, stage, Placement(engine, device, device, workload.dtype, len(jobs)))
+    checks: list[Check] = []
+    try:
+        row = compare(reference, network, engine, workload.dtype)
+        if stage == "codec":
+            return [_at_most(stage, row.ratio, row.limit)]
+        name, note = OWN_CHOICES["fine" if stage == "fine" else "decoder"]
+        if row.needed:
+            note = f"{row.free[0]} of {row.free[1]} equal"
+        share = row.free[0] / row.free[1]
+        checks.append(Check(f"{stage} {name}", share >= row.share, share, row.share, "share", note))
+        checks.append(_at_most(f"{stage} logits", row.ratio, row.limit, f"{row.equal} of {row.tokens} tokens equal"))
+        if len(jobs) > 1 and engine != "torch":
+            checks.append(_check_together(f"{stage}, {len(jobs)} at a time", network, jobs, row.limit))
+    except EngineError as error:
+        limit, unit = (CODEC_LIMITS[engine], "rms ratio") if stage == "codec" else (None, "")
+        checks.append(Check(FAILED[stage], False, None, limit, unit, " ".join(str(error).split())))
+    return checks
 
 
 def _at_most(name: str, value: float, limit: float, note: str = "") -> Check:
     return Check(name, value < limit, value, limit, "rms ratio", note)
 
 
-@contextmanager
-def _failures(name: str, checks: list[Check]) -> Iterator[None]:
-    """Make a check that failed of what the engine raises when its logits are not finite."""
-    try:
-        yield
-    except EngineError as error:
-        checks.append(Check(name, False, None, None, "", " ".join(str(error).split())))
-
-
-def _check_decoder(stage: str, jobs: list[Job], workload: Workload, checkpoint: Checkpoint) -> list[Check]:
-    """The first job against the judge, and all of them together against each alone."""
-    judge_place, place = _places(workload, TOGETHER)
-    judge = build_network(checkpoint, stage, judge_place)
-    path = teacher_force(judge, jobs[0])
-    del judge
-    decoder = build_network(checkpoint, stage, place)
-    checks: list[Check] = []
-    with _failures(f"{stage} steps", checks):
-        own = teacher_force(decoder, jobs[0], path.tokens)
-        limit = LOGITS_LIMITS[workload.engine][workload.dtype]
-        checks.append(_check_tokens(stage, decoder, jobs[0], path, own, workload))
-        note = f"{count_equal(path.tokens, own.tokens)} of {len(path.tokens)} tokens equal"
-        checks.append(_at_most(f"{stage} logits", pooled_rms_ratio(path.logits, own.logits), limit, note))
-        if workload.engine != "torch":
-            checks.append(_check_together(f"{stage}, {TOGETHER} at a time", decoder, jobs, limit))
-    return checks
-
-
-def _check_tokens(
-    stage: str, decoder: Decoder, job: Job, path: ForcedPass, own: ForcedPass, workload: Workload
-) -> Check:
-    """A job's own greedy tokens against float32's; of other dtypes, against those of the same engine step by step."""
-    if workload.dtype == "float32":
-        tokens = run_greedy(decoder, job)
-        equal, total = count_equal(path.tokens, tokens), max(len(path.tokens), len(tokens))
-        return _at_least(f"{stage} tokens", equal, total, 1.0, "")
-    equal, total = count_alone(decoder, job, path.tokens, own.tokens)
-    return _at_least(f"{stage} tokens", equal, total, 1.0, "by itself against step by step")
-
-
 def _check_together(name: str, decoder: Decoder, jobs: list[Job], limit: float) -> Check:
-    """The logits of jobs that run together against those they have alone, for as long as they draw the same."""
+    """The logits of jobs in a batch against those of each by itself, for as long as they draw the same."""
     jobs = [replace(job, steps=STEPS_TOGETHER, stop=None) for job in jobs]
-    passes = [teacher_force(decoder, job) for job in jobs]
+    passes = [forced.teacher_force(decoder, job) for job in jobs]
     same = {decoder.admit(job): own for job, own in zip(jobs, passes, strict=True)}
-    slots, alone, together = list(same), [], []
+    slots, single, together = list(same), [], []
     try:
         for n in range(STEPS_TOGETHER):
             for step in decoder.step():
@@ -191,54 +263,13 @@ def _check_together(name: str, decoder: Decoder, jobs: list[Job], limit: float) 
                 own = same[step.slot]
                 # In the first step an engine may have drawn one after the other, as it read the prompts.
                 if n:
-                    alone.append(own.logits[n])
+                    single.append(own.logits[n])
                     together.append(decoder.logits(step.slot))
                 if step.token != own.tokens[n]:
                     del same[step.slot]
     finally:
         for slot in slots:
             decoder.release(slot)
-    if not alone:
+    if not single:
         return Check(name, False, None, limit, "rms ratio", "the first tokens differ from those of each alone")
-    return _at_most(name, pooled_rms_ratio(alone, together), limit, f"{len(alone)} steps, against each alone")
-
-
-def _check_fine(job: FineJob, workload: Workload, checkpoint: Checkpoint) -> list[Check]:
-    judge_place, place = _places(workload)
-    judge: Refiner = build_network(checkpoint, "fine", judge_place)
-    # Float32 must choose the same codes; to ask others for their logits any codes will do.
-    window = judge.refine(job) if workload.dtype == "float32" else _fill_at_random(job)
-    expected = teacher_force_fine(judge, job, window)
-    del judge
-    refiner: Refiner = build_network(checkpoint, "fine", place)
-    checks: list[Check] = []
-    with _failures("fine window", checks):
-        own = teacher_force_fine(refiner, job, window)
-        ratio = pooled_rms_ratio(expected.logits, own.logits)
-        checks.append(_at_most("fine logits", ratio, LOGITS_LIMITS[workload.engine][workload.dtype]))
-        codes = refiner.refine(job)
-        if workload.dtype == "float32":
-            wanted, note = filled(job, window), ""
-            equal, total = count_equal(wanted, filled(job, codes)), len(wanted)
-        else:
-            equal, total = count_likeliest(refiner, job, codes)
-            note = "the first codebook, against its own logits"
-        checks.append(_at_least("fine codes", equal, total, FINE_SHARES[workload.engine], note))
-    return checks
-
-
-def _fill_at_random(job: FineJob) -> np.ndarray:
-    window, fill = job.window.copy(), (slice(job.first_frame, None), slice(job.first_codebook, None))
-    window[fill] = np.random.default_rng(1).integers(0, job.codebook_size, window[fill].shape)
-    return window
-
-
-def _check_codec(frames: int, workload: Workload, checkpoint: Checkpoint) -> list[Check]:
-    layout = checkpoint.layout
-    shape = (layout.fine.n_codebooks, frames)
-    codes = np.random.default_rng(0).integers(0, layout.codebook_size, shape).astype(np.int32)
-    judge_place, place = _places(workload)
-    expected, actual = (build_network(checkpoint, "codec", p).decode(codes) for p in (judge_place, place))
-    if not np.isfinite(actual).all():
-        return [Check("codec", False, None, CODEC_LIMITS[workload.engine], "rms ratio", "the samples are not finite")]
-    return [_at_most("codec", rms_ratio(expected, actual), CODEC_LIMITS[workload.engine])]
+    return _at_most(name, pooled_rms_ratio(single, together), limit, f"{len(single)} steps, against each alone")

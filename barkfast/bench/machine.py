@@ -4,14 +4,15 @@ import ctypes
 import datetime
 import gc
 import hashlib
+import importlib
 import importlib.metadata
 import importlib.util
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 
 from barkfast.cores import physical_cores
-from barkfast.errors import BarkfastError
+from barkfast.errors import BarkfastError, InputError
 from barkfast.native import load_native, native_status
 from barkfast.runtime import engines
 from barkfast.runtime.cpu import threads
@@ -32,6 +33,9 @@ PACKAGES = (
 PACKAGE = Path(__file__).resolve().parents[1]
 # Of a checkout: what was timed, and what timed it.
 SOURCES, SUFFIXES = ("barkfast", "kernels", "csrc", "benchmarks"), {".py", ".cpp", ".h", ".cu", ".cuh"}
+GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 # What a container may use, what it uses, and for what: control groups of version 2, then of version 1.
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 GROUP_FILES = (
@@ -43,25 +47,40 @@ DATASHEET = {
     "NVIDIA H100 80GB HBM3": (3350, 989),
     "NVIDIA H200": (4800, 989),
 }
-SMI_FIELDS = {
-    "name": "name",
-    "driver": "driver_version",
-    "memory_total": "memory.total",
-    "memory_used": "memory.used",
-    "power_limit": "power.limit",
-    "clock_sm_max": "clocks.max.sm",
-    "clock_memory_max": "clocks.max.memory",
-    "clock_sm_now": "clocks.sm",
-    "clock_memory_now": "clocks.mem",
-    "temperature": "temperature.gpu",
+# Of a GPU, with the units of nvidia-smi: how pynvml, given first, reads each from a handle.
+GPU_FIELDS: dict[str, Callable[[Any, Any], str]] = {
+    "name": lambda nvml, gpu: nvml.nvmlDeviceGetName(gpu),
+    "driver": lambda nvml, gpu: nvml.nvmlSystemGetDriverVersion(),
+    "memory_total": lambda nvml, gpu: f"{_gpu_memory(nvml, gpu).total // 2**20} MiB",
+    "memory_used": lambda nvml, gpu: f"{_gpu_memory(nvml, gpu).used // 2**20} MiB",
+    "power_limit": lambda nvml, gpu: f"{nvml.nvmlDeviceGetPowerManagementLimit(gpu) / 1e3:.2f} W",
+    "clock_sm_max": lambda nvml, gpu: f"{nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM)} MHz",
+    "clock_memory_max": lambda nvml, gpu: f"{nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_MEM)} MHz",
+    "clock_sm_now": lambda nvml, gpu: f"{nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM)} MHz",
+    "clock_memory_now": lambda nvml, gpu: f"{nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_MEM)} MHz",
+    "temperature": lambda nvml, gpu: str(nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU)),
 }
+count_cores = physical_cores
+
+
+def require_packages(device: str) -> None:
+    """Raise InputError unless the packages that describe the machine are installed."""
+    for module, package in (("psutil", "psutil"), ("pynvml", "nvidia-ml-py")):
+        if module == "psutil" or device.startswith("cuda"):
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise InputError(
+                    f"barkfast bench needs {package}, which cannot be imported ({error}); "
+                    "run: pip install 'barkfast[bench]'"
+                ) from error
 
 
 def describe_machine(device: str) -> dict[str, Any]:
     """Everything about this machine as far as it can be found out; what cannot is None.
 
     Args:
-        device: cpu, cuda, cuda:N or mps; it is described under "device", the processor under "cpu" in any workload.
+        device: cpu, cuda, cuda:N or mps; it is described under "device", the processor always under "cpu".
     """
     import barkfast
 
@@ -118,86 +137,11 @@ def _digest(folders: list[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def memory_available() -> int:
-    """Bytes that this process may still allocate, its container's limit included; sys.maxsize if nobody says."""
-    free = read_memory("MemAvailable")
-    room = [sys.maxsize if free is None else free]
-    for names in GROUP_FILES:
-        limit, used, stat = (read_line(CONTROL_GROUP / name) or "" for name in names)
-        if limit.isdigit() and used.isdigit():
-            # Files that were read stay in memory until it is needed, and count as used.
-            cached = re.search(r"^(?:total_)?inactive_file (\d+)", stat, re.MULTILINE)
-            room.append(int(limit) - int(used) + (int(cached.group(1)) if cached else 0))
-    return max(0, min(room))
-
-
-def device_memory(device: str) -> int | None:
-    """Bytes that are still free on a GPU; None for the CPU, and for devices that do not say."""
-    return torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else None
-
-
-def describe_device(device: str) -> dict[str, Any]:
-    """A GPU; its name is "unknown", beside the error, where it does not answer: versions are still worth noting."""
-    if not device.startswith("cuda"):
-        return {"name": f"{device}, {read_model()}"}
-    try:
-        return _describe_cuda(device)
-    except Exception as error:
-        return {"name": "unknown", "error": f"{type(error).__name__}: {error}"}
-
-
-def _describe_cuda(device: str) -> dict[str, Any]:
-    """By torch and by nvidia-smi."""
-    properties = torch.cuda.get_device_properties(device)
-    bandwidth, rate = DATASHEET.get(properties.name, (None, None))
-    return {
-        "name": properties.name,
-        "capability": f"{properties.major}.{properties.minor}",
-        "multiprocessors": properties.multi_processor_count,
-        "memory_bytes": properties.total_memory,
-        "l2_bytes": getattr(properties, "L2_cache_size", None),
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-        "datasheet_gb_per_s": bandwidth,
-        "datasheet_bf16_tflop_per_s": rate,
-        "nvidia_smi": query_smi(SMI_FIELDS, smi_name(device)),
-        "python_executable": Path(sys.executable).name,
-    }
-
-
-def smi_name(device: str) -> str:
-    """The GPU as nvidia-smi names it: CUDA_VISIBLE_DEVICES may have given it another number here."""
-    uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
-    return f"GPU-{uuid}" if uuid else str(torch.device(device).index or 0)
-
-
-def query_smi(fields: dict[str, str], device: str = "0") -> dict[str, str] | None:
-    """Fields of one GPU, only read; None where nvidia-smi cannot say."""
-    if shutil.which("nvidia-smi") is None:
-        return None
-    line = output_of("nvidia-smi", "-i", device, f"--query-gpu={','.join(fields.values())}", "--format=csv,noheader")
-    if not line:
-        return None
-    return dict(zip(fields, (value.strip() for value in line.splitlines()[0].split(",")), strict=False))
-
-
-def smi_used_bytes(device: str = "0") -> int | None:
-    """Memory in use on a whole GPU, as nvidia-smi says; every process and the driver's own included."""
-    answer = query_smi({"used": "memory.used"}, device)
-    number = (answer or {}).get("used", "").split(" ")[0]
-    return int(number) * 2**20 if number.isdigit() else None
-
-
-MEMINFO = Path("/proc/meminfo")
-GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
-
-
 def describe_cpu() -> dict[str, Any]:
-    """As the system tells it; None for what it does not."""
+    """The processor; None for what the system does not tell."""
     native = load_native()
     name, cores = read_model(), count_cores()
+    openmp = (line.strip() for line in torch.__config__.parallel_info().splitlines() if "OpenMP" in line)
     return {
         "name": f"{name}, {cores} cores",
         "model": name,
@@ -207,28 +151,20 @@ def describe_cpu() -> dict[str, Any]:
         "isas": [] if native is None else native.supported_isas(),
         "native": native_status()[1],
         "caches": read_caches(),
-        "memory_bytes": read_memory("MemTotal"),
+        "memory_bytes": system_memory()[0],
         "governor": read_line(GOVERNOR),
         "huge_pages": read_line(HUGE_PAGES),
         "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "torch_parallel": next(
-            (line.strip() for line in torch.__config__.parallel_info().splitlines() if "OpenMP" in line), None
-        ),
+        "torch_parallel": next(openmp, None),
         "mkldnn": torch.backends.mkldnn.is_available(),
     }
 
 
 def _choose_isa() -> str | None:
-    """The level that the native code runs at; None without it, or where one is asked for that is not there."""
-    try:
+    """The level of the native code; None without it, or if one is asked for that this processor does not have."""
+    with suppress(BarkfastError):
         return engines.choose_isa()
-    except BarkfastError:
-        return None
-
-
-def count_cores() -> int:
-    """Physical cores that this process may use, as the engine counts them."""
-    return physical_cores()
+    return None
 
 
 def count_threads() -> int:
@@ -241,10 +177,9 @@ def count_threads() -> int:
 
 def read_line(path: Path) -> str | None:
     """A small file's text; None if it cannot be read."""
-    try:
+    with suppress(OSError, UnicodeDecodeError):
         return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return None
+    return None
 
 
 def read_model() -> str:
@@ -263,7 +198,7 @@ def output_of(*command: str, cwd: Path | None = None) -> str | None:
 
 
 def read_caches() -> dict[str, str]:
-    """Size of each cache that the first core has: {"L2": "1024K", ...}."""
+    """Size of each cache of the first core: {"L2": "1024K", ...}."""
     caches = {}
     for folder in sorted(CACHES.glob("index*")):
         level, kind, size = (read_line(folder / name) for name in ("level", "type", "size"))
@@ -272,19 +207,99 @@ def read_caches() -> dict[str, str]:
     return caches
 
 
-def read_memory(field: str) -> int | None:
-    """Bytes of a line of Linux' meminfo, such as MemTotal or MemAvailable; of all memory on other systems."""
-    found = re.search(rf"^{field}:\s*(\d+) kB", read_line(MEMINFO) or "", re.MULTILINE)
-    if found:
-        return int(found.group(1)) * 1024
+def system_memory() -> tuple[int | None, int | None]:
+    """Bytes in all, and bytes that can be allocated; without psutil all count as free."""
+    with suppress(ImportError):
+        import psutil
+
+        memory = psutil.virtual_memory()
+        return memory.total, memory.available
+    with suppress(AttributeError, OSError, ValueError):
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return total, total
+    return None, None
+
+
+def memory_available() -> int:
+    """Bytes that this process may still allocate, its container's limit included; sys.maxsize if not known."""
+    free = system_memory()[1]
+    room = [sys.maxsize if free is None else free]
+    for names in GROUP_FILES:
+        limit, used, stat = (read_line(CONTROL_GROUP / name) or "" for name in names)
+        if limit.isdigit() and used.isdigit():
+            # Files that were read stay in memory until it is needed, and count as used.
+            cached = re.search(r"^(?:total_)?inactive_file (\d+)", stat, re.MULTILINE)
+            room.append(int(limit) - int(used) + (int(cached.group(1)) if cached else 0))
+    return max(0, min(room))
+
+
+def free_memory(device: str) -> int:
+    """Bytes that are free on a GPU; of other devices, `memory_available`."""
+    return torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else memory_available()
+
+
+def describe_device(device: str) -> dict[str, Any]:
+    """A GPU; its name is "unknown", beside the error, where it does not answer: versions are still worth noting."""
+    if not device.startswith("cuda"):
+        return {"name": f"{device}, {read_model()}"}
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
+        properties = torch.cuda.get_device_properties(device)
+    except Exception as error:
+        return {"name": "unknown", "error": f"{type(error).__name__}: {error}"}
+    bandwidth, rate = DATASHEET.get(properties.name, (None, None))
+    # CUDA_VISIBLE_DEVICES may have given it another number here.
+    uuid = getattr(properties, "uuid", None)
+    return {
+        "name": properties.name,
+        "capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        "memory_bytes": properties.total_memory,
+        "l2_bytes": getattr(properties, "L2_cache_size", None),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "datasheet_gb_per_s": bandwidth,
+        "datasheet_bf16_tflop_per_s": rate,
+        "nvidia_smi": read_gpu(f"GPU-{uuid}" if uuid else str(torch.device(device).index or 0)),
+        "python_executable": Path(sys.executable).name,
+    }
+
+
+def read_gpu(gpu: str = "0") -> dict[str, str] | None:
+    """The driver, memory, power and clocks of a GPU; None without nvidia-ml-py, or if the driver does not answer.
+
+    Args:
+        gpu: its number, or "GPU-" and its UUID.
+    """
+    try:
+        import pynvml
+    except ImportError:
         return None
+    with suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+        find = pynvml.nvmlDeviceGetHandleByUUID if gpu.startswith("GPU-") else pynvml.nvmlDeviceGetHandleByIndex
+        handle = find(gpu if gpu.startswith("GPU-") else int(gpu))
+        found = {}
+        for name, read in GPU_FIELDS.items():
+            found[name] = "[N/A]"
+            with suppress(pynvml.NVMLError):
+                found[name] = read(pynvml, handle)
+        return found
+    return None
+
+
+def _gpu_memory(nvml: Any, handle: Any) -> Any:
+    """As nvidia-smi counts it, without what the driver reserves."""
+    return nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
+
+
+def smi_used_bytes(gpu: str = "0") -> int | None:
+    """Memory in use on a whole GPU, as nvidia-smi says; every process and the driver's own included."""
+    used = (read_gpu(gpu) or {}).get("memory_used", "").removesuffix(" MiB")
+    return int(used) * 2**20 if used.isdigit() else None
 
 
 def tidy() -> None:
-    """Give back what is no longer used, so that it does not count as somebody's memory."""
+    """Free what is no longer used, so that it does not count as memory in use."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
@@ -293,7 +308,7 @@ def tidy() -> None:
 
 
 def restart_peaks() -> None:
-    """From here on count the peaks anew; on systems other than Linux the process's stays that since its start."""
+    """Count the peaks from here on; on systems other than Linux the process's remains that since its start."""
     tidy()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -308,7 +323,7 @@ def read_peaks() -> dict[str, Any]:
 
 
 def _peak_resident() -> int:
-    """0 where the system does not tell."""
+    """0 where the system does not say."""
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):

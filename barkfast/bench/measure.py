@@ -1,15 +1,17 @@
 """Time of work on a device, steps of a decoder, the machine's limits, and batches."""
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from barkfast.bench.machine import count_threads, device_memory, memory_available
+from barkfast.bench.machine import count_threads, free_memory
 from barkfast.bench.roofline import PROCESS_BYTES, network_bytes
 from barkfast.bench.workload import Workload
 from barkfast.config import Layout, Sampling
@@ -20,19 +22,38 @@ from barkfast.runtime.decoder import Decoder
 from barkfast.runtime.sampling import Randomness
 from barkfast.runtime.select import ENGINE_DTYPES, Placement, build_decoder, resolve_device
 
+# Bytes that are read: per thread of a CPU more than its share of any cache, and at least so many; of a GPU.
+BYTES_PER_THREAD, LEAST_BYTES, GPU_BYTES = 2**26, 2**28, 2**31
+# (rows, columns, inputs) of the products: a wide layer over a window's frames, and what fills a large GPU.
+CPU_PRODUCT, GPU_PRODUCT = (4096, 1024, 1024), (8192, 8192, 8192)
+# With less time than this, less memory is read and smaller matrices are multiplied, and so less accurately.
+FULL_SECONDS = 4.0
+MOST_REPEATS = 30
+# What the native module calls the dtypes.
+NATIVE_FORMATS = {"float32": "f32", "bfloat16": "bf16", "int8": "int8", "int4": "int4"}
+# What a product in each dtype may be computed in: a number fits into any wider one.
+WIDER = {
+    "float32": (torch.float32,),
+    "float16": (torch.float16, torch.float32),
+    "bfloat16": (torch.bfloat16, torch.float32),
+    "int8": (torch.bfloat16, torch.float16, torch.float32),
+    "int4": (torch.bfloat16, torch.float32),
+}
+# What torch multiplies in on a GPU.
+GPU_DTYPES = {"cuda": ("float32", "bfloat16", "float16"), "mps": ("float32", "float16")}
+BATCHES, MOST_BATCH = (1, 2, 4, 8), 64
+# Positions before the first step of a batch, about those in the middle of a clip; steps of each job.
+PROMPT, STEPS = 600, 34
+
+# How a limit was measured: {"name", "value", "unit"}.
+Way = dict[str, Any]
+
 
 def summarize(values: Sequence[float]) -> dict[str, Any]:
     """Median, 95th percentile (the smallest value that 95 % do not exceed), extremes and count of one or more."""
-    ordered = sorted(values)
-    n = len(ordered)
-    middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
-    return {
-        "median": middle,
-        "p95": ordered[math.ceil(0.95 * n) - 1],
-        "min": ordered[0],
-        "max": ordered[-1],
-        "n": n,
-    }
+    ordered, n = sorted(values), len(values)
+    p95 = ordered[math.ceil(0.95 * n) - 1]
+    return {"median": statistics.median(ordered), "p95": p95, "min": ordered[0], "max": ordered[-1], "n": n}
 
 
 def in_row(name: str, values: Sequence[float], digits: int = 4) -> dict[str, Any]:
@@ -44,7 +65,7 @@ def in_row(name: str, values: Sequence[float], digits: int = 4) -> dict[str, Any
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that it was given."""
+    """Wait until the device has done everything that was queued."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -52,15 +73,9 @@ def synchronize(device: torch.device) -> None:
 
 
 def queue_times(device: torch.device, works: Sequence[Callable[[], object]]) -> list[float]:
-    """Milliseconds between the ends of `works`, queued one behind the other; only CUDA does not wait in between."""
+    """Milliseconds between the ends of `works`, queued one after the other; only CUDA does not wait in between."""
     if device.type != "cuda":
-        times = []
-        for work in works:
-            start = time.perf_counter()
-            work()
-            synchronize(device)
-            times.append((time.perf_counter() - start) * 1e3)
-        return times
+        return [wall_times(device, work, least=1, most=1, seconds=0)[0] for work in works]
     events = [torch.cuda.Event(enable_timing=True) for _ in range(len(works) + 1)]
     events[0].record()
     for work, event in zip(works, events[1:], strict=True):
@@ -85,22 +100,20 @@ def wall_times(
 
 
 def step_job(stage: str, layout: Layout, prompt: int, steps: int, seed: int, *, may_stop: bool = True) -> Job:
-    """A job of `steps` tokens after `prompt` random ones, drawn from what its stage draws from, as it draws.
+    """A job of `steps` tokens after `prompt` random ones, which draws from the slices of its stage.
 
     Args:
         stage: semantic or coarse.
         may_stop: offer the semantic stage's end token, as speech does; random weights hardly ever draw it.
     """
-    ids = np.random.default_rng(seed).integers(0, layout.semantic.vocab_size, prompt).astype(np.int32)
-    slices: tuple[tuple[int, int], ...]
+    n, size = layout.semantic.vocab_size, layout.codebook_size
+    ids = np.random.default_rng(seed).integers(0, n, prompt).astype(np.int32)
+    slices: tuple[tuple[int, int], ...] = ((0, n),)
     stop = None
-    if stage == "semantic":
-        slices = ((0, layout.semantic.vocab_size),)
-        if may_stop:
-            stop = Stop(layout.semantic.pad_token, layout.semantic.min_eos_p)
-    else:
-        first, size = layout.semantic.vocab_size, layout.codebook_size
-        slices = tuple((first + k * size, first + (k + 1) * size) for k in range(layout.coarse.n_codebooks))
+    if stage == "coarse":
+        slices = tuple((n + k * size, n + (k + 1) * size) for k in range(layout.coarse.n_codebooks))
+    elif may_stop:
+        stop = Stop(layout.semantic.pad_token, layout.semantic.min_eos_p)
     return Job(ids, steps, slices, Sampling(0.7), stop, random=Randomness(seed))
 
 
@@ -114,12 +127,12 @@ class EndedEarly(EngineError):
 
 
 def step_times(decoder: Decoder, jobs: Sequence[Job], *, skip: int = 2) -> list[float]:
-    """Milliseconds per step of jobs that run together, without their prompts: the one place that times decode steps.
+    """Milliseconds per step of a batch of jobs, without their prompts: the one place that times decode steps.
 
     Of the cuda engine, which queues steps without waiting for them, a value per graph replay; of the others one per
     step but for the first `skip`.
 
-    Raises: EndedEarly; that of a step that failed.
+    Raises: EndedEarly; the error of a step that failed.
     """
     if decoder.engine == "cuda":
         return _replay_times(decoder, jobs)
@@ -170,29 +183,6 @@ def _replay_times(decoder: Any, jobs: Sequence[Job]) -> list[float]:
     return [value / STEPS_PER_REPLAY for value in times]
 
 
-# Bytes that are read: per thread of a CPU more than its share of any cache, and at least so many; of a GPU.
-BYTES_PER_THREAD, LEAST_BYTES, GPU_BYTES = 2**26, 2**28, 2**31
-# (rows, columns, inputs) of the products: a wide layer over a window's frames, and what fills a large GPU.
-CPU_PRODUCT, GPU_PRODUCT = (4096, 1024, 1024), (8192, 8192, 8192)
-# With less time than this, less memory is read and smaller matrices are multiplied, and so less truly.
-FULL_SECONDS = 4.0
-MOST_REPEATS = 30
-
-# What the native module calls the dtypes.
-NATIVE_FORMATS = {"float32": "f32", "bfloat16": "bf16", "int8": "int8", "int4": "int4"}
-# What a product in each dtype may be computed in: a number fits into any wider one.
-WIDER = {
-    "float32": (torch.float32,),
-    "float16": (torch.float16, torch.float32),
-    "bfloat16": (torch.bfloat16, torch.float32),
-    "int8": (torch.bfloat16, torch.float16, torch.float32),
-    "int4": (torch.bfloat16, torch.float32),
-}
-# What torch multiplies in besides: CPUs and Apple's GPUs have no use for some.
-GPU_DTYPES = {"cuda": ("float32", "bfloat16", "float16"), "mps": ("float32", "float16")}
-Way = dict[str, Any]
-
-
 @dataclass(frozen=True)
 class Limits:
     """The best that was measured, and every way it was tried.
@@ -201,7 +191,7 @@ class Limits:
         read_gb_per_s: reading memory, 1e9 bytes per second.
         tflop_per_s: products of matrices in a dtype, 1e12 operations per second, a multiplication and an addition
             being two.
-        ways: {"name", "value", "unit"} of each, the median of its repeats.
+        ways: {"name", "value", "unit"} of each, from the median of its repeats.
     """
 
     read_gb_per_s: float
@@ -216,7 +206,8 @@ def measure_limits(device: str, dtype: str, *, seconds: float = FULL_SECONDS) ->
         device: cpu, cuda, cuda:N or mps.
         dtype: of the products, one of barkfast.config.DTYPES.
         seconds: about how long it may take.
-    Errors: InputError for an unknown device or dtype.
+
+    Raises: InputError for an unknown device or dtype.
     """
     if dtype not in WIDER:
         raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(WIDER)}")
@@ -231,44 +222,33 @@ def best_of(ways: list[Way]) -> float:
 
 
 def measure_reading(device: str, *, seconds: float = FULL_SECONDS / 2) -> list[Way]:
-    """Reading memory that no cache holds, in GB/s."""
+    """Reading memory that no cache holds, in GB/s: on a CPU by the engine's threads if it has them, else by torch."""
     name = resolve_device(device)
-    target = torch.device(name)
+    threads, native = count_threads(), load_native() if name == "cpu" else None
+    wanted = max(LEAST_BYTES, BYTES_PER_THREAD * threads) if name == "cpu" else GPU_BYTES
     scale = min(1.0, 2 * seconds / FULL_SECONDS)
-    if target.type == "cpu":
-        threads = count_threads()
-        size = max(LEAST_BYTES, BYTES_PER_THREAD * threads)
-        size = _share(size, memory_available(), scale)
-        native = load_native()
-        if native is not None:
-            return [
-                _native_reads(native, size, large_pages, threads, seconds / 2, kind)
-                for large_pages, kind in ((False, "small"), (True, "large"))
-            ]
-    else:
-        size = _share(GPU_BYTES, device_memory(name) or GPU_BYTES, scale)
-    return _torch_reads(target, size, seconds)
+    # A multiple of 64 KiB, and at most a quarter of what is free.
+    size = max(2**20, int(min(wanted, free_memory(name) // 4) * scale)) // 2**16 * 2**16
+    if native is None:
+        return _torch_reads(torch.device(name), size, seconds)
+    ways = []
+    for pages in ("small", "large"):
+        read = partial(native.time_reads, size, pages == "large", threads)
+        # Filling the memory takes about as long as a few passes over it.
+        times = read(_count_repeats(min(read(1)), seconds / 2, 6))
+        ways.append(_rate(f"read by the engine's threads, {pages} pages", size, [time * 1e3 for time in times]))
+    return ways
 
 
-def _share(wanted: int, free: int, scale: float) -> int:
-    """Bytes to read, a multiple of 64 KiB: as many as wanted, a quarter of what is free at most."""
-    return max(2**20, int(min(wanted, free // 4) * scale)) // 2**16 * 2**16
-
-
-def _native_reads(native: Any, size: int, large_pages: bool, threads: int, seconds: float, pages: str) -> Way:
-    """By the engine's threads, each a share of the memory."""
-    once = min(native.time_reads(size, large_pages, threads, 1))
-    # Filling the memory takes about as long as a few passes over it.
-    repeats = max(3, min(MOST_REPEATS, int(seconds / max(once, 1e-6)) - 6))
-    times = native.time_reads(size, large_pages, threads, repeats)
-    return _rate(f"read by the engine's threads, {pages} pages", size, [time * 1e3 for time in times])
+def _count_repeats(once: float, seconds: float, other: int) -> int:
+    """How often work that takes `once` seconds fits into `seconds`, beside `other` passes that are not timed."""
+    return max(3, min(MOST_REPEATS, int(seconds / max(once, 1e-6)) - other))
 
 
 def _torch_reads(device: torch.device, size: int, seconds: float) -> list[Way]:
     """By torch's sum; on CUDA also by a product of a matrix and a vector, and by a copy, whose bytes count twice."""
-    works: list[tuple[str, int, Callable[[], object]]] = []
     floats = torch.ones(size // 4, device=device)
-    works.append(("read by torch.sum, float32", size, lambda: floats.sum()))
+    works: list[tuple[str, int, Callable[[], object]]] = [("read by torch.sum, float32", size, floats.sum)]
     if device.type == "cuda":
         halves = floats.view(torch.bfloat16)
         matrix, vector = halves.view(-1, 2**12), torch.ones(2**12, device=device, dtype=torch.bfloat16)
@@ -285,40 +265,34 @@ def _torch_reads(device: torch.device, size: int, seconds: float) -> list[Way]:
 def measure_products(device: str, dtype: str, *, seconds: float = FULL_SECONDS / 2) -> list[Way]:
     """Products of matrices in a dtype, in TFLOP/s."""
     name = resolve_device(device)
-    target = torch.device(name)
-    scale = min(1.0, 2 * seconds / FULL_SECONDS)
-    gpu = target.type != "cpu"
-    # So that the smallest GPUs have room for three float32 matrices.
-    scale /= 2 if gpu and (device_memory(name) or 0) < 2**32 else 1
+    target, gpu = torch.device(name), name != "cpu"
+    # Half as large on the smallest GPUs, so that there is room for three float32 matrices.
+    scale = min(1.0, 2 * seconds / FULL_SECONDS) / (2 if gpu and free_memory(name) < 2**32 else 1)
     rows, cols, inputs = (max(64, int(n * scale) // 64 * 64) for n in (GPU_PRODUCT if gpu else CPU_PRODUCT))
     native = None if gpu else load_native()
     known = GPU_DTYPES.get(target.type, ENGINE_DTYPES["cpu"])
-    torches = [wide for wide in WIDER[dtype] if str(wide).removeprefix("torch.") in known]
-    share = seconds / (len(torches) + 1)
-    ways = [_torch_products(target, wide, rows, cols, inputs, share) for wide in torches]
+    wider = [wide for wide in WIDER[dtype] if str(wide).removeprefix("torch.") in known]
+    share = seconds / (len(wider) + 1)
+    ways = []
+
+    def add(what: str, milliseconds: list[float]) -> None:
+        value = 2 * rows * cols * inputs / summarize(milliseconds)["median"] / 1e9
+        ways.append({"name": f"product by {what}", "value": round(value, 4), "unit": "TFLOP/s"})
+
+    for wide in wider:
+        # Random numbers: with zeros a chip draws less power and runs faster.
+        x = torch.randn(inputs, cols, device=target).to(wide)
+        w = torch.randn(rows, cols, device=target).to(wide).T
+        out = torch.empty(inputs, rows, device=target, dtype=wide)
+        with torch.inference_mode():
+            times = repeat_times(target, partial(torch.mm, x, w, out=out), share)
+        add(f"torch.mm, {str(wide).removeprefix('torch.')}", times)
     if native is not None and dtype in NATIVE_FORMATS:
-        ways.append(_native_products(native, NATIVE_FORMATS[dtype], rows, cols, inputs, share))
+        kind = NATIVE_FORMATS[dtype]
+        multiply = partial(native.time_linear, kind, rows, cols, inputs, 0, False, count_threads())
+        repeats = _count_repeats(min(multiply(1)["seconds"]), share, 3)
+        add(f"the engine's kernel, {kind}", [time * 1e3 for time in multiply(repeats)["seconds"]])
     return ways
-
-
-def _torch_products(device: torch.device, dtype: torch.dtype, rows: int, cols: int, inputs: int, seconds: float) -> Way:
-    """On random numbers: on zeros a chip would draw less power and run faster."""
-    x = torch.randn(inputs, cols, device=device).to(dtype)
-    w = torch.randn(rows, cols, device=device).to(dtype).T
-    out = torch.empty(inputs, rows, device=device, dtype=dtype)
-    with torch.inference_mode():
-        times = repeat_times(device, lambda: torch.mm(x, w, out=out), seconds)
-    name = str(dtype).removeprefix("torch.")
-    return _speed(f"product by torch.mm, {name}", rows, cols, inputs, summarize(times)["median"])
-
-
-def _native_products(native: Any, kind: str, rows: int, cols: int, inputs: int, seconds: float) -> Way:
-    def passes(repeats: int) -> list[float]:
-        return native.time_linear(kind, rows, cols, inputs, 0, False, count_threads(), repeats)["seconds"]
-
-    repeats = max(3, min(MOST_REPEATS, int(seconds / max(min(passes(1)), 1e-6)) - 3))
-    milliseconds = summarize(passes(repeats))["median"] * 1e3
-    return _speed(f"product by the engine's kernel, {kind}", rows, cols, inputs, milliseconds)
 
 
 def repeat_times(
@@ -331,28 +305,18 @@ def repeat_times(
     first, *rest = wall_times(device, work, least=1, most=2, seconds=seconds)
     if not rest:
         return [first]
-    repeats = max(3, min(most, int(seconds * 1e3 / max(rest[0], 1e-3)) - 2))
-    return queue_times(device, [work] * repeats)
+    return queue_times(device, [work] * min(most, _count_repeats(rest[0] / 1e3, seconds, 2)))
 
 
 def _rate(name: str, n_bytes: int, milliseconds: list[float]) -> Way:
     return {"name": name, "value": round(n_bytes / summarize(milliseconds)["median"] / 1e6, 2), "unit": "GB/s"}
 
 
-def _speed(name: str, rows: int, cols: int, inputs: int, milliseconds: float) -> Way:
-    return {"name": name, "value": round(2 * rows * cols * inputs / milliseconds / 1e9, 4), "unit": "TFLOP/s"}
-
-
-BATCHES, MOST = (1, 2, 4, 8), 64
-# Positions before the first step, about those in the middle of a clip; steps of each job.
-PROMPT, STEPS = 600, 34
-
-
 def check_batches(batches: Sequence[int]) -> None:
     """Raise InputError for a number of jobs that no engine takes at a time."""
     for batch in batches:
-        if not 1 <= batch <= MOST:
-            raise InputError(f"a batch of {batch} jobs; expected 1 to {MOST} together")
+        if not 1 <= batch <= MOST_BATCH:
+            raise InputError(f"a batch of {batch} jobs; expected 1 to {MOST_BATCH} together")
 
 
 def time_batches(workload: Workload, batches: Sequence[int] = BATCHES) -> list[dict[str, Any]]:
@@ -361,18 +325,17 @@ def time_batches(workload: Workload, batches: Sequence[int] = BATCHES) -> list[d
     Returns: rows of {"batch", "ms_per_step": summary, "tokens_per_s"}.
     """
     workload = workload.resolve()
+    device, dtype = workload.device, workload.dtype
     checkpoint = workload.open()
     weights = checkpoint.stage("coarse")
     config = weights.config
-    free = device_memory(workload.device)
-    free = memory_available() if free is None else free
-    number = 4 if workload.dtype == "float32" else 2
-    each = 2 * config.n_layer * config.block_size * config.n_embd * number
-    rest = network_bytes(config, "float32") + network_bytes(config, workload.dtype) + PROCESS_BYTES
+    each = 2 * config.n_layer * config.block_size * config.n_embd * (4 if dtype == "float32" else 2)
+    rest = network_bytes(config, "float32") + network_bytes(config, dtype) + PROCESS_BYTES
+    free = free_memory(device)
     fitting = [batch for batch in sorted(set(batches)) if rest + batch * each < free]
     if not fitting:
         return []
-    placement = Placement(workload.engine, workload.device, workload.device, workload.dtype, max(fitting))
+    placement = Placement(workload.engine, device, device, dtype, max(fitting))
     decoder = build_decoder("coarse", config, weights.tensors, placement, weights.content)
     prompt = min(PROMPT, config.block_size - STEPS)
     rows = []

@@ -3,13 +3,13 @@
 `bark` runs as it does by default, in float32 with its key-value cache, and with its autocast where it has one;
 transformers' BarkModel in the half precision that is native on a GPU, and on a CPU in float32 or bfloat16, whichever
 torch multiplies faster there. "torch" is barkfast's own engine in plain torch, in the same dtype. "compiled" is plain
-torch as fast as an afternoon makes it: see barkfast.bench.compiled.
+torch with compiled decode steps: see barkfast.bench.compiled.
 """
 
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -23,24 +23,18 @@ from barkfast.bench.backends import TORCH, Backend, NotInstalled, NotRun, Ours
 from barkfast.bench.compiled import CompiledDecoder
 from barkfast.bench.machine import version_of
 from barkfast.bench.measure import wall_times
-from barkfast.bench.reference import import_reference, load_reference, say_absent
+from barkfast.bench.reference import import_reference, load_reference, run_windows, say_absent
 from barkfast.bench.teacher_forced import build_network
-from barkfast.bench.workload import STAGES, Clip, Workload, tokenizer_of, voice_of
+from barkfast.bench.workload import STAGES, Clip, Workload, hugging_face_folder, tokenizer_of, voice_of
 from barkfast.config import Sampling
-from barkfast.errors import InputError
 from barkfast.runtime.select import Placement, half_dtype, torch_dtype
 from barkfast.stages.coarse import CoarseWindows
 from barkfast.stages.fine import FineWindows
 from barkfast.stages.semantic import count_steps, semantic_job
 from barkfast.text import load_tokenizer
-from barkfast.weights import Checkpoint
 from barkfast.weights.convert import convert
-from barkfast.weights.files import read_json
-from barkfast.weights.sources import WEIGHT_FILES
 
 INSTALL_TRANSFORMERS = "pip install 'transformers>=4.45'"
-
-
 # A prompt at full history, and its largest matrix in Bark-small.
 ROWS, COLS, INPUTS = 887, 768, 3072
 
@@ -90,13 +84,7 @@ class _Watch:
 
 
 class Peer(Backend):
-    """What both have in common.
-
-    Args:
-        checkpoint: the workload's model, whose weights it gets.
-        voice: the workload's, if any.
-        device: as torch names it.
-    """
+    """What all but barkfast's own have in common: the workload's weights, voice and tokenizer, and a watch."""
 
     def __init__(self, workload: Workload) -> None:
         # A dtype and an engine are ours; the device is everybody's.
@@ -113,18 +101,15 @@ class Peer(Backend):
         self._watch.seconds.clear()
         torch.manual_seed(seed)
         start = time.perf_counter()
-        counts, n_samples = self._speak(seconds or self.workload.seconds)
+        n_semantic, frames, n_samples = self._speak(seconds or self.workload.seconds)
         whole = time.perf_counter() - start
-        took = {stage: self._watch.seconds[stage] for stage in STAGES}
-        return Clip(took, counts, n_samples / self.checkpoint.layout.sample_rate, whole)
+        took, layout = {stage: self._watch.seconds[stage] for stage in STAGES}, self.checkpoint.layout
+        counts = dict(zip(STAGES, (n_semantic, layout.coarse.n_codebooks * frames, frames, frames), strict=True))
+        return Clip(took, counts, n_samples / layout.sample_rate, whole)
 
-    def _speak(self, seconds: float) -> tuple[dict[str, int], int]:
-        """Speak, watched; returns the stages' counts, and the number of samples."""
+    def _speak(self, seconds: float) -> tuple[int, int, int]:
+        """Speak, watched; returns the numbers of semantic tokens, of frames and of samples."""
         raise NotImplementedError
-
-    @staticmethod
-    def _counts(n_semantic: int, frames: int, n_coarse_codebooks: int) -> dict[str, int]:
-        return dict(zip(STAGES, (n_semantic, n_coarse_codebooks * frames, frames, frames), strict=True))
 
 
 class ReferencePeer(Peer):
@@ -143,7 +128,7 @@ class ReferencePeer(Peer):
             autocast = torch.get_autocast_dtype(self.device.type) if on else None
         self.dtype = "float32" + (f", autocast {str(autocast).removeprefix('torch.')}" if autocast else "")
 
-    def _speak(self, seconds: float) -> tuple[dict[str, int], int]:
+    def _speak(self, seconds: float) -> tuple[int, int, int]:
         generation, watch = self._generation, self._watch
         history = None if self.voice is None else dict(self.voice)
         common = {"history_prompt": history, "temp": 0.7, "silent": True, "use_kv_caching": True}
@@ -157,14 +142,14 @@ class ReferencePeer(Peer):
             fine = generation.generate_fine(coarse, history_prompt=history, temp=0.5)
         with watch.time("codec"):
             samples = np.asarray(generation.codec_decode(fine))
-        return self._counts(len(semantic), coarse.shape[1], len(coarse)), samples.shape[-1]
+        return len(semantic), coarse.shape[1], samples.shape[-1]
 
     def close(self) -> None:
         self._generation.clean_models()
 
 
 class TransformersPeer(Peer):
-    """transformers' BarkModel.generate, key-value cache and sampling as it comes, made to go on to the clip's end."""
+    """transformers' BarkModel.generate, with its own key-value cache and sampling, made to speak to the clip's end."""
 
     name = "transformers"
 
@@ -204,26 +189,21 @@ class TransformersPeer(Peer):
         self._watch.wrap(self._model.fine_acoustics, "generate", "fine")
         self._watch.wrap(self._model, "codec_decode", "codec")
 
-    def _speak(self, seconds: float) -> tuple[dict[str, int], int]:
+    def _speak(self, seconds: float) -> tuple[int, int, int]:
         layout = self.checkpoint.layout
         n_slots, n = layout.semantic.n_slots, count_steps(seconds, layout.semantic)
         ids = torch.tensor([self.tokenizer.encode(self.workload.text)[:n_slots]], device=self.device)
         mask = (torch.arange(n_slots, device=self.device) < ids.shape[1]).long()[None]
         ids = torch.nn.functional.pad(ids, (0, n_slots - ids.shape[1]))
         # Tokens exactly: random weights must not end the clip.
-        limits = {"semantic_max_new_tokens": n, "semantic_min_new_tokens": n}
+        options: dict[str, Any] = {"semantic_max_new_tokens": n, "semantic_min_new_tokens": n, "attention_mask": mask}
+        if self.voice is not None:
+            parts = {name: torch.from_numpy(np.asarray(part, np.int64)) for name, part in self.voice.items()}
+            options["history_prompt"] = {name: part.to(self.device) for name, part in parts.items()}
         with torch.inference_mode():
-            audio = self._model.generate(ids, attention_mask=mask, history_prompt=self._history(), **limits)
+            audio = self._model.generate(ids, **options)
         n_samples = audio.shape[-1]
-        frames = round(n_samples / layout.sample_rate * layout.coarse.rate_hz)
-        return self._counts(n, frames, layout.coarse.n_codebooks), n_samples
-
-    def _history(self) -> dict[str, torch.Tensor] | None:
-        if self.voice is None:
-            return None
-        voice: Mapping[str, np.ndarray] = self.voice
-        arrays = {name: np.asarray(part).astype(np.int64) for name, part in voice.items()}
-        return {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
+        return n, round(n_samples / layout.sample_rate * layout.coarse.rate_hz), n_samples
 
     def close(self) -> None:
         self._model = None
@@ -233,7 +213,7 @@ class TransformersPeer(Peer):
 
 
 class TorchPeer(Ours):
-    """barkfast's engine in plain torch, which the others must not be slower than."""
+    """barkfast's engine in plain torch, which barkfast must not be slower than."""
 
     name = TORCH
 
@@ -244,8 +224,8 @@ class TorchPeer(Ours):
     def import_library(self) -> None:
         self.version = torch.__version__
 
-    def settle(self) -> None:
-        """The machine's limits are those of another dtype."""
+    def count_work(self) -> None:
+        """Not known: the machine's limits are measured in another dtype."""
 
     def trace(self, path: str | os.PathLike[str], seed: int) -> None:
         raise NotRun(f"there is no trace of {self.name}")
@@ -277,7 +257,7 @@ class CompiledPeer(Peer):
             self._codec.model.half()
             self.dtype += ", codec float16"
 
-    def _speak(self, seconds: float) -> tuple[dict[str, int], int]:
+    def _speak(self, seconds: float) -> tuple[int, int, int]:
         layout, watch, voice = self.checkpoint.layout, self._watch, self.voice
         part = (lambda name: None) if voice is None else (lambda name: voice[f"{name}_prompt"])
         with watch.time("semantic"):
@@ -288,38 +268,18 @@ class CompiledPeer(Peer):
         with watch.time("coarse"):
             history = None if voice is None else (voice["semantic_prompt"], voice["coarse_prompt"])
             windows = CoarseWindows(semantic, layout, Sampling(0.7), history=history)
-            while (job_ := windows.next_job()) is not None:
-                windows.append(self._decoders["coarse"].run(job_))
-            coarse = windows.codes()
+            coarse = run_windows(windows, self._decoders["coarse"].run)
         with watch.time("fine"):
             fill = FineWindows(coarse, layout, Sampling(0.5), history=part("fine"))
-            while (window := fill.next_job()) is not None:
-                fill.append(self._refiner.refine(window))
+            codes = run_windows(fill, self._refiner.refine)
         with watch.time("codec"):
-            samples = self._codec.decode(fill.codes())
-        return self._counts(len(semantic), coarse.shape[1], len(coarse)), samples.shape[-1]
+            samples = self._codec.decode(codes)
+        return len(semantic), coarse.shape[1], samples.shape[-1]
 
     def close(self) -> None:
         self._decoders, self._refiner, self._codec = {}, None, None
 
 
-def hugging_face_folder(checkpoint: Checkpoint) -> Path | None:
-    """The model's own folder, where BarkModel can load it."""
-    folder = checkpoint.folder
-    if folder is None or not (folder / "config.json").is_file():
-        return None
-    known = "semantic_config" in read_json(folder / "config.json")
-    return folder if known and any((folder / name).is_file() for name in WEIGHT_FILES) else None
-
-
 PEERS: dict[str, type[Backend]] = {
     peer.name: peer for peer in (ReferencePeer, TransformersPeer, TorchPeer, CompiledPeer)
 }
-
-
-def find_peers(names: list[str]) -> list[type[Backend]]:
-    """The classes of peers. Errors: InputError for a name that is none of theirs."""
-    for name in names:
-        if name not in PEERS:
-            raise InputError(f"unknown peer {name!r}; expected one of {', '.join(PEERS)}")
-    return [PEERS[name] for name in names]

@@ -7,14 +7,15 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+from barkfast.bench.backends import OURS
 from barkfast.bench.report import VOICES
 from barkfast.errors import InputError
 
 # Inches and dots per inch: every picture is 1200 pixels wide.
 WIDTH, DPI = 12.0, 100
-# Between the sheet's edges and the axes, in inches; the title stands in the one at the top.
+# Between the edges and the axes, in inches; the title is in the one at the top.
 LEFT, RIGHT, TOP, BOTTOM = 1.6, 0.5, 1.75, 1.1
-# Behind words that a line may cross.
+# Behind text that a line may cross.
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
 COLOURS = {"semantic": "#4477aa", "coarse": "#cc6633", "fine": "#228866", "codec": "#aa4499"}
 INK, GREY, LIGHT = "#222222", "#666666", "#bbbbbb"
@@ -33,10 +34,13 @@ STYLE = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
+DASHED: dict[str, Any] = {"color": INK, "linestyle": (0, (4, 3)), "linewidth": 1.2}
+
+Result = dict[str, Any]
 
 
 def require_matplotlib() -> Any:
-    """The package. Errors: InputError with the line that installs it."""
+    """The package. Raises: InputError with the line that installs it."""
     try:
         import matplotlib
     except ImportError as error:
@@ -46,6 +50,44 @@ def require_matplotlib() -> Any:
     return matplotlib
 
 
+def plot_all(result: Result, folder: str | os.PathLike[str]) -> list[Path]:
+    """Draw what the result has numbers for, as PNG files of 1200 pixels' width in `folder`, and return their paths.
+
+    Args:
+        result: what `run_bench` returns; of a partial one what is there is drawn.
+        folder: made where it is missing.
+
+    Raises: InputError without matplotlib, or where the files cannot be written.
+    """
+    place, paths = make_folder(folder), []
+    with require_matplotlib().rc_context(STYLE):
+        for plot in (plot_waterfall, plot_roofline, plot_batch, plot_peers):
+            figure = plot(result)
+            if figure is not None:
+                paths.append(save(figure, place / f"{plot.__name__.removeprefix('plot_')}.png"))
+    return paths
+
+
+def make_folder(folder: str | os.PathLike[str]) -> Path:
+    """Make a folder for plots. Raises: InputError without matplotlib, or where it cannot be made."""
+    require_matplotlib()
+    place = Path(folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {place}: {error.strerror or error}; choose another one") from error
+    return place
+
+
+def save(figure: Any, path: Path) -> Path:
+    """Write a PNG. Raises: InputError where it cannot be written."""
+    try:
+        figure.savefig(path, dpi=DPI)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another folder") from error
+    return path
+
+
 def number(value: float) -> str:
     """Three digits, without an exponent: 0.0123, 38.9, 1498, 52.7k."""
     if value >= 1e4:
@@ -53,16 +95,14 @@ def number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def describe_machine(result: dict[str, Any]) -> str:
+def describe_machine(result: Result) -> str:
     """One line: the device, and on a CPU the threads."""
     environment = result["environment"]
-    name = shorten(environment["device"]["name"], 90, placeholder=" ...")
-    if result["case"]["device"] != "cpu":
-        return name
-    return f"{name}, {environment['threads']} thread{'s' * (environment['threads'] != 1)}"
+    name, threads = shorten(environment["device"]["name"], 90, placeholder=" ..."), environment["threads"]
+    return name if result["case"]["device"] != "cpu" else f"{name}, {threads} thread{'s' * (threads != 1)}"
 
 
-def describe_case(result: dict[str, Any]) -> str:
+def describe_case(result: Result) -> str:
     """One line: model, dtype, engine and voice."""
     workload = result["case"]
     model = workload["model"] if len(workload["model"]) <= 40 else "..." + workload["model"][-37:]
@@ -72,7 +112,7 @@ def describe_case(result: dict[str, Any]) -> str:
     return f"{model}{weights}, {workload['dtype']}, {workload['engine']} engine, {voice}"
 
 
-def describe_run(result: dict[str, Any]) -> str:
+def describe_run(result: Result) -> str:
     """One line: version, commit and date."""
     environment = result["environment"]
     commit = environment["source"]["commit"]
@@ -82,29 +122,19 @@ def describe_run(result: dict[str, Any]) -> str:
 
 
 def new_page(
-    result: dict[str, Any],
-    title: str,
-    note: str,
-    *,
-    height: float,
-    axes: int = 1,
-    top: float = TOP,
-    right: float = RIGHT,
+    result: Result, title: str, note: str, *, height: float, axes: int = 1, top: float = TOP, right: float = RIGHT
 ) -> Any:
     """A figure with axes side by side, a title that names the machine and the workload, and a note at the foot.
 
     Args:
-        height: in inches.
-        top, right: margins, in inches.
+        height, top, right: of the whole, and of two margins, in inches.
     """
     require_matplotlib()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
     figure.subplots(1, axes)
-    figure.subplots_adjust(
-        left=LEFT / WIDTH, right=1 - right / WIDTH, top=1 - top / height, bottom=BOTTOM / height, wspace=0.28
-    )
+    figure.subplots_adjust(LEFT / WIDTH, BOTTOM / height, 1 - right / WIDTH, 1 - top / height, wspace=0.28)
     for axis in figure.axes:
         axis.tick_params(which="both", length=0, pad=7)
     edge = 0.3 / WIDTH
@@ -117,57 +147,8 @@ def new_page(
 
 def put_legend(axis: Any, handles: list[Any], *, columns: int = 4) -> None:
     """Above the axes, where nothing is drawn."""
-    axis.legend(
-        handles=handles,
-        loc="lower left",
-        bbox_to_anchor=(0, 1.0),
-        ncols=columns,
-        borderaxespad=0.4,
-        handlelength=1.4,
-        columnspacing=1.6,
-    )
-
-
-def save(figure: Any, path: Path) -> Path:
-    """Write a PNG. Errors: InputError where it cannot be written."""
-    try:
-        figure.savefig(path, dpi=DPI)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another folder") from error
-    return path
-
-
-Result = dict[str, Any]
-SPREAD_NOTE = "Medians of {n} clip{s}; thin lines: fastest to slowest."
-
-
-def plot_all(result: Result, folder: str | os.PathLike[str]) -> list[Path]:
-    """Draw what the result has numbers for, as PNG files of 1200 pixels' width in `folder`, and return their paths.
-
-    Args:
-        result: what `run_bench` returns; of a partial one what is there is drawn.
-        folder: made where it is missing.
-    Errors: InputError without matplotlib, or where the files cannot be written.
-    """
-    matplotlib = require_matplotlib()
-    place = Path(folder)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {place}: {error.strerror or error}; choose another one") from error
-    pictures: dict[str, Callable[[Result], Any]] = {
-        "waterfall.png": plot_waterfall,
-        "roofline.png": plot_roofline,
-        "batch.png": plot_batch,
-        "peers.png": plot_peers,
-    }
-    paths = []
-    with matplotlib.rc_context(STYLE):
-        for name, plot in pictures.items():
-            figure = plot(result)
-            if figure is not None:
-                paths.append(save(figure, place / name))
-    return paths
+    spaces = {"borderaxespad": 0.4, "handlelength": 1.4, "columnspacing": 1.6}
+    axis.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, **spaces)
 
 
 def timed(result: Result) -> list[dict[str, Any]]:
@@ -177,17 +158,17 @@ def timed(result: Result) -> list[dict[str, Any]]:
 
 def ours_of(result: Result) -> dict[str, Any] | None:
     """What barkfast itself did, stage by stage; None if it was not timed."""
-    return next((c for c in timed(result) if c["name"] == "barkfast" and c["stages"]), None)
+    return next((backend for backend in timed(result) if backend["name"] == OURS and backend["stages"]), None)
 
 
 def spread_note(backend: dict[str, Any]) -> str:
-    """What the numbers of a contender's clips are."""
+    """What the numbers of a backend's clips are."""
     n = backend["real_time_factor"]["n"]
-    return SPREAD_NOTE.format(n=n, s="s" * (n != 1))
+    return f"Medians of {n} clip{'s' * (n != 1)}; thin lines: fastest to slowest."
 
 
 def plot_waterfall(result: Result) -> Any:
-    """Each stage's bar begins where the one before ends; its strong part is what no program could save here."""
+    """Each stage's bar begins where the one before ends; its dark part is the time at this machine's limits."""
     ours = ours_of(result)
     if ours is None:
         return None
@@ -203,9 +184,9 @@ def plot_waterfall(result: Result) -> Any:
     for y, stage in enumerate(ours["stages"]):
         summary, colour = stage["s"], COLOURS[stage["stage"]]
         seconds = summary["median"]
-        strong = min(1.0, stage["share"] or 0) * seconds
-        axis.barh(y, strong, left=start, color=colour, height=0.62)
-        axis.barh(y, seconds - strong, left=start + strong, color=colour, alpha=0.35, height=0.62)
+        dark = min(1.0, stage["share"] or 0) * seconds
+        axis.barh(y, dark, left=start, color=colour, height=0.62)
+        axis.barh(y, seconds - dark, left=start + dark, color=colour, alpha=0.35, height=0.62)
         axis.plot([start + summary["min"], start + summary["max"]], [y, y], color=INK, linewidth=1.2)
         end = start + max(seconds, summary["max"])
         axis.text(end + total / 80, y, f"{number(seconds)} s, {seconds / total:.0%}", va="center", bbox=PAPER)
@@ -221,8 +202,8 @@ def plot_waterfall(result: Result) -> Any:
         Patch(color=GREY, alpha=0.35, label="beyond that"),
     ]
     if audio <= 1.12 * total:
-        axis.axvline(audio, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
-        handles.append(Line2D([], [], color=INK, linestyle=(0, (4, 3)), linewidth=1.2, label="length of the audio"))
+        axis.axvline(audio, **DASHED)
+        handles.append(Line2D([], [], **DASHED, label="length of the audio"))
     put_legend(axis, handles)
     return figure
 
@@ -249,7 +230,7 @@ def plot_roofline(result: Result) -> Any:
     for name, x, y in points:
         label = f"{name}: {number(y)} TFLOP/s"
         if x is None:
-            # Where it stands from left to right is not known, but that it is not bound by reading.
+            # Its place from left to right is not known, only that it is not bound by reading.
             label += "\n(bytes not counted)"
             axis.plot(high / 1.3, y, ">", color=COLOURS[name], markersize=11, fillstyle="none", label=label)
             continue
@@ -318,7 +299,7 @@ def plot_batch(result: Result) -> Any:
 
 def plot_peers(result: Result) -> Any:
     """A bar per backend, split by stage: seconds of work for a second of audio."""
-    bars, others = timed(result), [c for c in result["contenders"] if c["name"] != "barkfast"]
+    bars, others = timed(result), [one for one in result["contenders"] if one["name"] != OURS]
     ours = ours_of(result)
     if not bars or not others:
         return None
@@ -348,11 +329,11 @@ def plot_peers(result: Result) -> Any:
         if ours is not None and backend is not ours:
             label += f", {number(factor['median'] / ours['real_time_factor']['median'])} times barkfast's"
         axis.text(max(start, factor["max"]) + longest / 80, y, label, va="center", bbox=PAPER)
-    axis.axvline(1, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
+    axis.axvline(1, **DASHED)
     axis.set_yticks(range(len(names)), names)
     axis.set(ylim=(len(names) - 0.4, -0.6), xlim=(0, max(1.36 * longest, 1.1)), xlabel="real-time factor")
     axis.grid(axis="x")
     handles: list[Any] = [Patch(color=colour, label=stage) for stage, colour in COLOURS.items() if split]
-    handles.append(Line2D([], [], color=INK, linestyle=(0, (4, 3)), linewidth=1.2, label="real time"))
+    handles.append(Line2D([], [], **DASHED, label="real time"))
     put_legend(axis, handles, columns=5)
     return figure

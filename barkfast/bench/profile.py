@@ -1,14 +1,11 @@
 """Where a decode step's time goes, kernel by kernel, beside the time that reading each one's bytes takes."""
 
 import copy
-import json
-import tempfile
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -26,6 +23,7 @@ from barkfast.bench.measure import (
     synchronize,
 )
 from barkfast.bench.roofline import decoder_step_bytes, kernel_bytes
+from barkfast.bench.trace import export_events
 from barkfast.config import Layout
 from barkfast.errors import EngineError, InputError
 from barkfast.jobs import Job
@@ -36,7 +34,7 @@ from barkfast.runtime.decoder import Decoder, RetainedSlots
 if TYPE_CHECKING:
     from barkfast.runtime.cuda.decoder import CudaDecoder
 
-# Steps of a job, half of them before the context that is asked for and half behind it.
+# Steps of a job, half of them before the context that is asked for and half after it.
 STEPS, LEAST_STEPS = 42, 12
 # What of a step is in none of its parts.
 REST = "all else"
@@ -45,17 +43,81 @@ NOTES = {
     "cuda": "kernels are timed one after the other; in the step itself each may begin while the one before it ends",
     "torch": "operators have the shares of the step that they have under torch's profiler",
 }
+# The networks whose steps can be profiled, as `Bark` names its components.
+NETWORKS = {"semantic": "text", "coarse": "coarse"}
+# Operators that have a line of their own.
+MOST_OPERATORS = 12
+# Native formats by their number, and the parts of a layer by the checkpoint's names.
+FORMATS = ("f32", "bf16", "int8", "int4")
+MATRICES = {"attn.c_attn": "qkv", "attn.c_proj": "out", "mlp.c_fc": "fc", "mlp.c_proj": "proj"}
+# Copies of a matrix that no cache holds together, and how often each is multiplied with.
+LEAST_BYTES, REPEATS = 2**28, 10
+
 Part = dict[str, Any]
 Profile = dict[str, Any]
 
 
+def profile_step(bark: Bark, stage: str, *, context: int | None = None, device: str, quick: bool = False) -> Profile:
+    """Profile one stage's decode step on the engine that `bark` has for it.
+
+    Args:
+        stage: semantic or coarse.
+        context: positions that the step attends to; None for what is usual in its stage.
+        device: where the engine runs: cpu, cuda, cuda:N or mps.
+        quick: with fewer repeats and less memory, and so less accurately.
+
+    Returns: stage, dtype, engine, context; "us", microseconds of a whole step; "bytes" that it must read at least and
+        "floor_us", the time for that at "read_gb_per_s"; "parts", each {"part", "count", "us", "bytes", "floor_us",
+        "gb_per_s", "share"}, those that could be sped up most first, None for what is not known; "note" says how the
+        parts were timed.
+
+    Raises: InputError for an unknown stage, or a context that the network has no positions for.
+    """
+    if stage not in NETWORKS:
+        raise InputError(f"stage is {stage!r}; expected {' or '.join(NETWORKS)}")
+    with bark.components.using(NETWORKS[stage]) as decoder:
+        return profile_decoder(decoder, bark.layout, stage, context=context, device=device, quick=quick)
+
+
+def profile_decoder(
+    decoder: Decoder,
+    layout: Layout,
+    stage: str,
+    *,
+    context: int | None = None,
+    device: str,
+    quick: bool = False,
+    batch: int = 1,
+) -> Profile:
+    """`profile_step` of a decoder that runs no job; on the cuda engine of a step for a batch of jobs."""
+    if context is None:
+        context = usual_context(decoder, layout, stage)
+    job = centred_job(decoder, layout, stage, context, quick=quick)
+    if decoder.engine == "cuda":
+        jobs = [job, *(centred_job(decoder, layout, stage, context, quick=quick, seed=i) for i in range(1, batch))]
+        rate = measure_rate(device, quick=quick)
+        return profile_cuda(cast("CudaDecoder", decoder), jobs, context=context, read_gb_per_s=rate, quick=quick)
+    times = step_times(decoder, [job])
+    if isinstance(decoder, CpuDecoder):
+        parts, rate = time_parts(decoder, candidates(job), context, quick=quick)
+        # Before the parts and after them: on a shared machine speed comes and goes.
+        whole = summarize(times + step_times(decoder, [job]))["median"] * 1e3
+    else:
+        whole = summarize(times)["median"] * 1e3
+        parts, rate = time_operators(decoder, job, torch.device(device), whole), measure_rate(device, quick=quick)
+    return make_profile(decoder, stage, decoder.engine, [job], context, whole, parts, rate)
+
+
+def measure_rate(device: str, *, quick: bool = False) -> float:
+    """How fast the device reads, in GB/s."""
+    return best_of(measure_reading(device, seconds=0.05 if quick else 1.5))
+
+
 def usual_context(decoder: Decoder, layout: Layout, stage: str) -> int:
     """Positions in the middle of a long sentence, or of a coarse window with all of its history."""
-    if stage == "semantic":
-        usual = 2 * layout.semantic.n_slots
-    else:
-        usual = layout.coarse.n_slots + 1 + layout.coarse.max_history + layout.coarse.sliding_window // 2
-    return min(usual, decoder.config.block_size - LEAST_STEPS)
+    coarse = layout.coarse
+    usual = coarse.n_slots + 1 + coarse.max_history + coarse.sliding_window // 2
+    return min(2 * layout.semantic.n_slots if stage == "semantic" else usual, decoder.config.block_size - LEAST_STEPS)
 
 
 def centred_job(
@@ -126,71 +188,6 @@ def make_profile(
     }
 
 
-# The networks whose steps can be looked at, as `Bark` names their parts.
-NETWORKS = {"semantic": "text", "coarse": "coarse"}
-# Operators that have a line of their own.
-MOST_OPERATORS = 12
-# Native formats by their number, and the parts of a layer by the checkpoint's names.
-FORMATS = ("f32", "bf16", "int8", "int4")
-MATRICES = {"attn.c_attn": "qkv", "attn.c_proj": "out", "mlp.c_fc": "fc", "mlp.c_proj": "proj"}
-# Copies of a matrix that no cache holds together, and how often each is multiplied with.
-LEAST_BYTES, REPEATS = 2**28, 10
-
-
-def profile_step(bark: Bark, stage: str, *, context: int | None = None, device: str, quick: bool = False) -> Profile:
-    """Profile one stage's decode step on the engine that `bark` has for it.
-
-    Args:
-        stage: semantic or coarse.
-        context: positions that the step attends to; None for what is usual in its stage.
-        device: where the engine runs: cpu, cuda, cuda:N or mps.
-        quick: with fewer repeats and less memory, and so less truly.
-    Returns: stage, dtype, engine, context; "us", microseconds of a whole step; "bytes" that it must read at the least
-        and "floor_us", the time for that at "read_gb_per_s"; "parts", each {"part", "count", "us", "bytes",
-        "floor_us", "gb_per_s", "share"}, those with the most time to be won first, None for what is not known;
-        "note" says how the parts were timed.
-    Errors: InputError for an unknown stage, or a context that the network has no positions for.
-    """
-    if stage not in NETWORKS:
-        raise InputError(f"stage is {stage!r}; expected {' or '.join(NETWORKS)}")
-    with bark.components.using(NETWORKS[stage]) as decoder:
-        return profile_decoder(decoder, bark.layout, stage, context=context, device=device, quick=quick)
-
-
-def profile_decoder(
-    decoder: Decoder,
-    layout: Layout,
-    stage: str,
-    *,
-    context: int | None = None,
-    device: str,
-    quick: bool = False,
-    batch: int = 1,
-) -> Profile:
-    """`profile_step` of a decoder in which no job runs; on the cuda engine of a step for `batch` jobs together."""
-    if context is None:
-        context = usual_context(decoder, layout, stage)
-    job = centred_job(decoder, layout, stage, context, quick=quick)
-    if decoder.engine == "cuda":
-        jobs = [job, *(centred_job(decoder, layout, stage, context, quick=quick, seed=i) for i in range(1, batch))]
-        rate = measure_rate(device, quick=quick)
-        return profile_cuda(cast("CudaDecoder", decoder), jobs, context=context, read_gb_per_s=rate, quick=quick)
-    times = step_times(decoder, [job])
-    if isinstance(decoder, CpuDecoder):
-        parts, rate = time_parts(decoder, candidates(job), context, quick=quick)
-        # Before the parts and after them: on a shared machine speed comes and goes.
-        whole = summarize(times + step_times(decoder, [job]))["median"] * 1e3
-    else:
-        whole = summarize(times)["median"] * 1e3
-        parts, rate = time_operators(decoder, job, torch.device(device), whole), measure_rate(device, quick=quick)
-    return make_profile(decoder, stage, decoder.engine, [job], context, whole, parts, rate)
-
-
-def measure_rate(device: str, *, quick: bool = False) -> float:
-    """How fast the device reads, in GB/s."""
-    return best_of(measure_reading(device, seconds=0.05 if quick else 1.5))
-
-
 def time_parts(decoder: CpuDecoder, rows: int, context: int, *, quick: bool = False) -> tuple[list[Part], float]:
     """The cpu engine's kernels, each alone, with reading its bytes in turn; and how fast that was, in GB/s.
 
@@ -259,7 +256,7 @@ def profile_cuda(
 ) -> Profile:
     """`profile_step` of a step for all `jobs` together, which have prompts and steps of the same length.
 
-    Errors: EngineError if the profiler cannot see the device's kernels.
+    Raises: EngineError if the profiler cannot see the device's kernels.
     """
     from barkfast.runtime.cuda.run import STEPS_PER_REPLAY
 
@@ -319,17 +316,12 @@ def _without_overlap(decoder: "CudaDecoder") -> "CudaDecoder":
 
 def trace_events(device: torch.device, work: Callable[[], object]) -> list[dict[str, Any]]:
     """What torch, the CUDA runtime and the device did during `work`, as events of Chrome's trace format."""
-    from torch.profiler import profile
-
-    with tempfile.TemporaryDirectory(prefix="barkfast-trace-") as folder, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with profile() as profiler:
+        with torch.profiler.profile() as profiler:
             work()
             synchronize(device)
-        path = Path(folder) / "trace.json"
-        profiler.export_chrome_trace(str(path))
-        events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
-    return [event for event in events if event.get("ph") == "X"]
+    return export_events(profiler)
 
 
 def tabulate(events: Sequence[dict[str, Any]], steps: int, sizes: dict[str, int], rate: float) -> list[Part]:

@@ -1,16 +1,25 @@
-"""A result of `barkfast bench` for people: tables on a terminal, plain columns elsewhere."""
+"""A result of `barkfast bench`: a dict that barkfast/bench/schema.json describes, and its tables for people."""
 
+import json
+import math
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from barkfast.bench.backends import OURS, TORCH
-from barkfast.bench.result import OK, PARTIAL
-from barkfast.bench.workload import FULL_VOICE, NO_VOICE, STAGES
+from barkfast.bench.machine import describe_machine
+from barkfast.bench.measure import Limits, summarize
+from barkfast.bench.roofline import Work
+from barkfast.bench.workload import FULL_VOICE, NO_VOICE, STAGES, UNITS, Clip, Workload, is_random
+from barkfast.files import replacing
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+SCHEMA = 1
+COMPLETE, PARTIAL, RED = "complete", "partial", "gate red"
+OK, NOT_RUN, FAILED = "ok", "not run", "failed"
 # Characters of a line where no terminal says how many it has.
 PLAIN_WIDTH = 160
 VOICES = {NO_VOICE: "no voice", FULL_VOICE: "a voice that fills every history"}
@@ -24,9 +33,118 @@ NOTES = (
 )
 OVER = "more than 100%: some of what is read stays in caches, which the limit of reading memory leaves out"
 
+Result = dict[str, Any]
+Rows = tuple[list[str], list[list[str]]]
+
+
+def new_result(workload: Workload, repeats: int) -> dict[str, Any]:
+    """A result with nothing measured yet; the workload must be resolved."""
+    checkpoint = workload.open()
+    return {
+        "schema": SCHEMA,
+        "kind": "bench",
+        "status": PARTIAL,
+        "seconds": 0.0,
+        "environment": describe_machine(workload.device),
+        "case": {
+            "model": checkpoint.name,
+            **{key: getattr(workload, key) for key in ("device", "engine", "dtype", "voice")},
+            "seconds": float(workload.seconds),
+            "repeats": repeats,
+            "seed": workload.seed,
+            "random_weights": is_random(checkpoint),
+        },
+        "gate": {"ok": False, "checks": []},
+        "limits": None,
+        "contenders": [],
+        "batch": [],
+    }
+
+
+def new_row(name: str) -> dict[str, Any]:
+    """A backend that has not been loaded yet."""
+    head = {"name": name, "version": None, "dtype": "", "status": NOT_RUN, "reason": "the run ended before its turn"}
+    found = dict.fromkeys(("real_time_factor", "first_audio_s", "start_up", "memory"))
+    return {**head, **found, "clips": [], "stages": []}
+
+
+def describe_check(check: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of the check; numbers that JSON does not have, of logits that are not finite, become null."""
+
+    def finite(number: float | None) -> float | None:
+        return None if number is None or not math.isfinite(number) else float(number)
+
+    return {**check, "value": finite(check["value"]), "limit": finite(check["limit"]), "ok": bool(check["ok"])}
+
+
+def describe_limits(limits: Limits, codec_limits: Limits) -> dict[str, Any]:
+    """Both, and every way they were measured; of the codec's dtype the products alone."""
+    ways = list(limits.ways)
+    names = {way["name"] for way in ways}
+    ways += [way for way in codec_limits.ways if way["unit"] == "TFLOP/s" and way["name"] not in names]
+    return {"read_gb_per_s": limits.read_gb_per_s, "tflop_per_s": limits.tflop_per_s, "ways": ways}
+
+
+def describe_clips(
+    spoken: Sequence[tuple[int, Clip]], work: Mapping[str, Work], limits: Mapping[str, Limits]
+) -> dict[str, Any]:
+    """What the clips of a backend amount to.
+
+    Args:
+        spoken: seed and clip of each, at least one.
+        work, limits: by stage, where known.
+    """
+    clips = [clip for _, clip in spoken]
+    return {
+        "clips": [{"seed": seed, "seconds": dict(clip.seconds), "audio_s": clip.audio_s} for seed, clip in spoken],
+        "real_time_factor": summarize([clip.real_time_factor for clip in clips]),
+        "first_audio_s": summarize([clip.first_audio_s for clip in clips]),
+        "stages": [describe_stage(stage, clips, work.get(stage), limits.get(stage)) for stage in STAGES],
+    }
+
+
+def describe_stage(stage: str, clips: Sequence[Clip], work: Work | None, limits: Limits | None) -> dict[str, Any]:
+    """One stage of clips, at least one, that are equally long.
+
+    Args:
+        work: what the stage must read and compute; None where that is not known.
+        limits: of the machine, in the stage's dtype.
+    """
+    count, seconds = clips[-1].counts[stage], summarize([clip.seconds[stage] for clip in clips])
+    line = {
+        "stage": stage,
+        "count": count,
+        "unit": UNITS[stage],
+        "s": seconds,
+        "ms_per_count": seconds["median"] / count * 1e3,
+        **dict.fromkeys(("bytes", "flop", "gb_per_s", "tflop_per_s", "limit", "share")),
+    }
+    if work is None or limits is None:
+        return line
+    read = work.bytes / limits.read_gb_per_s / 1e9
+    compute = work.flop / limits.tflop_per_s / 1e12
+    # A stage that decodes reads for its steps and computes for its prompts, one after the other; for whole windows
+    # the weights are read while the machine computes.
+    decodes = UNITS[stage] == "tokens"
+    return line | {
+        "bytes": work.bytes,
+        "flop": work.flop,
+        "operations": work.operations,
+        "gb_per_s": work.bytes / seconds["median"] / 1e9,
+        "tflop_per_s": work.flop / seconds["median"] / 1e12,
+        "limit": "read" if decodes and read > compute else "compute",
+        "share": (read + compute if decodes else compute) / seconds["median"],
+    }
+
+
+def write_result(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Replace `path` in one go."""
+    with replacing(path) as file:
+        file.write((json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+
 
 def print_result(result: Mapping[str, Any], file: TextIO | None = None) -> None:
-    """Print all that a result holds; of one whose gate is red, what was wrong and no time."""
+    """Print everything in a result; of one whose check failed, what was wrong and no time."""
     console = make_console(file)
     for line in describe_run(result):
         console.print(line, soft_wrap=True)
@@ -82,7 +200,7 @@ def show(console: "Console", title: str, head: Sequence[str], rows: Sequence[Seq
 
 
 def describe_run(result: Mapping[str, Any]) -> Iterator[str]:
-    """What was run where, whether it is right, and what the machine can do."""
+    """What was run where, whether it is right, and the machine's limits."""
     environment, workload, gate = result["environment"], result["case"], result["gate"]
     source = environment["source"]
     commit = source["commit"]
@@ -111,31 +229,20 @@ def describe_run(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"limits measured in this run: {number(read)} GB/s of reading, {number(flop)} TFLOP/s in {dtype}"
 
 
-Rows = tuple[list[str], list[list[str]]]
-
-
 def stage_table(row: Mapping[str, Any]) -> Rows:
     """What a backend did in each stage, and how near the machine's limits it came."""
     rows = []
     for stage in row["stages"]:
-        rows.append(
-            [
-                stage["stage"],
-                f"{stage['count']} {stage['unit']}",
-                number(stage["s"]["median"]),
-                number(stage["s"]["p95"]),
-                number(stage["ms_per_count"]),
-                number(stage["gb_per_s"]),
-                number(stage["tflop_per_s"]),
-                BOUNDS[stage["limit"]],
-                "-" if stage["share"] is None else f"{stage['share']:.0%}",
-            ]
-        )
+        times = stage["s"]["median"], stage["s"]["p95"], stage["ms_per_count"]
+        rates = stage["gb_per_s"], stage["tflop_per_s"]
+        share = "-" if stage["share"] is None else f"{stage['share']:.0%}"
+        cells = [stage["stage"], f"{stage['count']} {stage['unit']}", *map(number, (*times, *rates))]
+        rows.append([*cells, BOUNDS[stage["limit"]], share])
     return ["stage", "count", "s", "p95 s", "ms each", "GB/s", "TFLOP/s", "bound by", "share of limit"], rows
 
 
 def backend_table(timed: Sequence[Mapping[str, Any]], ours: Mapping[str, Any] | None) -> Rows:
-    """Contenders that were timed, one under the other."""
+    """The backends that were timed, one under the other."""
     rows = []
     for row in timed:
         factor, memory, start = row["real_time_factor"], row["memory"], row["start_up"]
@@ -193,9 +300,7 @@ def batch_table(batch: Sequence[Mapping[str, Any]]) -> Rows:
 
 
 def number(value: float | None) -> str:
-    """With as many digits as mean something; a dash where there is none."""
+    """Three digits, or all before the point; a dash where there is no number."""
     if value is None:
         return "-"
-    if abs(value) >= 100:
-        return f"{value:.0f}"
-    return f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -2,16 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from barkfast.bark import Bark
-from barkfast.bench.machine import device_memory, memory_available
+from barkfast.bench.machine import free_memory
 from barkfast.bench.workload import Workload, voice_of
 from barkfast.config import CodecConfig, FineConfig, GPTConfig, Sampling
 from barkfast.errors import InputError
-from barkfast.runtime.cpu.decoder import CpuDecoder
-from barkfast.runtime.cpu.packing import PANEL_ROWS
 from barkfast.runtime.decoder import Decoder
 from barkfast.stages.coarse import CoarseWindows
 from barkfast.stages.fine import FineWindows
@@ -19,7 +17,19 @@ from barkfast.stages.semantic import count_steps, semantic_job
 from barkfast.weights import STAGES
 from barkfast.weights.shapes import codec_shapes, gpt_shapes
 
+if TYPE_CHECKING:
+    from barkfast.bark import Bark
+    from barkfast.runtime.cpu.decoder import CpuDecoder
+
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
+# Bytes per number of a matrix; int8 and int4 have a bfloat16 scale for every 32 numbers.
+MATRIX_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0625, "int4": 0.5625}
+# A process with torch in it, and what CUDA takes of a GPU for itself.
+PROCESS_BYTES, CONTEXT_BYTES = 350e6, 500e6
+# Buffers beside the weights: numbers per position of a fine window, and per sample of the codec's output.
+WINDOW_NUMBERS, SAMPLE_NUMBERS = 24, 4
+# Nothing here depends on how tokens are drawn.
+SAMPLING = Sampling(0.7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +70,10 @@ def step_bytes(
     )
 
 
-def packed_step_bytes(decoder: CpuDecoder, *, context: float, candidates: int, batch: int = 1) -> StepBytes:
+def packed_step_bytes(decoder: "CpuDecoder", *, context: float, candidates: int, batch: int = 1) -> StepBytes:
     """`step_bytes` of a cpu engine's decoder, by the sizes of its packed weights."""
+    from barkfast.runtime.cpu.packing import PANEL_ROWS
+
     config, layers, head = decoder.config, 0, 0
     for piece in decoder.packed.pieces:
         if piece.name.startswith("lm_head"):
@@ -77,16 +89,12 @@ def packed_step_bytes(decoder: CpuDecoder, *, context: float, candidates: int, b
 
 def decoder_step_bytes(decoder: Decoder, *, context: float, candidates: int, batch: int = 1) -> StepBytes:
     """Bytes of one step of any engine's decoder; arguments as of `step_bytes`."""
+    from barkfast.runtime.cpu.decoder import CpuDecoder
+
     if isinstance(decoder, CpuDecoder):
         return packed_step_bytes(decoder, context=context, candidates=candidates, batch=batch)
-    return step_bytes(
-        decoder.config,
-        dtype=decoder.weight_dtype,
-        context=context,
-        candidates=candidates,
-        batch=batch,
-        storage=decoder.storage_dtype,
-    )
+    config, dtype, storage = decoder.config, decoder.weight_dtype, decoder.storage_dtype
+    return step_bytes(config, dtype=dtype, context=context, candidates=candidates, batch=batch, storage=storage)
 
 
 def kernel_bytes(
@@ -141,17 +149,13 @@ def codec_flop(config: CodecConfig, frames: int) -> float:
     return 2.0 * total
 
 
-# Which shape of a stage is read; nothing here depends on how tokens are drawn.
-SAMPLING = Sampling(0.7)
-
-
 @dataclass(frozen=True)
 class Work:
     """Of one stage of a clip.
 
     Args:
         bytes: that must be read: weights once per step or pass, keys and values once per step.
-        flop: floating-point operations that a machine is bound by: of prompts, windows, and frames.
+        flop: floating-point operations that bound it: of prompts, windows, and frames.
         operations: all of them, those of decode steps too.
     """
 
@@ -171,81 +175,62 @@ class _Decoding:
     flop: float = 0.0
     step_flop: float = 0.0
 
-    def read_prompt(self, positions: int) -> None:
-        self.flop += pass_flop(self.config, positions)
-
     def run_steps(self, context: int, passes: int, draws: int) -> None:
         """So many single tokens through the layers, the first one beside `context` others; so many drawn."""
-        mean = context + (passes + 1) / 2
+        mean, config = context + (passes + 1) / 2, self.config
         one = decoder_step_bytes(self.decoder, context=mean, candidates=self.candidates)
         self.bytes += passes * (one.layers + one.kv) + draws * one.head
-        layers = self.config.n_layer * (2 * 12 * self.config.n_embd**2 + 4 * mean * self.config.n_embd)
-        self.step_flop += passes * layers + draws * 2 * self.candidates * self.config.n_embd
+        layers = config.n_layer * (2 * 12 * config.n_embd**2 + 4 * mean * config.n_embd)
+        self.step_flop += passes * layers + draws * 2 * self.candidates * config.n_embd
 
     def total(self) -> Work:
         return Work(self.bytes, self.flop, self.flop + self.step_flop)
 
 
-def count_work(bark: Bark, workload: Workload) -> dict[str, Work]:
+def count_work(bark: "Bark", workload: Workload) -> dict[str, Work]:
     """Stage -> its work for a clip; the networks must be loaded, since each engine packs them differently."""
     layout, checkpoint = bark.layout, bark.checkpoint
-    voice = voice_of(checkpoint, workload)
+    voice, components = voice_of(checkpoint, workload), bark.components
+    text, fine = checkpoint.stage("text").config, checkpoint.stage("fine").config
+    if not isinstance(fine, FineConfig):
+        raise TypeError(f"the fine network's configuration is a {type(fine).__name__}")
     n_semantic = count_steps(workload.seconds, layout.semantic)
     job = semantic_job(np.arange(1), layout, SAMPLING, max_duration_s=workload.seconds, allow_early_stop=False)
-    semantic = _Decoding(bark.components.network("text"), checkpoint.stage("text").config, layout.semantic.vocab_size)
+    semantic = _Decoding(components.network("text"), text, layout.semantic.vocab_size)
     positions = len(job.prompt) - job.n_merged
-    semantic.read_prompt(positions)
+    semantic.flop += pass_flop(text, positions)
     # The first token is drawn from the prompt itself.
     semantic.run_steps(positions, n_semantic - 1, n_semantic)
-    windows = CoarseWindows(
-        np.random.default_rng(0).integers(0, layout.semantic.vocab_size, n_semantic),
-        layout,
-        SAMPLING,
-        history=None if voice is None else (voice["semantic_prompt"], voice["coarse_prompt"]),
-    )
-    coarse = _count_coarse(bark, windows)
-    codes = windows.codes()
-    history = None if voice is None else voice["fine_prompt"]
-    fine = _count_fine(bark, FineWindows(codes, layout, SAMPLING, history=history), str(workload.resolve().dtype))
+    tokens = np.random.default_rng(0).integers(0, layout.semantic.vocab_size, n_semantic)
+    history = None if voice is None else (voice["semantic_prompt"], voice["coarse_prompt"])
+    coarse = CoarseWindows(tokens, layout, SAMPLING, history=history)
+    coarse_work = _count_coarse(bark, coarse)
+    codes = coarse.codes()
+    windows = FineWindows(codes, layout, SAMPLING, history=None if voice is None else voice["fine_prompt"])
+    flop = windows.n_windows * fine_flop(fine, layout.fine.window, windows.n_given)
+    # A pass per window and codebook that is not given.
+    passes = windows.n_windows * (fine.n_codes_total - windows.n_given)
+    fine_work = Work(passes * network_bytes(fine, workload.resolve().dtype), flop, flop)
     codec = checkpoint.codec()
     flop = codec_flop(codec.config, codes.shape[1])
     codec_work = Work(sum(tensor.nbytes for tensor in codec.tensors.values()), flop, flop)
-    return {"semantic": semantic.total(), "coarse": coarse, "fine": fine, "codec": codec_work}
+    return {"semantic": semantic.total(), "coarse": coarse_work, "fine": fine_work, "codec": codec_work}
 
 
-def _count_coarse(bark: Bark, windows: CoarseWindows) -> Work:
+def _count_coarse(bark: "Bark", windows: CoarseWindows) -> Work:
     """Goes through all windows, with tokens of no meaning."""
-    decoder = bark.components.network("coarse")
-    coarse = _Decoding(decoder, bark.checkpoint.stage("coarse").config, bark.layout.codebook_size)
+    decoder, config = bark.components.network("coarse"), bark.checkpoint.stage("coarse").config
+    coarse = _Decoding(decoder, config, bark.layout.codebook_size)
     # In float32 the torch engine reads every window's prompt from its beginning.
-    keeps = getattr(decoder, "reuse_prefix", True)
+    reuses = getattr(decoder, "reuse_prefix", True)
     while (job := windows.next_job()) is not None:
-        extends = keeps and job.continues_from is not None
+        extends = reuses and job.continues_from is not None
         context = len(job.prompt) - extends
-        if not extends:
-            coarse.read_prompt(context)
+        coarse.flop += 0 if extends else pass_flop(config, context)
         # Where a cache is extended the token drawn last is read first; else the prompt gives the first token.
         coarse.run_steps(context, job.steps - 1 + extends, job.steps)
         windows.append(np.array([job.slices[i % len(job.slices)][0] for i in range(job.steps)]))
     return coarse.total()
-
-
-def _count_fine(bark: Bark, windows: FineWindows, dtype: str) -> Work:
-    """A pass per window and codebook that is not given."""
-    config = bark.checkpoint.stage("fine").config
-    if not isinstance(config, FineConfig):
-        raise TypeError(f"the fine network's configuration is a {type(config).__name__}")
-    flop = windows.n_windows * fine_flop(config, bark.layout.fine.window, windows.n_given)
-    passes = windows.n_windows * (config.n_codes_total - windows.n_given)
-    return Work(passes * network_bytes(config, dtype), flop, flop)
-
-
-# Bytes per number of a matrix; int8 and int4 have a bfloat16 scale for every 32 numbers.
-MATRIX_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0625, "int4": 0.5625}
-# A process with torch in it, and what CUDA takes of a GPU for itself.
-PROCESS_BYTES, CONTEXT_BYTES = 350e6, 500e6
-# Buffers beside the weights: numbers per position of a fine window, and per sample of the codec's output.
-WINDOW_NUMBERS, SAMPLE_NUMBERS = 24, 4
 
 
 def network_bytes(config: GPTConfig | FineConfig, dtype: str) -> float:
@@ -259,10 +244,10 @@ def network_bytes(config: GPTConfig | FineConfig, dtype: str) -> float:
 
 
 def need_memory(workload: Workload) -> int:
-    """Bytes that the workload takes on its device, by the sizes of its networks and before any is loaded.
+    """Bytes that the workload takes on its device, estimated from its networks' sizes, rather too many than too few.
 
     Weights, caches, the buffers of the fine window and the codec, and on a CPU the process itself and the weights of
-    one network as they are stored, out of which the engine's are made. An estimate, rather above than below.
+    one network as they are stored, from which the engine's are made.
     """
     workload = workload.resolve()
     checkpoint = workload.open()
@@ -283,10 +268,9 @@ def need_memory(workload: Workload) -> int:
 
 
 def check_memory(workload: Workload, what: str = "the model") -> None:
-    """Raise InputError that says the need unless there is room for the workload on its device."""
+    """Raise InputError, which says how much is needed, unless the workload fits into its device's free memory."""
     workload = workload.resolve()
-    need, free = need_memory(workload), device_memory(workload.device)
-    free = memory_available() if free is None else free
+    need, free = need_memory(workload), free_memory(workload.device)
     if need > free:
         raise InputError(
             f"{what} needs about {need / 1e9:.1f} GB of memory on {workload.device} in {workload.dtype}, and "

@@ -1,4 +1,4 @@
-"""A network led along the tokens that another one chose, so that both are asked the same at every step."""
+"""Teacher forcing: a network continues from tokens that another one chose, so that both see the same at every step."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,11 +23,11 @@ Voice = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class ForcedPass:
-    """What a network said at each position of a path.
+    """What a network computes at each position.
 
     Args:
         logits: of each position, (n,) float32.
-        tokens: (positions,) the likeliest token of each, the network's own choice, whatever the path went on with.
+        tokens: (positions,) int32, the network's own choice at each, whatever token comes next.
     """
 
     logits: list[np.ndarray]
@@ -35,12 +35,12 @@ class ForcedPass:
 
     @classmethod
     def joined(cls, passes: "Sequence[ForcedPass]") -> "ForcedPass":
-        """Several as one, one after the other."""
+        """Several as one."""
         return cls([row for one in passes for row in one.logits], np.concatenate([one.tokens for one in passes]))
 
 
 def build_network(checkpoint: Checkpoint, stage: str, placement: select.Placement) -> Any:
-    """The decoder, refiner or codec of a stage. Errors: EngineError if the engine cannot run it."""
+    """The decoder, refiner or codec of a stage. Raises: EngineError if the engine cannot run it."""
     if stage == "codec":
         codec = checkpoint.codec()
         if placement.device == "mps":
@@ -69,7 +69,7 @@ def greedy_coarse(layout: Layout, semantic: np.ndarray, voice: Voice | None, ste
 
 
 def greedy_fine(layout: Layout, coarse: np.ndarray, voice: Voice | None, history: int) -> FineJob:
-    """A window of the last `history` frames of a voice, and of coarse codes (n, frames) that want filling."""
+    """A window of the last `history` frames of a voice, and of coarse codes (n, frames) to be filled up."""
     past = np.zeros((layout.fine.n_codebooks, 0)) if voice is None else voice["fine_prompt"][:, -history:]
     n_past, n_given = past.shape[1], len(coarse)
     window = np.full((n_past + coarse.shape[1], layout.fine.n_codebooks), layout.codebook_size, np.int32)
@@ -79,17 +79,18 @@ def greedy_fine(layout: Layout, coarse: np.ndarray, voice: Voice | None, history
 
 
 def teacher_force(decoder: Decoder, job: Job, path: np.ndarray | None = None) -> ForcedPass:
-    """Take a greedy job's steps along a path, or along the network's own choices.
+    """Run a greedy job with given tokens, or with the network's own choices.
 
     Args:
-        path: (positions,) tokens; the stop token may be its last. None for what the network itself chooses.
-    Errors: EngineError for logits that are not finite.
+        path: (positions,) the given tokens, the stop token at most as the last; None for the network's own.
+
+    Raises: EngineError for logits that are not finite.
     """
     logits: list[np.ndarray] = []
     tokens: list[int] = []
     job = job if path is None else replace(job, steps=len(path))
     while len(tokens) < job.steps:
-        slot = decoder.admit(_go_on(job, path[: len(tokens)]) if path is not None and tokens else job)
+        slot = decoder.admit(_rest_of(job, path[: len(tokens)]) if path is not None and tokens else job)
         try:
             done = False
             while not done:
@@ -107,13 +108,13 @@ def teacher_force(decoder: Decoder, job: Job, path: np.ndarray | None = None) ->
 
 
 def run_greedy(decoder: Decoder, job: Job) -> np.ndarray:
-    """The tokens of a job that runs by itself, the stop token behind them if that ended it."""
+    """The tokens of a job without teacher forcing, and the stop token if that ended it."""
     tokens = decoder.run([job])[0]
     return tokens if len(tokens) == job.steps else np.append(tokens, _chosen(job, None)).astype(np.int32)
 
 
 def without_stop(job: Job, tokens: np.ndarray) -> np.ndarray:
-    """The tokens of a pass that are tokens of its stage."""
+    """The tokens that are not the stop token."""
     return tokens if job.stop is None else tokens[tokens != job.stop.token]
 
 
@@ -124,25 +125,26 @@ def _chosen(job: Job, token: int | None) -> int:
     return job.stop.token
 
 
-def _go_on(job: Job, path: np.ndarray) -> Job:
-    """The rest of a job, the first steps of which went along `path`."""
-    turn = len(path) % len(job.slices)
+def _rest_of(job: Job, path: np.ndarray) -> Job:
+    """The rest of a job, whose first tokens are `path`."""
+    first = len(path) % len(job.slices)
     return replace(
         job,
         prompt=np.concatenate([job.prompt, path]).astype(np.int32),
         steps=job.steps - len(path),
-        slices=job.slices[turn:] + job.slices[:turn],
-        # A copy, that no engine knows: what it remembers of the job itself went along its own choices.
+        slices=job.slices[first:] + job.slices[:first],
+        # A copy that no decoder knows: what a decoder retains of the job itself has its own choices.
         continues_from=replace(job),
     )
 
 
 def teacher_force_fine(refiner: Refiner, job: FineJob, path: np.ndarray) -> ForcedPass:
-    """What the fine network says of each frame and codebook that a job fills, given those before it.
+    """The logits of each frame and codebook that a job fills, given the codebooks before it.
 
     Args:
-        path: (frames, codebooks) the window, filled.
-    Errors: EngineError for logits that are not finite.
+        path: (frames, codebooks) the filled window.
+
+    Raises: EngineError for logits that are not finite.
     """
     window, fill = job.window.copy(), slice(job.first_frame, None)
     passes = []
@@ -156,20 +158,20 @@ def teacher_force_fine(refiner: Refiner, job: FineJob, path: np.ndarray) -> Forc
 
 
 def filled(job: FineJob, window: np.ndarray) -> np.ndarray:
-    """The codes of a filled window in the order in which `teacher_force_fine` goes through them, (positions,)."""
+    """The codes of a filled window, (positions,), in the order of `teacher_force_fine`."""
     return window[job.first_frame :, job.first_codebook :].T.ravel()
 
 
 def count_alone(decoder: Decoder, job: Job, path: np.ndarray, own: np.ndarray) -> tuple[int, int]:
-    """How many tokens of a job that runs by itself are those it chose step by step, and of how many.
+    """How many tokens of a job without teacher forcing are those the network chose step by step, and of how many.
 
-    Counted up to the first of its own choices that the path did not follow: from there on it was led elsewhere.
+    Counted up to its first choice that is not the given token: from there on the two have different prompts.
 
     Args:
-        path, own: (positions,) where `teacher_force` led it, and what it chose.
+        path, own: (positions,) the tokens given to `teacher_force`, and those it chose.
     """
-    elsewhere = np.flatnonzero(own != path)
-    n = int(elsewhere[0]) + 1 if len(elsewhere) else len(own)
+    differ = np.flatnonzero(own != path)
+    n = int(differ[0]) + 1 if len(differ) else len(own)
     tokens = run_greedy(decoder, replace(job, steps=len(path)))[:n]
     return count_equal(own[:n], tokens), n
 
@@ -177,7 +179,7 @@ def count_alone(decoder: Decoder, job: Job, path: np.ndarray, own: np.ndarray) -
 def count_likeliest(refiner: Refiner, job: FineJob, window: np.ndarray) -> tuple[int, int]:
     """How many codes of a filled window are the likeliest by the network's own logits, and of how many.
 
-    Of the first codebook that was filled: it sees nothing yet that rounding may have chosen.
+    Of the first codebook that was filled: it depends on nothing that rounding may have changed.
     """
     rows = refiner.logits(job.window, job.first_codebook)[job.first_frame :, : job.codebook_size]
     codes = window[job.first_frame :, job.first_codebook]

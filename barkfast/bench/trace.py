@@ -14,70 +14,64 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from barkfast.bark import Bark
-from barkfast.engine.utterance import Utterance
+import torch
+
 from barkfast.files import replacing
 
-# The process ids that the file has for the ranges and for what torch's profiler saw: two groups of lines.
+# The process ids in the file of the ranges and of what torch's profiler recorded: two groups of lines.
 RANGES, KERNELS = 1, 2
-# What of the profiler's events is taken over: on a GPU what ran there, on other devices torch's operations.
+# The profiler's events that are kept: on a GPU what ran there, on other devices torch's operations.
 ON_GPU, ON_HOST = ("kernel", "gpu_memcpy", "gpu_memset"), ("cpu_op",)
 # Stage -> the name of a range for each of its windows.
 WINDOWS = {"coarse": "coarse window", "fine": "fine window"}
-# Moments that both clocks see, when the profiler starts: the first ones take it longer.
-MARK, MARKS = "barkfast's clock", 5
 
 
 class Tracer:
-    """Remembers ranges with their times.
+    """Records ranges with their times.
 
     Args:
         device: as barkfast names it; on CUDA every range is an NVTX range too.
-        kernels: merge in what torch's profiler sees, from the first range until `write`: the device's kernels and
-            copies on CUDA, torch's operations elsewhere. It slows the host down; times of kernels stay true.
+        kernels: with torch's profiler, from the first range until `write`: the device's kernels and copies on CUDA,
+            torch's operations elsewhere. It slows the host down; times of kernels stay true.
 
     A stage ends with its result on the host, so that no range waits for the device on its own.
     """
 
     def __init__(self, device: str = "cpu", *, kernels: bool = False) -> None:
         self.on_gpu = device.startswith("cuda")
-        self.kernels = kernels
         self.events: list[dict[str, Any]] = []
-        self._profile: Any = None
-        self._marks: list[float] = []
+        kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+        self._profile = torch.profiler.profile(activities=kinds[: 1 + self.on_gpu]) if kernels else None
 
     @contextmanager
-    def range(self, name: str, **details: Any) -> Iterator[None]:
+    def range(self, name: str) -> Iterator[None]:
         """What happens in the block, under a name; also when it ends by an exception."""
-        if self.kernels and self._profile is None:
-            self._start_profile()
-        with self._marked(name):
-            start = time.perf_counter_ns()
-            try:
-                yield
-            finally:
-                self._add(name, start, time.perf_counter_ns(), details)
-
-    @contextmanager
-    def _marked(self, name: str) -> Iterator[None]:
-        """For the tools that listen: NVTX's, and torch's profiler."""
-        import torch
-
         with ExitStack() as stack:
+            if self._profile is not None:
+                if not self.events:
+                    _quietly(self._profile.start)
+                stack.enter_context(torch.profiler.record_function(name))
             if self.on_gpu:
                 torch.cuda.nvtx.range_push(name)
                 stack.callback(torch.cuda.nvtx.range_pop)
-            if self._profile is not None:
-                stack.enter_context(torch.profiler.record_function(name))
-            yield
-
-    def _add(self, name: str, start: int, end: int, details: dict[str, Any]) -> None:
-        event = {"name": name, "cat": "stage", "ph": "X", "ts": start / 1e3, "dur": (end - start) / 1e3}
-        self.events.append(event | {"pid": RANGES, "tid": 1, "args": details})
+            event: dict[str, Any] = {
+                "name": name,
+                "cat": "user_annotation",
+                "ph": "X",
+                "ts": time.perf_counter_ns() / 1e3,
+                "tid": 1,
+            }
+            self.events.append(event)
+            try:
+                yield
+            finally:
+                event["dur"] = time.perf_counter_ns() / 1e3 - event["ts"]
 
     @contextmanager
-    def watch(self, bark: Bark) -> Iterator[None]:
+    def watch(self) -> Iterator[None]:
         """In the block, a range for each window of a coarse or fine stage."""
+        from barkfast.engine.utterance import Utterance
+
         begin, take = Utterance.begin, Utterance.take
         with ExitStack() as rest:
             running: dict[Any, ExitStack] = {}
@@ -100,66 +94,50 @@ class Tracer:
             setattr(Utterance, "take", end_range)  # noqa: B010
             yield
 
-    def _start_profile(self) -> None:
-        import torch
-        from torch.profiler import ProfilerActivity, profile
-
-        kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.on_gpu else [])]
-        self._profile = profile(activities=kinds)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self._profile.start()
-        for _ in range(MARKS):
-            with torch.profiler.record_function(MARK):
-                self._marks.append(time.perf_counter_ns() / 1e3)
-
-    def _profiled(self) -> list[dict[str, Any]]:
-        """What the profiler saw, on our clock."""
-        if self._profile is None:
-            return []
-        profile, self._profile = self._profile, None
-        if self.on_gpu:
-            import torch
-
-            torch.cuda.synchronize()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            profile.stop()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "profile.json"
-            profile.export_chrome_trace(str(path))
-            found = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
-        return merge(self._marks, [event for event in found if event.get("ph") == "X"], self.on_gpu)
-
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the file, and end the profiler. Raises: OutputError."""
-        kernels = self._profiled()
-        shown = sorted([*self.events, *kernels], key=lambda event: event["ts"])
-        first = shown[0]["ts"] if shown else 0
-        shown = [event | {"ts": round(event["ts"] - first, 3), "dur": round(event["dur"], 3)} for event in shown]
-        names = {RANGES: "barkfast"} | ({KERNELS: "GPU" if self.on_gpu else "torch"} if kernels else {})
-        titles = [
-            {"name": "process_name", "ph": "M", "pid": pid, "args": {"name": name}} for pid, name in names.items()
+        events = self.events
+        if self._profile is not None and events:
+            if self.on_gpu:
+                torch.cuda.synchronize()
+            _quietly(self._profile.stop)
+            # The profiler has its own clock, so that the ranges are taken from it, too.
+            names, kinds = {event["name"] for event in events}, ON_GPU if self.on_gpu else ON_HOST
+            events = keep_events(export_events(self._profile), names, kinds)
+        first = min((event["ts"] for event in events), default=0)
+        shown = [
+            {"pid": RANGES, **event, "ts": round(event["ts"] - first, 3), "dur": round(event["dur"], 3)}
+            for event in sorted(events, key=lambda event: event["ts"])
         ]
-        content = json.dumps({"displayTimeUnit": "ms", "traceEvents": [*titles, *shown]})
+        names_of = {RANGES: "barkfast", KERNELS: "GPU" if self.on_gpu else "torch"}
+        titles = [
+            {"name": "process_name", "ph": "M", "pid": pid, "args": {"name": names_of[pid]}}
+            for pid in sorted({event["pid"] for event in shown})
+        ]
         with replacing(path) as file:
-            file.write(content.encode())
+            file.write(json.dumps({"displayTimeUnit": "ms", "traceEvents": [*titles, *shown]}).encode())
 
 
-def merge(marks: list[float], profiled: list[dict[str, Any]], on_gpu: bool) -> list[dict[str, Any]]:
-    """The profiler's events of interest, moved from its clock to ours.
+def _quietly(call: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        call()
 
-    Args:
-        marks: moments on our clock, in microseconds; the profiler has an annotation MARK that began just before each.
-        profiled: the profiler's complete events, times in microseconds.
-    """
-    theirs = sorted(event["ts"] for event in profiled if event["name"] == MARK and event["cat"] == "user_annotation")
-    if not marks or len(theirs) != len(marks):
-        return []
-    shift = min(ours - their for ours, their in zip(marks, theirs, strict=True))
-    kinds = ON_GPU if on_gpu else ON_HOST
-    return [
-        {key: event[key] for key in ("name", "cat", "ph", "dur", "tid")} | {"ts": event["ts"] + shift, "pid": KERNELS}
-        for event in profiled
-        if event.get("cat") in kinds
+
+def export_events(profile: torch.profiler.profile) -> list[dict[str, Any]]:
+    """The complete events of a profiler that was stopped, in Chrome's trace format, times in microseconds."""
+    with tempfile.TemporaryDirectory(prefix="barkfast-trace-") as folder:
+        path = Path(folder) / "trace.json"
+        profile.export_chrome_trace(str(path))
+        events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+    return [event for event in events if event.get("ph") == "X"]
+
+
+def keep_events(profiled: list[dict[str, Any]], names: set[str], kinds: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Of a profiler's events, the ranges of those names and what is of those kinds, in groups of their own."""
+    keys = ("name", "cat", "ph", "ts", "dur", "tid")
+    groups = [
+        (RANGES, [e for e in profiled if e.get("cat") == "user_annotation" and e["name"] in names]),
+        (KERNELS, [e for e in profiled if e.get("cat") in kinds]),
     ]
+    return [{key: event[key] for key in keys} | {"pid": pid} for pid, events in groups for event in events]

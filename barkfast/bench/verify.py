@@ -1,28 +1,25 @@
-"""Is fast still right? Every engine and dtype of this machine against the float32 torch engine, on real sentences."""
+"""`barkfast verify`: every engine and dtype of this machine beside the float32 torch engine, on real sentences."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from barkfast.bench.check import CODEC_LIMITS, FINE_SHARES, LOGITS_LIMITS
-from barkfast.bench.compare import count_equal, kl, log_mel_distance, pooled_rms_ratio
+from barkfast.bench.check import Reference, compare
+from barkfast.bench.compare import kl, log_mel_distance
 from barkfast.bench.comparison import (
     PROMPTS,
-    Comparison,
     Configuration,
     Example,
-    answer,
     choose_prompts,
     find_configurations,
-    judge_of,
-    read_passages,
-    require_room,
-    set_exams,
+    make_references,
+    read_examples,
+    require_memory,
 )
 from barkfast.bench.machine import describe_machine
-from barkfast.bench.parity import compare_reference
-from barkfast.bench.teacher_forced import build_network, count_alone, count_likeliest
+from barkfast.bench.reference import compare_reference
+from barkfast.bench.teacher_forced import build_network
 from barkfast.bench.workload import is_random
 from barkfast.errors import BarkfastError, EngineError
 from barkfast.runtime import select
@@ -50,37 +47,31 @@ def run_verify(
 ) -> dict[str, Any]:
     """Compare, and return what was found, ready for JSON.
 
-    All are led along the tokens that the judge, the torch engine in float32, chooses greedily, so that at every step
-    all see the same. If `bark` is installed, the tokens that it draws are compared with the judge's too.
+    All are teacher-forced with the tokens that the reference, the torch engine in float32, chooses greedily. If `bark`
+    is installed, the tokens that it draws are compared with the reference's too.
 
     Args:
         model, device, small: as of `Bark`.
         engines, dtypes: None for all there are.
         languages: the first so many of the sentences.
         say: gets a line whenever something was found.
+
     Returns "rows", one per engine, dtype and stage, each with its "verdict"; see `wrong_rows` for what they amount to.
-    Errors: InputError for unknown names, or too little memory; those of opening the model.
+
+    Raises: InputError for unknown names, or too little memory; those of opening the model.
     """
     prompts = choose_prompts(languages)
     device = select.resolve_device(device)
-    candidates = find_configurations(device, engines, dtypes)
+    configurations = find_configurations(device, engines, dtypes)
     checkpoint = open_model(model, small=small or None)
-    require_room(checkpoint, device)
-    examples = read_passages(checkpoint, prompts)
-    say(f"{checkpoint.name}: {len(examples)} sentences through the judge, torch float32 on {device}")
-    comparisons = set_exams(checkpoint, examples, judge_of(device))
+    require_memory(checkpoint, device)
+    examples = read_examples(checkpoint, prompts)
+    say(f"{checkpoint.name}: {len(examples)} sentences through the reference, torch float32 on {device}")
+    references = make_references(checkpoint, examples, device)
     rows: list[Row] = []
-
-    def add(row: Row) -> None:
+    for row in _make_rows(configurations, checkpoint, references, examples if engines is None else []):
         rows.append(row)
         say(describe_row(row))
-
-    for candidate in candidates:
-        for row in _examine(candidate, checkpoint, comparisons):
-            add(row)
-    if engines is None:
-        for row in compare_reference(checkpoint, examples):
-            add(_judge_reference(row))
     return {
         "schema": 1,
         "kind": "verify",
@@ -114,86 +105,67 @@ def describe_row(row: Row) -> str:
     return f"{what}: {row['verdict']}" + (f": {', '.join(filter(None, [*figures, row['reason']]))}")
 
 
-def _row(candidate: Configuration, stage: str, verdict: str, reason: str = "", **figures: Any) -> Row:
-    known = {"engine": candidate.engine, "dtype": candidate.dtype, "device": candidate.device}
-    return known | {"stage": stage, "verdict": verdict, "reason": " ".join(reason.split())} | figures
+def _make_rows(
+    configurations: Sequence[Configuration],
+    checkpoint: Checkpoint,
+    references: Sequence[Reference],
+    examples: Sequence[Example],
+) -> Iterator[Row]:
+    """A row per configuration and stage, one for an engine that is not there, and `bark`'s if there are examples."""
+    for one in configurations:
+        head = {"engine": one.engine, "dtype": one.dtype, "device": one.device}
+        if one.reason:
+            yield head | {"stage": "", "verdict": NOT_RUN, "reason": " ".join(one.reason.split())}
+            continue
+        windows: list[np.ndarray] = []
+        for reference in references:
+            row = {"stage": reference.stage} | _compare_stage(one, checkpoint, reference, windows)
+            yield head | row | {"reason": " ".join(row["reason"].split())}
+    for row in compare_reference(checkpoint, examples) if examples else []:
+        yield row | {"verdict": verdict_of(row)}
 
 
-def _examine(candidate: Configuration, checkpoint: Checkpoint, comparisons: Sequence[Comparison]) -> Iterator[Row]:
-    """A row per stage; one row for an engine that is not there."""
-    if candidate.reason:
-        yield _row(candidate, "", NOT_RUN, candidate.reason)
-        return
-    own: list[np.ndarray] = []
-    for comparison in comparisons:
-        yield _examine_stage(candidate, checkpoint, comparison, own)
-
-
-def _examine_stage(
-    candidate: Configuration, checkpoint: Checkpoint, comparison: Comparison, own: list[np.ndarray]
-) -> Row:
-    """A stage's row. The fine stage adds to `own` the windows that the engine fills by itself."""
+def _compare_stage(one: Configuration, checkpoint: Checkpoint, reference: Reference, windows: list[np.ndarray]) -> Row:
+    """Verdict, reason and figures. The fine stage adds what it fills by itself to `windows`, the codec decodes that."""
     try:
-        network = build_network(checkpoint, comparison.stage, candidate.place)
+        network = build_network(checkpoint, reference.stage, one.placement)
     except BarkfastError as error:
-        return _row(candidate, comparison.stage, NOT_RUN, str(error))
+        return {"verdict": NOT_RUN, "reason": str(error)}
     try:
-        if comparison.stage == "codec":
-            return _judge_sound(candidate, comparison, network, own, checkpoint.layout.sample_rate)
-        return _judge_logits(candidate, comparison, network, own)
+        row = compare(reference, network, one.engine, one.dtype)
+        figures: Row = {"rms_ratio": row.ratio, "limit": row.limit}
+        if reference.stage == "codec":
+            rate, wanted = checkpoint.layout.sample_rate, reference.answer.logits
+            own = [network.decode(np.ascontiguousarray(window.T)) for window in windows]
+            decibels = _mean_distance(wanted, row.answer.logits, rate)
+            figures |= {"log_mel_db": decibels, "limit_db": LIMIT_DB}
+            figures["own_log_mel_db"] = _mean_distance(wanted, own, rate) if own else None
+            right, same, reason = row.right and decibels < LIMIT_DB, decibels <= SAME_DB, ""
+        else:
+            windows += row.windows
+            divergence = kl(reference.answer.logits, row.answer.logits)
+            figures = {"tokens": row.tokens, "equal": row.equal, **figures, "kl_nats": divergence}
+            right, same = row.right, row.equal == row.tokens
+            reason = "" if row.runs_as_it_steps else "left to itself it chooses otherwise than step by step"
     except EngineError as error:
-        return _row(candidate, comparison.stage, WRONG, str(error))
+        return {"verdict": WRONG, "reason": str(error)}
     except Exception as error:
         # Whatever a kernel, its compiler or a driver raises: a finding, and no reason to stop looking.
-        return _row(candidate, comparison.stage, FAILED, f"{type(error).__name__}: {error}")
+        return {"verdict": FAILED, "reason": f"{type(error).__name__}: {error}"}
+    return {"verdict": (SAME if same else CLOSE) if right else WRONG, "reason": reason} | figures
 
 
-def _judge_logits(candidate: Configuration, comparison: Comparison, network: Any, own: list[np.ndarray]) -> Row:
-    expected, actual = comparison.answer, answer(network, comparison)
-    equal, total = count_equal(expected.tokens, actual.tokens), len(expected.tokens)
-    ratio, limit = pooled_rms_ratio(expected.logits, actual.logits), LOGITS_LIMITS[candidate.engine][candidate.dtype]
-    if comparison.stage == "fine":
-        own += [network.refine(job) for job in comparison.jobs]
-        share, alone = FINE_SHARES[candidate.engine], count_likeliest(network, comparison.jobs[0], own[0])
-    else:
-        path = comparison.paths[0]
-        share, alone = 1.0, count_alone(network, comparison.jobs[0], path, actual.tokens[: len(path)])
-    # What only sums in another order may not choose other tokens.
-    needed = share if candidate.dtype == "float32" else 0.0
-    wrong = not ratio < limit or equal < needed * total or alone[0] < share * alone[1]
-    reason = "" if alone[0] >= share * alone[1] else "left to itself it chooses otherwise than step by step"
-    verdict = WRONG if wrong else SAME if equal == total else CLOSE
-    divergence = kl(expected.logits, actual.logits)
-    figures: Row = {"tokens": total, "equal": equal, "rms_ratio": ratio, "limit": limit, "kl_nats": divergence}
-    return _row(candidate, comparison.stage, verdict, reason, **figures)
+def _mean_distance(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray], rate: int) -> float:
+    """Mean log-mel distance, in dB."""
+    pairs = zip(expected, actual, strict=True)
+    return float(np.mean([log_mel_distance(wanted, found, rate) for wanted, found in pairs]))
 
 
-def _judge_sound(
-    candidate: Configuration, comparison: Comparison, codec: Any, own: Sequence[np.ndarray], sample_rate: int
-) -> Row:
-    """What the codec makes of the judge's codes; and, for information, of those the engine filled in itself."""
-    sounds = [codec.decode(codes) for codes in comparison.paths]
-    if not all(np.isfinite(sound).all() for sound in sounds):
-        raise EngineError("the samples are not finite")
-    ratio, limit = pooled_rms_ratio(comparison.sounds, sounds), CODEC_LIMITS[candidate.engine]
-
-    def distance(actual: Sequence[np.ndarray]) -> float:
-        pairs = zip(comparison.sounds, actual, strict=True)
-        return float(np.mean([log_mel_distance(wanted, found, sample_rate) for wanted, found in pairs]))
-
-    decibels = distance(sounds)
-    own_decibels = distance([codec.decode(np.ascontiguousarray(w.T)) for w in own]) if own else None
-    wrong = not (ratio < limit and decibels < LIMIT_DB)
-    verdict = WRONG if wrong else SAME if decibels <= SAME_DB else CLOSE
-    figures: Row = {"rms_ratio": ratio, "limit": limit, "log_mel_db": decibels, "limit_db": LIMIT_DB}
-    return _row(candidate, comparison.stage, verdict, "", **figures, own_log_mel_db=own_decibels)
-
-
-def _judge_reference(row: Row) -> Row:
-    """The verdict of a row of `compare_reference`: the same weights and random numbers must give the same tokens."""
+def verdict_of(row: Row) -> str:
+    """Of a row of `compare_reference`: the same weights and random numbers must give the same tokens."""
     if "tokens" not in row:
-        return row | {"verdict": NOT_RUN}
-    return row | {"verdict": SAME if row["equal"] == row["tokens"] else WRONG}
+        return NOT_RUN
+    return SAME if row["equal"] == row["tokens"] else WRONG
 
 
 def _notes(checkpoint: Checkpoint, examples: Sequence[Example]) -> list[str]:

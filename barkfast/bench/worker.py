@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,8 +20,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from barkfast import errors
-from barkfast.bench.backends import OURS, Backend, NotInstalled, NotRun, Ours, use_threads
-from barkfast.bench.machine import restart_peaks
+from barkfast.bench.backends import OURS, Backend, NotInstalled, NotRun, Ours
+from barkfast.bench.machine import count_threads, tidy
+from barkfast.bench.measure import Limits
 from barkfast.bench.roofline import Work
 from barkfast.bench.workload import Clip, Workload
 
@@ -31,18 +33,18 @@ LIMIT_S, GRACE_S = 900.0, 5.0
 TAIL_CHARACTERS = 600
 
 
-class WorkerError(Exception):
-    """A contender's process has died, hung, or failed at something; says what it last wrote."""
+class WorkerError(errors.EngineError):
+    """A backend's process has died, hung, or failed at something; says what it last wrote."""
 
 
-# What may cross from one process to the other as what it is; everything else arrives as a WorkerError.
+# Errors of these types are raised here as they were there; any other one as a WorkerError.
 KNOWN: dict[str, type[Exception]] = {kind.__name__: kind for kind in (NotRun, NotInstalled)} | {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)
 }
 
 
 class Remote(Backend):
-    """A backend whose work another process does.
+    """A backend that runs in another process; `check`, `limits`, `share` and `batches` are barkfast's alone.
 
     Args:
         name: barkfast, or a peer's.
@@ -61,20 +63,35 @@ class Remote(Backend):
         self._waiting = False
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
-    def import_library(self) -> None:
-        """From the start of the process on."""
-        self._start()
+    def start(self) -> None:
+        """Start the process, and make the backend there."""
+        self._folder = tempfile.TemporaryDirectory(prefix="barkfast-bench-", ignore_cleanup_errors=True)
+        # What it makes on disk is in there, so that nothing is left however it ends.
+        folders = os.pathsep.join(folder for folder in sys.path if folder)
+        environment = {**os.environ, "PYTHONPATH": folders, "TMPDIR": self._folder.name}
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                text=True,
+                encoding="utf-8",
+                # Ctrl-C reaches only us: we keep what was measured, and then end it.
+                start_new_session=True,
+            )
+        threading.Thread(target=self._listen, args=(self._process.stdout,), daemon=True).start()
         self._ask("open", name=self.name, workload=asdict(self.workload))
-        self.version = self._ask("import")
 
-    def prepare(self) -> None:
-        self._ask("prepare")
-
-    def load_networks(self) -> None:
-        self.dtype = self._ask("load")
-
-    def settle(self) -> None:
-        self.work = {stage: Work(**work) for stage, work in self._ask("settle").items()}
+    def load(self) -> None:
+        """Its imports count from the start of the process on."""
+        begin = time.perf_counter()
+        self.start()
+        started = time.perf_counter() - begin
+        start_up, self.version, self.dtype, work = self._ask("load")
+        self.start_up = {**start_up, "import_s": started + start_up["import_s"]}
+        self.work = {stage: Work(**each) for stage, each in work.items()}
 
     def speak(self, seed: int, seconds: float | None = None) -> Clip:
         return Clip(**self._ask("speak", seed=seed, seconds=seconds))
@@ -85,8 +102,20 @@ class Remote(Backend):
     def trace(self, path: str | os.PathLike[str], seed: int) -> None:
         self._ask("trace", path=os.path.abspath(path), seed=seed)
 
+    def check(self) -> list[dict[str, Any]]:
+        return self._ask("check")
+
+    def limits(self) -> list[Limits]:
+        return [Limits(**limits) for limits in self._ask("limits")]
+
+    def share(self, folder: str) -> str:
+        return self._ask("share", folder=folder)
+
+    def batches(self, batches: Sequence[int]) -> list[dict[str, Any]]:
+        return self._ask("batches", batches=batches)
+
     def close(self) -> None:
-        """End the process, at once if it is at work; what it left on disk goes with it."""
+        """End the process, at once if it is at work, and remove what it left on disk."""
         process, self._process = self._process, None
         if process is not None:
             if self._waiting:
@@ -103,29 +132,9 @@ class Remote(Backend):
             self._folder.cleanup()
             self._folder = None
 
-    def _start(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="barkfast-bench-", ignore_cleanup_errors=True)
-        # In there it makes what it needs on disk, so that nothing is left however it ends.
-        folders = os.pathsep.join(folder for folder in sys.path if folder)
-        environment = {**os.environ, "PYTHONPATH": folders, "TMPDIR": self._folder.name}
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=environment,
-                text=True,
-                encoding="utf-8",
-                # Ctrl-C is for us alone: we keep what was measured, and then end it.
-                start_new_session=True,
-            )
-        threading.Thread(target=self._listen, args=(self._process.stdout,), daemon=True).start()
-
     @property
     def _log(self) -> Path:
-        if self._folder is None:
-            raise NotRun(f"{self.name} is not loaded; call load() first")
+        assert self._folder is not None
         return Path(self._folder.name) / "stderr.log"
 
     def _listen(self, stream: TextIO) -> None:
@@ -134,11 +143,11 @@ class Remote(Backend):
         self._answers.put("")
 
     def _ask(self, what: str, **details: Any) -> Any:
-        """Send a request and wait for its answer. Errors: the process's own, WorkerError."""
+        """Send a request and wait for its answer. Raises: the process's own error, WorkerError."""
         if self._process is None or self._process.stdin is None:
             raise NotRun(f"{self.name} is not loaded; call load() first")
         self._waiting = True
-        # One that has ended is found out by its answer.
+        # A process that has ended shows by its answer.
         with suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps({"what": what, **details}) + "\n")
             self._process.stdin.flush()
@@ -148,11 +157,10 @@ class Remote(Backend):
             self._process.kill()
             self._process.wait()
             raise WorkerError(f"{what}: ended after {self.limit_s:g} s without an answer; {self._tail()}") from None
+        self._waiting = False
         if not line:
             status = self._process.wait()
-            self._waiting = False
             raise WorkerError(f"{what}: the process ended with status {status}; {self._tail()}")
-        self._waiting = False
         answer = json.loads(line)
         if "error" in answer:
             kind, message = answer["error"]
@@ -175,39 +183,30 @@ class Server:
         self.backend: Backend | None = None
 
     def open(self, name: str, workload: dict[str, Any]) -> None:
-        """Make the backend."""
-        from barkfast.bench.peers import find_peers
+        """Make the backend, with as many threads of torch as barkfast's engines use."""
+        import torch
 
         wanted = Workload(**workload)
-        use_threads(wanted)
-        self.backend = Ours(wanted) if name == OURS else find_peers([name])[0](wanted)
+        if wanted.resolve().device == "cpu":
+            torch.set_num_threads(count_threads())
+        if name == OURS:
+            self.backend = Ours(wanted)
+        else:
+            from barkfast.bench.peers import PEERS
+
+            self.backend = PEERS[name](wanted)
 
     def answer(self, what: str, details: dict[str, Any]) -> Any:
-        """The result of one request."""
+        """The result of one request, a method of the backend."""
         if what == "open":
-            self.open(**details)
-            return None
+            return self.open(**details)
         backend = self.backend
         if backend is None:
             raise ValueError(f"{what!r} before 'open'")
-        if what == "import":
-            backend.import_library()
-            return backend.version
-        if what == "load":
-            backend.load_networks()
-            return backend.dtype
-        if what == "settle":
-            backend.settle()
-            restart_peaks()
-            return {stage: asdict(work) for stage, work in backend.work.items()}
-        if what == "speak":
-            return asdict(backend.speak(**details))
-        if what == "memory":
-            return backend.memory()
-        if what not in ("prepare", "trace"):
-            raise ValueError(f"unknown request {what!r}")
-        getattr(backend, what)(**details)
-        return None
+        result = getattr(backend, what)(**details)
+        if what in ("check", "limits", "share", "batches"):
+            tidy()
+        return (backend.start_up, backend.version, backend.dtype, backend.work) if what == "load" else result
 
 
 def take_output() -> TextIO:
@@ -228,7 +227,7 @@ def main() -> int:
             traceback.print_exc()
             sys.stderr.flush()
             answer = {"error": [type(error).__name__, " ".join(str(error).split())]}
-        print(json.dumps(answer), file=answers, flush=True)
+        print(json.dumps(answer, default=asdict), file=answers, flush=True)
     if server.backend is not None:
         server.backend.close()
     return 0

@@ -1,17 +1,17 @@
-"""What is spoken where time is measured: a text, a voice and a length, by a model; and how long each stage took."""
+"""What is spoken where time is measured: a text, a voice and a length, by a model; and how long each stage takes."""
 
 import math
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from barkfast.bark import Bark
 from barkfast.config import Layout, Sampling
 from barkfast.errors import EngineError, InputError
 from barkfast.runtime import select
@@ -21,6 +21,10 @@ from barkfast.voices import check_voice, load_voice
 from barkfast.weights import Checkpoint, open_model
 from barkfast.weights.convert import MARKER
 from barkfast.weights.files import read_json
+from barkfast.weights.sources import WEIGHT_FILES
+
+if TYPE_CHECKING:
+    from barkfast.bark import Bark
 
 STAGES = ("semantic", "coarse", "fine", "codec")
 # What a stage's count counts.
@@ -57,7 +61,7 @@ class Workload:
             raise InputError(f"seconds is {self.seconds}; expected a positive number, the length of a clip")
 
     def resolve(self) -> "Workload":
-        """The same with "auto" replaced by what it stands for here. Errors: InputError, EngineError."""
+        """The same with "auto" replaced by what it stands for here. Raises: InputError, EngineError."""
         device = select.resolve_device(self.device)
         engine = select.resolve_engine(self.engine, device)
         return replace(self, device=device, engine=engine, dtype=select.resolve_dtype(self.dtype, device, engine))
@@ -93,16 +97,21 @@ class Clip:
         return sum(self.seconds.values()) / self.audio_s
 
 
-def made_from(checkpoint: Checkpoint) -> str:
-    """The model's name; of a conversion the name of what it was made from."""
-    if checkpoint.folder is not None and (checkpoint.folder / MARKER).is_file():
-        return str(read_json(checkpoint.folder / MARKER).get("converted_from"))
-    return checkpoint.name
-
-
 def is_random(checkpoint: Checkpoint) -> bool:
-    """Whether the weights were made up, and so speak noise."""
-    return made_from(checkpoint).startswith("random:")
+    """Whether the weights, or those that a conversion was made from, are random, and so speak noise."""
+    marker = None if checkpoint.folder is None else checkpoint.folder / MARKER
+    converted = marker is not None and marker.is_file()
+    name = str(read_json(marker).get("converted_from")) if marker and converted else checkpoint.name
+    return name.startswith("random:")
+
+
+def hugging_face_folder(checkpoint: Checkpoint) -> Path | None:
+    """The model's own folder, if transformers can load it."""
+    folder = checkpoint.folder
+    if folder is None or not (folder / "config.json").is_file():
+        return None
+    known = "semantic_config" in read_json(folder / "config.json")
+    return folder if known and any((folder / name).is_file() for name in WEIGHT_FILES) else None
 
 
 def vocabulary(folder: Path) -> Path:
@@ -119,19 +128,17 @@ def _vocabulary_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def tokenizer_of(checkpoint: Checkpoint) -> Path | None:
-    """A tokenizer for random weights, which bring none; None leaves the choice to the model."""
+    """A tokenizer for random weights without one; None leaves the choice to the model."""
     own = checkpoint.folder is not None and find_tokenizer_file(checkpoint.folder) is not None
     if own or not is_random(checkpoint):
         return None
     return vocabulary(Path(_vocabulary_folder().name))
 
 
-def open_bark(workload: Workload, tokenizer: str | Path | None = None) -> Bark:
-    """The workload's model, its networks not loaded yet.
+def open_bark(workload: Workload) -> "Bark":
+    """The workload's model, its networks not loaded yet."""
+    from barkfast.bark import Bark
 
-    Args:
-        tokenizer: as of `Bark`; random weights bring their own.
-    """
     workload = workload.resolve()
     return Bark(
         workload.model,
@@ -139,7 +146,7 @@ def open_bark(workload: Workload, tokenizer: str | Path | None = None) -> Bark:
         dtype=workload.dtype,
         engine=workload.engine,
         small=workload.small,
-        tokenizer=tokenizer or tokenizer_of(workload.open()),
+        tokenizer=tokenizer_of(workload.open()),
     )
 
 
@@ -157,7 +164,7 @@ def full_voice(layout: Layout, seed: int = 1) -> dict[str, np.ndarray]:
 
 
 def voice_of(checkpoint: Checkpoint, workload: Workload) -> Mapping[str, np.ndarray] | None:
-    """The workload's voice, read and checked. Errors: VoiceError."""
+    """The workload's voice, read and checked. Raises: VoiceError."""
     if workload.voice == NO_VOICE:
         return None
     if workload.voice == FULL_VOICE:
@@ -168,22 +175,14 @@ def voice_of(checkpoint: Checkpoint, workload: Workload) -> Mapping[str, np.ndar
     return voice
 
 
-def speak(
-    bark: Bark,
-    workload: Workload,
-    seed: int,
-    *,
-    seconds: float | None = None,
-    tracer: Any = None,
-) -> Clip:
-    """Speak once, from text to samples.
-
-    Random weights hardly ever stop by themselves, and here may not, so that all clips are as long.
+def speak(bark: "Bark", workload: Workload, seed: int, *, seconds: float | None = None, tracer: Any = None) -> Clip:
+    """Speak once, from text to samples, without an early stop, so that all clips are equally long.
 
     Args:
         seconds: another length than the workload's.
         tracer: a barkfast.bench.trace.Tracer, for a range per stage.
-    Errors: EngineError if the samples are not finite.
+
+    Raises: EngineError if the samples are not finite.
     """
     history = voice_of(bark.checkpoint, workload)
     length, random = seconds or workload.seconds, Randomness(seed)
@@ -191,24 +190,13 @@ def speak(
 
     def timed(stage: str, work: Any, *args: Any, **options: Any) -> Any:
         start = time.perf_counter()
-        if tracer is None:
+        with nullcontext() if tracer is None else tracer.range(stage):
             result = work(*args, **options)
-        else:
-            with tracer.range(stage):
-                result = work(*args, **options)
         took[stage] = time.perf_counter() - start
         return result
 
-    semantic = timed(
-        "semantic",
-        bark.generate_semantic,
-        workload.text,
-        history,
-        Sampling(0.7),
-        max_duration_s=length,
-        allow_early_stop=False,
-        seed=random,
-    )
+    limits: dict[str, Any] = {"max_duration_s": length, "allow_early_stop": False}
+    semantic = timed("semantic", bark.generate_semantic, workload.text, history, Sampling(0.7), seed=random, **limits)
     coarse = timed("coarse", bark.generate_coarse, semantic, history, Sampling(0.7), seed=random)
     fine = timed("fine", bark.generate_fine, coarse, history, Sampling(0.5), seed=random)
     audio = timed("codec", bark.decode, fine)

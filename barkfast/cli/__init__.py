@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from barkfast.cli import bench, convert, info, profile, say, verify, voices
-from barkfast.cli.exits import parse, report
+from barkfast.cli.process import parse, report
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from barkfast.cli.checks import naming
-from barkfast.cli.exits import CLOSED, note
 from barkfast.cli.options import add_model_options
+from barkfast.cli.process import CLOSED, note
 from barkfast.errors import InputError
 from barkfast.files import check_writable, expand
 
@@ -55,11 +55,10 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.seed < 2**62:
         raise InputError(f"--seed is {args.seed}; expected 0 to {2**62 - 1}")
 
+    from barkfast.bench.backends import check_peers
     from barkfast.bench.bench import Interrupted, check_arguments, run_bench
     from barkfast.bench.measure import check_batches
-    from barkfast.bench.peers import find_peers
-    from barkfast.bench.report import print_result
-    from barkfast.bench.result import COMPLETE, OK, RED
+    from barkfast.bench.report import COMPLETE, OK, RED, print_result
     from barkfast.bench.workload import Workload
 
     with naming("--seconds"):
@@ -70,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         batches = _read_numbers(args.batch)
         check_batches(batches)
     with naming("--compare"):
-        find_peers(peers)
+        check_peers(peers)
     workload = workload.resolve()
     trace = None if args.trace is None else expand(args.trace)
     plain = args.json == "-"
@@ -81,8 +80,10 @@ def run(args: argparse.Namespace) -> int:
         with naming(option):
             check_arguments((), 1, path, None)
     if args.plot is not None:
+        from barkfast.bench.plots import make_folder, plot_all
+
         with naming("--plot"):
-            _check_folder(expand(args.plot))
+            check_writable(make_folder(expand(args.plot)) / "waterfall.png")
     # If the json goes to standard output, text for people goes to standard error.
     people = sys.stderr if plain else sys.stdout
     interrupt = None
@@ -95,8 +96,6 @@ def run(args: argparse.Namespace) -> int:
     # Write files first: the reader of the output may be gone.
     plots = []
     if interrupt is None and args.plot is not None and result["status"] != RED:
-        from barkfast.bench.plots import plot_all
-
         plots = plot_all(result, expand(args.plot))
     print_result(result, people)
     if plain:
@@ -127,18 +126,6 @@ def _clock() -> Callable[[str], None]:
         note(f"barkfast: {time.monotonic() - begin:4.0f} s: {line}")
 
     return say
-
-
-def _check_folder(folder: Path) -> None:
-    """Create the folder; raise InputError unless plots can be drawn and written there."""
-    from barkfast.bench.plots import require_matplotlib
-
-    require_matplotlib()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {folder}: {error.strerror or error}; choose another one") from error
-    check_writable(folder / "waterfall.png")
 
 
 def _result_path(path: Path, workload: Any) -> Path:

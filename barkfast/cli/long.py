@@ -9,8 +9,8 @@ from typing import Any
 
 from barkfast.audio import check_output
 from barkfast.cli import outputs
+from barkfast.cli.inputs import count_characters, read_cast, read_file, read_script
 from barkfast.cli.options import read_sampling
-from barkfast.cli.sources import count_characters, read_cast, read_file, read_script
 from barkfast.engine.results import real_time_factor
 from barkfast.engine.segments import Piece
 from barkfast.errors import InputError

@@ -2,7 +2,7 @@
 
 import os
 
-from barkfast.cli.exits import note
+from barkfast.cli.process import note
 from barkfast.errors import MissingFileError
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 
 from barkfast.audio import stream_header, to_pcm16, writing_audio
-from barkfast.cli.exits import CLOSED
+from barkfast.cli.process import CLOSED
 from barkfast.errors import InputError
 
 Write = Callable[[np.ndarray], None]
@@ -91,6 +91,7 @@ def to_player(command: list[str], sample_rate: int) -> Iterator[Write]:
             send(stream_header(sample_rate))
             yield write
         except BaseException:
+            # Also for Ctrl-C: the player would go on with what it has.
             player.kill()
             raise
         finally:

@@ -4,8 +4,8 @@ import argparse
 import json
 from typing import Any
 
-from barkfast.cli.exits import note
 from barkfast.cli.options import add_model_options
+from barkfast.cli.process import note
 
 # The last column is the log-mel distance of the sound of the engine's own fine codes, which rounding may change.
 HEAD = ["", "device", "verdict", "tokens equal", "rms ratio", "KL in nats", "log-mel dB", "of own codes"]

@@ -183,7 +183,8 @@ class Admission:
         """Make a request in a reader thread, and pass it to the worker.
 
         Args:
-            on_chunk, on_end, prefetched: as PendingRequest; both are called in the event loop.
+            on_chunk, on_end: as PendingRequest; both are called in the event loop.
+            prefetched: as of Utterance.
 
         Raises:
             EngineClosed, EngineDead: the worker has ended.
@@ -199,10 +200,11 @@ class Admission:
         try:
             request, text_ids = await self.read(read)
             end = partial(self._end, reservation, on_end)
-            how = {"prefetched": prefetched, "continues_stream": continues_stream}
-            pending = PendingRequest(request, text_ids, on_chunk, end, self._most_unread, **how)
+            in_stream = {"prefetched": prefetched, "continues_stream": continues_stream}
+            pending = PendingRequest(request, text_ids, on_chunk, end, self._most_unread, **in_stream)
             self.worker.submit(pending)
         except BaseException:
+            # Also where the task is cancelled.
             reservation.leave()
             raise
         return pending

@@ -168,6 +168,7 @@ class Engine:
         try:
             model.load()
         except BaseException:
+            # Of any kind: the caller never gets the scheduler.
             scheduler.close()
             raise
         return scheduler

@@ -58,6 +58,7 @@ class Sound(Iterator[np.ndarray]):
             try:
                 return next(self._chunks)
             except BaseException:
+                # StopIteration among it: a generator that raised has ended.
                 self._ended = True
                 raise
 
@@ -278,10 +279,10 @@ def _submit(
         if (entry := queue.next_to_submit()) is None:
             continue
         try:
-            entry.handle = session.add(entry.segment.request(model, options))
+            request = entry.segment.request(model, options)
+            entry.handle = session.add(request, prefetched=entry.prefetched, continues_stream=queue.started)
         except BarkfastError as error:
             queue.end(entry, error, final=True)
             continue
-        entry.handle.prefetched, entry.handle.continues_stream = entry.prefetched, queue.started
         queue.started = True
         entries[entry.handle] = entry

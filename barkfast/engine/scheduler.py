@@ -76,6 +76,7 @@ class Scheduler:
         try:
             components.grow(n_slots)
         except BaseException:
+            # Also for Ctrl-C: nobody else would release them.
             components.release()
             raise
 
@@ -125,11 +126,12 @@ class Scheduler:
         ids = fit_text(request.text, tokenizer, self.layout.semantic.n_slots, request.overflow)
         return np.array(ids, dtype=np.int32)
 
-    def add(self, request: Request, text_ids: np.ndarray | None = None) -> Utterance:
+    def add(self, request: Request, text_ids: np.ndarray | None = None, **in_stream: Any) -> Utterance:
         """Start a request.
 
         Args:
             text_ids: the result of `tokenize`; None to compute it here.
+            in_stream: `prefetched` and `continues_stream`, as of Utterance.
 
         Raises:
             InputError, VoiceError: the model cannot speak it. Other utterances are not affected.
@@ -138,7 +140,7 @@ class Scheduler:
         ids = self.tokenize(request) if text_ids is None else text_ids
         # On the torch engine the stages draw from one generator, one after the other, as in the reference: no overlap.
         overlap = all(bound[stage][0].engine != "torch" for stage in DECODED)
-        utterance = Utterance(request, self.layout, ids, overlap=overlap, clock=self._clock)
+        utterance = Utterance(request, self.layout, ids, overlap=overlap, clock=self._clock, **in_stream)
         self._take_in(utterance, bound)
         return utterance
 
@@ -157,6 +159,7 @@ class Scheduler:
             else:
                 self._collect_work(utterance)
         except BaseException:
+            # Also for Ctrl-C: its caller does not know the utterance yet.
             self._forget(utterance)
             raise
 
@@ -318,6 +321,7 @@ class Scheduler:
             try:
                 advances = table.step(seconds)
             except Exception as error:
+                # An engine may raise anything, torch's errors among it.
                 if loses_device(error):
                     raise
                 # Which job caused it is not known, so all running ones fail.
@@ -390,6 +394,7 @@ class Scheduler:
         try:
             yield
         except Exception as error:
+            # An engine may raise anything, torch's errors among it; the utterance's caller gets it.
             if loses_device(error):
                 raise
             self._fail(utterance, error)

@@ -1,6 +1,7 @@
 """A model for all threads that call it: they share one scheduler, and run its rounds in turn."""
 
 import os
+import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -176,6 +177,7 @@ class SharedScheduler:
         try:
             events = self.scheduler.round(SINGLE_S if single else 0.0)
         except BaseException as error:
+            # Also for Ctrl-C: other threads' sessions wait for results that will not come.
             for session in self.sessions:
                 session.abandon(error)
             self._shut()
@@ -242,12 +244,12 @@ class Session:
         """Whether there is neither work nor an event for this session."""
         return not self._events and all(utterance.parked for utterance in self.utterances)
 
-    def add(self, request: Request) -> Utterance:
+    def add(self, request: Request, **in_stream: Any) -> Utterance:
         """As Scheduler.add. Raises: also EngineError once the scheduler has failed."""
         # Before the lock is taken: a long text takes time.
         text_ids = self._scheduler.tokenize(request)
         with self._open_scheduler() as scheduler:
-            utterance = scheduler.add(request, text_ids)
+            utterance = scheduler.add(request, text_ids, **in_stream)
             self.utterances.add(utterance)
             return utterance
 
@@ -318,22 +320,22 @@ class Session:
 
     # --- blocking calls
 
-    def wait(self, utterance: Utterance, on_round: Callable[[Utterance], None] | None = None) -> Any:
+    def wait(self, utterance: Utterance, silent: bool = True) -> Any:
         """Work until an utterance of this session has ended. Returns: its result. Raises: its error.
 
         Args:
-            on_round: called after each round.
+            silent: no progress bars.
         """
-        while True:
-            events = self.round()
-            if on_round is not None:
-                on_round(utterance)
-            for event in events:
-                if event.utterance is not utterance or isinstance(event, AudioChunk):
-                    continue
-                if isinstance(event, Failed):
-                    raise event.error
-                return event.result
+        with ProgressBars(silent) as bars:
+            while True:
+                events = self.round()
+                bars.show(utterance)
+                for event in events:
+                    if event.utterance is not utterance or isinstance(event, AudioChunk):
+                        continue
+                    if isinstance(event, Failed):
+                        raise event.error
+                    return event.result
 
     def run(self, makers: Iterable[Callable[[], Request]]) -> list[Any]:
         """Run any number of requests, each made when it can start. Returns: a Generation or an error for each."""
@@ -374,3 +376,34 @@ class Session:
                     raise event.error
                 else:
                     return
+
+
+class ProgressBars:
+    """A progress bar for each stage of an utterance that reports its progress."""
+
+    def __init__(self, silent: bool) -> None:
+        # A process without a terminal may have no standard error.
+        self._silent = silent or sys.stderr is None
+        self._bars: dict[str, Any] = {}
+
+    def __enter__(self) -> "ProgressBars":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for bar in self._bars.values():
+            # A text seldom needs as many tokens as it may have.
+            bar.total = bar.n
+            bar.close()
+
+    def show(self, utterance: Utterance) -> None:
+        """Show how far the utterance has come."""
+        if self._silent:
+            return
+        from tqdm import tqdm
+
+        for stage in ("semantic", "coarse", "fine"):
+            done, total = utterance.progress(stage)
+            if total and stage not in self._bars:
+                self._bars[stage] = tqdm(total=total)
+            if total:
+                self._bars[stage].update(done - self._bars[stage].n)

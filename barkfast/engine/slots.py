@@ -69,6 +69,7 @@ class SlotTable:
         try:
             slot = self._decoder.admit(work.job)
         except BaseException:
+            # Also for Ctrl-C: the decoder may have given the slot away.
             self._retained.discard(utterance)
             raise
         self._running[slot] = (utterance, work)

@@ -99,9 +99,10 @@ class Stream:
         self._loop = asyncio.get_running_loop()
         try:
             self._reservation = await self._admission.reserve(self._deadline_s, self._wait)
-            await self._submit()
+            await self._submit(self._reservation)
             self._queue.raise_if_not_started()
         except BaseException:
+            # Also where the task is cancelled.
             self._end()
             raise
         if self._is_closed():
@@ -127,6 +128,7 @@ class Stream:
                 elif len(samples):
                     return samples
         except BaseException:
+            # Also where the task is cancelled.
             await self.aclose()
             raise
         raise StopAsyncIteration
@@ -145,8 +147,9 @@ class Stream:
         taken = self._queue.take()
         if taken is not None and isinstance(taken[1], np.ndarray):
             self._admission.worker.mark_read(taken[0].handle)
-        if self._queue.wants_driver and (self._submitting is None or self._submitting.done()):
-            self._submitting = asyncio.create_task(self._submit())
+        idle = self._submitting is None or self._submitting.done()
+        if self._reservation is not None and idle and self._queue.wants_driver:
+            self._submitting = asyncio.create_task(self._submit(self._reservation))
         if taken is None:
             return None
         entry, output = taken
@@ -156,26 +159,27 @@ class Stream:
             self._end()
         return join_live(self._joiner, entry.segment, output)
 
-    async def _submit(self) -> None:
+    async def _submit(self, reservation: Reservation) -> None:
         """Read and submit as many segments as the queue wants; their errors go to the queue."""
         queue, news = self._queue, self._news
-        assert self._reservation is not None
         while queue.wants_driver and not self._is_closed():
             if queue.wants_segment:
                 try:
                     queue.push(await self._admission.read(self._text.next))
                 except Exception as error:
+                    # Of any kind: the user's iterable is read here. The consumer gets it in place of a chunk.
                     queue.fail(error, self._text.voice)
                     news.set()
                     return
             if (entry := queue.next_to_submit()) is None:
                 continue
-            request = partial(self._text.request, entry.segment, self._reservation.deadline)
+            request = partial(self._text.request, entry.segment, reservation.deadline)
             receive, end = _callbacks(queue, entry, news)
             submit = self._admission.submit
             try:
-                entry.handle = await submit(self._reservation, request, receive, end, entry.prefetched)
+                entry.handle = await submit(reservation, request, receive, end, entry.prefetched)
             except Exception as error:
+                # Of any kind, as above.
                 queue.end(entry, error, final=True)
                 news.set()
             else:

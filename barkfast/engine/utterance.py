@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from barkfast.checks import check_tokens
 from barkfast.config import Layout
 from barkfast.engine.results import Generation
-from barkfast.errors import BarkfastError
+from barkfast.errors import BarkfastError, InputError
 from barkfast.jobs import FineJob, Job
 from barkfast.options import Request
 from barkfast.runtime.sampling import Randomness
-from barkfast.stages.check import check_tokens
 from barkfast.stages.coarse import CoarseWindows, unflatten_codes
 from barkfast.stages.fine import HOP, MAX_HOP, FineWindows, LiveFineWindows
 from barkfast.stages.semantic import semantic_job
@@ -26,18 +26,28 @@ FIRST_FRAMES, FRAMES = 24, 72
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decode:
-    """Tokens for the decoder of `stage` (semantic or coarse) to draw."""
+    """Tokens for the decoder of `stage` (semantic or coarse) to draw.
+
+    Args:
+        windows: what the tokens of a coarse window are appended to.
+    """
 
     stage: str
     job: Job
+    windows: CoarseWindows | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Refine:
-    """A window for the fine network to fill."""
+    """A window for the fine network to fill.
+
+    Args:
+        windows: what the filled window is appended to.
+    """
 
     stage: ClassVar[str] = "fine"
     job: FineJob
+    windows: FineWindows | LiveFineWindows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +81,8 @@ class Utterance:
         text_ids: (n,) token ids of the request's text, as many as fit; None where it has semantic tokens.
         start: run one stage only: a semantic Job, coarse or fine windows, or the (codebooks, frames) codes to decode.
         overlap: stages may overlap, because each counts its random numbers separately.
+        prefetched: the consumer still receives the segment before this one. The caller resets it when that has ended.
+        continues_stream: the stream that it belongs to has started, so that it is not queued.
         clock: monotonic seconds.
 
     Raises:
@@ -85,6 +97,8 @@ class Utterance:
         *,
         start: Job | CoarseWindows | FineWindows | np.ndarray | None = None,
         overlap: bool = False,
+        prefetched: bool = False,
+        continues_stream: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.layout = layout
@@ -100,9 +114,7 @@ class Utterance:
         self.arrival, self.parked = 0, False
         self.engines: dict[str, str] = {}
         self.fallbacks: dict[str, str] = {}
-        # Set by the caller: the consumer still receives the segment before this one; and whether this utterance
-        # continues a stream that has started, so that it is not queued.
-        self.prefetched = self.continues_stream = False
+        self.prefetched, self.continues_stream = prefetched, continues_stream
         self._clock = clock
         self._timings = dict.fromkeys(STAGES, 0.0)
         # Stages whose work is handed out, and when it started.
@@ -236,23 +248,15 @@ class Utterance:
         """
         self._timings[work.stage] += self._clock() - self._started.pop(work.stage)
         self._handed_out.discard(work.stage)
-        if work.stage == "semantic":
-            self._semantic_job = None
-            self._end_semantic()
-        elif work.stage == "coarse":
-            assert self._coarse is not None
-            self._coarse.append(np.array(self._window, np.int32))
-            self._n_windows_done += 1
-            self._n_windows = self._coarse.n_windows
-            self._window.clear()
-            self._end_coarse_if_done()
+        if isinstance(work, Decode):
+            self._end_job(work)
+        elif result is None:
+            raise InputError(f"work of the {work.stage} stage ended without a result; expected a numpy array")
         elif isinstance(work, Refine):
-            assert self._fine is not None and result is not None
-            self._fine.append(result)
-            if self.stages == ("fine",) and self._fine_done:
-                self.result = self._fine.codes()
-        elif isinstance(work, Synthesize):
-            assert result is not None
+            work.windows.append(result)
+            if self.stages == ("fine",) and work.windows.done:
+                self.result = work.windows.codes()
+        else:
             self._take_samples(result, work.last)
 
     def fail(self, error: BarkfastError) -> None:
@@ -282,17 +286,29 @@ class Utterance:
     def _next_semantic_job(self) -> Decode | None:
         return None if self._semantic_job is None else Decode("semantic", self._semantic_job)
 
+    def _end_job(self, work: Decode) -> None:
+        if work.windows is None:
+            self._semantic_job = None
+            self._end_semantic()
+            return
+        work.windows.append(np.array(self._window, np.int32))
+        self._n_windows_done += 1
+        self._n_windows = work.windows.n_windows
+        self._window.clear()
+        self._end_coarse_if_done(work.windows)
+
     def _end_semantic(self) -> None:
         tokens = np.array(self._semantic, dtype=np.int64)
         if self.stages == ("semantic",):
             self.result = tokens
             return
         check_tokens("semantic tokens", tokens, 1, self.layout.semantic.vocab_size)
-        if self._coarse is None:
-            self._coarse = self._coarse_windows(final=True)
+        coarse = self._coarse
+        if coarse is None:
+            coarse = self._coarse = self._coarse_windows(final=True)
         else:
-            self._coarse.grow(tokens[:0], final=True)
-        self._end_coarse_if_done()
+            coarse.grow(tokens[:0], final=True)
+        self._end_coarse_if_done(coarse)
 
     def _coarse_windows(self, final: bool) -> CoarseWindows:
         voice = self.request.voice
@@ -307,21 +323,20 @@ class Utterance:
 
     def _next_coarse_window(self) -> Decode | None:
         job = None if self._coarse is None else self._coarse.next_job()
-        return None if job is None else Decode("coarse", job)
+        return None if job is None else Decode("coarse", job, self._coarse)
 
-    def _end_coarse_if_done(self) -> None:
-        assert self._coarse is not None
-        if not self._coarse.done:
+    def _end_coarse_if_done(self, coarse: CoarseWindows) -> None:
+        if not coarse.done:
             return
         if self.stages == ("coarse",):
-            self.result = self._coarse.codes()
+            self.result = coarse.codes()
             return
         if isinstance(self._fine, LiveFineWindows):
             self._fine.grow(np.zeros((self.layout.coarse.n_codebooks, 0), np.int32), final=True)
         else:
             voice = self.request.voice
             self._fine = FineWindows(
-                self._coarse.codes(),
+                coarse.codes(),
                 self.layout,
                 self.request.fine_sampling,
                 history=None if voice is None else voice["fine_prompt"],
@@ -341,21 +356,16 @@ class Utterance:
         )
 
     def _next_fine_window(self) -> Refine | None:
-        job = None if self._fine is None else self._fine.next_job()
-        return None if job is None else Refine(job)
-
-    @property
-    def _fine_done(self) -> bool:
-        if isinstance(self._fine, LiveFineWindows):
-            return self._fine.done
-        return self._fine is not None and self._fine.n_done == self._fine.n_windows
+        fine = self._fine
+        job = None if fine is None else fine.next_job()
+        return None if fine is None or job is None else Refine(job, fine)
 
     def _next_codes(self) -> Synthesize | None:
         if self._codes is not None:
             return Synthesize(self._codes, whole=True, last=True)
         if self._fine is None:
             return None
-        done, n_final = self._fine_done, self._fine.n_final
+        done, n_final = self._fine.done, self._fine.n_final
         if not self.streams:
             return Synthesize(self._fine.codes(), whole=True, last=True) if done else None
         start = self._n_pushed
@@ -372,10 +382,10 @@ class Utterance:
             self.first_chunk_at = self._clock()
         if not last:
             return
-        if self.stages == ("codec",):
+        if self._coarse is None or self._fine is None:
+            # The codec alone was asked for.
             self.result = samples
             return
-        assert self._coarse is not None and self._fine is not None
         self.result = Generation(
             samples if len(self._audio) == 1 else np.concatenate(self._audio),
             self.layout.sample_rate,

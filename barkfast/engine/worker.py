@@ -1,6 +1,5 @@
 """The thread that runs an engine's rounds: it owns the scheduler, and nothing else touches the networks."""
 
-import contextlib
 import logging
 import threading
 import time
@@ -34,8 +33,7 @@ class PendingRequest:
         on_chunk: receives (n,) float32 samples of a stream, in order.
         on_end: receives the outcome, once, after all chunks.
         most_unread: chunks that may be unread; with so many the utterance is parked until some are read.
-        prefetched: the consumer still receives the segment before it.
-        continues_stream: another request of the same stream came before it.
+        in_stream: as of Scheduler.add.
 
     Callbacks run where the worker's `post` puts them. Attributes that may change belong to the worker.
     """
@@ -47,13 +45,11 @@ class PendingRequest:
         on_chunk: Callable[[Any], None],
         on_end: Callable[[Outcome], None],
         most_unread: int = 8,
-        *,
-        prefetched: bool = False,
-        continues_stream: bool = False,
+        **in_stream: Any,
     ) -> None:
         self.request, self.text_ids = request, text_ids
         self.on_chunk, self.on_end, self.most_unread = on_chunk, on_end, most_unread
-        self.prefetched, self.continues_stream = prefetched, continues_stream
+        self.in_stream = in_stream
         self.utterance: Any = None
         self.unread = 0
         self.parked = self.ended = False
@@ -151,6 +147,7 @@ class Worker:
                 self._run_once(self._scheduler)
             self._scheduler.close()
         except BaseException as error:
+            # Of any kind: in this thread nobody else sees it, and the callers wait.
             if ready:
                 logger.exception("the serving engine failed")
             dead = EngineDead(f"the serving engine failed ({type(error).__name__}: {error}); start a new one")
@@ -158,9 +155,15 @@ class Worker:
             self._finish_all(dead)
             self._post(self._on_state, dead)
             if ready:
-                # Free what can be freed; the error that counts has been reported.
-                with contextlib.suppress(Exception):
-                    self._scheduler.close()
+                self._close_failed()
+
+    def _close_failed(self) -> None:
+        """Free what can be freed after an error, which has been reported."""
+        try:
+            self._scheduler.close()
+        except Exception:
+            # Of any kind: a lost device fails in every call.
+            logger.warning("the networks of the failed engine could not be freed", exc_info=True)
 
     def _run_once(self, scheduler: Scheduler) -> None:
         """Make the calls of the inbox, then one round; sleep where there is nothing to do."""
@@ -222,13 +225,11 @@ class Worker:
             self._expire(pending)
             return
         try:
-            pending.utterance = self._scheduler.add(pending.request, pending.text_ids)
+            pending.utterance = self._scheduler.add(pending.request, pending.text_ids, **pending.in_stream)
         except Exception as error:
             # Nothing was done for it yet, so nothing else is affected: of any kind, the error is its own.
             self._finish(pending, "failed", error)
         else:
-            pending.utterance.prefetched = pending.prefetched
-            pending.utterance.continues_stream = pending.continues_stream
             self._pending[pending.utterance] = pending
 
     def _promote(self, pending: PendingRequest) -> None:

@@ -11,8 +11,8 @@ from typing import Literal
 from barkfast.errors import InputError
 from barkfast.longform.rates import estimate_seconds, guess_language
 from barkfast.longform.sentences import Sentence, check_language, check_source, split_sentences
-from barkfast.normalize import Markup, check_markup, end_mark, normalize, normalize_stream
-from barkfast.normalize.marks import is_wide
+from barkfast.normalize import Markup, end_mark, normalize, normalize_stream
+from barkfast.normalize.punctuation import is_wide
 
 Ending = Literal["word", "clause", "sentence", "paragraph"]
 
@@ -159,7 +159,6 @@ def split_chunks(
         raise InputError(f"seconds is {seconds!r}; expected a positive number, e.g. {SECONDS}")
     if max_tokens < 1:
         raise InputError(f"max_tokens is {max_tokens!r}; expected at least 1")
-    check_markup(markup)
     if markup != "plain":
         text = [normalize(text, markup)] if isinstance(text, str) else normalize_stream(text, markup)
 

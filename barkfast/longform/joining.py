@@ -130,7 +130,7 @@ class _Seams:
             self._opening = np.concatenate((self._opening, samples))
             if len(self._opening) < self._fade:
                 return _NOTHING
-            samples = self._begin()
+            samples = self._begin(self._opening)
         joined = np.concatenate((self._held, samples))
         final = max(0, len(joined) - self._fade) if hold else len(joined)
         # A copy: a view would keep the whole sound in memory.
@@ -155,13 +155,12 @@ class _Seams:
     def _settle(self) -> None:
         """Append a sound that ended before it was as long as a fade."""
         if self._opening is not None:
-            begun = self._begin()
+            begun = self._begin(self._opening)
             self._held = np.concatenate((self._held, begun))
 
-    def _begin(self) -> np.ndarray:
+    def _begin(self, opening: np.ndarray) -> np.ndarray:
         """The beginning of the current sound, faded in, or overlapped with the end of the sound before."""
-        opening, self._opening = self._opening, None
-        assert opening is not None
+        self._opening = None
         if not self._overlaps:
             return _rise(opening, self._fade)
         held, self._held = self._held, _NOTHING

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from barkfast.errors import InputError
-from barkfast.longform.lines import is_number, read_stretches
+from barkfast.longform.line_breaks import is_number, read_stretches
 from barkfast.longform.rates import guess_language
 from barkfast.normalize.invisible import clean
 from barkfast.normalize.normalize import check_parts
@@ -112,7 +112,7 @@ def split_sentences(text: str | Iterable[str], language: str | None = None) -> I
 
     Args:
         text: a str, or an iterable of str (for example a file) that is read as one text. A blank line ends a sentence
-            and a paragraph; other line ends end a sentence if barkfast.longform.lines finds them intended.
+            and a paragraph; other line ends end a sentence if barkfast.longform.line_breaks finds them intended.
         language: one of the 13 that Bark speaks, for its abbreviations and marks; None guesses from each part's script.
 
     Joined, the sentences are the text, except for whitespace and invisible characters. They do not depend on how the

@@ -5,12 +5,18 @@ Compression") and its MIT-licensed source; module names follow transformers' Enc
 """
 
 import math
+from contextlib import AbstractContextManager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from barkfast.config import CodecConfig
+
+
+def exact_convolutions() -> AbstractContextManager[None]:
+    """Within the block, cuDNN uses neither TF32 (float32 with 10 mantissa bits) nor nondeterministic algorithms."""
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
 
 
 class CausalConv1d(nn.Module):

@@ -1,8 +1,8 @@
 """Prepare text for speech, for any model: remove invisible characters and markup."""
 
 from barkfast.normalize.invisible import drop_invisible
-from barkfast.normalize.marks import SOUND_TAGS, end_mark
 from barkfast.normalize.normalize import MARKUPS, Markup, check_markup, normalize, normalize_stream
+from barkfast.normalize.punctuation import SOUND_TAGS, end_mark
 
 __all__ = [
     "MARKUPS",

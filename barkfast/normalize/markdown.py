@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from barkfast.normalize.elements import read_html, strip_tags
+from barkfast.normalize.html_text import read_html, strip_tags
 from barkfast.normalize.invisible import read_lines
-from barkfast.normalize.marks import SOUND_TAG, end_mark, is_wide
-from barkfast.normalize.portions import cut_portions
+from barkfast.normalize.markdown_blocks import cut_portions
+from barkfast.normalize.punctuation import SOUND_TAG, end_mark, is_wide
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt

@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 from re import Match
 
-from barkfast.normalize.marks import SOUND_TAG
 from barkfast.normalize.numbers import (
     LARGEST,
     MONTHS,
@@ -16,6 +15,7 @@ from barkfast.normalize.numbers import (
     spell_written,
     spell_year,
 )
+from barkfast.normalize.punctuation import SOUND_TAG
 
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
 _DECIMAL = rf"{_NUMBER}(?:\.\d+)?"

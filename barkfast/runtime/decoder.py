@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from barkfast.config import FineConfig, GPTConfig
+from barkfast.config import CodecConfig, FineConfig, GPTConfig
 from barkfast.errors import BarkfastError, EngineError, InputError
 from barkfast.jobs import FineJob, Job
-from barkfast.runtime.codec_stream import CodecStream
-from barkfast.runtime.face import CodecFace, NetworkFace
+from barkfast.runtime.module_compat import CodecCompat, NetworkCompat
 
 # Most sequences that a decoder runs at a time.
 MAX_SLOTS = 64
@@ -74,6 +73,20 @@ def check_codebook(codebook: int, config: FineConfig) -> None:
         )
 
 
+def check_codes(codes: np.ndarray, config: CodecConfig) -> np.ndarray:
+    """Return the codes as int32. Raises: InputError if they are not (codebooks, frames) or out of range."""
+    if codes.ndim != 2 or not 1 <= len(codes) <= config.n_codebooks or not np.issubdtype(codes.dtype, np.integer):
+        raise InputError(
+            f"codes are {codes.dtype} of shape {codes.shape}; expected integers, "
+            f"(up to {config.n_codebooks} codebooks, frames)"
+        )
+    if codes.size and not 0 <= codes.min() <= codes.max() < config.codebook_size:
+        raise InputError(
+            f"codes {codes.min()}..{codes.max()} do not fit the codec's codebooks of {config.codebook_size} entries"
+        )
+    return np.ascontiguousarray(codes, np.int32)
+
+
 def not_finite(stage: str, step: int | None, dtype: object) -> EngineError:
     """The error for logits with NaN or infinity."""
     where = f"the {stage} network's logits" + (f" at step {step}" if step is not None else "")
@@ -81,6 +94,19 @@ def not_finite(stage: str, step: int | None, dtype: object) -> EngineError:
         f"{where} are not finite: its weights hold NaN or infinity, or {dtype} is too small for them; "
         "try dtype='float32'"
     )
+
+
+def slots_taken(stage: str, n_slots: int) -> EngineError:
+    """The error for admitting a job while others use all slots."""
+    return EngineError(
+        f"all {n_slots} slots of the {stage} network are taken; release one, "
+        f"or build the decoder with n_slots up to {MAX_SLOTS}"
+    )
+
+
+def other_jobs_admitted() -> EngineError:
+    """The error for `run` while jobs are admitted."""
+    return EngineError("run() was called while other jobs are admitted; step them to their end")
 
 
 def slots_in_use(stage: str) -> EngineError:
@@ -139,7 +165,7 @@ class RetainedSlots(OrderedDict[int, Job]):
         return self.popitem(last=False)[0]
 
 
-class Network(NetworkFace, ABC):
+class Network(NetworkCompat, ABC):
     """The common base of Decoder, Refiner and Codec.
 
     Attributes:
@@ -244,7 +270,7 @@ class Decoder(Network):
                 while not done:
                     for step in self.step():
                         if step.slot != slot:
-                            raise EngineError("run() was called while other jobs are admitted; step them to their end")
+                            raise other_jobs_admitted()
                         done, error = step.done, step.error
                         if step.token is not None:
                             tokens.append(step.token)
@@ -273,7 +299,53 @@ class Refiner(Network):
         """
 
 
-class Codec(CodecFace, Network):
+class CodecStream(ABC):
+    """One clip, decoded as its codes arrive: all samples together are those of `Codec.decode`.
+
+    At the clip's start each layer pads with a reflection of its next inputs, so the first samples need `lead_in` frames
+    (7 in EnCodec, 93 ms); after that every push returns the samples of all its frames.
+
+    Args:
+        lead_in: frames needed for the first samples; None for a codec with lookahead, which returns all at the end.
+    """
+
+    def __init__(self, config: CodecConfig, lead_in: int | None) -> None:
+        self.config, self.lead_in = config, lead_in
+        self._codebooks: int | None = None
+        self._finished = False
+
+    def push(self, codes: np.ndarray) -> np.ndarray:
+        """Decode (codebooks, frames) codes, as many codebooks in every call; return (samples,) float32, maybe none.
+
+        Raises: InputError for other shapes, for codes out of range, and after `finish`; the stream stays usable.
+        """
+        self._check_open()
+        codes = check_codes(codes, self.config)
+        if self._codebooks not in (None, len(codes)):
+            raise InputError(f"codes of {len(codes)} codebooks after {self._codebooks} in the same stream")
+        self._codebooks = len(codes)
+        return self._push(codes)
+
+    def finish(self) -> np.ndarray:
+        """End the clip and return the remaining (samples,) float32: all of them for a clip shorter than `lead_in`."""
+        self._check_open()
+        self._finished = True
+        return self._finish()
+
+    @abstractmethod
+    def _push(self, codes: np.ndarray) -> np.ndarray:
+        """Decode checked codes, (codebooks, frames) int32."""
+
+    @abstractmethod
+    def _finish(self) -> np.ndarray:
+        """Decode the frames that are still buffered."""
+
+    def _check_open(self) -> None:
+        if self._finished:
+            raise InputError("this stream is finished; begin a new one")
+
+
+class Codec(CodecCompat, Network):
     """Runs the codec's decoder."""
 
     @abstractmethod

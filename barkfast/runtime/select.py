@@ -194,6 +194,7 @@ def _build(what: str, placement: Placement, builders: Builders[Network], plain: 
     except BarkfastError:
         raise
     except Exception as error:
+        # Drivers and kernel compilers raise errors of their own kinds.
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         if not placement.may_fall_back or not _is_reason_to_fall_back(error):
             raise EngineError(

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from barkfast.jobs import FineJob, Job
-from barkfast.models.encodec import EncodecDecoder
+from barkfast.models.encodec import EncodecDecoder, exact_convolutions
 from barkfast.models.fine import FineGPT
 from barkfast.models.gpt import GPT, KVCache
-from barkfast.runtime.convolutions import exact_convolutions
 from barkfast.runtime.decoder import (
     Codec,
     Decoder,
@@ -136,6 +135,7 @@ class TorchDecoder(Decoder):
         try:
             return self._advance(slot, sequence)
         except Exception as error:
+            # torch raises errors of many kinds; the job's caller gets it.
             if loses_device(error):
                 raise
             sequence.done = True

@@ -7,9 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from barkfast.models.encodec import CausalConv1d, CausalConvTranspose1d, EncodecDecoder, ResidualBlock, SkipLSTM
-from barkfast.runtime.codec_stream import CodecStream
-from barkfast.runtime.convolutions import exact_convolutions
+from barkfast.models.encodec import (
+    CausalConv1d,
+    CausalConvTranspose1d,
+    EncodecDecoder,
+    ResidualBlock,
+    SkipLSTM,
+    exact_convolutions,
+)
+from barkfast.runtime.decoder import CodecStream
 
 Carried = dict[nn.Module, Any]
 

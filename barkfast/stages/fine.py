@@ -55,15 +55,20 @@ class FineWindows:
         return min(self.n_done * hop, total - fine.window), min(self.n_history + self.n_done * hop, total - hop)
 
     @property
+    def done(self) -> bool:
+        """Whether all windows are filled."""
+        return self.n_done == self.n_windows
+
+    @property
     def n_final(self) -> int:
         """Generated frames that no later window changes: the codec can decode them already."""
-        if self.n_done == self.n_windows:
+        if self.done:
             return self.n_frames
         return max(0, self.bounds()[1] - self.n_history) if self.n_done else 0
 
     def next_job(self) -> FineJob | None:
         """The job for the next window, or None when all are done."""
-        if self.n_done == self.n_windows:
+        if self.done:
             return None
         start, fill = self.bounds()
         return FineJob(

@@ -4,11 +4,11 @@ A voice is three integer arrays, the tokens of one stretch of speech at each sta
 coarse_prompt (2, frames) and fine_prompt (8, frames).
 """
 
-from barkfast.voices.check import check_voice
-from barkfast.voices.files import KEYS, PARTS, LoadedVoice, Voice, check_voice_output, save_voice
+from barkfast.voices.files import KEYS, check_voice_output, save_voice
 from barkfast.voices.load import find_voices, load_voice
 from barkfast.voices.locations import bark_folder
 from barkfast.voices.names import SUPPORTED_LANGS, VOICE_NAMES
+from barkfast.voices.voice import PARTS, LoadedVoice, Voice, check_voice
 
 __all__ = [
     "KEYS",

@@ -12,12 +12,10 @@ import numpy as np
 from barkfast.errors import VoiceError
 from barkfast.files import check_writable, replacing
 from barkfast.voices.names import VOICE_NAMES
-from barkfast.weights import arrays
+from barkfast.voices.voice import LoadedVoice
+from barkfast.weights import numpy_files
+from barkfast.weights.voice_files import KEYS
 
-Voice = Mapping[str, np.ndarray]
-
-PARTS = ("semantic", "coarse", "fine")
-KEYS = tuple(f"{part}_prompt" for part in PARTS)
 # What numpy and zipfile raise for files that are damaged, of another format, or contain a pickle.
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, KeyError, MemoryError, NotImplementedError, RuntimeError),
@@ -25,17 +23,9 @@ _UNREADABLE = (
 )
 
 
-class LoadedVoice(dict[str, np.ndarray]):
-    """A voice with its origin, which error messages name."""
-
-    def __init__(self, prompts: Mapping[str, np.ndarray], origin: str) -> None:
-        super().__init__(prompts)
-        self.origin = origin
-
-
 def read_npy(path: Path, key: str) -> np.ndarray:
     try:
-        return arrays.read_npy(path)
+        return numpy_files.read_npy(path)
     except _UNREADABLE as error:
         raise VoiceError(f"voice file {path}: {key} cannot be read: {error}; expected an integer .npy array") from error
 
@@ -47,7 +37,7 @@ def read_npz(path: Path) -> LoadedVoice:
         hint = f"; the voice of that name is {name!r}, without .npz" if name in VOICE_NAMES else ""
         raise VoiceError(f"voice file {path} does not exist{hint}")
     try:
-        names = arrays.list_npz(path)
+        names = numpy_files.list_npz(path)
     except _UNREADABLE as error:
         raise VoiceError(
             f"voice file {path} is not an .npz archive ({error}); a single array or a damaged file? Expected "
@@ -58,7 +48,7 @@ def read_npz(path: Path) -> LoadedVoice:
         if key not in names:
             continue
         try:
-            found[key] = arrays.read_npz(path, key)
+            found[key] = numpy_files.read_npz(path, key)
         except _UNREADABLE as error:
             raise VoiceError(f"voice file {path}: {key} cannot be read: {error}; save it again") from error
     if not found:

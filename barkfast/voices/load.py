@@ -10,9 +10,10 @@ import numpy as np
 from barkfast.checks import show
 from barkfast.errors import MissingFileError, VoiceError
 from barkfast.files import expand
-from barkfast.voices.files import KEYS, LoadedVoice, read_npz
+from barkfast.voices.files import KEYS, read_npz
 from barkfast.voices.locations import SUNO_REPO, has_suno_tokens, hub_location, local_locations
 from barkfast.voices.names import UNNAMED_IN_BARK, VOICE_NAMES
+from barkfast.voices.voice import LoadedVoice
 
 if TYPE_CHECKING:
     from barkfast.weights import Checkpoint

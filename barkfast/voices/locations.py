@@ -1,24 +1,36 @@
 """Locations of voices: folders, a model's own files, an installed `bark`, the hub."""
 
-import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from barkfast.config import Layout
 from barkfast.errors import MissingFileError, VoiceError
 from barkfast.files import expand
-from barkfast.voices.files import KEYS, LoadedVoice, read_npy, read_npz
+from barkfast.voices.files import read_npy, read_npz
 from barkfast.voices.names import UNNAMED_IN_BARK, VOICE_NAMES
+from barkfast.voices.voice import LoadedVoice
+from barkfast.weights import fetch_from_hub
+from barkfast.weights.voice_files import (
+    EMBEDDINGS,
+    INDEX,
+    KEYS,
+    Index,
+    check_inside,
+    default_entry,
+    find_archives,
+    find_index,
+    list_archives,
+    read_index,
+)
 
 if TYPE_CHECKING:
     from barkfast.weights import Checkpoint
 
 SUNO_REPO = "suno/bark"
-INDEX = "speaker_embeddings_path.json"
 
 
 @dataclass(frozen=True)
@@ -30,34 +42,11 @@ class Location:
     load: Callable[[str], LoadedVoice]
 
 
-def _npz_location(folder: Path, description: str) -> Location:
-    """A folder of .npz files; a file in a sub-folder is named "sub/name"."""
-    files = {p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(folder.rglob("*.npz"))}
+def _npz_location(files: Mapping[str, Path], description: str) -> Location:
     return Location(description, frozenset(files), lambda name: read_npz(files[name]))
 
 
-def _check_inside(relative: str, index: str, name: str) -> None:
-    """Raise VoiceError for a path in a speaker index that would leave the model's folder."""
-    # Checks only the path's text: files in the hub's cache are symbolic links to other folders. Checks it as a POSIX
-    # and as a Windows path: the index comes from another machine.
-    for path in (PurePosixPath(relative), PureWindowsPath(relative)):
-        if path.is_absolute() or path.anchor or ".." in path.parts:
-            raise VoiceError(
-                f"{index}: the entry {name!r} leads outside the model's folder: {relative!r}; not followed"
-            )
-
-
-def _read_index(path: Path) -> dict[str, dict[str, str]]:
-    """Name -> array key -> relative path, from a speaker_embeddings_path.json."""
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        voices = {name: entry for name, entry in index.items() if isinstance(entry, dict)}
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise VoiceError(f"{path} is not an index of voices: {error}") from error
-    return voices
-
-
-def _triple_location(index: Mapping[str, Mapping[str, str]], where: str, fetch: Callable[[str], Path]) -> Location:
+def _triple_location(index: Index, where: str, fetch: Callable[[str], Path]) -> Location:
     """Voices in the Hugging Face layout: three .npy files each, listed in an index.
 
     `fetch` turns a path from the index into a local file.
@@ -68,37 +57,19 @@ def _triple_location(index: Mapping[str, Mapping[str, str]], where: str, fetch: 
         for key in KEYS:
             if not isinstance(entry.get(key), str):
                 raise VoiceError(f"{where}, {INDEX}: the entry {name!r} has no path for {key}")
-            _check_inside(entry[key], f"{where}, {INDEX}", name)
+            check_inside(entry[key], f"{where}, {INDEX}", name)
         return LoadedVoice({key: read_npy(fetch(entry[key]), key) for key in KEYS}, f"voice {name!r} from {where}")
 
     return Location(where, frozenset(index), load)
 
 
-def _conventional_index(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    return {name: {key: f"speaker_embeddings/{name}_{key}.npy" for key in KEYS} for name in names}
-
-
 def _model_locations(folder: Path, description: str) -> list[Location]:
     """The voices in a folder that has the layout of a model's folder."""
     locations = []
-    embeddings = folder / "speaker_embeddings"
-    if (folder / INDEX).is_file():
-        index = _read_index(folder / INDEX)
-    else:
-        tail = "_semantic_prompt.npy"
-        semantic = embeddings.rglob(f"*{tail}")
-        index = _conventional_index(p.relative_to(embeddings).as_posix().removesuffix(tail) for p in semantic)
-    if index:
+    if index := find_index(folder):
         locations.append(_triple_location(index, description, lambda relative: folder / relative))
-    if folder.is_dir():
-        # Only at the top level and where `barkfast convert` and Suno put voices: a model's folder may be deep.
-        files = {p.stem: p for p in sorted(folder.glob("*.npz"))}
-        for sub in ("voices", "speaker_embeddings"):
-            files.update(
-                {p.relative_to(folder / sub).with_suffix("").as_posix(): p for p in (folder / sub).rglob("*.npz")}
-            )
-        if files:
-            locations.append(Location(description, frozenset(files), lambda name: read_npz(files[name])))
+    if files := find_archives(folder):
+        locations.append(_npz_location(files, description))
     return locations
 
 
@@ -107,9 +78,9 @@ def _named_folder(folder: str | os.PathLike[str], said_by: str) -> list[Location
     path = expand(folder)
     if not path.is_dir():
         raise VoiceError(f"{said_by} is {str(folder)!r}, which is not a folder; expected one with voices (.npz)")
-    if (path / INDEX).is_file() or (path / "speaker_embeddings").is_dir():
+    if (path / INDEX).is_file() or (path / EMBEDDINGS).is_dir():
         return _model_locations(path, f"{said_by} {path}")
-    return [_npz_location(path, f"{said_by} {path}")]
+    return [_npz_location(list_archives(path), f"{said_by} {path}")]
 
 
 def bark_folder() -> Path | None:
@@ -127,7 +98,7 @@ def _bark_location() -> Location | None:
     if folder is None:
         return None
     prompts = folder / "assets" / "prompts"
-    return _npz_location(prompts, f"the installed bark package ({prompts})")
+    return _npz_location(list_archives(prompts), f"the installed bark package ({prompts})")
 
 
 def local_locations(checkpoint: "Checkpoint | None", folder: str | os.PathLike[str] | None) -> list[Location]:
@@ -151,8 +122,6 @@ def has_suno_tokens(checkpoint: "Checkpoint | None") -> bool:
 
 def hub_location(name: str, checkpoint: "Checkpoint | None") -> Location | None:
     """The hub repository that may hold a voice, or None if no repository is expected to."""
-    from barkfast.weights import fetch_from_hub
-
     suno_name = name in VOICE_NAMES | UNNAMED_IN_BARK
     repo = checkpoint.repo if checkpoint is not None else None
     if repo is None and suno_name and has_suno_tokens(checkpoint):
@@ -160,7 +129,7 @@ def hub_location(name: str, checkpoint: "Checkpoint | None") -> Location | None:
     if repo is None:
         return None
     file = fetch_from_hub(repo, INDEX, optional=True)
-    index = _read_index(file) if file else _conventional_index([name] if suno_name else [])
+    index = read_index(file) if file else {name: default_entry(name)} if suno_name else {}
 
     def fetch(relative: str) -> Path:
         found = fetch_from_hub(repo, relative)

@@ -159,6 +159,7 @@ def _building(target: Path) -> Iterator[Path]:
         try:
             temporary.rename(target)
         except BaseException:
+            # Also for Ctrl-C: the old folder must not stay under its temporary name.
             if old.exists():
                 old.rename(target)
             raise

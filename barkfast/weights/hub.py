@@ -104,6 +104,7 @@ def fetch_many_from_hub(repo: str, patterns: list[str]) -> Path:
         found = snapshot_download(repo, allow_patterns=patterns, cache_dir=hub_cache(), local_files_only=offline)
         return Path(found)
     except Exception as error:
+        # Broken connections and full disks raise errors of the transport that huggingface_hub uses.
         raise _not_reachable(repo, " and ".join(patterns), _first_line(error)) from error
 
 
@@ -144,7 +145,7 @@ def _download(repo: str, filename: str) -> Path:
             f"`hf auth login` if it is private or gated"
         ) from error
     except Exception as error:
-        # Broken connections and full disks raise errors of the transport that huggingface_hub uses.
+        # As above.
         raise _not_reachable(repo, filename, _first_line(error)) from error
 
 

@@ -9,7 +9,7 @@ from benchmarks.results import SMOKE_DEVICE
 
 MIN_TRITON = (3, 4)
 # Imported by barkfast for a model with random weights, to describe the machine, or by the tests.
-NEEDED = ("numpy", "tokenizers", "safetensors", "huggingface_hub", "tqdm", "psutil", "cpuinfo", "pynvml", "pytest")
+NEEDED = ("numpy", "tokenizers", "safetensors", "huggingface_hub", "tqdm", "psutil", "pynvml", "pytest")
 
 
 def run(plan: Plan, record: Recorder) -> None:

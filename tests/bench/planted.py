@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from barkfast.bench import teacher_forced
+from barkfast.bench import teacher_forced, verify
 from barkfast.runtime.cpu.decoder import CpuDecoder
 from barkfast.runtime.decoder import Step, not_finite
 from barkfast.runtime.select import Placement
@@ -42,20 +42,15 @@ def spoil(checkpoint: Checkpoint, part: str, factor: float) -> Checkpoint:
     return dataclasses.replace(checkpoint, read_stage=read_stage)
 
 
-def plant(patch: pytest.MonkeyPatch, users: tuple[Any, ...], engine: str, part: str, factor: float) -> None:
-    """Make `engine` compute with a wrong tensor, and the other engines with the right ones.
-
-    Args:
-        users: modules that build networks under the name build_network.
-        factor: what the tensor is multiplied by.
-    """
+def plant(patch: pytest.MonkeyPatch, engine: str, part: str, factor: float) -> None:
+    """Make `engine` compute with a wrong tensor, multiplied by `factor`, and the other engines with the right ones."""
     build = teacher_forced.build_network
 
     def build_wrong(checkpoint: Checkpoint, stage: str, placement: Placement) -> Any:
         return build(spoil(checkpoint, part, factor) if placement.engine == engine else checkpoint, stage, placement)
 
-    for user in users:
-        patch.setattr(user, "build_network", build_wrong)
+    patch.setattr(teacher_forced, "build_network", build_wrong)
+    patch.setattr(verify, "build_network", build_wrong)
 
 
 def fail_steps(patch: pytest.MonkeyPatch, stage: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from barkfast.bench import peers
-from barkfast.bench.backends import Backend, NotInstalled, NotRun, Ours
+from barkfast.bench.backends import PEER_NAMES, Backend, NotInstalled, NotRun, Ours, check_peers
 from barkfast.bench.peers import (
     PEERS,
     CompiledPeer,
@@ -19,11 +19,9 @@ from barkfast.bench.peers import (
     TorchPeer,
     TransformersPeer,
     fast_dtype,
-    find_peers,
-    hugging_face_folder,
 )
 from barkfast.bench.worker import Remote, WorkerError
-from barkfast.bench.workload import STAGES, Workload
+from barkfast.bench.workload import STAGES, Workload, hugging_face_folder
 from barkfast.errors import InputError
 from barkfast.weights import open_model
 from barkfast.weights.convert import convert
@@ -183,14 +181,15 @@ def test_the_reference_is_not_asked_for_tokens_it_does_not_know():
 
 
 def test_unknown_peers_are_refused():
-    assert find_peers(["transformers", "bark"]) == [TransformersPeer, ReferencePeer]
+    assert tuple(PEERS) == PEER_NAMES
+    check_peers(["transformers", "bark"])
     with pytest.raises(
         InputError, match="unknown peer 'tortoise'; expected one of bark, transformers, torch, compiled"
     ):
-        find_peers(["bark", "tortoise"])
+        check_peers(["bark", "tortoise"])
 
 
-def test_a_contender_in_a_process_of_its_own(tmp_path: Path):
+def test_a_backend_in_a_process_of_its_own(tmp_path: Path):
     remote = Remote("barkfast", WORKLOAD, command=[sys.executable, "-c", NOISY])
     with pytest.raises(NotRun, match="not loaded"):
         remote.speak(0)
@@ -209,10 +208,28 @@ def test_a_contender_in_a_process_of_its_own(tmp_path: Path):
         with pytest.raises(InputError, match="engine is 'impossible'"):
             remote._ask("open", name="barkfast", workload={**vars(WORKLOAD), "engine": "impossible"})
         assert remote.speak(1).counts == COUNTS
+        with pytest.raises(WorkerError, match="impossible: AttributeError"):
+            remote._ask("impossible")
     finally:
         folder = Path(remote._folder.name) if remote._folder else None
         remote.close()
     assert folder is not None and not folder.exists()
+
+
+def test_barkfasts_process_checks_measures_and_shares(tmp_path: Path):
+    remote = Remote("barkfast", WORKLOAD)
+    try:
+        remote.start()
+        checks = remote.check()
+        assert {check["name"].split()[0] for check in checks} == set(STAGES) and all(check["ok"] for check in checks)
+        (row,) = remote.batches([2])
+        assert row["batch"] == 2 and row["tokens_per_s"] > 0
+        folder = Path(remote.share(str(tmp_path / "model")))
+        assert hugging_face_folder(open_model(folder)) == folder
+        limits, codec_limits = remote.limits()
+        assert limits == codec_limits and limits.read_gb_per_s > 0 and limits.ways
+    finally:
+        remote.close()
 
 
 def test_a_process_that_dies_says_what_it_wrote():

@@ -3,21 +3,23 @@
 import io
 import json
 import statistics
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import barkfast
-from barkfast.bench import bench, roofline
+from barkfast.bench import bench, machine
 from barkfast.bench.backends import Backend, NotInstalled, Ours
 from barkfast.bench.bench import Interrupted, run_bench
 from barkfast.bench.check import Check
 from barkfast.bench.measure import Limits, time_batches
-from barkfast.bench.report import describe_slower, print_result
-from barkfast.bench.result import describe_stage
+from barkfast.bench.report import describe_slower, describe_stage, print_result
 from barkfast.bench.roofline import Work
+from barkfast.bench.worker import WorkerError
 from barkfast.bench.workload import STAGES, Clip, Workload
 from barkfast.errors import EngineError, InputError, VoiceError
 from barkfast.native import load_native
@@ -27,8 +29,10 @@ from .sample import not_run, red_result, sample_result
 
 WORKLOAD = Workload("random:nano", "cpu", "float32", "torch", seconds=1.0)
 SCHEMA = json.loads((Path(barkfast.__file__).parent / "bench" / "schema.json").read_text(encoding="utf-8"))
-RIGHT, WRONG = Check("semantic tokens", True, 1.0, 1.0, "share"), Check("fine codes", False, 0.2, 1.0, "share")
+RIGHT = asdict(Check("semantic tokens", True, 1.0, 1.0, "share"))
+WRONG = asdict(Check("fine codes", False, 0.2, 1.0, "share"))
 LIMITS = Limits(40.0, 2.0, [{"name": "torch.sum", "value": 40.0, "unit": "GB/s"}])
+BATCH = {"batch": 1, "ms_per_step": {"median": 2.0, "p95": 2.0, "min": 2.0, "max": 2.0, "n": 9}, "tokens_per_s": 500}
 COUNTS = {"semantic": 50, "coarse": 150, "fine": 75, "codec": 75}
 
 
@@ -42,6 +46,7 @@ class Fake(Backend):
 
     log: list[tuple[str, Any]] = []
     fails: dict[str, dict[str, Exception | type[BaseException]]] = {}
+    checks: list[dict[str, Any]] = [RIGHT]
 
     def __init__(self, name: str, workload: Workload) -> None:
         super().__init__(workload)
@@ -78,16 +83,37 @@ class Fake(Backend):
     def close(self) -> None:
         self.log.append((self.name, "close"))
 
+    def start(self) -> None:
+        self._note("start")
+
+    def check(self) -> list[dict[str, Any]]:
+        self._note("check")
+        return self.checks
+
+    def limits(self) -> list[Limits]:
+        self._note("limits")
+        return [LIMITS, LIMITS]
+
+    def share(self, folder: str) -> str:
+        self._note("share")
+        return Ours(self.workload).share(folder)
+
+    def batches(self, batches: Sequence[int]) -> list[dict[str, Any]]:
+        self._note("batches", *batches)
+        return [BATCH]
+
+
+def calls(fake: type[Fake], *kinds: str) -> list[tuple[str, Any]]:
+    """The calls of some kinds, in order."""
+    return [(name, what) for name, what in fake.log if (what if isinstance(what, str) else what[0]) in kinds]
+
 
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
     """Everything but the run itself is fake; `log` has (backend, call) in order."""
     monkeypatch.setattr(Fake, "log", [])
     monkeypatch.setattr(Fake, "fails", {})
-    monkeypatch.setattr(bench.check, "check", lambda workload: [RIGHT])
-    monkeypatch.setattr(bench, "measure_limits", lambda device, dtype, **options: LIMITS)
-    row = {"batch": 1, "ms_per_step": {"median": 2.0, "p95": 2.0, "min": 2.0, "max": 2.0, "n": 9}, "tokens_per_s": 500}
-    monkeypatch.setattr(bench, "time_batches", lambda workload, batches: [row])
+    monkeypatch.setattr(Fake, "checks", [RIGHT])
     return Fake
 
 
@@ -106,13 +132,17 @@ def test_a_run_measures_all_in_turn(fake: type[Fake], tmp_path: Path):
     check_schema(result)
     assert json.loads(out.read_text(encoding="utf-8")) == result
     assert (result["status"], result["case"]["random_weights"], result["gate"]["ok"]) == ("complete", True, True)
-    spoken = [(name, what[1]) for name, what in fake.log if what[0] == "speak"]
+    spoken = [(name, what[1]) for name, what in calls(fake, "speak")]
     assert spoken == [(name, seed) for seed in range(3) for name in ("barkfast", "bark", "transformers")]
     found = rows(result)
     assert [len(row["clips"]) for row in found.values()] == [3, 3, 3]
     assert found["bark"]["real_time_factor"]["median"] == pytest.approx(3.2)
     assert all(line["share"] is None for line in found["bark"]["stages"])
-    assert sorted(name for name, what in fake.log if what == "close") == ["bark", "barkfast", "transformers"]
+    # A process of barkfast for all but clips is there from the check to the batches.
+    closed = [name for name, _ in calls(fake, "close")]
+    assert closed == ["barkfast", "bark", "transformers", "barkfast"]
+    others = [what for _, what in calls(fake, "start", "check", "limits", "share", "batches")]
+    assert others == ["start", "check", "limits", "share", ("batches", 1, 2, 4, 8)]
     assert (tmp_path / "trace.json").exists() and result["batch"]
     assert any("real-time factor 0.4" in line for line in messages)
 
@@ -131,13 +161,26 @@ def test_a_stage_is_set_against_the_limits():
 
 
 def test_what_is_wrong_is_not_timed(fake: type[Fake], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    nan = Check("codec", False, float("nan"), 1e-3, "rms ratio")
-    monkeypatch.setattr(bench.check, "check", lambda workload: [RIGHT, WRONG, nan])
-    monkeypatch.setattr(bench, "measure_limits", lambda *args, **options: pytest.fail("something was timed"))
+    nan = asdict(Check("codec", False, float("nan"), 1e-3, "rms ratio"))
+    monkeypatch.setattr(fake, "checks", [RIGHT, WRONG, nan])
     result = run(out=tmp_path / "result.json")
     check_schema(result)
-    assert result["status"] == "gate red" and not fake.log and not result["contenders"]
+    assert result["status"] == "gate red" and not result["contenders"]
+    assert [what for _, what in fake.log] == ["start", "check", "close"]
     assert result["gate"]["checks"][2]["value"] is None
+
+
+def test_nothing_checked_is_not_right(fake: type[Fake], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fake, "checks", [])
+    assert run()["status"] == "gate red"
+
+
+@pytest.mark.parametrize("error", [EngineError("the cpu engine failed"), WorkerError("check: ended after 900 s")])
+def test_a_check_that_fails_ends_the_run(error: Exception, fake: type[Fake]):
+    fake.fails["barkfast"] = {"check": error}
+    with pytest.raises(EngineError, match=str(error)):
+        run()
+    assert [what for _, what in fake.log] == ["start", "check", "close"]
 
 
 def test_a_slow_peer_speaks_once_and_barkfast_as_often_as_asked_for(fake: type[Fake]):
@@ -157,7 +200,14 @@ def test_ctrl_c_keeps_what_was_measured(fake: type[Fake], tmp_path: Path):
     assert {name: len(row["clips"]) for name, row in rows(result).items()} == {
         **{"barkfast": 2, "bark": 1, "transformers": 1}
     }
-    assert len([name for name, what in fake.log if what == "close"]) == 3
+    assert len(calls(fake, "close")) == 4
+
+
+def test_ctrl_c_during_the_check_leaves_no_process(fake: type[Fake]):
+    fake.fails["barkfast"] = {"check": KeyboardInterrupt}
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run()
+    assert not isinstance(caught.value, Interrupted) and calls(fake, "close")
 
 
 def test_ctrl_c_while_loading_keeps_the_gate_and_the_limits(fake: type[Fake]):
@@ -200,26 +250,20 @@ def test_peers_share_the_weights_and_leave_nothing(fake: type[Fake]):
             self.log.append((self.name, ("model", self.workload.model)))
 
     assert run(make=Looking)["status"] == "complete"
-    ours, *theirs = [what[1] for _, what in fake.log if what[0] == "model"]
+    ours, *theirs = [what[1] for _, what in calls(fake, "model")]
     assert ours == "random:nano" and len(theirs) == 2 and len(set(theirs)) == 1
     assert not Path(theirs[0]).parent.exists()
 
 
-def test_weights_that_cannot_be_written_fail_the_peers_alone(fake: type[Fake], monkeypatch: pytest.MonkeyPatch):
-    def fail(*args: Any, **options: Any) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(bench, "convert", fail)
+def test_weights_that_cannot_be_written_fail_the_peers_alone(fake: type[Fake]):
+    fake.fails["barkfast"] = {"share": OSError("no space left")}
     found = rows(run())
     assert [row["status"] for row in found.values()] == ["ok", "failed", "failed"]
     assert "no space left" in found["transformers"]["reason"]
 
 
-def test_batches_that_fail_take_nothing_with_them(monkeypatch: pytest.MonkeyPatch):
-    def fail(workload: Workload, batches: Any) -> None:
-        raise MemoryError("no room")
-
-    monkeypatch.setattr(bench, "time_batches", fail)
+def test_batches_that_fail_take_nothing_with_them(fake: type[Fake]):
+    fake.fails["barkfast"] = {"batches": MemoryError("no room")}
     messages: list[str] = []
     result = run(say=messages.append)
     assert result["status"] == "partial" and result["batch"] == [] and "batches: MemoryError: no room" in messages
@@ -235,21 +279,22 @@ def test_batches_that_fail_take_nothing_with_them(monkeypatch: pytest.MonkeyPatc
         ({"trace": Path("no/such/folder/trace.json")}, "no/such/folder is not an existing folder"),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_loaded(
-    options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(bench.check, "check", lambda workload: pytest.fail("it was loaded"))
+def test_bad_input_is_refused_before_anything_is_loaded(options: dict[str, Any], message: str, fake: type[Fake]):
     with pytest.raises(InputError, match=message):
         run(**options)
+    assert not fake.log
 
 
-def test_a_voice_or_a_machine_that_will_not_do_is_told_first(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(bench.check, "check", lambda workload: pytest.fail("it was loaded"))
+def test_a_voice_or_a_machine_that_cannot_be_used_is_named_first(fake: type[Fake], monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(VoiceError, match="nobody"):
         run_bench(Workload(**{**vars(WORKLOAD), "voice": "nobody"}), make=Fake)
-    monkeypatch.setattr(roofline, "memory_available", lambda: 10**6)
+    monkeypatch.setattr(machine, "memory_available", lambda: 10**6)
     with pytest.raises(InputError, match="the model needs about"):
         run()
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    with pytest.raises(InputError, match=r"needs psutil, .*pip install 'barkfast\[bench\]'"):
+        run()
+    assert not fake.log
 
 
 def test_a_peer_without_room_is_not_run(fake: type[Fake], monkeypatch: pytest.MonkeyPatch):
@@ -257,7 +302,7 @@ def test_a_peer_without_room_is_not_run(fake: type[Fake], monkeypatch: pytest.Mo
 
     def check_peer(workload: Workload, what: str = "the model") -> None:
         if what != "the model":
-            monkeypatch.setattr(roofline, "memory_available", lambda: 10**6)
+            monkeypatch.setattr(machine, "memory_available", lambda: 10**6)
         check(workload, what)
 
     monkeypatch.setattr(bench, "check_memory", check_peer)
@@ -295,7 +340,7 @@ def test_steps_of_several_jobs(monkeypatch: pytest.MonkeyPatch):
     assert [row["batch"] for row in found] == [1, 2]
     for row in found:
         assert row["tokens_per_s"] == pytest.approx(row["batch"] / row["ms_per_step"]["median"] * 1e3)
-    monkeypatch.setattr("barkfast.bench.measure.memory_available", lambda: 10**6)
+    monkeypatch.setattr(machine, "memory_available", lambda: 10**6)
     assert time_batches(WORKLOAD) == []
 
 
@@ -320,14 +365,11 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_a_wrong_kernel_turns_the_gate_red(
-    dtype: str, plant: Callable[[], None], fake: type[Fake], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.undo()
-    monkeypatch.setattr(bench, "measure_limits", lambda *args, **options: pytest.fail("something was timed"))
+def test_a_wrong_kernel_is_not_timed(dtype: str, plant: Callable[[], None], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Ours, "limits", lambda self: pytest.fail("something was timed"))
     plant()
     workload = Workload("random:nano", "cpu", dtype, "cpu", seconds=1.0)
-    result = run_bench(workload, make=Fake, say=lambda _: None)
+    result = run_bench(workload, make=lambda name, workload: Ours(workload), say=lambda _: None)
     check_schema(result)
     assert result["status"] == "gate red" and not result["contenders"]
     wrong = [check["name"] for check in result["gate"]["checks"] if not check["ok"]]

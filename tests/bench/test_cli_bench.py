@@ -10,6 +10,7 @@ import pytest
 from barkfast.bench import bench
 from barkfast.bench.bench import Interrupted
 from barkfast.bench.measure import Limits
+from barkfast.bench.worker import Remote
 from barkfast.cli import main
 from barkfast.weights import Checkpoint
 
@@ -99,7 +100,7 @@ def test_bad_input_is_one_line_before_anything_is_loaded(
     options: list[str], message: str, work: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     (work / "file").touch()
-    monkeypatch.setattr(bench.check, "check", lambda workload: pytest.fail("it was loaded"))
+    monkeypatch.setattr(Remote, "start", lambda self: pytest.fail("a process was started"))
     monkeypatch.setattr(Checkpoint, "codec", lambda self: pytest.fail("it was loaded"))
     assert main(["bench", *NANO, *options]) == 1
     error = capsys.readouterr().err
@@ -139,13 +140,13 @@ def test_pictures_are_drawn(calls: list[dict[str, Any]], work: Path, capsys: pyt
 
 def test_a_real_run(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     limits = Limits(40.0, 2.0, [{"name": "made up", "value": 40.0, "unit": "GB/s"}])
-    monkeypatch.setattr(bench, "measure_limits", lambda device, dtype, **options: limits)
-    monkeypatch.setattr(bench, "time_batches", lambda workload, batches: [])
-    options = ["--voice", "full", "--seconds", "0.1", "--repeats", "2", "--compare", "transformers"]
+    monkeypatch.setattr(Remote, "limits", lambda self: [limits, limits])
+    options = ["--voice", "full", "--seconds", "0.1", "--repeats", "2", "--compare", "transformers", "--batch", "2"]
     status = main(["bench", *NANO, *options, "--json", "r.json", "--trace", "t.json"])
     result = json.loads((work / "r.json").read_text(encoding="utf-8"))
     ours, peer = result["contenders"]
     assert (ours["name"], ours["status"], len(ours["clips"])) == ("barkfast", "ok", 2)
+    assert result["gate"]["checks"] and [row["batch"] for row in result["batch"]] == [2]
     assert ours["memory"]["rss_bytes"] > 50_000_000 and ours["start_up"]["import_s"] > 0
     if peer["status"] == "ok":
         assert status == 0 and len(peer["clips"]) == 2

@@ -1,16 +1,18 @@
 """The description of the machine, on this one and on made-up ones."""
 
 import json
-import os
-import shutil
 import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
 import barkfast
 from barkfast.bench import machine
-from barkfast.bench.machine import describe_machine, describe_source, memory_available, query_smi, smi_used_bytes
+from barkfast.bench.machine import describe_machine, describe_source, memory_available, read_gpu, smi_used_bytes
+from barkfast.errors import InputError
 from barkfast.runtime.cpu import levels
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,11 +53,8 @@ def test_an_installed_package_has_no_commit(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_memory_is_what_the_system_and_the_container_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal:  4000 kB\nMemAvailable:  2000 kB\n")
-    monkeypatch.setattr(machine, "MEMINFO", meminfo)
+    monkeypatch.setattr(machine, "system_memory", lambda: (4000 * 1024, 2000 * 1024))
     monkeypatch.setattr(machine, "CONTROL_GROUP", tmp_path)
-    assert machine.read_memory("MemTotal") == 4000 * 1024
     assert memory_available() == 2000 * 1024
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("700000\n")
@@ -66,7 +65,7 @@ def test_memory_is_what_the_system_and_the_container_leave(tmp_path: Path, monke
     assert memory_available() == 500_000
     (tmp_path / "memory.max").write_text("1\n")
     assert memory_available() == 0
-    assert machine.device_memory("cpu") is None
+    assert machine.free_memory("cpu") == 0
 
 
 def test_the_processor_is_named_as_the_system_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -85,28 +84,91 @@ def test_the_processor_is_named_as_the_system_names_it(tmp_path: Path, monkeypat
     assert machine.read_line(tmp_path / "gone") is None
 
 
-@pytest.mark.skipif(os.name != "posix" or shutil.which("sh") is None, reason="the stand-in is a shell script")
-def test_nvidia_smi_is_asked_for_the_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    script = tmp_path / "nvidia-smi"
-    script.write_text('#!/bin/sh\necho "$@" > "$0.asked"\necho "$ANSWER"\n')
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("ANSWER", "600.1, 1024 MiB")
-    assert query_smi({"driver": "driver_version", "used": "memory.used"}, "GPU-7") == {
+def test_without_psutil_all_memory_counts_as_free(monkeypatch: pytest.MonkeyPatch):
+    psutil = pytest.importorskip("psutil", reason="psutil is not installed (the extra `bench`)")
+    total, free = machine.system_memory()
+    assert total == psutil.virtual_memory().total and free is not None and 0 < free < total
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    assert machine.system_memory() == (pytest.approx(total, rel=0.01),) * 2
+    assert describe_machine("cpu")["cpu"]["memory_bytes"] == pytest.approx(total, rel=0.01)
+
+
+@pytest.mark.parametrize(("module", "device"), [("psutil", "cpu"), ("pynvml", "cuda:0")])
+def test_bench_needs_its_packages(module: str, device: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=r"needs .* pip install 'barkfast\[bench\]'"):
+        machine.require_packages(device)
+    if module == "pynvml":
+        machine.require_packages("cpu")
+
+
+class Nvml(ModuleType):
+    """A stand-in for pynvml, and for a driver that does not know the temperature."""
+
+    class NVMLError(Exception):
+        pass
+
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU, nvmlMemory_v2 = 1, 2, 0, "v2"
+
+    def __init__(self, works: bool) -> None:
+        super().__init__("pynvml")
+        self.works, self.asked = works, []
+
+    def nvmlInit(self) -> None:
+        if not self.works:
+            raise self.NVMLError("no driver")
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        self.asked.append(uuid)
+        return uuid
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        self.asked.append(index)
+        return index
+
+    def nvmlDeviceGetName(self, gpu: Any) -> str:
+        return "Some GPU"
+
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "600.1"
+
+    def nvmlDeviceGetMemoryInfo(self, gpu: Any, version: str) -> Any:
+        assert version == self.nvmlMemory_v2
+        return SimpleNamespace(total=2**34, used=2**30 + 5)
+
+    def nvmlDeviceGetPowerManagementLimit(self, gpu: Any) -> int:
+        return 700_000
+
+    def nvmlDeviceGetMaxClockInfo(self, gpu: Any, kind: int) -> int:
+        return 1980 * kind
+
+    def nvmlDeviceGetClockInfo(self, gpu: Any, kind: int) -> int:
+        return 345 * kind
+
+    def nvmlDeviceGetTemperature(self, gpu: Any, sensor: int) -> int:
+        raise self.NVMLError("not supported")
+
+
+def test_a_gpu_is_described_with_the_units_of_nvidia_smi(monkeypatch: pytest.MonkeyPatch):
+    nvml = Nvml(works=True)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    assert read_gpu("GPU-7") == {
+        "name": "Some GPU",
         "driver": "600.1",
-        "used": "1024 MiB",
+        "memory_total": "16384 MiB",
+        "memory_used": "1024 MiB",
+        "power_limit": "700.00 W",
+        "clock_sm_max": "1980 MHz",
+        "clock_memory_max": "3960 MHz",
+        "clock_sm_now": "345 MHz",
+        "clock_memory_now": "690 MHz",
+        "temperature": "[N/A]",
     }
-    asked = (tmp_path / "nvidia-smi.asked").read_text().split()
-    assert asked[:3] == ["-i", "GPU-7", "--query-gpu=driver_version,memory.used"]
-    monkeypatch.setenv("ANSWER", "1024 MiB")
     assert smi_used_bytes() == 2**30
-    monkeypatch.setenv("ANSWER", "[N/A]")
-    assert smi_used_bytes() is None
-    script.write_text("#!/bin/sh\nexit 9\n")
-    assert query_smi({"driver": "driver_version"}) is None
+    assert nvml.asked == ["GPU-7", 0]
 
 
-def test_without_nvidia_smi_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert query_smi({"driver": "driver_version"}) is None
-    assert smi_used_bytes() is None
+@pytest.mark.parametrize("pynvml", [None, Nvml(works=False)], ids=["no package", "no driver"])
+def test_without_nvml_nothing_is_known_of_a_gpu(pynvml: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "pynvml", pynvml)
+    assert read_gpu() is None and smi_used_bytes() is None

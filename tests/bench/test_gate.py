@@ -1,4 +1,4 @@
-"""The correctness gate passes what is right and fails what is wrong, whichever stage is wrong."""
+"""The check before timing passes what is right and fails what is wrong, whichever stage is wrong."""
 
 from importlib.util import find_spec
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from barkfast.bench import check as check_module
-from barkfast.bench.check import Check, Sizes, check, gate_ok
+from barkfast.bench.check import Check, Sizes, check
 from barkfast.bench.workload import Workload
 from barkfast.errors import EngineError
 from barkfast.native import native_status
@@ -25,6 +25,10 @@ def workload(engine: str = "cpu", dtype: str = "float32", **fields: str) -> Work
     return Workload("random:nano", "cpu", dtype, engine, **fields)
 
 
+def all_right(checks: list[Check]) -> bool:
+    return bool(checks) and not failed_stages(checks)
+
+
 def failed_stages(checks: list[Check]) -> set[str]:
     """The stages of failed checks: the first words of their names."""
     return {found.name.split()[0].rstrip(",") for found in checks if not found.ok}
@@ -35,7 +39,7 @@ def failed_stages(checks: list[Check]) -> set[str]:
 @pytest.mark.parametrize("voice", ["none", "full"])
 def test_the_cpu_engine_passes(dtype: str, voice: str) -> None:
     checks = check(workload(dtype=dtype, voice=voice))
-    assert gate_ok(checks), [found for found in checks if not found.ok]
+    assert all_right(checks), [found for found in checks if not found.ok]
     assert {found.name.split()[0].rstrip(",") for found in checks} == set(STAGES)
     assert all(found.value is not None and found.limit is not None for found in checks)
 
@@ -43,7 +47,7 @@ def test_the_cpu_engine_passes(dtype: str, voice: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_torch_engine_passes(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_module, "QUICK", Sizes(6, 12, 8))
-    assert gate_ok(check(workload("torch", dtype)))
+    assert all_right(check(workload("torch", dtype)))
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
@@ -53,23 +57,23 @@ def test_the_interpreted_cuda_engine_passes(dtype: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(check_module, "QUICK", Sizes(2, 4, 2))
     monkeypatch.setattr(check_module, "STEPS_TOGETHER", 2)
     checks = check(workload("cuda", dtype))
-    assert gate_ok(checks), [found for found in checks if not found.ok]
+    assert all_right(checks), [found for found in checks if not found.ok]
 
 
 @needs_native
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 @pytest.mark.parametrize(("part", "stage"), COMPONENTS)
-def test_a_planted_wrong_kernel_turns_its_stage_red(
+def test_a_planted_wrong_kernel_fails_its_stage(
     part: str, stage: str, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plant(monkeypatch, (check_module,), "cpu", part, 1.5)
+    plant(monkeypatch, "cpu", part, 1.5)
     checks = check(workload(dtype=dtype))
-    assert not gate_ok(checks)
+    assert not all_right(checks)
     assert failed_stages(checks) == {stage}
 
 
 @needs_native
-def test_logits_that_are_not_finite_are_red_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_that_are_not_finite_fail_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     fail_steps(monkeypatch, "coarse")
     checks = check(workload())
     (failed,) = [found for found in checks if not found.ok]
@@ -91,7 +95,7 @@ def test_steps_that_are_right_do_not_excuse_a_run_that_is_wrong(monkeypatch: pyt
 
 
 @needs_native
-def test_company_that_changes_logits_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_changes_logits_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = CpuDecoder.logits
 
     def mixed_up(self: CpuDecoder, slot: int) -> np.ndarray:
@@ -110,9 +114,3 @@ def test_an_engine_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(CpuDecoder, "__init__", fail)
     with pytest.raises(EngineError, match="the cpu engine failed for the semantic network: planted"):
         check(workload())
-
-
-def test_nothing_checked_is_not_right() -> None:
-    assert not gate_ok([])
-    good = Check("a", True, 0.0, 1.0, "rms ratio")
-    assert gate_ok([good]) and not gate_ok([good, Check("b", False, 2.0, 1.0, "rms ratio")])

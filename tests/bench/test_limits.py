@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from barkfast.bench import measure
+from barkfast.bench import machine, measure
 from barkfast.bench.measure import measure_limits, measure_products, measure_reading
 from barkfast.errors import InputError
 from barkfast.native import load_native
@@ -48,7 +48,7 @@ def test_no_more_memory_is_taken_than_there_is(monkeypatch: pytest.MonkeyPatch):
             return [0.5] * repeats
 
     monkeypatch.setattr(measure, "load_native", lambda: Native())
-    monkeypatch.setattr(measure, "memory_available", lambda: 2**24)
+    monkeypatch.setattr(machine, "memory_available", lambda: 2**24)
     (small, large) = measure_reading("cpu")
     assert set(sizes) == {2**22}
     assert small["value"] == large["value"] == round(2**22 / 0.5 / 1e9, 2)

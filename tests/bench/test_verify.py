@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from barkfast.bench import comparison, parity, verify
+from barkfast.bench import comparison, machine, reference, teacher_forced, verify
 from barkfast.bench.comparison import PROMPTS, choose_prompts, find_configurations, spelling_tokenizer
 from barkfast.bench.verify import CLOSE, FAILED, NOT_RUN, SAME, WRONG, describe_row, is_right, run_verify, wrong_rows
 from barkfast.cli import main
@@ -37,7 +37,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few steps: the verdicts do not depend on their number."""
     for name, steps in (("SEMANTIC_STEPS", 8), ("COARSE_STEPS", 8), ("FINE_HISTORY", 8)):
         monkeypatch.setattr(comparison, name, steps)
-    monkeypatch.setattr(parity, "SECONDS", 0.1)
+    monkeypatch.setattr(reference, "SECONDS", 0.1)
 
 
 def run(model: str = "random:nano", **options: Any) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def test_every_dtype_and_stage_has_its_row(model: str) -> None:
 def test_a_planted_wrong_engine_is_wrong(
     part: str, stage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plant(monkeypatch, (verify,), "cpu", part, 1.5)
+    plant(monkeypatch, "cpu", part, 1.5)
     options = ["--engine", "cpu", "--dtype", "float32", "--dtype", "int8", "--languages", "2"]
     assert main(["verify", "--model", "random:nano", "--device", "cpu", *options]) == 1
     printed = capsys.readouterr().out
@@ -132,7 +132,7 @@ def test_an_engine_that_is_not_there_is_a_row_with_the_reason(
 
 def test_what_cpus_are_slow_at_has_to_be_asked_for() -> None:
     found = {c.dtype: c.reason for c in find_configurations("cpu", ["torch"])}
-    assert "float32" not in found, "the judge is not compared with itself"
+    assert "float32" not in found, "the reference is not compared with itself"
     assert found["bfloat16"] == "" and "ask for it" in found["float16"]
     (asked,) = find_configurations("cpu", ["torch"], ["fp16"])
     assert (asked.dtype, asked.reason) == ("float16", "")
@@ -144,7 +144,7 @@ def test_what_cpus_are_slow_at_has_to_be_asked_for() -> None:
         (["--engine", "warp"], "engine is 'warp'; expected torch, cpu, cuda"),
         (["--dtype", "int3"], "dtype is 'int3'; expected float32"),
         (["--engine", "torch", "--dtype", "int8"], "nothing to compare: torch with int8"),
-        (["--engine", "torch", "--dtype", "float32"], "torch float32 is the judge"),
+        (["--engine", "torch", "--dtype", "float32"], "torch float32 is the reference"),
         (["--languages", "0"], "languages is 0; expected 1 to 13"),
         (["--languages", "14"], "languages is 14; expected 1 to 13"),
         (["--device", "tpu"], "device is 'tpu'; expected auto"),
@@ -161,16 +161,16 @@ def test_bad_input_is_one_line(options: list[str], message: str, capsys: pytest.
 def test_too_little_memory_is_said_before_anything_is_loaded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(comparison, "memory_available", lambda: 3_000_000_000)
-    monkeypatch.setattr(comparison, "build_network", None)
+    monkeypatch.setattr(machine, "memory_available", lambda: 3_000_000_000)
+    monkeypatch.setattr(teacher_forced, "build_network", None)
     assert main(["verify", "--model", "random:large", "--device", "cpu"]) == 1
     error = capsys.readouterr().err
     assert "comparing random:large in float32 needs about 3.9 GB of memory on cpu, and 3.0 GB are free" in error
     # The reference holds all its networks at once.
-    monkeypatch.setattr(comparison, "memory_available", lambda: 4_000_000_000)
-    comparison.require_room(open_model("random:large"), "cpu")
+    monkeypatch.setattr(machine, "memory_available", lambda: 4_000_000_000)
+    comparison.require_memory(open_model("random:large"), "cpu")
     with pytest.raises(InputError, match="needs about 6.5 GB"):
-        comparison.require_room(open_model("random:large"), "cpu", together=True)
+        comparison.require_memory(open_model("random:large"), "cpu", together=True)
 
 
 @needs_native
@@ -193,21 +193,21 @@ def test_json_and_notes(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.skipif(find_spec("encodec") is None, reason="encodec is not installed (the extra `reference`)")
 def test_the_reference_draws_the_same_tokens() -> None:
     checkpoint = open_model("random:nano")
-    rows = parity.compare_reference(checkpoint, comparison.read_passages(checkpoint, PROMPTS[:2]))
+    rows = reference.compare_reference(checkpoint, comparison.read_examples(checkpoint, PROMPTS[:2]))
     assert [row["stage"] for row in rows] == STAGES[:3]
     for row in rows:
         assert row["engine"] == "bark" and row["equal"] == row["tokens"] > 0, row
-        assert verify._judge_reference(row)["verdict"] == SAME
+        assert verify.verdict_of(row) == SAME
     # A single token that differs is found.
-    assert verify._judge_reference(rows[0] | {"equal": rows[0]["tokens"] - 1})["verdict"] == WRONG
+    assert verify.verdict_of(rows[0] | {"equal": rows[0]["tokens"] - 1}) == WRONG
 
 
 @needs_bark
 def test_the_reference_cannot_speak_other_tokens_than_sunos() -> None:
     checkpoint = open_model("random:demo")
-    (row,) = parity.compare_reference(checkpoint, comparison.read_passages(checkpoint, PROMPTS[:1]))
+    (row,) = reference.compare_reference(checkpoint, comparison.read_examples(checkpoint, PROMPTS[:1]))
     assert "random:demo has others" in row["reason"]
-    assert verify._judge_reference(row)["verdict"] == NOT_RUN
+    assert verify.verdict_of(row) == NOT_RUN
 
 
 def test_there_is_a_sentence_for_each_language() -> None:
@@ -228,7 +228,7 @@ def test_random_weights_read_every_letter() -> None:
 def test_voices_are_found_where_there_are_some() -> None:
     checkpoint = open_model("random:nano")
     locations = {name for location in local_locations(checkpoint, None) for name in location.names}
-    for example in comparison.read_passages(checkpoint, PROMPTS):
+    for example in comparison.read_examples(checkpoint, PROMPTS):
         assert example.voice_name == (example.prompt.voice if example.prompt.voice in locations else "made up")
 
 
@@ -236,6 +236,6 @@ def test_voices_are_found_where_there_are_some() -> None:
 def test_conversions_of_random_weights_are_known_as_such(model: str, tokenizer: str, tmp_path: Path) -> None:
     convert(model, tmp_path / "model", "fp32", voices=False)
     checkpoint = open_model(tmp_path / "model")
-    (example,) = comparison.read_passages(checkpoint, PROMPTS[:1])
+    (example,) = comparison.read_examples(checkpoint, PROMPTS[:1])
     assert example.tokenizer.origin.endswith(tokenizer) and example.voice is not None
     assert "These weights are random" in verify._notes(checkpoint, [example])[0]

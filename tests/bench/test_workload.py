@@ -125,7 +125,7 @@ def test_the_memory_that_is_needed_follows_the_sizes():
 
 
 def test_a_machine_that_is_too_small_is_told_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(roofline, "memory_available", lambda: 10**9)
+    monkeypatch.setattr(machine, "memory_available", lambda: 10**9)
     workload = Workload("random:large", "cpu", "float32", "torch")
     with pytest.raises(InputError, match=r"the model needs about \d+\.\d GB of memory on cpu .* 1\.0 GB are free"):
         roofline.check_memory(workload)

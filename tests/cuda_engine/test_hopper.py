@@ -1,6 +1,5 @@
 """The GPU engine with CUDA kernels for the decode step: the tests of every engine, on a GPU or in the emulator."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,7 +36,7 @@ def make(**options: Any) -> CudaDecoder:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def kernels() -> Any:
     """Emulate the CUDA kernels if there is no GPU."""
     if DEVICE.type == "cuda":
         if torch.cuda.get_device_capability() < (9, 0):
@@ -46,11 +45,10 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Any:
         return
     if find_compiler() is None:
         pytest.skip("no C++ compiler to emulate the kernels with")
-    folder: Path = tmp_path_factory.mktemp("emulated")
 
     def emulated(network: Network, variant: Variant, device: torch.device, *, one_slot: bool) -> HopperOps:
         shape = step.shape_of(network, variant)
-        return HopperOps(shape, Emulator(shape, folder), one_slot=one_slot)
+        return HopperOps(shape, Emulator(shape), one_slot=one_slot)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step, "hopper_operations", emulated)

@@ -19,8 +19,8 @@ CHUNK = 240
 class ScriptedUtterance:
     """One request in progress."""
 
-    def __init__(self, request: Any) -> None:
-        self.request = request
+    def __init__(self, request: Any, prefetched: bool, continues_stream: bool) -> None:
+        self.request, self.prefetched, self.continues_stream = request, prefetched, continues_stream
         self.left = 1 if request.max_duration_s is None else int(request.max_duration_s)
         self.spoken: list[np.ndarray] = []
         self.parked = False
@@ -48,12 +48,12 @@ class ScriptedScheduler:
         self.script.readers.add(threading.current_thread().name.partition("_")[0])
         return request.text
 
-    def add(self, request: Any, text_ids: Any) -> ScriptedUtterance:
+    def add(self, request: Any, text_ids: Any, **in_stream: bool) -> ScriptedUtterance:
         assert text_ids == request.text
         self.script.threads.add(threading.current_thread().name)
         if request.text == "refused":
             raise InputError("text is 'refused'; expected another")
-        utterance = ScriptedUtterance(request)
+        utterance = ScriptedUtterance(request, **in_stream)
         self.live.append(utterance)
         return utterance
 

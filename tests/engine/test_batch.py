@@ -17,12 +17,12 @@ from barkfast.engine.scheduler import Scheduler
 from barkfast.errors import EngineError, InputError, VoiceError
 from barkfast.runtime.cpu.decoder import CpuDecoder
 from barkfast.runtime.decoder import Step
-from engine.need import require
-from engine.played import PlayedComponents
+from engine.fake_networks import FakeComponents
+from engine.skips import require
 
 TOKENS = ("semantic", "coarse", "fine")
 # A fake fine network and codec, which take no time.
-PLAYED = PlayedComponents()
+FAKE = FakeComponents()
 
 
 def assert_same(generation: Generation, expected: Generation) -> None:
@@ -153,7 +153,7 @@ def test_on_the_cuda_engine() -> None:
     require("cuda")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     bark = Bark("random:demo", device=device, engine="cuda", dtype="float32")
-    bark.components.models |= {"fine": PLAYED.refiner, "codec": PLAYED.codec}
+    bark.components.models |= {"fine": FAKE.refiner, "codec": FAKE.codec}
     greedy = {"text_temp": 0, "waveform_temp": 0, "max_duration_s": 0.03}
     requests = [{"text": "Hi", **greedy}, {"text": "Hello there", "seed": 2, "max_duration_s": 0.06}]
     expected = [bark.generate(**request) for request in requests]

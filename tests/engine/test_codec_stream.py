@@ -12,10 +12,9 @@ from barkfast.config import CodecConfig
 from barkfast.errors import InputError
 from barkfast.models.encodec import EncodecDecoder
 from barkfast.native import load_native
-from barkfast.runtime.codec_stream import CodecStream
 from barkfast.runtime.cpu.codec import CpuCodec
 from barkfast.runtime.cuda.codec import CudaCodec
-from barkfast.runtime.decoder import Codec
+from barkfast.runtime.decoder import Codec, CodecStream
 from barkfast.runtime.torch_ import TorchCodec
 from barkfast.weights.random import make_codec
 

@@ -13,17 +13,11 @@ from barkfast import Bark, Engine, InputError
 from barkfast.bench.workload import full_voice
 from barkfast.engine import async_engine as module
 from barkfast.errors import DeadlineExceeded, EngineClosed, EngineError, QueueFull
-from engine.scripted import CHUNK, ScriptedBark, ScriptedScheduler
-from engine.test_engine import FOREVER, read_all, running, until
+from engine.asyncio_tools import FOREVER, read_all, running, until
+from engine.scripted import CHUNK, ScriptedBark
 
 THREE = "This one comes first. This is the second. And now the third."
 RATE = 24_000
-
-
-@pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> ScriptedBark:
-    monkeypatch.setattr(module, "Scheduler", ScriptedScheduler)
-    return ScriptedBark()
 
 
 def asked(bark: ScriptedBark) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 from barkfast import Bark
 from barkfast.engine.segments import Piece
 from barkfast.errors import InputError
-from engine.fakes import FakeBark, generation, speak_long
+from engine.fake_model import FakeBark, generation, speak_long
 from longform.sounds import RATE
 
 TEXT = "Introduction\n\nHello there.\n\nConclusion\n\nBye."

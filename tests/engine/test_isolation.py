@@ -19,8 +19,8 @@ from barkfast.engine.shared import SharedScheduler
 from barkfast.errors import BarkfastError, EngineDead, EngineError, InputError
 from barkfast.options import Request
 from barkfast.runtime.torch_ import TorchDecoder
-from engine.need import require
-from engine.played import LAYOUT, PlayedComponents, Tokenizer, assert_same, speak_plainly
+from engine.fake_networks import LAYOUT, FakeComponents, Tokenizer, assert_same, speak_plainly
+from engine.skips import require
 
 GOOD = {"text": "A good neighbour.", "seed": 5, "max_duration_s": 0.1}
 
@@ -63,7 +63,7 @@ def bark(request: pytest.FixtureRequest) -> Bark:
     require(request.param)
     model = Bark("random:demo", device="cpu", dtype="float32", engine=request.param, n_slots=2)
     model.load()
-    played = PlayedComponents()
+    played = FakeComponents()
     model.components.models |= {"fine": played.refiner, "codec": played.codec}
     return model
 
@@ -229,7 +229,7 @@ def boom(*args: Any, **kwargs: Any) -> Any:
     raise RuntimeError("boom")
 
 
-def break_for(text: str, place: str, components: PlayedComponents) -> None:
+def break_for(text: str, place: str, components: FakeComponents) -> None:
     """Make one kind of work, `place`, fail for one text; a fine or codec call fails the first time."""
     ids = np.array(Tokenizer().encode(text)) + LAYOUT.semantic.text_offset
 
@@ -270,7 +270,7 @@ def break_for(text: str, place: str, components: PlayedComponents) -> None:
 
 @pytest.mark.parametrize("place", ["tokenizer", "admission", "result", "fine", "codec"])
 def test_what_fails_for_one_request_ends_that_one(place: str) -> None:
-    components = PlayedComponents(n_slots=3)
+    components = FakeComponents(n_slots=3)
     texts = ["doomed", "good", "better"]
     break_for("doomed", place, components)
     with SharedScheduler(components).open(3) as session:
@@ -286,7 +286,7 @@ def test_what_fails_for_one_request_ends_that_one(place: str) -> None:
 
 
 def test_a_step_that_fails_ends_those_in_it_and_no_others() -> None:
-    components = PlayedComponents(n_slots=2)
+    components = FakeComponents(n_slots=2)
     decoder = components.decoders["text"]
     with SharedScheduler(components).open(2) as session:
         tasks = [session.add(Request(text)) for text in ("one", "two", "three")]
@@ -370,7 +370,7 @@ def test_the_torch_engine_keeps_no_caches_of_a_batch() -> None:
     for dtype, most in (("float32", 1), ("bfloat16", 1)):
         model = Bark("random:demo", device="cpu", dtype=dtype, engine="torch")
         model.load()
-        played = PlayedComponents()
+        played = FakeComponents()
         model.components.models |= {"fine": played.refiner, "codec": played.codec}
         model.generate_batch(["One.", "Two.", "Three.", "Four."], seed=1, max_duration_s=0.05)
         for part in ("text", "coarse"):

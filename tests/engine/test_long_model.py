@@ -10,7 +10,7 @@ import pytest
 from barkfast import Bark, InputError
 from barkfast.bench.workload import vocabulary
 from barkfast.engine.segments import Piece
-from engine.fakes import speak_long, speak_script
+from engine.fake_model import speak_long, speak_script
 
 TEXT = "It rained all day. We stayed at home and played cards. Then the lamp went out! Nobody minded."
 SHORT = {"max_duration_s": 0.3}

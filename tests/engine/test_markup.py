@@ -8,7 +8,7 @@ import pytest
 from barkfast import Bark, Engine
 from barkfast.engine.segments import Piece
 from barkfast.errors import InputError
-from engine.fakes import FakeBark, speak_long, speak_script, stream_sentences
+from engine.fake_model import FakeBark, speak_long, speak_script, stream_sentences
 
 MARKDOWN = "# Chapter *one*\n\nSee [a page][p], [1] and [laughs].\n\n[p]: https://example.com\n"
 READ = ["Chapter one.", "See a page, [1] and [laughs]."]

@@ -12,7 +12,7 @@ from barkfast.engine.results import AudioChunk, Done, Failed
 from barkfast.engine.scheduler import Scheduler
 from barkfast.engine.utterance import Utterance
 from barkfast.options import Request
-from engine.played import HOP, LAYOUT, VOICE, PlayedComponents, assert_same, speak_plainly
+from engine.fake_networks import HOP, LAYOUT, VOICE, FakeComponents, assert_same, speak_plainly
 
 # With this sample rate HOP samples play as long as one frame.
 AUDIBLE = replace(LAYOUT, sample_rate=round(HOP * LAYOUT.coarse.rate_hz))
@@ -41,7 +41,7 @@ class Simulation:
 
     def __init__(self, costs: dict[str, float], n_slots: int = 12) -> None:
         self.log = Log(costs)
-        components = PlayedComponents(n_slots)
+        components = FakeComponents(n_slots)
         components.log = self.log
         for decoder in components.decoders.values():
             decoder.log = self.log
@@ -107,11 +107,13 @@ def test_who_is_not_live_waits_for_no_one() -> None:
     assert_same(plain.result, speak_plainly(plain.request))
 
 
-@pytest.mark.parametrize("ahead", [True, False], ids=["ahead of its turn", "when it is waited for"])
-def test_what_continues_a_stream_is_not_another_stream(ahead: bool) -> None:
+@pytest.mark.parametrize("prefetched", [True, False], ids=["ahead of its turn", "when it is waited for"])
+def test_what_continues_a_stream_is_not_another_stream(prefetched: bool) -> None:
     simulation = Simulation(SLOW)
-    first, other, following = (simulation.add(text) for text in TEXTS[:3])
-    following.prefetched, following.continues_stream = ahead, True
+    first, other = (simulation.add(text) for text in TEXTS[:2])
+    following = simulation.scheduler.add(
+        Request(TEXTS[2], VOICE, stream="low_latency"), prefetched=prefetched, continues_stream=True
+    )
     simulation.round()
     assert simulation.scheduler._queued == [other]
     while not first.ended:
@@ -170,12 +172,12 @@ def test_what_fails_in_the_line_fails_alone(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_sentences_of_a_stream_in_one_thread_continue_it(bark: Bark, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`Bark.stream` sets `continues_stream` as the asyncio engine does."""
+    """`Bark.stream` gives `continues_stream` as the asyncio engine does."""
     asked: list[Utterance] = []
     add = Scheduler.add
 
-    def watch(scheduler: Scheduler, *options: Any) -> Utterance:
-        asked.append(add(scheduler, *options))
+    def watch(scheduler: Scheduler, *args: Any, **in_stream: bool) -> Utterance:
+        asked.append(add(scheduler, *args, **in_stream))
         return asked[-1]
 
     monkeypatch.setattr(Scheduler, "add", watch)

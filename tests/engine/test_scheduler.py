@@ -14,7 +14,7 @@ from barkfast.engine.shared import SharedScheduler
 from barkfast.engine.utterance import Utterance
 from barkfast.errors import EngineError, InputError, VoiceError
 from barkfast.options import Request
-from engine.played import LAYOUT, POISON, REFUSED, VOICE, PlayedComponents, assert_same, speak_plainly
+from engine.fake_networks import LAYOUT, POISON, REFUSED, VOICE, FakeComponents, assert_same, speak_plainly
 
 FOREVER = 20_000
 
@@ -79,7 +79,7 @@ happenings = st.lists(
 @settings(max_examples=80)
 @given(happenings=happenings, n_slots=st.integers(1, 4), counted=st.booleans())
 def test_any_course_of_things(happenings: list[tuple[str, object]], n_slots: int, counted: bool) -> None:
-    components = PlayedComponents(counter_based_rng=counted)
+    components = FakeComponents(counter_based_rng=counted)
     with Scheduler(components, LAYOUT, n_slots=n_slots, clock=lambda: 0.0) as scheduler:
         utterances: list[Utterance] = []
         events: list[Event] = []
@@ -107,7 +107,7 @@ def test_any_course_of_things(happenings: list[tuple[str, object]], n_slots: int
 
 
 def test_between_two_prompts_everybody_has_a_step() -> None:
-    components = PlayedComponents()
+    components = FakeComponents()
     with Scheduler(components, LAYOUT, n_slots=4) as scheduler:
         for text in "abcdefgh":
             scheduler.add(Request(text, VOICE))
@@ -118,7 +118,7 @@ def test_between_two_prompts_everybody_has_a_step() -> None:
 
 
 def test_no_window_waits_for_long_and_none_holds_up_the_steps() -> None:
-    components = PlayedComponents()
+    components = FakeComponents()
     with Scheduler(components, LAYOUT, n_slots=3) as scheduler:
         for text in "abcdefghij":
             scheduler.add(Request(text))
@@ -132,7 +132,7 @@ def test_no_window_waits_for_long_and_none_holds_up_the_steps() -> None:
 
 
 def test_a_slot_is_free_at_once_when_its_utterance_is_cancelled() -> None:
-    components = PlayedComponents()
+    components = FakeComponents()
     with Scheduler(components, LAYOUT, n_slots=1) as scheduler:
         first, second = scheduler.add(Request("first", VOICE)), scheduler.add(Request("second", VOICE))
         for _ in range(4):
@@ -151,7 +151,7 @@ def test_a_slot_is_free_at_once_when_its_utterance_is_cancelled() -> None:
 
 
 def test_a_stream_that_is_not_heard_yet_goes_first() -> None:
-    with Scheduler(PlayedComponents(), LAYOUT, n_slots=1) as scheduler:
+    with Scheduler(FakeComponents(), LAYOUT, n_slots=1) as scheduler:
         offline = [scheduler.add(Request(text)) for text in ("one", "two", "three")]
         for _ in range(3):
             scheduler.round()
@@ -162,25 +162,25 @@ def test_a_stream_that_is_not_heard_yet_goes_first() -> None:
 
 
 def test_a_sentence_spoken_ahead_goes_before_nobody_until_its_turn_comes() -> None:
-    with Scheduler(PlayedComponents(), LAYOUT, n_slots=1) as scheduler:
+    with Scheduler(FakeComponents(), LAYOUT, n_slots=1) as scheduler:
         scheduler.add(Request("busy"))
         scheduler.round()
-        following, plain = scheduler.add(Request("next", stream="exact")), scheduler.add(Request("plain", priority=1))
-        following.prefetched = True
+        following = scheduler.add(Request("next", stream="exact"), prefetched=True)
+        plain = scheduler.add(Request("plain", priority=1))
         first = scheduler.add(Request("first", stream="exact"))
         assert ends(run(scheduler))[1:] == [first, plain, following]
-    with Scheduler(PlayedComponents(), LAYOUT, n_slots=1) as scheduler:
+    with Scheduler(FakeComponents(), LAYOUT, n_slots=1) as scheduler:
         scheduler.add(Request("busy"))
         scheduler.round()
-        plain, following = scheduler.add(Request("plain")), scheduler.add(Request("next", stream="exact"))
-        following.prefetched = True
+        plain = scheduler.add(Request("plain"))
+        following = scheduler.add(Request("next", stream="exact"), prefetched=True)
         scheduler.round()
         following.prefetched = False
         assert ends(run(scheduler))[1:] == [following, plain]
 
 
 def test_the_earliest_deadline_then_priority_then_arrival() -> None:
-    with Scheduler(PlayedComponents(), LAYOUT, n_slots=1, clock=lambda: 0.0) as scheduler:
+    with Scheduler(FakeComponents(), LAYOUT, n_slots=1, clock=lambda: 0.0) as scheduler:
         names = {
             scheduler.add(Request("last")): "last",
             scheduler.add(Request("high", priority=5)): "high",
@@ -192,7 +192,7 @@ def test_the_earliest_deadline_then_priority_then_arrival() -> None:
 
 
 def test_nobody_starves_behind_a_stream_of_more_urgent_requests() -> None:
-    with Scheduler(PlayedComponents(), LAYOUT, n_slots=1) as scheduler:
+    with Scheduler(FakeComponents(), LAYOUT, n_slots=1) as scheduler:
         humble = scheduler.add(Request("humble", priority=-9))
         for i in range(FOREVER):
             while len(scheduler) < 4:
@@ -203,7 +203,7 @@ def test_nobody_starves_behind_a_stream_of_more_urgent_requests() -> None:
 
 
 def test_a_parked_utterance_stops_and_keeps_no_seat() -> None:
-    components = PlayedComponents()
+    components = FakeComponents()
     with Scheduler(components, LAYOUT, n_slots=1) as scheduler:
         parked, other = scheduler.add(Request("parked", VOICE)), scheduler.add(Request("other", VOICE))
         for _ in range(30):
@@ -224,7 +224,7 @@ def test_a_parked_utterance_stops_and_keeps_no_seat() -> None:
 
 
 def test_bad_requests_leave_the_others_alone() -> None:
-    with Scheduler(PlayedComponents(), LAYOUT, n_slots=2) as scheduler:
+    with Scheduler(FakeComponents(), LAYOUT, n_slots=2) as scheduler:
         good = [scheduler.add(Request("good")), scheduler.add(Request("better", VOICE))]
         with pytest.raises(VoiceError):
             scheduler.add(Request("bad", {"semantic_prompt": np.arange(3)}))
@@ -240,7 +240,7 @@ def test_bad_requests_leave_the_others_alone() -> None:
 @pytest.mark.parametrize("text", ["a text", POISON, REFUSED])
 @pytest.mark.parametrize("rounds", [0, 40, FOREVER])
 def test_what_has_ended_is_held_by_nobody(mode: str, text: str, rounds: int) -> None:
-    with Scheduler(PlayedComponents(), LAYOUT, n_slots=2) as scheduler:
+    with Scheduler(FakeComponents(), LAYOUT, n_slots=2) as scheduler:
         held = [weakref.ref(scheduler.add(Request(text, VOICE, stream=mode))) for _ in range(2)]
         for _ in range(rounds):
             if scheduler.idle:
@@ -259,7 +259,7 @@ def test_streams_are_heard_while_they_are_spoken() -> None:
     text = next(t for t in map(str, range(1000)) if len(speak_plainly(Request(t, VOICE)).semantic) > 120)
     rounds = dict.fromkeys(("off", "exact", "low_latency"), 1)
     for mode in rounds:
-        with Scheduler(PlayedComponents(), LAYOUT, n_slots=1) as scheduler:
+        with Scheduler(FakeComponents(), LAYOUT, n_slots=1) as scheduler:
             scheduler.add(Request(text, VOICE, stream=mode))
             while not scheduler.round():
                 rounds[mode] += 1
@@ -270,7 +270,7 @@ def test_streams_are_heard_while_they_are_spoken() -> None:
 
 def test_where_the_stages_share_a_generator_they_keep_their_order() -> None:
     for counted, most in ((True, 2), (False, 1)):
-        components, together = PlayedComponents(counter_based_rng=counted), 0
+        components, together = FakeComponents(counter_based_rng=counted), 0
         with Scheduler(components, LAYOUT, n_slots=1) as scheduler:
             scheduler.add(Request("a text", VOICE, stream="exact"))
             while not scheduler.idle:
@@ -280,7 +280,7 @@ def test_where_the_stages_share_a_generator_they_keep_their_order() -> None:
 
 
 def test_one_scheduler_at_a_time_has_the_networks() -> None:
-    components = PlayedComponents()
+    components = FakeComponents()
     with SharedScheduler(components).open(1), pytest.raises(EngineError, match="at work"):
         SharedScheduler(components).open(1)
     scheduler = Scheduler(components, LAYOUT, n_slots=2)
@@ -291,7 +291,7 @@ def test_one_scheduler_at_a_time_has_the_networks() -> None:
 
 
 def test_what_is_fatal_is_raised_and_everything_can_be_closed() -> None:
-    components = PlayedComponents()
+    components = FakeComponents()
     with Scheduler(components, LAYOUT) as scheduler:
         scheduler.add(Request("abc"))
         scheduler.round()
@@ -305,7 +305,7 @@ def test_what_is_fatal_is_raised_and_everything_can_be_closed() -> None:
 
 
 def test_callers_see_their_own_utterances_only() -> None:
-    components = PlayedComponents()
+    components = FakeComponents()
     shared = SharedScheduler(components)
     with shared.open(2) as one, shared.open(2) as two:
         mine, theirs = one.add(Request("mine", stream="exact")), two.add(Request("theirs"))
@@ -322,7 +322,7 @@ def test_callers_see_their_own_utterances_only() -> None:
 
 
 def test_streams_side_by_side_in_one_thread() -> None:
-    components = PlayedComponents()
+    components = FakeComponents()
     shared = SharedScheduler(components)
     requests = [Request(text, VOICE, stream="exact") for text in ("one", "two", "three")]
     sessions = [shared.open(2) for _ in requests]
@@ -344,7 +344,7 @@ def test_streams_side_by_side_in_one_thread() -> None:
 
 
 def test_a_batch_keeps_its_order_and_its_errors() -> None:
-    components = PlayedComponents()
+    components = FakeComponents()
     texts = [f"text {i}" for i in range(11)] + [POISON, "last"]
 
     def make(text: str) -> Request:
@@ -363,7 +363,7 @@ def test_a_batch_keeps_its_order_and_its_errors() -> None:
 
 
 def test_when_the_networks_fail_everybody_is_told() -> None:
-    components = PlayedComponents()
+    components = FakeComponents()
     shared = SharedScheduler(components)
     one, two = shared.open(2), shared.open(2)
     one.add(Request("one"))
@@ -386,7 +386,7 @@ def test_when_the_networks_fail_everybody_is_told() -> None:
 
 def test_a_window_is_not_kept_waiting_by_those_ahead() -> None:
     """An utterance that is last in order gets its fine window within a bounded number of steps."""
-    components = PlayedComponents()
+    components = FakeComponents()
     texts = sorted(map(str, range(60)), key=lambda t: len(speak_plainly(Request(t)).semantic))
     with Scheduler(components, LAYOUT, n_slots=2) as scheduler:
         long = scheduler.add(Request(texts[-1], deadline=1.0))
@@ -402,7 +402,7 @@ def test_a_stream_may_go_between_two_windows_that_share_no_cache(
 ) -> None:
     """Without a voice each window continues the cache of the one before, so the slot is retained."""
     text = next(t for t in map(str, range(1000)) if len(speak_plainly(Request(t, voice)).semantic) > 120)
-    components = PlayedComponents()
+    components = FakeComponents()
     with Scheduler(components, LAYOUT, n_slots=1) as scheduler:
         names = {scheduler.add(Request(text, voice)): "offline"}
         while not components.decoders["coarse"].active:

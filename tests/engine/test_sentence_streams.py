@@ -1,8 +1,6 @@
 """Streams of several sentences in the caller's thread: their audio, joined, with one sentence prefetched."""
 
-import gc
 import itertools
-import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,14 @@ from barkfast.bench.workload import full_voice
 from barkfast.engine.results import AudioChunk, Done, Failed
 from barkfast.engine.segments import Piece
 from barkfast.errors import BarkfastError, EngineError, VoiceError
-from engine.fakes import FakeBark, FakeScheduler, generation, speak_long, stream_sentences
+from engine.fake_model import (
+    FakeBark,
+    FakeScheduler,
+    assert_memory_is_bounded,
+    generation,
+    speak_long,
+    stream_sentences,
+)
 from longform.sounds import RATE
 
 SENTENCES = ["It rained all day.", "Did we stay at home?", "Then the lamp went out."]
@@ -168,7 +173,7 @@ class LiveScheduler(FakeScheduler):
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeBark:
-    monkeypatch.setattr("engine.fakes.FakeScheduler", LiveScheduler)
+    monkeypatch.setattr("engine.fake_model.FakeScheduler", LiveScheduler)
     return FakeBark()
 
 
@@ -256,13 +261,4 @@ def test_a_long_sentence_is_cut_as_in_long_texts(fake: FakeBark) -> None:
 def test_a_book_needs_no_more_memory_than_a_page(fake: FakeBark) -> None:
     book = (f"This is line {number} of a book of many lines. It has two sentences.\n\n" for number in itertools.count())
     stream = stream_sentences(fake, book, "speaker_1")
-    tracemalloc.start()
-    levels = []
-    for _ in range(4):
-        for _ in itertools.islice(stream, 1000):
-            fake.asked.clear()
-        gc.collect()
-        levels.append(tracemalloc.get_traced_memory()[0])
-    tracemalloc.stop()
-    stream.close()
-    assert max(levels[1:]) < levels[0] + 300_000
+    assert_memory_is_bounded(stream, fake, chunks=1000)

@@ -24,8 +24,8 @@ from barkfast.errors import EngineError, InputError
 from barkfast.locks import FairLock
 from barkfast.options import Request
 from barkfast.runtime import select
-from engine.need import require
-from engine.played import LAYOUT, PlayedComponents
+from engine.fake_networks import LAYOUT, FakeComponents
+from engine.skips import require
 
 SHORT = {"max_duration_s": 0.1}
 SEMANTIC = np.arange(20, dtype=np.int64) * 7 % LAYOUT.semantic.vocab_size
@@ -84,7 +84,7 @@ def bark(request: pytest.FixtureRequest) -> Bark:
     """A model with a fake fine network and codec, which take no time."""
     model = make_bark(request.param)
     model.load()
-    played = PlayedComponents()
+    played = FakeComponents()
     model.components.models |= {"fine": played.refiner, "codec": played.codec}
     return model
 
@@ -231,7 +231,7 @@ def test_the_lock_is_first_come_first_served() -> None:
 
 def test_who_joins_waits_for_a_round_and_not_for_a_call() -> None:
     """Threads that run rounds without a pause do not starve a new session."""
-    components = PlayedComponents(n_slots=4)
+    components = FakeComponents(n_slots=4)
     step = 0.03
     for decoder in components.decoders.values():
         decoder.step = lambda seconds=0.0, plain=decoder.step: (time.sleep(step), plain())[1]
@@ -297,7 +297,7 @@ def test_a_dropped_stream_frees_the_model_and_says_so(bark: Bark) -> None:
 
 def test_a_stream_may_be_dropped_in_the_middle_of_somebody_elses_round() -> None:
     """A finalizer may run in any thread at any time, even during that thread's own round."""
-    components = PlayedComponents(n_slots=2)
+    components = FakeComponents(n_slots=2)
     shared = SharedScheduler(components)
     with shared.open(2) as session:
         dropped = shared.open(2)

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from barkfast.engine.utterance import FIRST_FRAMES, FRAMES, Decode, Synthesize, Utterance, Work
 from barkfast.errors import InputError, VoiceError
 from barkfast.options import Request
-from engine.played import (
+from engine.fake_networks import (
     HOP,
     LAYOUT,
     VOICE,
-    PlayedStream,
+    FakeCodecStream,
     assert_same,
     do,
-    play_tokens,
+    fake_tokens,
     speak_plainly,
     text_ids,
 )
@@ -27,7 +27,7 @@ def begin(request: Request, overlap: bool = False) -> Utterance:
 
 def finish(utterance: Utterance) -> list[Work]:
     """Do all work of an utterance. Returns: the work done."""
-    stream, done = PlayedStream(), []
+    stream, done = FakeCodecStream(), []
     while (work := utterance.next_work()) is not None:
         do(utterance, work, stream)
         done.append(work)
@@ -66,7 +66,7 @@ def test_every_mode_gives_what_the_stages_give(voice: dict[str, np.ndarray] | No
 def test_work_under_way_together_in_any_order(text: str, mode: str, full: bool, choices: list[int]) -> None:
     """Decodes advance token by token in random order, with fine windows and codec work in between."""
     request = Request(text, VOICE if full else None, stream=mode)
-    utterance, stream = begin(request, overlap=True), PlayedStream()
+    utterance, stream = begin(request, overlap=True), FakeCodecStream()
     under_way: list[tuple[Decode, list[int]]] = []
     other_work: list[Work] = []
     remaining = iter(choices)
@@ -74,7 +74,7 @@ def test_work_under_way_together_in_any_order(text: str, mode: str, full: bool, 
         while (work := utterance.next_work()) is not None:
             if isinstance(work, Decode):
                 utterance.begin(work)
-                under_way.append((work, play_tokens(work.job)))
+                under_way.append((work, fake_tokens(work.job)))
             else:
                 other_work.append(work)
         assert len({work.stage for work, _ in under_way}) == len(under_way) <= 2
@@ -98,7 +98,7 @@ def first_coarse_job(utterance: Utterance) -> int:
     semantic = utterance.next_work()
     assert isinstance(semantic, Decode) and semantic.stage == "semantic"
     utterance.begin(semantic)
-    tokens = play_tokens(semantic.job)
+    tokens = fake_tokens(semantic.job)
     for n, token in enumerate(tokens, start=1):
         utterance.take_token(semantic, token)
         if utterance.next_work() is not None:
@@ -117,7 +117,7 @@ def test_coarse_begins_early_only_where_it_may() -> None:
 
 def test_low_latency_is_heard_before_the_coarse_stage_ends() -> None:
     text = next(t for t in map(str, range(1000)) if len(speak_plainly(Request(t, VOICE)).semantic) > 100)
-    utterance, stream = begin(Request(text, VOICE, stream="low_latency"), overlap=True), PlayedStream()
+    utterance, stream = begin(Request(text, VOICE, stream="low_latency"), overlap=True), FakeCodecStream()
     while utterance.awaits_first_audio:
         work = utterance.next_work()
         assert work is not None
@@ -141,7 +141,7 @@ def test_due_follows_the_deadline_and_what_can_be_heard() -> None:
         Request("abc", stream="exact", deadline=500.0), LAYOUT, text_ids(Request("abc")), clock=lambda: now
     )
     assert utterance.due == 500.0 and utterance.awaits_first_audio
-    stream = PlayedStream()
+    stream = FakeCodecStream()
     while utterance.awaits_first_audio:
         work = utterance.next_work()
         assert work is not None

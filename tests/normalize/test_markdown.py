@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from barkfast.normalize import SOUND_TAGS, end_mark, normalize, normalize_stream
-from barkfast.normalize.portions import cut_portions
+from barkfast.normalize.markdown_blocks import cut_portions
 from longform.test_chunks import is_text
 
 LIST = """- apples

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,15 +61,10 @@ def name_of(shape: Shape) -> str:
 EACH = pytest.mark.parametrize("shape", SHAPES, ids=name_of)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("emulated")
-
-
 class Setting:
     """Random tensors of one layer, and its operations."""
 
-    def __init__(self, shape: Shape, folder: Path) -> None:
+    def __init__(self, shape: Shape) -> None:
         self.shape, self.emulator = shape, None
         if DEVICE.type == "cuda":
             reason = why_not(shape, DEVICE)
@@ -79,7 +73,7 @@ class Setting:
         elif find_compiler() is None:
             pytest.skip("no C++ compiler to emulate the kernels with")
         else:
-            self.emulator = Emulator(shape, folder)
+            self.emulator = Emulator(shape)
         self.ops = HopperOps(shape, self.emulator)
         self.generator = torch.Generator(DEVICE).manual_seed(shape.n_embd)
         self.rows = torch.tensor(ROWS, dtype=torch.int32, device=DEVICE)
@@ -159,8 +153,8 @@ def assert_close(ours: Tensor, theirs: Tensor) -> None:
 
 @pytest.mark.parametrize("pdl", [False, True] if DEVICE.type == "cuda" else [True])
 @EACH
-def test_every_operation_is_its_reference(shape: Shape, pdl: bool, folder: Path) -> None:
-    s = Setting(shape, folder)
+def test_every_operation_is_its_reference(shape: Shape, pdl: bool) -> None:
+    s = Setting(shape)
     width, n, ops = shape.n_embd, len(ROWS), s.ops
     x = s.floats(len(POSITIONS), width) * 2 + 0.3
     norm = (s.random(width), s.random(width))
@@ -185,8 +179,8 @@ def test_every_operation_is_its_reference(shape: Shape, pdl: bool, folder: Path)
 
 @pytest.mark.parametrize("pdl", [False, True] if DEVICE.type == "cuda" else [True])
 @EACH
-def test_attention_is_its_reference(shape: Shape, pdl: bool, folder: Path) -> None:
-    s = Setting(shape, folder)
+def test_attention_is_its_reference(shape: Shape, pdl: bool) -> None:
+    s = Setting(shape)
     q, (keys, values) = s.floats(len(ROWS), shape.n_embd), s.caches()
     (partial, stats), expected = s.attended(), s.attended()
     decode_attention_reference(q, keys, values, *expected, s.rows, s.slots)
@@ -216,8 +210,8 @@ def newest_arriving(s: Setting, cache: Tensor) -> AbstractContextManager[None]:
 
 
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape.n_embd in (1024, 128)], ids=name_of)
-def test_a_row_alone_is_the_same_bits(shape: Shape, folder: Path) -> None:
-    s = Setting(shape, folder)
+def test_a_row_alone_is_the_same_bits(shape: Shape) -> None:
+    s = Setting(shape)
     width = shape.n_embd
     x, (keys, values), gain = s.floats(len(POSITIONS), width), s.caches(), s.random(width)
     qkv, out, fc, proj = (
@@ -257,8 +251,8 @@ UNEVEN = {
 
 
 @pytest.mark.parametrize("kind", UNEVEN)
-def test_the_norm_of_uneven_rows(kind: str, folder: Path) -> None:
-    s = Setting(SMALL, folder)
+def test_the_norm_of_uneven_rows(kind: str) -> None:
+    s = Setting(SMALL)
     change, tolerance = UNEVEN[kind]
     x = change(s.floats(len(POSITIONS), SMALL.n_embd))
     weight, scale, bias = s.matrix(4 * SMALL.n_embd, SMALL.n_embd)
@@ -275,8 +269,8 @@ def test_the_norm_of_uneven_rows(kind: str, folder: Path) -> None:
 
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="only the emulator sees what is brought into the L2 cache")
 @pytest.mark.parametrize("n_bytes", [0, 8, 16, 4112, 3_000_000])
-def test_a_later_kernels_weights_are_asked_for_once(n_bytes: int, folder: Path) -> None:
-    s = Setting(SMALL, folder)
+def test_a_later_kernels_weights_are_asked_for_once(n_bytes: int) -> None:
+    s = Setting(SMALL)
     width, n = SMALL.n_embd, len(ROWS)
     # Aligned to 16 bytes, as every allocation on a device is.
     ahead = torch.empty(n_bytes + 16, dtype=torch.int8)

@@ -3,7 +3,6 @@
 import copy
 import random
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,12 +37,7 @@ STAGE = 3
 POISON = 7.0
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("emulated")
-
-
-def emulator_for(shape: Shape, folder: Path) -> Emulator | None:
+def emulator_for(shape: Shape) -> Emulator | None:
     """An emulator for the shape; None on a GPU."""
     if DEVICE.type == "cuda":
         reason = why_not(shape, DEVICE)
@@ -52,7 +46,7 @@ def emulator_for(shape: Shape, folder: Path) -> Emulator | None:
         return None
     if find_compiler() is None:
         pytest.skip("no C++ compiler to emulate the kernels with")
-    return Emulator(shape, folder)
+    return Emulator(shape)
 
 
 def make(shape: Shape, blocks: int, emulator: Emulator | None) -> HeadDraw:
@@ -166,8 +160,8 @@ ROWS = (3, 1, 0, 7, -1, 2, 5, 4)
 
 @pytest.mark.parametrize(("slices", "stop_row"), VOCABULARIES, ids=["stop", "two", "both"])
 @EACH
-def test_agrees_with_its_references(shape: Shape, slices: list[list[int]], stop_row: int, folder: Path) -> None:
-    emulator, case = emulator_for(shape, folder), Case(shape, KINDS, slices, stop_row)
+def test_agrees_with_its_references(shape: Shape, slices: list[list[int]], stop_row: int) -> None:
+    emulator, case = emulator_for(shape), Case(shape, KINDS, slices, stop_row)
     gain, offset = case.norm
     # Cases: a block's rows in several pieces, candidates for several of its warps, and more blocks than columns.
     for blocks, norm in ((2, (gain, offset)), (1, (gain, None)), (53, (gain, offset))):
@@ -180,10 +174,10 @@ def test_agrees_with_its_references(shape: Shape, slices: list[list[int]], stop_
         assert torch.equal(expected.x[2], case.x[2]) and (expected.logits[4:6] == POISON).all()
 
 
-def test_agrees_at_the_size_of_the_semantic_network(folder: Path) -> None:
+def test_agrees_at_the_size_of_the_semantic_network() -> None:
     """10001 candidates in 128 blocks (79 rows each, fewer in the last), and in 132 blocks."""
     shape = Shape(1024, 16, N_POSITIONS, torch.bfloat16, False)
-    emulator, case = emulator_for(shape, folder), Case(shape, KINDS[:1], [[0, 10000]], 10000)
+    emulator, case = emulator_for(shape), Case(shape, KINDS[:1], [[0, 10000]], 10000)
     generator = torch.Generator().manual_seed(3)
     case.weight = torch.randn(10048, 1024, generator=generator).to(DEVICE, shape.dtype) / 16
     case.wte = torch.randn(10048, 1024, generator=generator).to(DEVICE, shape.dtype)
@@ -211,10 +205,10 @@ def random_slot(rng: random.Random) -> Tensor:
 
 
 @pytest.mark.parametrize("stop_row", [STOP_ROW, -1])
-def test_agrees_for_many_slots(stop_row: int, folder: Path) -> None:
+def test_agrees_for_many_slots(stop_row: int) -> None:
     """Every final status occurs many times; with ties, and with a stop token that often has the largest logit."""
     rng, ends = random.Random(9), torch.zeros(5, dtype=torch.int64)
-    emulator = emulator_for(SMALL, folder)
+    emulator = emulator_for(SMALL)
     draw = make(SMALL, 4, emulator)
     for round_ in range(60):
         case = Case(SMALL, [random_slot(rng) for _ in range(8)], TWO, stop_row)
@@ -239,8 +233,8 @@ def test_agrees_for_many_slots(stop_row: int, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape.n_embd in (1024, 128)], ids=name_of)
-def test_neither_the_batch_nor_the_order_of_blocks_changes_a_bit(shape: Shape, folder: Path) -> None:
-    emulator, case = emulator_for(shape, folder), Case(shape, KINDS, TWO, STOP_ROW)
+def test_neither_the_batch_nor_the_order_of_blocks_changes_a_bit(shape: Shape) -> None:
+    emulator, case = emulator_for(shape), Case(shape, KINDS, TWO, STOP_ROW)
     draw = make(shape, 7, emulator)
     together = case.after(draw, *ROWS)
     for row in (0, 2, 6, 7):
@@ -256,9 +250,9 @@ def test_neither_the_batch_nor_the_order_of_blocks_changes_a_bit(shape: Shape, f
     emulator.begin_with_block(0)
 
 
-def test_one_step_follows_another(folder: Path) -> None:
+def test_one_step_follows_another() -> None:
     """Each step continues from the x of the step before, and from the state that the kernel keeps between launches."""
-    emulator = emulator_for(SMALL, folder)
+    emulator = emulator_for(SMALL)
     draw = make(SMALL, 3, emulator)
     slots = [slot_with(temperature=0.8, seed=s, limit=4 + s, position=N_POSITIONS - 6) for s in range(3)]
     expected = Case(SMALL, slots, TWO, -1).after(None, 0, 1, 2)
@@ -271,9 +265,9 @@ def test_one_step_follows_another(folder: Path) -> None:
     assert len(expected.tokens[:, :4].unique()) > 6
 
 
-def test_equal_logits_go_to_the_first(folder: Path) -> None:
+def test_equal_logits_go_to_the_first() -> None:
     """In one block or several, in any order of blocks; -0 and 0 are equal."""
-    emulator = emulator_for(SMALL, folder)
+    emulator = emulator_for(SMALL)
     for blocks in (1, 6):
         draw = make(SMALL, blocks, emulator)
         for leaders, rest, best in (
@@ -296,20 +290,20 @@ def test_equal_logits_go_to_the_first(folder: Path) -> None:
                 emulator.begin_with_block(0)
 
 
-def test_hardly_any_temperature_is_greedy(folder: Path) -> None:
+def test_hardly_any_temperature_is_greedy() -> None:
     """Where logit / temperature would be infinite for several."""
     case = Case(SMALL, [slot_with(temperature=t) for t in (0.0, 1e-30, 1e-38, 1e-45)], ONE, STOP_ROW)
     case.x[:] = case.x[0]
-    after = case.after(make(SMALL, 4, emulator_for(SMALL, folder)), 0, 1, 2, 3)
+    after = case.after(make(SMALL, 4, emulator_for(SMALL)), 0, 1, 2, 3)
     assert len(after.tokens[:, 0].unique()) == 1
     assert after.tokens[0, 0] == 10 + int(after.logits[0, :50].argmax()) > 10
     assert (after.slots[:, STATUS.value] == RUNNING.value).all()
 
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 1.7])
-def test_stops_at_the_stop_tokens_probability(temperature: float, folder: Path) -> None:
+def test_stops_at_the_stop_tokens_probability(temperature: float) -> None:
     """With min_p just below the stop token's probability over all blocks, and not just above, whatever is drawn."""
-    emulator = emulator_for(SMALL, folder)
+    emulator = emulator_for(SMALL)
     case = Case(SMALL, [slot_with(temperature=temperature, has_stop=True) for _ in range(3)], ONE, STOP_ROW)
     values = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(1)) * 2
     values[STOP_ROW] = values[10:60].max() - 1
@@ -324,8 +318,8 @@ def test_stops_at_the_stop_tokens_probability(temperature: float, folder: Path) 
         assert torch.equal(after.x[0], case.x[0])
 
 
-def test_only_a_slots_own_candidates_can_fail_it(folder: Path) -> None:
-    emulator = emulator_for(SMALL, folder)
+def test_only_a_slots_own_candidates_can_fail_it() -> None:
+    emulator = emulator_for(SMALL)
     draw = make(SMALL, 4, emulator)
     slots = [slot_with(), slot_with(phase=1), slot_with(has_stop=True), slot_with(temperature=0.7, phase=1)]
     for row, failed in ((59, [0, 2]), (60, [1, 3]), (STOP_ROW, [2]), (9, []), (97, [])):
@@ -347,9 +341,9 @@ def test_only_a_slots_own_candidates_can_fail_it(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("has_stop", [False, True])
-def test_draws_have_the_right_odds(has_stop: bool, folder: Path) -> None:
+def test_draws_have_the_right_odds(has_stop: bool) -> None:
     """4000 draws from 25 candidates by eight slots with constant x, in several blocks."""
-    emulator = emulator_for(SMALL, folder)
+    emulator = emulator_for(SMALL)
     draw = make(SMALL, 3, emulator)
     slots = [
         slot_with(temperature=0.7, has_stop=has_stop, limit=9999, first_draw=1000 * s, position=0) for s in range(8)
@@ -373,7 +367,7 @@ def test_draws_have_the_right_odds(has_stop: bool, folder: Path) -> None:
     assert chi_square_p(counts, (logits / 0.95).softmax(0)) < 1e-6
 
 
-def test_what_it_does_not_serve(folder: Path) -> None:
+def test_what_it_does_not_serve() -> None:
     large = Shape(1024, 16, 1024, torch.bfloat16, False)
     room = SHARED_BYTES
     for blocks in (128, 132):
@@ -387,7 +381,7 @@ def test_what_it_does_not_serve(folder: Path) -> None:
     assert "1251 of 10001 candidates" in (why_not_head(large, 10001, 1, 8, room) or "")
     assert "9 slices" in (why_not_head(large, 100, 9, 128, room) or "")
     assert "161 blocks" in (why_not_head(large, 100, 1, 161, room) or "")
-    emulator = emulator_for(SMALL, folder)
+    emulator = emulator_for(SMALL)
     case = Case(SMALL, [slot_with()] * 9, ONE, -1)
     with pytest.raises(ValueError, match="9 rows"):
         case.after(make(SMALL, 4, emulator), *range(9))

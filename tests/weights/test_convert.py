@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from barkfast.errors import CheckpointError, InputError
+from barkfast.errors import CheckpointError, InputError, VoiceError
 from barkfast.text import load_tokenizer
 from barkfast.weights import STAGES, demo, open_model
 from barkfast.weights import convert as module
@@ -145,6 +145,12 @@ def test_voice_index_that_leads_outside(source: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'x' leads outside"):
         convert(source, tmp_path / "out", codec=convert("random:nano", tmp_path / "codec"))
     assert not (tmp_path / "out").exists()
+
+
+def test_broken_voice_index_is_named(source: Path, tmp_path: Path) -> None:
+    (source / "speaker_embeddings_path.json").write_text("{")
+    with pytest.raises(VoiceError, match="speaker_embeddings_path.json is not an index of voices"):
+        convert(source, tmp_path / "out", codec=convert("random:nano", tmp_path / "codec"))
 
 
 def test_missing_tokenizer_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ from .units import edit_distance, read_phones
 Cache = list[tuple[Tensor, Tensor]]
 
 
-def _append(model: GPT, x: Tensor, cache: Cache, ahead: bool) -> Tensor:
+def _append(model: GPT, x: Tensor, cache: Cache, is_causal: bool) -> Tensor:
     """Run `x` (batch, time, n_embd) after the cached positions; return the last position's hidden state."""
     for number, block in enumerate(model.transformer.h):
         q, k, v = block.attn.heads(block.ln_1(x))
@@ -21,7 +21,7 @@ def _append(model: GPT, x: Tensor, cache: Cache, ahead: bool) -> Tensor:
             cache[number] = (k, v)
         else:
             cache.append((k, v))
-        x = x + block.attn.merge(F.scaled_dot_product_attention(q, k, v, is_causal=ahead))
+        x = x + block.attn.merge(F.scaled_dot_product_attention(q, k, v, is_causal=is_causal))
         x = x + block.mlp(block.ln_2(x))
     return model.transformer.ln_f(x[:, -1])
 

@@ -8,10 +8,9 @@ from torch import Tensor
 
 from barkfast.config import CodecConfig
 from barkfast.errors import EngineError
-from barkfast.runtime.codec_stream import CodecStream, check_codes
-from barkfast.runtime.cpu.fork_lock import refusals
+from barkfast.native import native_errors
 from barkfast.runtime.cpu.packing import require_native
-from barkfast.runtime.decoder import Codec
+from barkfast.runtime.decoder import Codec, CodecStream, check_codes
 
 
 def fits(config: CodecConfig) -> str | None:
@@ -50,7 +49,7 @@ class CpuCodec(Codec):
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         codes = check_codes(codes, self.config)
-        with refusals():
+        with native_errors():
             return self._native.decode(codes)
 
     def stream(self) -> "CpuCodecStream":
@@ -65,9 +64,9 @@ class CpuCodecStream(CodecStream):
         self._native = native.stream()  # type: ignore[attr-defined]
 
     def _push(self, codes: np.ndarray) -> np.ndarray:
-        with refusals():
+        with native_errors():
             return self._native.push(codes)
 
     def _finish(self) -> np.ndarray:
-        with refusals():
+        with native_errors():
             return self._native.finish()

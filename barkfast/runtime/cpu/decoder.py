@@ -15,11 +15,11 @@ from torch import Tensor
 from barkfast.config import GPTConfig
 from barkfast.errors import BarkfastError, EngineError, InputError
 from barkfast.jobs import Job
-from barkfast.runtime.cpu.fork_lock import ForkLock, refusals
+from barkfast.native import native_errors
+from barkfast.runtime.cpu.fork_lock import ForkLock
 from barkfast.runtime.cpu.kv_cache import allocate_cache, unpack_cache
 from barkfast.runtime.cpu.packing import Format, Packed, require_native
 from barkfast.runtime.decoder import (
-    MAX_SLOTS,
     Decoder,
     RetainedSlots,
     Step,
@@ -28,7 +28,9 @@ from barkfast.runtime.decoder import (
     find_root,
     no_logits,
     not_finite,
+    other_jobs_admitted,
     slots_in_use,
+    slots_taken,
 )
 from barkfast.runtime.sampling import STAGE_KEYS, Randomness
 
@@ -97,7 +99,7 @@ class CpuDecoder(Decoder):
         native = require_native()
         # Kept alive: the native objects read its memory.
         self.packed = packed
-        with refusals():
+        with native_errors():
             self._native_network = native.Network(
                 config.n_layer, config.n_head, config.n_embd, config.block_size, list(packed.entries)
             )
@@ -112,7 +114,7 @@ class CpuDecoder(Decoder):
     def _allocate(self, n_slots: int) -> None:
         """Allocate the slots, and only then free the previous ones."""
         keys, values = allocate_cache(self.config, n_slots, Format(self._native_network.cache_format))
-        with refusals():
+        with native_errors():
             decoder = require_native().Decoder(
                 self._native_network, self._pool, n_slots, keys.data_ptr(), values.data_ptr(), isa=self._isa
             )
@@ -150,10 +152,7 @@ class CpuDecoder(Decoder):
         with self._acquire():
             check_job(job, self.config)
             if len(self.active) == self.n_slots:
-                raise EngineError(
-                    f"all {self.n_slots} slots of the {self.stage} network are taken; release one, "
-                    f"or build the decoder with n_slots up to {MAX_SLOTS}"
-                )
+                raise slots_taken(self.stage, self.n_slots)
             slot = self._retained.take(job)
             if slot is None:
                 slot = self._retained.find_free(self.n_slots, self.active)
@@ -173,14 +172,14 @@ class CpuDecoder(Decoder):
         this decoder did in between.
         """
         root = find_root(job)
-        with refusals():
+        with native_errors():
             self._native.prefill(slot, root.prompt.astype(np.int32), root.n_merged)
         return len(job.prompt) - len(root.prompt)
 
     def _start(self, slot: int, job: Job, n_forced: int) -> None:
         sampling, stop = job.sampling, job.stop
         seed, first_draw = (0, 0) if sampling.greedy else Randomness.of(job.random).reserve(self.stage, job.steps)
-        with refusals():
+        with native_errors():
             self._native.start(
                 slot,
                 job.prompt[len(job.prompt) - n_forced :].astype(np.int32),
@@ -249,7 +248,7 @@ class CpuDecoder(Decoder):
     ) -> list[np.ndarray | BarkfastError]:
         with self._acquire():
             if self.active:
-                raise EngineError("run() was called while other jobs are admitted; step them to their end")
+                raise other_jobs_admitted()
             try:
                 return self._run(jobs, on_token)
             finally:
@@ -285,7 +284,7 @@ class CpuDecoder(Decoder):
         return results
 
     def _advance(self, slots: list[int], max_steps: int, seconds: float) -> None:
-        with refusals():
+        with native_errors():
             self._native.advance(slots, max_steps, seconds)
 
     def _state(self, slot: int) -> tuple[Status, int]:

@@ -1,12 +1,8 @@
-"""Locks for native objects that also work in a forked child, and the conversion of native errors."""
+"""Locks for native objects that also work in a forked child."""
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from weakref import WeakSet
-
-from barkfast.errors import EngineError, InputError
 
 
 class ForkLock:
@@ -46,18 +42,3 @@ def _repair_locks() -> None:
 # Windows has no fork.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_repair_locks)
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    """Convert the native module's errors to barkfast's."""
-    try:
-        yield
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    except MemoryError as error:
-        raise EngineError(
-            "no memory left for the cpu engine's buffers; use fewer slots, or close other programs"
-        ) from error
-    except RuntimeError as error:
-        raise EngineError(f"the cpu engine cannot do this now: {error}") from error

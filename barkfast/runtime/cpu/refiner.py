@@ -8,7 +8,7 @@ import torch
 from barkfast.config import FineConfig
 from barkfast.errors import EngineError
 from barkfast.jobs import FineJob
-from barkfast.runtime.cpu.fork_lock import refusals
+from barkfast.native import native_errors
 from barkfast.runtime.cpu.packing import Packed, require_native
 from barkfast.runtime.decoder import Refiner, check_codebook, check_window, not_finite
 from barkfast.runtime.sampling import Randomness
@@ -37,7 +37,7 @@ class CpuRefiner(Refiner):
         native = require_native()
         # Kept alive: the native objects read its memory.
         self._packed = packed
-        with refusals():
+        with native_errors():
             network = native.Network(
                 config.n_layer, config.n_head, config.n_embd, config.block_size, list(packed.entries)
             )
@@ -57,7 +57,7 @@ class CpuRefiner(Refiner):
         seed, first_draw = 0, 0
         if not sampling.greedy:
             seed, first_draw = Randomness.of(job.random).reserve("fine", job.window.size)
-        with refusals():
+        with native_errors():
             window = self._native.refine(
                 job.window.astype(np.int32),
                 job.first_frame,
@@ -74,5 +74,5 @@ class CpuRefiner(Refiner):
     def logits(self, window: np.ndarray, codebook: int) -> np.ndarray:
         check_window(window, self.config)
         check_codebook(codebook, self.config)
-        with refusals():
+        with native_errors():
             return self._native.logits(window.astype(np.int32), codebook)

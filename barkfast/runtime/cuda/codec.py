@@ -10,12 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from barkfast.models.encodec import CausalConv1d, CausalConvTranspose1d, EncodecDecoder, SkipLSTM
-from barkfast.runtime.codec_stream import CodecStream
-from barkfast.runtime.convolutions import exact_convolutions
+from barkfast.models.encodec import CausalConv1d, CausalConvTranspose1d, EncodecDecoder, SkipLSTM, exact_convolutions
 from barkfast.runtime.cuda.device import Options, on_device, upload
 from barkfast.runtime.cuda.graphs import Graphs
-from barkfast.runtime.decoder import Codec
+from barkfast.runtime.decoder import Codec, CodecStream
 from barkfast.runtime.torch_codec_stream import TorchCodecStream
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,6 @@ from barkfast.runtime.cuda.run import STEPS_PER_REPLAY, ActiveJob, Run
 from barkfast.runtime.cuda.state import Snapshot, State
 from barkfast.runtime.cuda.step import VECTOR_ROWS, DecodeStep, Slices, Vocabulary
 from barkfast.runtime.decoder import (
-    MAX_SLOTS,
     Decoder,
     RetainedSlots,
     Step,
@@ -27,7 +26,9 @@ from barkfast.runtime.decoder import (
     find_root,
     no_logits,
     not_finite,
+    other_jobs_admitted,
     slots_in_use,
+    slots_taken,
 )
 from barkfast.runtime.sampling import STAGE_KEYS, Randomness
 from barkfast_kernels.slots import FAILED, FINISHED, RUNNING, STOPPED, pack_slot
@@ -152,21 +153,19 @@ class CudaDecoder(Decoder):
     def admit(self, job: Job) -> int:
         check_job(job, self.config)
         if len(self.active) == self.n_slots:
-            raise EngineError(
-                f"all {self.n_slots} slots of the {self.stage} network are taken; release one, "
-                f"or build the decoder with n_slots up to {MAX_SLOTS}"
-            )
+            raise slots_taken(self.stage, self.n_slots)
         with on_device(self.device):
-            phase = self._use_vocabulary(job)
+            vocabulary, phase = self._use_vocabulary(job)
             kept = self._retained.take(job)
             slot = self._retained.find_free(self.n_slots, self.active) if kept is None else kept
             active = self.active[slot] = ActiveJob(job, 0, self.n_snapshots + 1)
             try:
                 if kept is None:
-                    self._read_prompt(slot, active, phase)
+                    self._read_prompt(slot, active, vocabulary, phase)
                 else:
                     self._write_slot(slot, active, phase)
             except BaseException:
+                # Also where Ctrl-C interrupts the launches.
                 del self.active[slot]
                 raise
         return slot
@@ -178,11 +177,11 @@ class CudaDecoder(Decoder):
             current.ranges == _canonical(job.slices)[0] and (job.stop is None or job.stop.token == current.stop_row)
         )
 
-    def _use_vocabulary(self, job: Job) -> int:
-        """Make the job's slices the current vocabulary; return the index of the slice that it starts with."""
+    def _use_vocabulary(self, job: Job) -> tuple[Vocabulary, int]:
+        """Make the job's slices the current vocabulary; return it, and the index of the slice that it starts with."""
         ranges, phase = _canonical(job.slices)
-        if self.fits_vocabulary(job):
-            return phase
+        if self.vocabulary is not None and self.fits_vocabulary(job):
+            return self.vocabulary, phase
         if self.active:
             raise EngineError(
                 f"a job that draws from {job.slices} with stop {job.stop} cannot run beside jobs that draw from "
@@ -193,7 +192,7 @@ class CudaDecoder(Decoder):
         if key not in self._vocabularies:
             self._vocabularies[key] = Vocabulary.allocate(ranges, stop_row, self.n_slots, self.device)
         self.vocabulary = self._vocabularies[key]
-        return phase
+        return self.vocabulary, phase
 
     def _write_slot(self, slot: int, active: ActiveJob, phase: int) -> None:
         job, sampling, stop = active.job, active.job.sampling, active.job.stop
@@ -213,7 +212,7 @@ class CudaDecoder(Decoder):
         )
         upload(self.state.slots[slot], words)
 
-    def _read_prompt(self, slot: int, active: ActiveJob, phase: int) -> None:
+    def _read_prompt(self, slot: int, active: ActiveJob, vocabulary: Vocabulary, phase: int) -> None:
         # If the cache to continue is gone, it is recomputed in the same steps, so that the tokens do not depend on what
         # this decoder did in between.
         root = find_root(active.job)
@@ -229,8 +228,7 @@ class CudaDecoder(Decoder):
         upload(prefill.prompt, torch.tensor([slot, length, root.n_merged, 0], dtype=torch.int32))
         # Prompts with merged positions all have the same length.
         bucket = length if root.n_merged else min(-(-length // PROMPT_BUCKET) * PROMPT_BUCKET, self.config.block_size)
-        filtered, vocabulary = self._filtered([slot]), self.vocabulary
-        assert vocabulary is not None
+        filtered = self._filtered([slot])
 
         def work() -> None:
             prefill.run(bucket)
@@ -253,7 +251,8 @@ class CudaDecoder(Decoder):
         batch = min(1 << (len(slots) - 1).bit_length(), self.n_slots)
         rows = self._list_rows(sorted(slots), batch)
         filtered, vocabulary = self._filtered(slots), self.vocabulary
-        assert vocabulary is not None
+        if vocabulary is None:
+            raise EngineError("launch() was called before a job was admitted")
 
         def work() -> None:
             for _ in range(n):
@@ -339,7 +338,7 @@ class CudaDecoder(Decoder):
         self, jobs: Sequence[Job], on_token: Callable[[int, int], None] | None = None
     ) -> list[np.ndarray | BarkfastError]:
         if self.active:
-            raise EngineError("run() was called while other jobs are admitted; step them to their end")
+            raise other_jobs_admitted()
         run = Run(self, jobs, on_token)
         try:
             with on_device(self.device):

@@ -50,11 +50,10 @@ class Matrix(Moveable):
     scale: Tensor | None
     bias: Tensor | None
 
-    def dense(self, scratch: Tensor | None) -> Tensor:
+    def dense(self, scratch: Tensor) -> Tensor:
         """The weight in the storage dtype; an int8 one is dequantized into `scratch`, which each call overwrites."""
         if self.scale is None:
             return self.weight
-        assert scratch is not None
         out = scratch[: self.weight.numel()].view(self.weight.shape)
         return torch.mul(self.weight, self.scale[:, None], out=out)
 
@@ -80,7 +79,7 @@ class Network(Moveable):
         tables: token tables; one, (1, vocabulary, n_embd), for a GPT, one per codebook for the fine network.
         heads: output matrices (vocabulary, n_embd); one for a GPT, one per predicted codebook for the fine network.
         dtype: storage dtype of weights and activations.
-        scratch: buffer for the largest matrix, dequantized, if matrices are int8.
+        scratch: buffer for the largest matrix, dequantized; empty unless matrices are int8.
     """
 
     config: GPTConfig
@@ -90,7 +89,7 @@ class Network(Moveable):
     layers: tuple[Layer, ...]
     norm: Norm
     heads: tuple[Tensor, ...]
-    scratch: Tensor | None
+    scratch: Tensor
 
 
 def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,5 +158,5 @@ def load_network(
         layers=tuple(layers),
         norm=take_norm("transformer.ln_f"),
         heads=tuple(heads),
-        scratch=torch.empty(4 * config.n_embd**2, device=device, dtype=dtype) if int8 else None,
+        scratch=torch.empty(4 * config.n_embd**2 if int8 else 0, device=device, dtype=dtype),
     )

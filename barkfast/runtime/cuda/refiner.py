@@ -29,9 +29,7 @@ class FinePass:
         draw: (16,) int32, how to draw; see sample_codes.
     """
 
-    def __init__(self, network: Network) -> None:
-        config = network.config
-        assert isinstance(config, FineConfig)
+    def __init__(self, network: Network, config: FineConfig) -> None:
         device = network.wpe.device
         self.network, self.trunk = network, Trunk(network, config.block_size)
         self.n_codebooks, self.n_given = config.n_codes_total, config.n_codes_given
@@ -85,7 +83,7 @@ class CudaRefiner(Refiner):
 
     def _set_up(self) -> None:
         with on_device(self.device):
-            self._pass = FinePass(self._network)
+            self._pass = FinePass(self._network, self.config)
             self._graphs = Graphs(self.device, enabled=self.options.graphs)
 
     def warm_up(self) -> None:

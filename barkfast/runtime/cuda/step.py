@@ -168,14 +168,17 @@ class DecodeStep:
         for layer in self.network.layers:
             own += [layer.qkv.weight, None, layer.out.weight, layer.fc.weight, layer.proj.weight]
         own.append(self.network.heads[0][first:end])
-        if filtered or not self._fuses(vocabulary):
+        if filtered or self._fused_head(vocabulary) is None:
             own.append(None)
         distance = self.variant.l2_ahead if self.vector else 0
         return own[distance:] + own[:distance] if distance else [None] * len(own)
 
-    def _fuses(self, vocabulary: Vocabulary) -> bool:
-        """Whether one kernel computes both the head and the draw, for rows without filters."""
-        return self._head is not None and self._head.serves(vocabulary.logits.shape[1], len(vocabulary.slices))
+    def _fused_head(self, vocabulary: Vocabulary) -> HeadDraw | None:
+        """The kernel that computes both the head and the draw, for rows without filters; None if it cannot."""
+        head = self._head
+        if head is None or not head.serves(vocabulary.logits.shape[1], len(vocabulary.slices)):
+            return None
+        return head
 
     def draw(self, rows: Tensor, vocabulary: Vocabulary, *, filtered: bool) -> None:
         """Draw from x as the last layer left it: the last part of a step, after a prefill."""
@@ -244,10 +247,9 @@ class DecodeStep:
         slices, stop_row = vocabulary.slices, vocabulary.stop_row
         logits, noise = vocabulary.logits[:batch], vocabulary.noise[:batch]
         rest = (slices, stop_row, logits, noise, rows, state.slots)
-        fused = self._fuses(vocabulary)
-        if fused and (batch > 1 or not filtered):
-            assert self._head is not None
-            self._head(
+        fused = self._fused_head(vocabulary)
+        if fused is not None and (batch > 1 or not filtered):
+            fused(
                 *(state.x, norm.weight, norm.bias, head, slices, stop_row, logits),
                 *(state.tokens, network.tables[0], network.wpe, rows, state.slots),
                 stage=self.stage,
@@ -261,7 +263,7 @@ class DecodeStep:
             norm_head(
                 *(state.x, norm.weight, norm.bias, head, *rest),
                 stage=self.stage,
-                only_filtered=fused,
+                only_filtered=fused is not None,
                 pdl=pdl,
                 variant=self.variant,
                 ahead=ahead[0],
@@ -274,7 +276,7 @@ class DecodeStep:
             *(logits, noise, slices, stop_row, state.tokens, network.tables[0], network.wpe, state.x),
             *(rows, state.slots),
             filtered=filtered,
-            only_filtered=fused,
+            only_filtered=fused is not None,
             pdl=pdl,
             variant=self.variant,
             ahead=ahead[1],

@@ -133,7 +133,7 @@ inline void run_block(int threads) {
 
 // ----------------------------------------------------------------------------------------------- the previous kernel
 
-// What memory holds before and after the previous kernel ends.
+// What memory holds before and after the previous kernel ends, where that differs.
 struct Change {
     char* at;
     const char *before, *after;
@@ -329,8 +329,17 @@ void launch(void (*kernel)(Args...), const int* grid, int threads, void** args) 
 }
 
 extern "C" void change_while_waiting(void* at, const void* before, const void* after, u64 bytes) {
-    changes.push_back(
-        {static_cast<char*>(at), static_cast<const char*>(before), static_cast<const char*>(after), bytes});
+    char* to = static_cast<char*>(at);
+    const char *old = static_cast<const char*>(before), *coming = static_cast<const char*>(after);
+    constexpr u64 PIECE = 256;
+    for (u64 i = 0; i < bytes; i += PIECE) {
+        u64 size = min(PIECE, bytes - i);
+        if (!std::memcmp(old + i, coming + i, size)) continue;
+        if (!changes.empty() && changes.back().at + changes.back().bytes == to + i)
+            changes.back().bytes += size;
+        else
+            changes.push_back({to + i, old + i, coming + i, size});
+    }
 }
 
 extern "C" void change_nothing() { changes.clear(); }

@@ -1,4 +1,4 @@
-"""Check that a voice fits a model."""
+"""What a voice is, and whether it fits a model."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,7 +7,18 @@ import numpy as np
 
 from barkfast.config import Layout
 from barkfast.errors import VoiceError
-from barkfast.voices.files import PARTS
+
+Voice = Mapping[str, np.ndarray]
+
+PARTS = ("semantic", "coarse", "fine")
+
+
+class LoadedVoice(dict[str, np.ndarray]):
+    """A voice with its origin, which error messages name."""
+
+    def __init__(self, prompts: Mapping[str, np.ndarray], origin: str) -> None:
+        super().__init__(prompts)
+        self.origin = origin
 
 
 def _check_array(array: Any, where: str, n_rows: int | None, n_values: int) -> None:

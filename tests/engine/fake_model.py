@@ -1,5 +1,8 @@
 """A fake model that records requests and returns made-up results, for tests of order, voices and errors."""
 
+import gc
+import itertools
+import tracemalloc
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,7 +38,7 @@ class FakeScheduler:
         self.waiting: deque[Any] = deque()
         self.cancelled: list[Any] = []
 
-    def add(self, request: Any) -> Any:
+    def add(self, request: Any, **in_stream: bool) -> Any:
         number = len(self.bark.asked)
         self.bark.asked.append(request)
         utterance = SimpleUtterance(request, number)
@@ -107,3 +110,17 @@ def speak_script(model: Any, *args: Any, **options: Any) -> Any:
 def stream_sentences(model: Any, *args: Any, **options: Any) -> Any:
     """As `Bark.stream`, for any model."""
     return long.stream_sentences(model, BarkStream(*args, **options))
+
+
+def assert_memory_is_bounded(sound: Any, bark: FakeBark, chunks: int) -> None:
+    """Read four times `chunks` chunks of an endless sound; assert that the memory in use does not grow with them."""
+    tracemalloc.start()
+    levels = []
+    for _ in range(4):
+        for _ in itertools.islice(sound, chunks):
+            bark.asked.clear()
+        gc.collect()
+        levels.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    sound.close()
+    assert max(levels[1:]) < levels[0] + 300_000

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Literal
 
 from barkfast.normalize.invisible import read_lines
-from barkfast.normalize.marks import ENDING_MARKS, GOING_ON, has_mark, is_wide
+from barkfast.normalize.punctuation import ENDING_MARKS, GOING_ON, has_mark, is_wide
 
 # What follows a stretch of text: more of the same line or sentence, an intended line end, or a blank line.
 Follows = Literal["more", "line", "paragraph"]

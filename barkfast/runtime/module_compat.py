@@ -25,7 +25,7 @@ _NOT_TORCH = (
 )
 
 
-class NetworkFace:
+class NetworkCompat:
     """Stands in for Suno's module: has `config` and `eval()`, and on the torch engine all that a torch module has.
 
     On the other engines, using a missing attribute of modules raises an error that explains why.
@@ -65,7 +65,7 @@ def _call_fine(network: FineGPT, pred_idx: int, idx: Tensor) -> Tensor:
     return network(idx, pred_idx)
 
 
-class CodecFace(NetworkFace):
+class CodecCompat(NetworkCompat):
     """Stands in for encodec's EncodecModel at 6 kbit/s.
 
     `read_encoder` reads the encoder's tensors; the code that builds the codec sets it. The first call of `encode` loads

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from barkfast.longform import split_sentences
-from barkfast.longform.lines import find_breaks
+from barkfast.longform.line_breaks import find_breaks
 
 PROSE = (
     "In the year 1912 Mr. Smith of Boston left for Rome with Anna and Maria, his two aunts. The Hotel Roma had one bed "

@@ -40,7 +40,7 @@ class Tokenizer:
         return [ord(character) for character in text]
 
 
-def play_tokens(job: Job) -> list[int]:
+def fake_tokens(job: Job) -> list[int]:
     """The tokens that a fake decoder draws for a job. A job with a stop token ends after at most 5 to 150 tokens."""
     number = zlib.crc32(job.prompt.tobytes())
     steps = job.steps if job.stop is None else min(job.steps, 5 + number % 146)
@@ -51,7 +51,7 @@ def play_tokens(job: Job) -> list[int]:
     return tokens
 
 
-def play_window(job: FineJob) -> np.ndarray:
+def fake_window(job: FineJob) -> np.ndarray:
     """Fill a window as a fine network: a frame's new codes depend on the codes given for that frame."""
     window = job.window.copy()
     given = window[job.first_frame :, : job.first_codebook].sum(1)
@@ -60,19 +60,19 @@ def play_window(job: FineJob) -> np.ndarray:
     return window
 
 
-def play_samples(codes: np.ndarray) -> np.ndarray:
+def fake_samples(codes: np.ndarray) -> np.ndarray:
     """The samples of (codebooks, frames) codes, HOP per frame."""
     return np.repeat(codes.sum(0) / 8192, HOP).astype(np.float32)
 
 
 # Attributes of every network.
-PLAYED = {"engine": "played", "fallback": None}
+FAKE = {"engine": "fake", "fallback": None}
 
 
-class PlayedDecoder:
+class FakeDecoder:
     """A decoder of `n_slots` slots that logs every "admit" and "step"."""
 
-    engine, fallback = "played", None
+    engine, fallback = "fake", None
 
     def __init__(self, stage: str, log: list[str], n_slots: int = 1) -> None:
         self.stage, self.log, self.n_slots = stage, log, n_slots
@@ -90,7 +90,7 @@ class PlayedDecoder:
         if self.stage == "semantic" and marks[1] in job.prompt:
             raise InputError("refused")
         slot = next(slot for slot in range(self.n_slots) if slot not in self.active)
-        self.active[slot] = (job, [] if marks[0] in job.prompt and self.stage == "semantic" else play_tokens(job), [])
+        self.active[slot] = (job, [] if marks[0] in job.prompt and self.stage == "semantic" else fake_tokens(job), [])
         self.log.append("admit")
         return slot
 
@@ -113,7 +113,7 @@ class PlayedDecoder:
         del self.active[slot]
 
 
-class PlayedStream:
+class FakeCodecStream:
     """A stream of the codec."""
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ class PlayedStream:
 
     def push(self, codes: np.ndarray, last: bool = False) -> np.ndarray:
         self.codes.append(codes)
-        samples = play_samples(np.concatenate(self.codes, axis=1))
+        samples = fake_samples(np.concatenate(self.codes, axis=1))
         if not last and len(samples) < LEAD_IN * HOP:
             return samples[:0]
         start, self.n_out = self.n_out, len(samples)
@@ -132,23 +132,23 @@ class PlayedStream:
         return self.push(self.codes[0][:, :0], last=True)
 
 
-class PlayedComponents:
+class FakeComponents:
     """The parts of `Components` that a scheduler uses."""
 
     def __init__(self, n_slots: int = 1, counter_based_rng: bool = True) -> None:
         self.log: list[str] = []
         self.n_slots, self.offload = n_slots, False
-        self.decoders = {part: PlayedDecoder(stage, self.log, n_slots) for part, stage in STAGES.items()}
+        self.decoders = {part: FakeDecoder(stage, self.log, n_slots) for part, stage in STAGES.items()}
         for decoder in self.decoders.values():
-            decoder.engine = "played" if counter_based_rng else "torch"
-        self.refiner = SimpleNamespace(refine=self._refine, **PLAYED)
-        self.codec = SimpleNamespace(decode=play_samples, stream=PlayedStream, **PLAYED)
+            decoder.engine = "fake" if counter_based_rng else "torch"
+        self.refiner = SimpleNamespace(refine=self._refine, **FAKE)
+        self.codec = SimpleNamespace(decode=fake_samples, stream=FakeCodecStream, **FAKE)
         self.models = {"text": {"tokenizer": Tokenizer()}}
         self._claim = threading.Lock()
 
     def _refine(self, job: FineJob) -> np.ndarray:
         self.log.append("refine")
-        return play_window(job)
+        return fake_window(job)
 
     def checkpoint(self) -> Any:
         return SimpleNamespace(layout=LAYOUT)
@@ -200,30 +200,30 @@ def speak_plainly(request: Request) -> Generation:
         min_eos_p=0.2,
         max_duration_s=request.max_duration_s,
     )
-    semantic = np.array(play_tokens(job))
+    semantic = np.array(fake_tokens(job))
     history = None if voice is None else (voice["semantic_prompt"], voice["coarse_prompt"])
     windows = CoarseWindows(semantic, LAYOUT, request.waveform_sampling, history=history)
     while (window := windows.next_job()) is not None:
-        windows.append(np.array(play_tokens(window), np.int32))
+        windows.append(np.array(fake_tokens(window), np.int32))
     past = None if voice is None else voice["fine_prompt"]
     fine = FineWindows(windows.codes(), LAYOUT, request.fine_sampling, history=past)
     while (frames := fine.next_job()) is not None:
-        fine.append(play_window(frames))
-    return Generation(play_samples(fine.codes()), LAYOUT.sample_rate, semantic, windows.codes(), fine.codes())
+        fine.append(fake_window(frames))
+    return Generation(fake_samples(fine.codes()), LAYOUT.sample_rate, semantic, windows.codes(), fine.codes())
 
 
-def do(utterance: Utterance, work: Work, stream: PlayedStream) -> np.ndarray | None:
+def do(utterance: Utterance, work: Work, stream: FakeCodecStream) -> np.ndarray | None:
     """Do one piece of work to its end. Returns: the samples of a Synthesize, else None."""
     utterance.begin(work)
     if isinstance(work, Decode):
-        for token in play_tokens(work.job):
+        for token in fake_tokens(work.job):
             utterance.take_token(work, token)
         utterance.take(work)
     elif isinstance(work, Refine):
-        utterance.take(work, play_window(work.job))
+        utterance.take(work, fake_window(work.job))
     elif isinstance(work, Synthesize):
         if work.whole:
-            samples = play_samples(work.codes)
+            samples = fake_samples(work.codes)
         else:
             pieces = [stream.push(work.codes)] if work.codes.shape[1] else []
             samples = np.concatenate([*pieces, stream.finish()] if work.last else pieces)
