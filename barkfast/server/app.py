@@ -57,24 +57,23 @@ class About:
     slots: int = 0
 
 
-def create_app(engine: Any, settings: Settings, about: About) -> FastAPI:
+def create_app(engine: Any, settings: Settings, about: About | Callable[[], About | None]) -> FastAPI:
     """The application over an engine that somebody else starts, drains and closes.
 
     Args:
         engine: an `Engine`, or what has its methods.
+        about: what runs behind it, or a function that says so, or None while it is not known yet.
     """
-    return _Server(engine, settings, about).app
+    return Server(engine, settings, about).app
 
 
-class _Server:
+class Server:
     """One application's state and routes."""
 
-    def __init__(self, engine: Any, settings: Settings, about: About) -> None:
-        self.engine, self.settings, self.about = engine, settings, about
-        self.voices: VoiceTable = make_table(about.voices, settings.voice_aliases, settings.voice)
-        self.names = settings.served_names or (about.model,)
-        build = {"version": barkfast.__version__, "model": about.model, "engine": about.engine, "dtype": about.dtype}
-        self.metrics = Metrics(build)
+    def __init__(self, engine: Any, settings: Settings, about: About | Callable[[], About | None]) -> None:
+        self.engine, self.settings = engine, settings
+        self._about = about
+        self.metrics = Metrics({"version": barkfast.__version__})
         self.draining = False
         self.app = FastAPI(
             title="barkfast",
@@ -89,6 +88,24 @@ class _Server:
                 CORSMiddleware, allow_origins=list(settings.cors), allow_methods=["*"], allow_headers=["*"]
             )
         self._add_routes()
+
+    @property
+    def about(self) -> About:
+        """What runs. Raises: ApiError 503 while the model is being loaded."""
+        about = self._about() if callable(self._about) else self._about
+        if about is None:
+            raise ApiError(503, "the model is being loaded; try again", "loading", retry_after=2.0)
+        return about
+
+    @property
+    def voices(self) -> VoiceTable:
+        """The names of voices."""
+        return make_table(self.about.voices, self.settings.voice_aliases, self.settings.voice)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the model."""
+        return self.settings.served_names or (self.about.model,)
 
     def _add_routes(self) -> None:
         app = self.app
@@ -265,7 +282,7 @@ class _Server:
         """200 while requests are taken, 503 while the engine loads, drains or is dead."""
         ready = self.engine.accepting and not self.draining
         status = "ready" if ready else "draining" if self.draining else "not ready"
-        return JSONResponse({"status": status, "model": self.about.model}, 200 if ready else 503)
+        return JSONResponse({"status": status}, 200 if ready else 503)
 
     async def show_version(self) -> dict[str, Any]:
         """What runs."""
@@ -378,5 +395,4 @@ _ERROR = {
     },
     "required": ["error"],
 }
-_MEDIA: Callable[[str], str] = lambda kind: kind  # noqa: E731
 SPEECH_DOCUMENT: dict[str, Any] = {"response_class": StreamingResponse, "summary": "Speak a text"}
