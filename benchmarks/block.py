@@ -3,7 +3,6 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from barkfast.bench.measure import step_job
-
 from barkfast.bench.teacher_forced import GREEDY, ForcedPass, teacher_force
 from barkfast.jobs import Job
 from barkfast.runtime.cuda.decoder import CudaDecoder

@@ -4,7 +4,6 @@ from contextlib import suppress
 from typing import Any
 
 from barkfast.bench.measure import EndedEarly, candidates, in_row, step_job, step_times
-
 from barkfast.bench.roofline import decoder_step_bytes
 from barkfast.runtime.decoder import Decoder
 from benchmarks import networks

@@ -97,7 +97,7 @@ def record(model: str, dtype: str, bias: bool) -> Iterator[Launch]:
         if not int8:
             fine = FineConfig(1, n_head, n_embd, *VOCABULARIES["fine"], bias=bias)
             network = load_network(fine, _meta_tensors(fine), device=META, dtype=storage)
-            FinePass(network).run(fine.block_size, 2, 1024)
+            FinePass(network, fine).run(fine.block_size, 2, 1024)
     yield from launches
 
 

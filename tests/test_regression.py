@@ -6,6 +6,7 @@ in turn in one run, with wide margins and the best of a few tries. No time is co
 
 import gc
 import statistics
+import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
@@ -253,8 +254,10 @@ def test_packed_weights_are_no_larger_than_their_numbers(part: str, dtype: str, 
 
 def holds(measure: Callable[[], float], most: float) -> None:
     """Assert that a ratio of times is below its limit in one of a few tries."""
-    found = []
+    found: list[float] = []
     for _ in range(TRIES):
+        # What else runs on the machine may last for some seconds.
+        time.sleep(5.0 * len(found))
         found.append(measure())
         if found[-1] < most:
             return

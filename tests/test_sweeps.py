@@ -1,6 +1,7 @@
 """Samples of sweeps: with the rest they are all cases, and the same date has the same sample in every process."""
 
 from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
 
@@ -41,12 +42,16 @@ ALWAYS |= {f"test_each[{case}]" for case in range(3)}
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     pytester.makepyfile(test_sample=FILE)
     return pytester
 
 
 def start(suite: pytest.Pytester, *options: str) -> pytest.RunResult:
-    return suite.runpytest("-p", "sweeps", *(["-p", "xdist"] if "-n2" in options else []), *options)
+    if "-n2" not in options:
+        return suite.runpytest("-p", "sweeps", *options)
+    # The workers of pytest-xdist have the paths that the interpreter began with.
+    return suite.runpytest_subprocess("-p", "sweeps", "-p", "xdist", *options)
 
 
 def run(suite: pytest.Pytester, *options: str, last_line: str = "sweeps: *") -> set[str]:
@@ -126,3 +131,12 @@ def test_options_that_cannot_be_followed_are_refused(suite: pytest.Pytester, opt
     result = start(suite, *options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: *{message}*"])
+
+
+@pytest.mark.parametrize("options", [[], ["-n2"]], ids=["alone", "workers"])
+def test_a_rest_that_is_empty_is_no_failure(suite: pytest.Pytester, options: list[str]):
+    suite.makepyfile(test_sample="def test_one():\n    pass\n")
+    assert start(suite, "--rest", *options).ret == pytest.ExitCode.OK
+    # But a file without tests is one.
+    suite.makepyfile(test_sample="")
+    assert start(suite, *options).ret == pytest.ExitCode.NO_TESTS_COLLECTED

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 from barkfast.bench.measure import summarize
-
 from barkfast.bench.workload import TEXT
 from benchmarks import networks
 from benchmarks.plan import Plan

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from barkfast.bench.measure import step_job
 
+from barkfast.bench.measure import step_job
 from barkfast.bench.peers import PEERS
 from barkfast.bench.workload import Workload
 from barkfast.config import FineConfig, GPTConfig, Layout, Sampling

@@ -6,10 +6,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from barkfast.bench.measure import in_row, summarize
-
 from barkfast.bench.backends import OURS, Backend, Ours
 from barkfast.bench.backends import NotRun as CannotRun
+from barkfast.bench.measure import in_row, summarize
 from barkfast.bench.peers import PEERS, CompiledPeer
 from barkfast.bench.workload import FULL_VOICE, NO_VOICE, Clip, Workload
 from benchmarks import networks

@@ -3,7 +3,6 @@
 from typing import Any
 
 from barkfast.bench.measure import measure_products, measure_reading
-
 from benchmarks.plan import Plan
 from benchmarks.record import Recorder
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
-from barkfast.bench.measure import step_job
 
+from barkfast.bench.measure import step_job
 from barkfast.config import Layout, Sampling
 from barkfast.jobs import FineJob
 from barkfast.runtime.cuda.decoder import CudaDecoder

@@ -4,10 +4,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from barkfast.bench.check import LOGITS_LIMITS
-from barkfast.bench.measure import step_job
 
+from barkfast.bench.check import LOGITS_LIMITS
 from barkfast.bench.compare import count_equal, rms_ratio
+from barkfast.bench.measure import step_job
 from barkfast.bench.teacher_forced import GREEDY
 from barkfast.config import Layout
 from barkfast.jobs import Job

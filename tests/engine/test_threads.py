@@ -95,6 +95,7 @@ def single(bark: Bark) -> dict[str, np.ndarray]:
     return {name: call(bark, 3) for name, call in CALLS.items()}
 
 
+@pytest.mark.sweep(30)
 @pytest.mark.parametrize("pair", [*itertools.combinations_with_replacement(CALLS, 2)], ids="-".join)
 def test_two_threads_get_what_each_gets_alone(bark: Bark, single: dict[str, np.ndarray], pair: tuple[str, str]) -> None:
     results = in_threads(*(lambda name=name: CALLS[name](bark, 3) for name in pair))

@@ -75,6 +75,7 @@ def test_qkv_appends_where_each_slot_stands(n_head, head_dim, dtype, int8, bias)
         assert same(cache, expected_cache, TOLERANCE[dtype])
 
 
+@pytest.mark.sweep(8)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("dtype", "int8"), STORAGE)
 @pytest.mark.parametrize(("rows", "columns", "batch"), [(256, 64, 1), (384, 96, 20), (100, 768, 33), (1100, 40, 70)])
@@ -88,6 +89,7 @@ def test_gelu(rows, columns, batch, dtype, int8, bias):
     assert out[batch:].isnan().all()
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize(("dtype", "int8"), STORAGE)
 @pytest.mark.parametrize(
     ("rows", "columns", "batch", "splits"),
@@ -169,6 +171,7 @@ def outputs(rows, dtype, int8):
     return [q, keys[rows, :, at], values[rows, :, at], hidden, partial.transpose(0, 1), logits, noise]
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(("dtype", "int8"), STORAGE)
 def test_a_row_does_not_depend_on_its_batch(dtype, int8):
     order = torch.randperm(70, generator=torch.Generator().manual_seed(0)).tolist()

@@ -7,6 +7,7 @@ from barkfast_kernels.bias_gelu import bias_gelu, bias_gelu_reference
 from ops.tools import DTYPES, TOLERANCE, poison, randn, rms_error
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize("has_bias", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(1, 64), (257, 3072), (7, 96 * 4), (3, 100)])

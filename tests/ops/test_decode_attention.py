@@ -40,6 +40,7 @@ def check(actual: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> Non
         assert tools.rms_error(a[finite], e[finite]) < tools.TOLERANCE[torch.float32]
 
 
+@pytest.mark.sweep(6)
 @pytest.mark.parametrize("splits", [8, 3, 1])
 @pytest.mark.parametrize("heads", HEADS, ids=lambda heads: f"{heads[0]}x{heads[1]}")
 @pytest.mark.parametrize("dtype", tools.DTYPES, ids=str)
@@ -58,6 +59,7 @@ def test_is_the_reference(dtype: torch.dtype, heads: tuple[int, int], splits: in
     check(actual, expected)
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("heads", HEADS, ids=lambda heads: f"{heads[0]}x{heads[1]}")
 @pytest.mark.parametrize("dtype", tools.DTYPES, ids=str)
 def test_combined_is_attention(dtype: torch.dtype, heads: tuple[int, int]) -> None:

@@ -130,6 +130,7 @@ def check(actual: State, expected: State, names: tuple[str, ...], dtype: torch.d
         assert tools.rms_error(a[written], e[written]) < tolerance, (name, dtype)
 
 
+@pytest.mark.sweep(12)
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 @pytest.mark.parametrize("dtype", tools.DTYPES, ids=str)
 @pytest.mark.parametrize("name", CASES)
@@ -182,6 +183,7 @@ def test_nothing_runs(name: str, rows: list[int]) -> None:
         torch.testing.assert_close(actual[output], state[output], rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.sweep(6)
 @pytest.mark.parametrize("int8", [False, True], ids=["float", "int8"])
 @pytest.mark.parametrize("dtype", tools.DTYPES, ids=str)
 @pytest.mark.parametrize("name", CASES)

@@ -158,6 +158,7 @@ KINDS = [
 ROWS = (3, 1, 0, 7, -1, 2, 5, 4)
 
 
+@pytest.mark.sweep(9)
 @pytest.mark.parametrize(("slices", "stop_row"), VOCABULARIES, ids=["stop", "two", "both"])
 @EACH
 def test_agrees_with_its_references(shape: Shape, slices: list[list[int]], stop_row: int) -> None:

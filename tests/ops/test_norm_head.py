@@ -51,6 +51,7 @@ def _assert_agree(actual: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]
     assert (actual[1] - expected[1]).nan_to_num().abs().max() < NOISE_TOLERANCE
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("stop_row", [-1, 199])
 @pytest.mark.parametrize("n_embd", [64, 96])

@@ -21,6 +21,7 @@ def compare(pair: Pair, semantic: np.ndarray, window: tuple[int, int] = (60, 630
     )
 
 
+@pytest.mark.sweep(48)
 @pytest.mark.parametrize("sampling", SAMPLING)
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 @pytest.mark.parametrize("voice", VOICES)
@@ -30,18 +31,21 @@ def test_voices_windows_and_sampling(pair: Pair, voice: str | None, window: tupl
     assert codes.shape == (2, 75)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("voice", [None, "announcer"])
 def test_full_length(pair: Pair, voice: str | None) -> None:
     codes = compare(pair, semantic_tokens(768), history_prompt=voice, seed=1)
     assert codes.shape == (2, 1154)
 
 
+@pytest.mark.sweep(6)
 @pytest.mark.parametrize("window", [(1, 60), (7, 100), (47, 333), (138, 630), (708, 60)], ids=str)
 @pytest.mark.parametrize("voice", [None, "v2/tr_speaker_5"])
 def test_more_windows(pair: Pair, voice: str | None, window: tuple[int, int]) -> None:
     compare(pair, semantic_tokens(150 if window[0] > 40 else 30), window, history_prompt=voice, seed=2)
 
 
+@pytest.mark.sweep(10)
 @pytest.mark.parametrize("n", [1, 2, 3, 19, 20, 21, 41, 220])
 @pytest.mark.parametrize("voice", [None, "tr_speaker_4"])
 def test_lengths(pair: Pair, voice: str | None, n: int) -> None:

@@ -19,23 +19,27 @@ def compare(pair: Pair, codes: np.ndarray, **options) -> np.ndarray:
     return result
 
 
+@pytest.mark.sweep(10)
 @pytest.mark.parametrize("temp", TEMPERATURES)
 @pytest.mark.parametrize("voice", VOICES)
 def test_voices_and_temperatures(pair: Pair, voice: str | None, temp: float | None) -> None:
     compare(pair, coarse_codes(300), history_prompt=voice, temp=temp, seed=1)
 
 
+@pytest.mark.sweep(8)
 @pytest.mark.parametrize("temp", TEMPERATURES)
 @pytest.mark.parametrize("voice", VOICES)
 def test_beyond_one_window(pair: Pair, voice: str | None, temp: float | None) -> None:
     compare(pair, coarse_codes(1154), history_prompt=voice, temp=temp, seed=2)
 
 
+@pytest.mark.sweep(11)
 @pytest.mark.parametrize("n_frames", [1, 2, 511, 512, 513, 788, 1023, 1024, 1025, 1536, 1537])
 def test_lengths_without_a_voice(pair: Pair, n_frames: int) -> None:
     compare(pair, coarse_codes(n_frames), seed=3)
 
 
+@pytest.mark.sweep(8)
 @pytest.mark.parametrize("n_frames", [1, 512, 513, 787, 788, 1600])
 @pytest.mark.parametrize("voice", ["en_speaker_6", "de_speaker_7"])
 def test_lengths_with_a_voice(pair: Pair, voice: str, n_frames: int) -> None:
