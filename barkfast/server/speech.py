@@ -76,7 +76,7 @@ def parse(body: bytes, voices: VoiceTable, max_input: int, mode: str) -> Asked:
         )
     return Asked(
         text=text,
-        voice=voices.resolve(voice),
+        voice=voices.resolve(voice, voice_field),
         format=_choice(asked, "response_format", tuple(ENCODERS), "mp3", "unsupported_format"),
         speed=_speed(asked),
         events=events,
