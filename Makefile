@@ -22,13 +22,17 @@ REFERENCE := tts-webui.bark==0.1.1 encodec==0.1.1
 # The extra `docs` without barkfast, so without torch and a compiler: the sources are read, not imported.
 DOCS := mkdocs mkdocstrings-python ruff
 
-.PHONY: help demo demo-voice test test-all test-rest bench cpu gpu gpu-full house results docs lint format venv clean
+# Large clients of the speech server, in an environment of their own.
+CLIENTS := livekit-plugins-openai pipecat-ai
+
+.PHONY: help demo demo-voice test test-all test-rest test-clients bench cpu gpu gpu-full house results docs lint format venv clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    speak a sentence with the built-in demo model, write demo.wav"
 	@echo "make test    run the tests, parity with the reference included; of large sweeps a sample, which changes daily"
 	@echo "make test-all    and every case of the sweeps"
+	@echo "make test-clients    the text-to-speech clients of LiveKit and Pipecat against the server; they are large"
 	@echo "make gpu     on a machine with an NVIDIA GPU: which kernels are fastest there, in 5 minutes at most"
 	@echo "make gpu-full    and: all tests, larger batches, beside bark and transformers, in 4 minutes at most"
 	@echo "make bench   a clip beside bark and transformers, stage by stage, with pictures, in 10 minutes"
@@ -52,6 +56,14 @@ test-all: SWEEPS := --all
 test-rest: SWEEPS := --rest
 test test-all test-rest: $(VENV)/.test $(VENV)/.reference
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=15 $(SWEEPS) $(PYTEST_ARGS)
+
+test-clients: $(VENV)/.test build/clients/.installed
+	PYTHONPATH=".:kernels$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python tests/clients/run.py build/clients/bin/python
+
+build/clients/.installed: Makefile
+	$(PYTHON) -m venv build/clients
+	build/clients/bin/pip --disable-pip-version-check install --quiet $(CLIENTS)
+	@touch $@
 
 # $(PYTHON) as it is; if it lacks something (exit status 3), the virtual environment, unless pip may not fetch it.
 gpu gpu-full:
