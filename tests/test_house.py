@@ -64,6 +64,7 @@ ROOMS["__init__"] = {*ROOMS}
 # "" is `barkfast` itself, the public API.
 ROOMS["as_bark"] = {""}
 ROOMS["bench"] = {*ROOMS, ""}
+ROOMS["server"] = {*ROOMS, ""}
 ROOMS["cli"] = {*ROOMS, ""}
 ROOMS["__main__"] = ROOMS["cli"] | {"cli"}
 
@@ -98,13 +99,17 @@ THIRD_PARTY = {
         *("torch", "numpy", "barkfast_kernels", "rich", "matplotlib", "transformers", "bark", "encodec"),
         *("psutil", "pynvml"),
     },
+    "server": {"numpy", "soundfile", "av", "fastapi", "starlette", "uvicorn", "prometheus_client", "wyoming"},
     "cli": {"torch", "numpy", "huggingface_hub", "rich"},
 }
 KERNELS_MAY_IMPORT = {"torch", "triton", "barkfast_kernels"}
 # Loaded with `import barkfast`; any other package is imported by the function that needs it.
 AT_IMPORT = {"torch", "numpy"}
-# The cuda engine itself is imported by the function that needs it, so it may import its kernels when loaded.
-CUDA_ENGINE = PACKAGE / "runtime" / "cuda"
+# These are themselves imported by the function that needs them, so they may import their packages when loaded.
+LATE = {
+    PACKAGE / "runtime" / "cuda": {"barkfast_kernels"},
+    PACKAGE / "server": {"fastapi", "starlette", "uvicorn", "prometheus_client", "wyoming"},
+}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -178,7 +183,7 @@ def test_packages_are_used_where_they_belong(path: Path):
     room, tree = room_of(path), parse(path)
     foreign = third_party(imports_in(tree, path)) - THIRD_PARTY.get(room, set())
     assert not foreign, f"{name_of(path)} imports {sorted(foreign)}; {room} may not"
-    allowed = AT_IMPORT | ({"barkfast_kernels"} if path.is_relative_to(CUDA_ENGINE) else set())
+    allowed = AT_IMPORT.union(*(packages for folder, packages in LATE.items() if path.is_relative_to(folder)))
     early = third_party(imports_when_loaded(tree, path)) - allowed
     assert not early, f"{name_of(path)} imports {sorted(early)} when loaded; import it in the function that needs it"
 

@@ -79,6 +79,19 @@ class Generation:
         write_audio(path, self.audio, self.sample_rate, subtype=subtype)
 
 
+@dataclass(frozen=True, slots=True)
+class SpokenSentence:
+    """A sentence of a stream whose audio has begun.
+
+    Args:
+        text: of the sentence.
+        start_s: where its audio begins in the stream, in seconds.
+    """
+
+    text: str
+    start_s: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class AudioChunk:
     """The next samples of a streamed utterance, (n,) float32, at least one."""

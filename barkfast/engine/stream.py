@@ -10,7 +10,7 @@ import numpy as np
 
 from barkfast.engine.admission import Admission, Reservation
 from barkfast.engine.long import DROPPED
-from barkfast.engine.results import Generation
+from barkfast.engine.results import Generation, SpokenSentence
 from barkfast.engine.segments import (
     RETRIES,
     STREAM_SEGMENTS,
@@ -71,10 +71,21 @@ class Stream:
 
     `generation` holds the utterance that was read to its end last: of one utterance the whole, as `generate` would have
     returned it; of several the last sentence so far.
+
+    Attributes:
+        sentences: those whose audio has begun, in order; of one utterance none.
+        timings: stage -> seconds, as in Generation, of all that was read to its end.
+        queue_wait_s: seconds from the submission to the start of work; None before the first chunk.
     """
 
     def __init__(self, admission: Admission, text: StreamText, *, deadline_s: float | None, wait: bool) -> None:
         self.generation: Generation | None = None
+        self.sentences: list[SpokenSentence] = []
+        self.timings: dict[str, float] = {}
+        self.queue_wait_s: float | None = None
+        self._n_samples = 0
+        # The segment whose audio was read last.
+        self._segment: Segment | None = None
         self._admission, self._text = admission, text
         self._deadline_s, self._wait = deadline_s, wait
         promote = admission.worker.promote
@@ -153,11 +164,26 @@ class Stream:
         if taken is None:
             return None
         entry, output = taken
-        if not isinstance(output, np.ndarray):
+        if isinstance(output, np.ndarray):
+            self._note_start(entry)
+        else:
             self.generation = output
+            for stage, seconds in (output.timings if output else {}).items():
+                self.timings[stage] = self.timings.get(stage, 0.0) + seconds
         if self._queue.done:
             self._end()
-        return join_live(self._joiner, entry.segment, output)
+        samples = join_live(self._joiner, entry.segment, output)
+        self._n_samples += len(samples)
+        return samples
+
+    def _note_start(self, entry: Entry) -> None:
+        """Note where the audio of an entry begins, and how long the first one waited."""
+        if self.queue_wait_s is None:
+            self.queue_wait_s = max(0.0, entry.handle.utterance.began_s - entry.handle.arrived_s)
+        if entry.segment is not self._segment and not entry.segment.whole:
+            start_s = self._n_samples / self._text.layout.sample_rate
+            self.sentences.append(SpokenSentence(entry.segment.chunk.text, start_s))
+        self._segment = entry.segment
 
     async def _submit(self, reservation: Reservation) -> None:
         """Read and submit as many segments as the queue wants; their errors go to the queue."""

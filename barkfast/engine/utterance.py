@@ -117,6 +117,8 @@ class Utterance:
         self.prefetched, self.continues_stream = prefetched, continues_stream
         self._clock = clock
         self._timings = dict.fromkeys(STAGES, 0.0)
+        # When its first work started.
+        self.began_s: float | None = None
         # Stages whose work is handed out, and when it started.
         self._handed_out: set[str] = set()
         self._started: dict[str, float] = {}
@@ -224,7 +226,8 @@ class Utterance:
 
     def begin(self, work: Work) -> None:
         """Note that `work` starts now."""
-        self._started[work.stage] = self._clock()
+        self._started[work.stage] = now = self._clock()
+        self.began_s = now if self.began_s is None else self.began_s
 
     def take_token(self, work: Decode, token: int) -> None:
         """Take the next token of a Decode in progress. Raises: InputError."""

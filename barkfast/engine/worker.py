@@ -187,7 +187,7 @@ class Worker:
     def _time_to_next_deadline(self) -> float | None:
         """Seconds; None without any. Parked streams have deadlines, too."""
         deadlines = [p.request.deadline for p in self._pending.values() if p.request.deadline is not None]
-        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        return min(max(0.0, min(deadlines) - time.monotonic()), threading.TIMEOUT_MAX) if deadlines else None
 
     def _report(self, event: Event) -> None:
         pending = self._pending.get(event.utterance)

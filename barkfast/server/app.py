@@ -1,60 +1,40 @@
-"""The HTTP application: OpenAI's route for speech, what clients ask besides, health and metrics."""
+"""The HTTP application: OpenAI's route for speech, what clients ask besides, voices, health and metrics."""
 
 import asyncio
-import base64
-import contextlib
 import hmac
-import json
 import logging
-import secrets
 import uuid
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
-import numpy as np
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 import barkfast
 from barkfast.errors import BarkfastError
+from barkfast.server import description
 from barkfast.server.encoders import ENCODERS, Encoder
-from barkfast.server.errors import TYPES, ApiError, from_engine
+from barkfast.server.errors import ApiError, from_engine
 from barkfast.server.metrics import CONTENT_TYPE, Clock, Metrics
-from barkfast.server.settings import Settings
+from barkfast.server.response import SpeechResponse
+from barkfast.server.settings import About, Settings
+from barkfast.server.speaking import Speaker
 from barkfast.server.speech import BYTES_PER_CHARACTER, OTHER_BYTES, Asked, parse
-from barkfast.server.stretch import Stretch
-from barkfast.server.voices import VoiceTable, language_of, make_table
+from barkfast.server.uploads import MOST_BYTES, Uploads
+from barkfast.server.voices import VoiceTable, make_table
 
 logger = logging.getLogger(__name__)
 
-SPEECH_ROUTES = ("/v1/audio/speech", "/v1/audio/speech/", "/audio/speech", "/audio/speech/")
-# Seconds between comments that keep an event stream alive.
-KEEP_ALIVE_S = 10.0
-# What a seed of the server's own is drawn below: every JSON reader holds such a number exactly.
-SEEDS = 2**32
-# Semantic tokens of a second of sound, for `usage`.
-TOKENS_PER_S = 49.9
-
-
-@dataclass(frozen=True)
-class About:
-    """What runs behind an application.
-
-    Args:
-        model: its name.
-        voices: the names of its voices.
-        engine, dtype: that run it.
-        slots: requests that are generated in a batch.
-    """
-
-    model: str
-    voices: tuple[str, ...]
-    engine: str = ""
-    dtype: str = ""
-    slots: int = 0
+# Seconds in which a body must have come.
+BODY_S = 30.0
+# Bytes of free memory below which the server is not ready.
+LEAST_FREE = 64 << 20
+PAGE = """<!doctype html><html lang="en"><title>barkfast</title><h1>barkfast</h1>
+<p>A speech server: Suno's Bark on the routes that OpenAI's clients call. <a href="docs">Its routes</a>.</html>"""
 
 
 def create_app(engine: Any, settings: Settings, about: About | Callable[[], About | None]) -> FastAPI:
@@ -63,19 +43,33 @@ def create_app(engine: Any, settings: Settings, about: About | Callable[[], Abou
     Args:
         engine: an `Engine`, or what has its methods.
         about: what runs behind it, or a function that says so, or None while it is not known yet.
+
+    Raises:
+        VoiceError: an alias or the default voice of the settings stands for no voice.
     """
     return Server(engine, settings, about).app
 
 
+class _App(FastAPI):
+    """FastAPI, whose description is made anew each time: the voices are in it."""
+
+    describe: Callable[[], dict[str, Any]]
+
+    def openapi(self) -> dict[str, Any]:
+        return self.describe()
+
+
 class Server:
-    """One application's state and routes."""
+    """One application's state and routes; `app.state.server`."""
 
     def __init__(self, engine: Any, settings: Settings, about: About | Callable[[], About | None]) -> None:
         self.engine, self.settings = engine, settings
         self._about = about
+        self._table: tuple[About, VoiceTable] | None = None
+        self.uploads = Uploads(settings.uploads) if settings.uploads is not None else None
         self.metrics = Metrics({"version": barkfast.__version__})
-        self.draining = False
-        self.app = FastAPI(
+        self.speaker = Speaker(engine, self.metrics, settings.log_texts)
+        self.app = _App(
             title="barkfast",
             version=barkfast.__version__,
             description="Speech by Bark, on the routes that OpenAI's clients call.",
@@ -83,24 +77,36 @@ class Server:
             redoc_url=None,
         )
         self.app.state.server = self
+        self.app.describe = lambda: description.describe(self.app, settings, self._known_voices())
         if settings.cors:
-            self.app.add_middleware(
-                CORSMiddleware, allow_origins=list(settings.cors), allow_methods=["*"], allow_headers=["*"]
-            )
+            exposed = [*description.HEADERS, "x-ignored", "retry-after"]
+            allowed: dict[str, Any] = {"allow_methods": ["*"], "allow_headers": ["*"], "expose_headers": exposed}
+            self.app.add_middleware(CORSMiddleware, allow_origins=list(settings.cors), **allowed)
         self._add_routes()
+        if isinstance(about, About):
+            self.voices()
 
     @property
     def about(self) -> About:
-        """What runs. Raises: ApiError 503 while the model is being loaded."""
+        """What runs. Raises: ApiError 503 while that is not known."""
         about = self._about() if callable(self._about) else self._about
         if about is None:
             raise ApiError(503, "the model is being loaded; try again", "loading", retry_after=2.0)
         return about
 
-    @property
     def voices(self) -> VoiceTable:
         """The names of voices."""
-        return make_table(self.about.voices, self.settings.voice_aliases, self.settings.voice)
+        about = self.about
+        if self._table is None or self._table[0] is not about:
+            self._table = about, make_table(about.voices, self.settings.voice_aliases, self.settings.voice)
+        table = self._table[1]
+        return table.extend(self.uploads.files()) if self.uploads else table
+
+    def _known_voices(self) -> list[str] | None:
+        try:
+            return self.voices().names()
+        except ApiError:
+            return None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -111,120 +117,53 @@ class Server:
         app = self.app
         app.add_exception_handler(ApiError, _refuse)
         app.add_exception_handler(HTTPException, _refuse_http)
+        app.add_exception_handler(RequestValidationError, _refuse_argument)
+        app.add_exception_handler(ClientDisconnect, _ignore)
         app.add_exception_handler(Exception, _fail)
-        for i, path in enumerate(SPEECH_ROUTES):
-            app.add_api_route(path, self.speak, methods=["POST"], include_in_schema=not i, **SPEECH_DOCUMENT)
-        app.add_api_route("/v1/models", self.list_models, methods=["GET"])
-        app.add_api_route("/v1/models/{model}", self.show_model, methods=["GET"])
-        app.add_api_route("/v1/audio/models", self.list_audio_models, methods=["GET"])
-        app.add_api_route("/audio/models", self.list_audio_models, methods=["GET"], include_in_schema=False)
-        app.add_api_route("/v1/audio/voices", self.list_voices, methods=["GET"])
-        app.add_api_route("/audio/voices", self.list_voices, methods=["GET"], include_in_schema=False)
+
+        def add(path: str, handler: Any, method: str = "GET", statuses: tuple[int, ...] = (), **document: Any) -> None:
+            document.setdefault("responses", description.errors(*statuses))
+            app.add_api_route(path, handler, methods=[method], **document)
+            # The same without the version, and with a slash at the end: clients send all of them.
+            for other in {path + "/", path.removeprefix("/v1"), path.removeprefix("/v1") + "/"} - {path}:
+                if path.startswith("/v1/audio/"):
+                    app.add_api_route(other, handler, methods=[method], include_in_schema=False)
+
+        add("/v1/audio/speech", self.speak, "POST", **description.SPEECH)
+        add("/v1/audio/models", self.list_audio_models, statuses=(401, 503))
+        add("/v1/audio/voices", self.list_voices, statuses=(400, 401, 503))
+        add("/v1/audio/voices", self.add_voice, "POST", **description.UPLOAD)
+        add("/v1/audio/voices", self.remove_voice, "DELETE", (400, 401, 403, 404, 503))
+        add("/v1/models", self.list_models, statuses=(401, 503))
+        add("/v1/models/{model}", self.show_model, statuses=(401, 404, 503))
         for path in ("/health", "/readyz"):
-            app.add_api_route(path, self.show_ready, methods=["GET"])
-        app.add_api_route("/livez", self.show_alive, methods=["GET"])
-        app.add_api_route("/version", self.show_version, methods=["GET"])
-        app.add_api_route("/metrics", self.show_metrics, methods=["GET"], response_class=Response)
+            add(path, self.show_ready, responses={503: {"description": description.WORDS[503]}})
+        add("/livez", self.show_alive)
+        add("/version", self.show_version, statuses=(503,))
+        add("/metrics", self.show_metrics, response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+        if self.settings.web:
+            add("/", self.show_page, response_class=HTMLResponse, include_in_schema=False)
 
     # --- speech
 
     async def speak(self, request: Request) -> Response:
         """Speak a text; sound is sent while it is generated."""
-        clock = Clock()
-        most = self.settings.max_input * BYTES_PER_CHARACTER + OTHER_BYTES
-        body = await read_body(request, most)
-        asked = parse(body, self.voices, self.settings.max_input, self.settings.mode)
-        self.check_key(request)
-        encoder = _encoder_of(asked, self.engine.sample_rate)
-        seed = asked.options.get("seed")
-        seed = secrets.randbelow(SEEDS) if seed is None else seed
-        number = uuid.uuid4().hex
-        stream = await self._open(asked, seed, clock, number)
-        headers = {
-            "x-request-id": number,
-            "x-seed": str(seed),
-            "x-sample-rate": str(self.engine.sample_rate),
-            "X-Accel-Buffering": "no",
-            "Cache-Control": "no-store",
-        }
+        clock, number = Clock(), uuid.uuid4().hex
+        try:
+            body = await read_body(request, self.settings.max_input * BYTES_PER_CHARACTER + OTHER_BYTES)
+            asked = parse(body, self.voices(), self.settings.max_input, self.settings.mode)
+            self.check_key(request)
+            encoder = _encoder_of(asked, self.engine.sample_rate)
+        except ApiError as error:
+            self.speaker.count_refused(clock, number, error)
+            raise
+        speech = await self.speaker.open(asked, clock, number)
+        rate = self.engine.sample_rate
+        headers = {"x-request-id": number, "x-seed": str(speech.seed), "x-sample-rate": str(rate)}
+        headers |= {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
         if asked.ignored:
             headers["x-ignored"] = ", ".join(asked.ignored)
-        sound = self._send(stream, asked, encoder, clock, number)
-        if asked.events:
-            return StreamingResponse(_events(sound, asked, clock), media_type="text/event-stream", headers=headers)
-        return StreamingResponse(sound, headers=headers | {"content-type": encoder.media_type})
-
-    async def _open(self, asked: Asked, seed: int, clock: Clock, number: str) -> Any:
-        """A stream that the engine has accepted. Raises: ApiError."""
-        if self.draining or not self.engine.accepting:
-            self._end(clock, number, asked, "refused")
-            raise ApiError(503, "the server takes no requests now; try again", "unavailable", retry_after=self.pace())
-        try:
-            stream = self.engine.stream(asked.text, voice=asked.voice, **{**asked.options, "seed": seed})
-            await stream.open()
-        except BarkfastError as error:
-            self._end(clock, number, asked, "refused")
-            raise from_engine(error, self.pace()) from error
-        clock.admit()
-        return stream
-
-    async def _send(
-        self, stream: Any, asked: Asked, encoder: Encoder, clock: Clock, number: str
-    ) -> AsyncIterator[bytes]:
-        """The bytes of a sound; whatever ends it, the stream is closed and the end counted, once."""
-        outcome, stretch = "cancelled", Stretch(self.engine.sample_rate, asked.speed)
-        self.metrics.waiting.inc()
-        state = self.metrics.waiting
-        try:
-            async for samples in stream:
-                if clock.first_audio_s is None:
-                    self.metrics.waiting.dec()
-                    self.metrics.running.inc()
-                    state = self.metrics.running
-                clock.receive(len(samples) / self.engine.sample_rate)
-                data = await _encode(encoder, stretch.push(samples))
-                if data:
-                    yield data
-            data = await _encode(encoder, stretch.finish()) + await asyncio.to_thread(encoder.finish)
-            if data:
-                yield data
-            outcome = "done"
-        except (asyncio.CancelledError, GeneratorExit):
-            raise
-        except Exception:
-            # The connection is cut, never ended as if all had been sent.
-            outcome = "failed"
-            raise
-        finally:
-            state.dec()
-            self._end(clock, number, asked, outcome)
-            await stream.aclose()
-
-    def _end(self, clock: Clock, number: str, asked: Asked, outcome: str) -> None:
-        """Count a request that has ended, and log it: all but its text."""
-        metrics = self.metrics
-        metrics.requests.labels(outcome=outcome).inc()
-        line: dict[str, Any] = {"request": number, "outcome": outcome, "voice": asked.voice, "format": asked.format}
-        line |= {"characters": len(asked.text), "seconds": round(clock.seconds, 3), "audio_s": round(clock.audio_s, 3)}
-        if clock.admitted_s is not None:
-            metrics.queue_wait.observe(clock.admitted_s)
-            line["queue_wait_s"] = round(clock.admitted_s, 3)
-        if clock.first_audio_s is not None:
-            metrics.first_audio.observe(clock.first_audio_s)
-            metrics.audio_seconds.inc(clock.audio_s)
-            metrics.underrun.observe(clock.underrun_s)
-            line |= {"first_audio_s": round(clock.first_audio_s, 3), "underrun_s": round(clock.underrun_s, 3)}
-        if outcome == "done" and clock.audio_s:
-            factor = clock.seconds / clock.audio_s
-            metrics.request_seconds.observe(clock.seconds)
-            metrics.real_time_factor.observe(factor)
-            line["real_time_factor"] = round(factor, 3)
-        logger.info(json.dumps(line))
-
-    def pace(self) -> float:
-        """Seconds until a slot is likely to be free: the usual time of a request over the slots."""
-        whole = self.engine.stats().whole_s
-        return max(1.0, whole[0] / max(1, self.about.slots)) if whole else 1.0
+        return SpeechResponse(speech, encoder, rate, headers)
 
     def check_key(self, request: Request) -> None:
         """Raise ApiError 401 unless one of the keys was sent, where keys are asked for."""
@@ -238,22 +177,20 @@ class Server:
         if scheme.lower() != "bearer" or not right:
             raise ApiError(401, "the API key is missing or wrong; send 'Authorization: Bearer KEY'", "invalid_api_key")
 
-    # --- what there is
+    # --- models and voices
 
     async def list_models(self, request: Request) -> dict[str, Any]:
         """The names that the model goes by."""
         self.check_key(request)
-        return {"object": "list", "data": [self._model(name) for name in self.names]}
+        return {"object": "list", "data": [_model(name) for name in self.names]}
 
     async def show_model(self, model: str, request: Request) -> dict[str, Any]:
         """One of them."""
         self.check_key(request)
         if model not in self.names:
-            raise ApiError(404, f"there is no model {model!r}; there is {', '.join(self.names)}", "model_not_found")
-        return self._model(model)
-
-    def _model(self, name: str) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": 0, "owned_by": "barkfast"}
+            there = ", ".join(self.names)
+            raise ApiError(404, f"there is no model {model[:100]!r}; there is {there}", "model_not_found", "model")
+        return _model(model)
 
     async def list_audio_models(self, request: Request) -> dict[str, Any]:
         """The same as Open WebUI asks for them."""
@@ -263,14 +200,38 @@ class Server:
     async def list_voices(self, request: Request, format: str = "objects") -> dict[str, Any]:
         """The names of voices; with format=names as strings."""
         self.check_key(request)
-        names = self.voices.names()
-        if format == "names":
-            return {"object": "list", "voices": names, "data": names}
-        entries = [
-            {"id": name, "name": name, "voice_id": name, "language": language_of(self.voices.aliases.get(name, name))}
-            for name in names
-        ]
-        return {"object": "list", "voices": entries, "data": entries}
+        voices = self.voices()
+        listed: list[Any] = voices.names()
+        if format != "names":
+            listed = [
+                {"id": name, "name": name, "voice_id": name, "language": voices.language_of(name)} for name in listed
+            ]
+        return {"object": "list", "voices": listed, "data": listed}
+
+    async def add_voice(
+        self, request: Request, name: Annotated[str, Query(**description.VOICE_NAME)]
+    ) -> dict[str, Any]:
+        """Keep a voice: the body is its .npz file."""
+        content = await read_body(request, MOST_BYTES)
+        uploads, about = self._uploads(request), self.about
+        if name in self.voices().names():
+            raise ApiError(409, f"there is a voice {name!r}; delete it first, or choose another name", "exists", "name")
+        await asyncio.to_thread(uploads.add, name, content, about.layout)
+        return {"id": name, "object": "voice"}
+
+    async def remove_voice(
+        self, request: Request, name: Annotated[str, Query(**description.VOICE_NAME)]
+    ) -> dict[str, Any]:
+        """Delete a voice that was uploaded."""
+        if not await asyncio.to_thread(self._uploads(request).remove, name):
+            raise ApiError(404, f"no voice {name!r} was uploaded", "voice_not_found", "name")
+        return {"id": name, "object": "voice", "deleted": True}
+
+    def _uploads(self, request: Request) -> Uploads:
+        self.check_key(request)
+        if self.uploads is None:
+            raise ApiError(403, "this server takes no voices; start it with --allow-upload", "uploads_off")
+        return self.uploads
 
     # --- health
 
@@ -279,10 +240,15 @@ class Server:
         return {"status": "ok"}
 
     async def show_ready(self) -> Response:
-        """200 while requests are taken, 503 while the engine loads, drains or is dead."""
-        ready = self.engine.accepting and not self.draining
-        status = "ready" if ready else "draining" if self.draining else "not ready"
-        return JSONResponse({"status": status}, 200 if ready else 503)
+        """200 while requests are taken, 503 while the engine loads, stops, is dead or without memory."""
+        free = getattr(self.engine, "free_bytes", None)
+        if not self.speaker.accepting:
+            status = "stopping" if self.speaker.draining else "not ready"
+        elif free is not None and free < LEAST_FREE:
+            status = "no memory"
+        else:
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": status}, 503)
 
     async def show_version(self) -> dict[str, Any]:
         """What runs."""
@@ -291,23 +257,36 @@ class Server:
 
     async def show_metrics(self) -> Response:
         """For Prometheus."""
-        self.metrics.healthy.set(bool(self.engine.healthy))
-        return Response(self.metrics.render(), media_type=CONTENT_TYPE)
+        about = self._about() if callable(self._about) else self._about
+        return Response(self.metrics.render(self.engine, about.slots if about else 0), media_type=CONTENT_TYPE)
+
+    async def show_page(self) -> Response:
+        """What this is."""
+        return HTMLResponse(PAGE)
 
     async def drain(self) -> bool:
         """Take no more requests, and let those in progress end; whether all have."""
-        self.draining = True
-        return await self.engine.drain(self.settings.drain_s)
+        return await self.speaker.drain(self.settings.drain_s)
 
 
 async def read_body(request: Request, most: int) -> bytes:
-    """A request's body. Raises: ApiError 413 if it is longer than `most` bytes, before all of it is read."""
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > most:
-            raise ApiError(413, f"the body is longer than {most} bytes", "body_too_large")
-    return bytes(body)
+    """A request's body.
+
+    Raises: ApiError 413 if it is longer than `most` bytes, before all of it is read; 408 if it comes too slowly.
+    """
+
+    async def read() -> bytes:
+        body = bytearray()
+        async for piece in request.stream():
+            body += piece
+            if len(body) > most:
+                raise ApiError(413, f"the body is longer than {most} bytes", "body_too_large")
+        return bytes(body)
+
+    try:
+        return await asyncio.wait_for(read(), BODY_S)
+    except asyncio.TimeoutError:
+        raise ApiError(408, f"the body did not come within {BODY_S:g} s", "body_too_slow") from None
 
 
 def _encoder_of(asked: Asked, sample_rate: int) -> Encoder:
@@ -317,43 +296,8 @@ def _encoder_of(asked: Asked, sample_rate: int) -> Encoder:
         raise ApiError(400, str(error), "unsupported_format", "response_format") from error
 
 
-async def _encode(encoder: Encoder, samples: np.ndarray) -> bytes:
-    return await asyncio.to_thread(encoder.encode, samples) if len(samples) else b""
-
-
-async def _events(sound: AsyncIterator[bytes], asked: Asked, clock: Clock) -> AsyncIterator[bytes]:
-    """Sound as server-sent events, with comments while there is none; an error is an event before the cut."""
-    source = aiter(sound)
-    coming: asyncio.Task[bytes] | None = None
-    try:
-        while True:
-            coming = coming or asyncio.ensure_future(anext(source))
-            done, _ = await asyncio.wait({coming}, timeout=KEEP_ALIVE_S)
-            if not done:
-                yield b": keep-alive\n\n"
-                continue
-            task, coming = coming, None
-            try:
-                data = task.result()
-            except StopAsyncIteration:
-                break
-            yield _event({"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()})
-        n_in, n_out = len(asked.text.split()), round(clock.audio_s * TOKENS_PER_S)
-        usage = {"input_tokens": n_in, "output_tokens": n_out, "total_tokens": n_in + n_out}
-        yield _event({"type": "speech.audio.done", "usage": usage})
-    except BarkfastError as error:
-        yield _event({"type": "error", **from_engine(error, 1.0).body()})
-        raise
-    finally:
-        if coming is not None:
-            coming.cancel()
-            await asyncio.gather(coming, return_exceptions=True)
-        with contextlib.suppress(RuntimeError):
-            await sound.aclose()  # type: ignore[attr-defined]
-
-
-def _event(content: dict[str, Any]) -> bytes:
-    return f"data: {json.dumps(content)}\n\n".encode()
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "barkfast"}
 
 
 # --- errors
@@ -371,28 +315,20 @@ async def _refuse_http(request: Request, error: Any) -> JSONResponse:
     return JSONResponse(refused.body(), error.status_code, {**(error.headers or {})})
 
 
+async def _refuse_argument(_: Request, error: Any) -> JSONResponse:
+    """Of an argument in the address."""
+    first = error.errors()[0]
+    name = str(first["loc"][-1])
+    refused = ApiError(400, f"{name}: {first['msg']}", "invalid_value", name)
+    return JSONResponse(refused.body(), 400)
+
+
+async def _ignore(_: Request, __: Any) -> Response:
+    """The client has left."""
+    return Response(status_code=400)
+
+
 async def _fail(request: Request, error: Exception) -> JSONResponse:
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
     refused = from_engine(error, 1.0)
     return JSONResponse(refused.body(), refused.status, refused.headers())
-
-
-# --- the description of the route, whose body is read by hand so that every error is OpenAI's
-
-_ERROR = {
-    "type": "object",
-    "properties": {
-        "error": {
-            "type": "object",
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"enum": sorted(set(TYPES.values()))},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-            "required": ["message", "type", "param", "code"],
-        }
-    },
-    "required": ["error"],
-}
-SPEECH_DOCUMENT: dict[str, Any] = {"response_class": StreamingResponse, "summary": "Speak a text"}

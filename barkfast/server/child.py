@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from barkfast import Bark, Engine
+from barkfast.bench.machine import free_memory
 from barkfast.engine.stream import Stream
 from barkfast.server import frames
 from barkfast.server.frames import Message
@@ -41,13 +42,15 @@ class Child:
         settings, _ = await frames.read(self.reader)
         try:
             bark, about = await asyncio.to_thread(open_model, settings)
+            # Before anything is loaded: the server may refuse it, and close the connection.
+            await self.send({"event": "about", "about": about})
             self.engine = Engine(bark, n_slots=settings["slots"], queue_size=settings["queue"])
             await self.engine.start()
         except Exception as error:
             await self.send({"event": "failed", "error": frames.pack_error(error)})
             return
-        await self.send({"event": "ready", "about": about, "sample_rate": self.engine.sample_rate})
-        reporting = asyncio.create_task(self.report())
+        await self.send({"event": "ready", "sample_rate": self.engine.sample_rate})
+        reporting = asyncio.create_task(self.report(bark.components.device))
         try:
             while True:
                 message, _ = await frames.read(self.reader)
@@ -60,12 +63,13 @@ class Child:
                 task.cancel()
             await self.engine.close()
 
-    async def report(self) -> None:
+    async def report(self, device: str) -> None:
         """Send the engine's numbers again and again."""
         assert self.engine is not None
         while True:
-            state = {"healthy": self.engine.healthy, "accepting": self.engine.accepting}
-            await self.send({"event": "state", "stats": dataclasses.asdict(self.engine.stats()), **state})
+            state: Message = {"healthy": self.engine.healthy, "accepting": self.engine.accepting}
+            state |= {"stats": dataclasses.asdict(self.engine.stats()), "free_bytes": free_memory(device)}
+            await self.send({"event": "state", **state})
             await asyncio.sleep(REPORT_S)
 
     def take(self, message: Message) -> None:
@@ -101,10 +105,14 @@ class Child:
         stream: Stream = self.engine.stream(message["text"], **message["options"])
         async with stream:
             await self.send({"id": number, "opened": True})
+            n_told = 0
             async for samples in stream:
                 await credit.acquire()
-                await self.send({"id": number}, np.ascontiguousarray(samples, "<f4").tobytes())
-        return {"end": "done"}, b""
+                begun = [dataclasses.asdict(sentence) for sentence in stream.sentences[n_told:]]
+                n_told += len(begun)
+                told = {"id": number, "sentences": begun, "queue_wait_s": stream.queue_wait_s}
+                await self.send(told, np.ascontiguousarray(samples, "<f4").tobytes())
+        return {"end": "done", "timings": stream.timings}, b""
 
     async def generate(self, number: int, message: Message) -> tuple[Message, bytes]:
         """Speak a text; its tokens and samples at the end."""
@@ -136,6 +144,7 @@ def open_model(settings: Message) -> tuple[Bark, Message]:
         "engine": engine,
         "dtype": resolve_dtype(bark.components.dtype, device, engine),
         "slots": settings["slots"],
+        "layout": dataclasses.asdict(bark.layout),
     }
     return bark, about
 

@@ -6,7 +6,6 @@ what it rewrites at the head, once the length is known, is not: what was sent ca
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -213,7 +212,7 @@ class AacEncoder(Encoder):
         return self._sink.take()
 
 
-ENCODERS: dict[str, Callable[[int], Encoder]] = {
+ENCODERS: dict[str, type[Encoder]] = {
     "mp3": Mp3Encoder,
     "opus": OpusEncoder,
     "aac": AacEncoder,

@@ -45,6 +45,11 @@ class ApiError(Exception):
         super().__init__(message)
         self.status, self.code, self.param, self.retry_after = status, code, param, retry_after
 
+    @property
+    def outcome(self) -> str:
+        """For the metrics: "invalid" by the client's fault, else "refused"."""
+        return "invalid" if self.status < 429 else "refused"
+
     def body(self) -> dict[str, Any]:
         """The JSON body."""
         kind = TYPES.get(self.status, "server_error")
@@ -55,7 +60,7 @@ class ApiError(Exception):
         return {} if self.retry_after is None else {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
 
 
-def from_engine(error: Exception, retry_after: float) -> ApiError:
+def from_engine(error: BaseException, retry_after: float) -> ApiError:
     """What an error of the engine is to a client.
 
     Args:

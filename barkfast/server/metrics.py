@@ -17,50 +17,53 @@ class Metrics:
         self.registry = CollectorRegistry()
         kept: dict[str, Any] = {"registry": self.registry}
 
-        def seconds(name: str, text: str, buckets: tuple[float, ...] = SECONDS, **labels: Any) -> Histogram:
-            return Histogram(f"barkfast_{name}", text, buckets=buckets, **kept, **labels)
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"barkfast_{name}", text, **kept)
+
+        def seconds(name: str, text: str, labels: tuple[str, ...] = (), buckets: Any = SECONDS) -> Histogram:
+            return Histogram(f"barkfast_{name}", text, labels, buckets=buckets, **kept)
 
         self.requests = Counter("barkfast_requests", "Requests for speech by how they ended.", ["outcome"], **kept)
-        self.running = Gauge("barkfast_requests_running", "Requests whose sound is being generated.", **kept)
-        self.waiting = Gauge("barkfast_requests_waiting", "Requests accepted that have no sound yet.", **kept)
-        self.queue_wait = seconds("queue_wait_seconds", "From a request to its admission.")
-        self.first_audio = seconds("time_to_first_audio_seconds", "From a request to its first bytes of sound.")
+        self.running = gauge("requests_running", "Requests whose sound is being generated.")
+        self.waiting = gauge("requests_waiting", "Requests accepted that have no sound yet.")
+        self.batch_size = gauge("batch_size", "Requests in the slots of the batch.")
+        self.queue_wait = seconds("queue_wait_seconds", "From a request's submission to the start of its work.")
+        self.first_audio = seconds("time_to_first_audio_seconds", "From a request to its first sound.")
         self.request_seconds = seconds("request_seconds", "From a request to the end of its sound.")
-        self.real_time_factor = seconds("real_time_factor", "Seconds of a request over those of its sound.", FACTORS)
-        self.underrun = seconds(
-            "audio_underrun_seconds", "The longest wait of a player that starts at the first byte of sound."
-        )
+        self.stage_seconds = seconds("stage_seconds", "Seconds of a request in a stage.", ("stage",))
+        self.real_time_factor = seconds("real_time_factor", "Seconds of a request over its sound's.", (), FACTORS)
+        self.underrun = seconds("audio_underrun_seconds", "The worst deficit of a player that starts at once.")
         self.audio_seconds = Counter("barkfast_audio_seconds", "Sound that was generated.", **kept)
-        self.restarts = Counter("barkfast_engine_restarts", "Starts of the engine after it died.", **kept)
-        self.healthy = Gauge("barkfast_engine_healthy", "1 while the engine works.", **kept)
+        self.restarts = gauge("engine_restarts", "Starts of the engine's process after it died.")
+        self.healthy = gauge("engine_healthy", "1 while the engine works.")
         Gauge("barkfast_build_info", "What runs.", list(build), **kept).labels(**build).set(1)
 
-    def render(self) -> bytes:
-        """The page of /metrics."""
+    def render(self, engine: Any, n_slots: int) -> bytes:
+        """The page of /metrics.
+
+        Args:
+            engine: as of `create_app`.
+            n_slots: of its batch.
+        """
+        stats = engine.stats()
+        self.healthy.set(bool(engine.healthy))
+        self.restarts.set(getattr(engine, "restarts", 0))
+        self.batch_size.set(max(0, min(n_slots, stats.held - stats.parked)))
         return generate_latest(self.registry)
 
 
 class Clock:
-    """The times of one request, for its metrics and its line in the log.
-
-    Args:
-        started: time.monotonic() when it came.
-    """
+    """The times of one request, for its metrics and its line in the log."""
 
     def __init__(self) -> None:
-        self.started = time.monotonic()
-        self.admitted_s: float | None = None
+        self._started = time.monotonic()
         self.first_audio_s: float | None = None
         self.audio_s = self.underrun_s = 0.0
 
     @property
     def seconds(self) -> float:
         """Since it came."""
-        return time.monotonic() - self.started
-
-    def admit(self) -> None:
-        """It was accepted by the engine."""
-        self.admitted_s = self.seconds
+        return time.monotonic() - self._started
 
     def receive(self, audio_s: float) -> None:
         """So many seconds of sound have come."""

@@ -11,21 +11,25 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from barkfast.engine.results import Generation, Stats
+from barkfast.checks import check_count
+from barkfast.engine.results import Generation, SpokenSentence, Stats
 from barkfast.errors import BarkfastError, EngineClosed, EngineDead, EngineError
 from barkfast.server import frames
 from barkfast.server.frames import Message
+from barkfast.server.settings import About
 
 logger = logging.getLogger(__name__)
 
 # Chunks of a stream that may be on their way or unread.
 CREDIT = 4
-# Seconds without a report after which the process counts as hung.
-SILENT_S = 5.0
+# Seconds without a report after which the process counts as hung, and seconds that a round of work may take. The first
+# rounds on a GPU compile kernels.
+SILENT_S, ROUND_S = 10.0, 300.0
 # Starts after a death, and seconds before each.
 BACK_OFF_S = (0.5, 2.0, 8.0)
 # Seconds of work after which a death is no longer counted with those before.
@@ -52,18 +56,25 @@ class EngineSettings:
     queue: int = 64
     idle_s: float | None = None
 
+    def __post_init__(self) -> None:
+        check_count("slots", self.slots, 1, "requests in a batch")
+        check_count("queue", self.queue, 0, "requests that may wait for a slot")
+
 
 class EngineProcess:
     """Starts the process, watches it, and starts it again where it dies.
 
+    Args:
+        check: called with what the process says of its model before anything is loaded; its error ends the start.
+
     Attributes:
-        about: what the process says of its model, once it was ready.
+        about: what the process said; None before.
         restarts: how often it was started again.
     """
 
-    def __init__(self, settings: EngineSettings) -> None:
-        self.settings = settings
-        self.about: Message = {}
+    def __init__(self, settings: EngineSettings, check: Callable[[About], object] = lambda about: None) -> None:
+        self.settings, self._check = settings, check
+        self.about: About | None = None
         self.restarts = 0
         self._sample_rate = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -111,6 +122,11 @@ class EngineProcess:
         """Whether new requests are taken."""
         return self.healthy and not self._draining and bool(self._state.get("accepting", True))
 
+    @property
+    def free_bytes(self) -> int | None:
+        """Memory that the process may still allocate on its device; None while it does not run."""
+        return self._state.get("free_bytes") if self._writer is not None else None
+
     def stats(self) -> Stats:
         """The numbers that the process has reported last."""
         stats = self._state.get("stats")
@@ -131,7 +147,8 @@ class EngineProcess:
         finally:
             self._requests.pop(number, None)
         _raise_from(message)
-        return Generation(**frames.make_arrays(message["arrays"], data), **message["rest"])
+        made: dict[str, Any] = {**frames.make_arrays(message["arrays"], data), **message["rest"]}
+        return Generation(**made)
 
     async def drain(self, timeout_s: float | None = None) -> bool:
         """As `Engine.drain`."""
@@ -166,20 +183,34 @@ class EngineProcess:
         settings = dataclasses.asdict(self.settings)
         writer.write(frames.pack({name: settings[name] for name in ("model", "device", "dtype", "slots", "queue")}))
         try:
-            message, _ = await frames.read(self._reader)
-        except (asyncio.IncompleteReadError, ConnectionError) as error:
-            status = await asyncio.to_thread(self._process.wait)
-            raise EngineDead(f"the engine's process ended with status {status} while it loaded the model") from error
-        except asyncio.CancelledError:
-            self._process.kill()
+            about = About.from_message((await self._read_start(self._reader))["about"])
+            if about != self.about:
+                self._check(about)
+                # The same object as long as it says the same.
+                self.about = about
+            message = await self._read_start(self._reader)
+        except BaseException as error:
+            # Also where the task is cancelled.
+            writer.close()
+            ended = isinstance(error, asyncio.IncompleteReadError | ConnectionError)
+            await asyncio.to_thread(_stop, self._process, not ended)
+            if ended:
+                status = self._process.returncode
+                raise EngineDead(
+                    f"the engine's process ended with status {status} while it loaded the model"
+                ) from error
             raise
-        if message["event"] == "failed":
-            await asyncio.to_thread(self._process.wait)
-            raise frames.make_error(message["error"])
-        self.about, self._sample_rate = message["about"], message["sample_rate"]
+        self._sample_rate = message["sample_rate"]
         self._writer, self._state = writer, {}
         self._reported = self._used = self._began = time.monotonic()
         self._listening = asyncio.create_task(self._listen())
+
+    @staticmethod
+    async def _read_start(reader: asyncio.StreamReader) -> Message:
+        message, _ = await frames.read(reader)
+        if message["event"] == "failed":
+            raise frames.make_error(message["error"])
+        return message
 
     async def _listen(self) -> None:
         """Hand on what the process sends, until it is gone."""
@@ -205,8 +236,8 @@ class EngineProcess:
             await asyncio.sleep(0.1)
             now = time.monotonic()
             if self._writer is not None:
-                if now - self._reported > SILENT_S:
-                    await self._end(EngineDead(f"the engine's process has not answered for {SILENT_S:g} s"))
+                if (why := self._illness(now)) is not None:
+                    await self._end(EngineDead(why))
                 elif self._requests:
                     self._used = now
                 elif self.settings.idle_s is not None and now - self._used > self.settings.idle_s:
@@ -218,10 +249,20 @@ class EngineProcess:
             elif not self._unloaded and self._dead is None and self._starting is None:
                 await self._restart()
 
+    def _illness(self, now: float) -> str | None:
+        """Why the process must be ended, if it must."""
+        if now - self._reported > SILENT_S:
+            return f"the engine's process has not answered for {SILENT_S:g} s"
+        if self._state and not self._state["healthy"]:
+            return "the engine has failed, see the log"
+        if self.stats().round_s > ROUND_S:
+            return f"the engine has been in one round of work for {ROUND_S:g} s"
+        return None
+
     async def _restart(self) -> None:
         if self._deaths >= len(BACK_OFF_S):
             self._dead = EngineDead(f"the engine's process died {self._deaths + 1} times; see the server's log")
-            logger.error(str(self._dead))
+            logger.error("%s", self._dead)
             return
         delay = BACK_OFF_S[self._deaths]
         self._deaths += 1
@@ -236,14 +277,16 @@ class EngineProcess:
     async def _wake(self) -> None:
         """Load again what was unloaded; all who wait share one start."""
         if self._starting is None:
-            self._starting = asyncio.create_task(self._start())
-        starting = self._starting
+            self._starting = asyncio.create_task(self._load_again())
+        # A caller that leaves does not end it for the others.
+        await asyncio.shield(self._starting)
+
+    async def _load_again(self) -> None:
         try:
-            await asyncio.shield(starting)
+            await self._start()
+            self._unloaded = False
         finally:
-            if starting.done():
-                self._starting = None
-        self._unloaded = False
+            self._starting = None
 
     async def _end(self, error: BarkfastError) -> None:
         """End the process; what it had in progress fails with `error`."""
@@ -298,6 +341,9 @@ class ProcessStream:
 
     def __init__(self, engine: EngineProcess, text: str, options: dict[str, Any]) -> None:
         self._engine, self._text, self._options = engine, text, options
+        self.sentences: list[SpokenSentence] = []
+        self.timings: dict[str, float] = {}
+        self.queue_wait_s: float | None = None
         self._number = 0
         self._answers: asyncio.Queue[tuple[Message, bytes]] | None = None
         self._ended = False
@@ -339,7 +385,10 @@ class ProcessStream:
         if "end" in message:
             self._finish()
             _raise_from(message)
+            self.timings = message["timings"]
             raise StopAsyncIteration
+        self.queue_wait_s = message["queue_wait_s"]
+        self.sentences += [SpokenSentence(**begun) for begun in message["sentences"]]
         self._engine._tell(self._number, "read")
         return np.frombuffer(data, "<f4")
 

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from barkfast.checks import check_seconds
 from barkfast.errors import InputError
+from barkfast.longform.sentences import check_language
 from barkfast.options import EngineStream
 from barkfast.server.encoders import ENCODERS
 from barkfast.server.errors import ApiError
@@ -30,6 +32,7 @@ class Asked:
         voice: as the engine takes it.
         format: one of encoders.ENCODERS.
         events: whether it is sent as server-sent events.
+        timestamps: whether there is an event for each sentence.
         ignored: fields that were understood and have no effect.
         options: further arguments of `Engine.stream`.
     """
@@ -39,6 +42,7 @@ class Asked:
     format: str = "mp3"
     speed: float = 1.0
     events: bool = False
+    timestamps: bool = False
     ignored: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -53,7 +57,7 @@ def parse(body: bytes, voices: VoiceTable, max_input: int, mode: str) -> Asked:
     Raises: ApiError, always 400, with the field that is wrong.
     """
     asked = _read_object(body)
-    text = _text(asked.get("input"), max_input)
+    text = check_text(asked.get("input"), max_input)
     voice_field = "voice" if asked.get("voice") is not None else "speaker"
     voice = _voice_name(asked.get(voice_field), voice_field)
     model = _optional(asked, "model", str, "a string")
@@ -64,12 +68,19 @@ def parse(body: bytes, voices: VoiceTable, max_input: int, mode: str) -> Asked:
     for name, value in options.items():
         _check_option(name, value)
     normalized = _optional(asked, "normalize", bool, "true or false")
+    events = _choice(asked, "stream_format", ("audio", "sse"), "audio") == "sse"
+    timestamps = bool(_optional(asked, "timestamps", bool, "true or false"))
+    if timestamps and not events:
+        raise ApiError(
+            400, 'timestamps are events; send "stream_format": "sse" with them', "invalid_value", "timestamps"
+        )
     return Asked(
         text=text,
         voice=voices.resolve(voice),
         format=_choice(asked, "response_format", tuple(ENCODERS), "mp3", "unsupported_format"),
         speed=_speed(asked),
-        events=_choice(asked, "stream_format", ("audio", "sse"), "audio") == "sse",
+        events=events,
+        timestamps=timestamps,
         ignored=("instructions",) if asked.get("instructions") not in (None, "", "None") else (),
         options={"mode": mode, "markup": "plain" if normalized is False else "markdown"} | options,
     )
@@ -85,7 +96,8 @@ def _read_object(body: bytes) -> dict[str, Any]:
     return asked
 
 
-def _text(value: Any, most: int) -> str:
+def check_text(value: Any, most: int) -> str:
+    """The text, of up to `most` characters. Raises: ApiError 400."""
     if value is None:
         raise ApiError(400, "input is missing; expected the text to be spoken", "missing_input", "input")
     if not isinstance(value, str):
@@ -141,6 +153,10 @@ def _check_option(name: str, value: Any) -> None:
     make: Callable[..., Any] = EngineStream
     try:
         make("x", **{name: value})
+        if name == "language":
+            check_language(value)
+        elif name == "deadline_s":
+            check_seconds(name, value)
     except (InputError, TypeError) as error:
         raise ApiError(400, str(error), "invalid_value", name) from None
 

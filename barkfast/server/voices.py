@@ -1,10 +1,12 @@
 """Voices by the names that clients send: the model's own, OpenAI's, and those that the server's owner gives."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
+from barkfast.errors import VoiceError
 from barkfast.server.errors import ApiError
+from barkfast.voices import load_voice
 
 # OpenAI's voices, as presets of Suno's English speakers that come near in pitch and pace.
 OPENAI = {
@@ -33,7 +35,7 @@ class VoiceTable:
 
     Args:
         own: of the model's voices, as `voice=` takes them.
-        aliases: other names -> own ones.
+        aliases: other names -> own ones, or files.
         default: the voice of a request without one; None for the model's own draw.
     """
 
@@ -52,17 +54,27 @@ class VoiceTable:
         if name.lower() == DEFAULT:
             return self.default
         known = self.names()
-        near = get_close_matches(name, known, SUGGESTED, cutoff=0.3) or known[:SUGGESTED]
+        near = get_close_matches(name[:100], known, SUGGESTED, cutoff=0.3) or known[:SUGGESTED]
         raise ApiError(
             400,
-            f"there is no voice {name!r}; near it are {', '.join(near)}; GET /v1/audio/voices lists all",
+            f"there is no voice {name[:100]!r}; near it are {', '.join(near)}; GET /v1/audio/voices lists all",
             "voice_not_found",
             "voice",
         )
 
     def names(self) -> list[str]:
         """All names that a request may send, the short ones first."""
-        return [DEFAULT, *self.aliases, *(name for name in self.own if name not in self.aliases)]
+        return list(dict.fromkeys([DEFAULT, *self.aliases, *self.own]))
+
+    def language_of(self, name: str) -> str | None:
+        """The language in the name of one of Suno's presets, such as "de" of v2/de_speaker_3."""
+        own = self.default if name == DEFAULT else self.aliases.get(name, name)
+        stem = (own or "").rpartition("/")[2]
+        return stem.partition("_speaker_")[0] if "_speaker_" in stem else None
+
+    def extend(self, files: Mapping[str, str]) -> "VoiceTable":
+        """The same with further aliases."""
+        return replace(self, aliases={**self.aliases, **files})
 
 
 def make_table(own: Iterable[str], aliases: Mapping[str, str], default: str | None) -> VoiceTable:
@@ -71,23 +83,33 @@ def make_table(own: Iterable[str], aliases: Mapping[str, str], default: str | No
     OpenAI's names stand for Suno's English presets where the model has those, else for its own voices in turn.
 
     Args:
-        aliases: the owner's; they go before OpenAI's.
+        aliases: the owner's; they go before OpenAI's. Each stands for another name, or for an .npz file.
         default: the owner's choice, by any name; None for the first English voice, if there is one.
+
+    Raises:
+        VoiceError: an alias or the default stands for no voice.
     """
     names = tuple(dict.fromkeys(own))
     english = [name for name in names if "en_speaker_" in name] or list(names)
-    table = dict(aliases)
+    openai = {}
     for i, (name, number) in enumerate(OPENAI.items()):
         preset = f"v2/en_speaker_{number}"
         if preset in names:
-            table.setdefault(name, preset)
+            openai[name] = preset
         elif english:
-            table.setdefault(name, english[i % len(english)])
-    chosen = table.get(default, default) if default else next(iter(english), None)
+            openai[name] = english[i % len(english)]
+
+    def find(asked: str, option: str, known: Mapping[str, str]) -> str:
+        if asked in known or asked in names:
+            return known.get(asked, asked)
+        if asked.endswith(".npz"):
+            load_voice(asked)
+            return asked
+        near = get_close_matches(asked, [*known, *names], 1, cutoff=0.3) or names[:1]
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise VoiceError(f"{option} names {asked!r}, which is no voice of this model{hint}")
+
+    given = {name: find(target, f"--voice-alias {name}", openai) for name, target in aliases.items()}
+    table = {**given, **{name: voice for name, voice in openai.items() if name not in given}}
+    chosen = find(default, "--voice", table) if default else next(iter(english), None)
     return VoiceTable(names, table, chosen)
-
-
-def language_of(name: str) -> str | None:
-    """The language in the name of one of Suno's presets, such as "de" of v2/de_speaker_3."""
-    stem = name.rpartition("/")[2]
-    return stem.partition("_speaker_")[0] if "_speaker_" in stem else None

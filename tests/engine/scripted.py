@@ -24,6 +24,7 @@ class ScriptedUtterance:
         self.left = 1 if request.max_duration_s is None else int(request.max_duration_s)
         self.spoken: list[np.ndarray] = []
         self.parked = False
+        self.began_s = time.monotonic()
 
 
 class ScriptedScheduler:
