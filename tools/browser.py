@@ -28,7 +28,11 @@ def find_chromium() -> str | None:
 
 
 class Server:
-    """`barkfast serve` in a process of its own.
+    """`barkfast serve` in a process of its own, at a free port.
+
+    Args:
+        options: further ones of the command.
+        variables: of its environment.
 
     Attributes:
         process: that runs it.
@@ -36,11 +40,11 @@ class Server:
         lines: what it has printed.
     """
 
-    def __init__(self, *options: str, port: int = 0) -> None:
+    def __init__(self, *options: str, **variables: str) -> None:
         path = os.pathsep.join([str(ROOT), str(ROOT / "kernels"), *filter(None, [os.environ.get("PYTHONPATH")])])
         # Threads that spin while they wait make so small a model slow on a busy machine.
-        environment = {**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "passive"}
-        command = [sys.executable, "-c", SERVE, "serve", "--model", "demo", "--port", str(port), *options]
+        environment = {**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "passive", **variables}
+        command = [sys.executable, "-c", SERVE, "serve", "--model", "demo", "--port", "0", *options]
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -87,6 +87,9 @@ def speech_schema(settings: Settings, voices: list[str] | None) -> dict[str, Any
             "speed": maybe(type="number", minimum=SLOWEST, maximum=FASTEST, default=1.0),
             "stream_format": maybe(enum=["audio", "sse"], default="audio"),
             "timestamps": maybe(type="boolean", description="With sse: an event for each sentence, with its start."),
+            "progress": maybe(
+                type="boolean", description="With sse: events for the place in the queue, the stages and the times."
+            ),
             "instructions": {"description": "Ignored, and named in x-ignored."},
             "seed": maybe(type="integer", minimum=0, maximum=2**63 - 1),
             "language": maybe(enum=[*LANGUAGES]),

@@ -81,18 +81,19 @@ def _settings(server: Any) -> dict[str, Any]:
     """What the pages need to know before they ask."""
     settings = server.settings
     try:
-        table = server.voices
+        table = server.voices()
     except ApiError:
         # The model is being loaded; the page asks again.
         table = None
     return {
         "loading": table is None,
         # Not those that stand for files: nobody learns where they are.
+        "own": list(table.own) if table else [],
         "aliases": {name: own for name, own in table.aliases.items() if own in table.own} if table else {},
         "max_input": settings.max_input,
         "mode": settings.mode,
         "formats": list(ENCODERS),
-        "allow_upload": settings.allow_upload,
+        "allow_upload": settings.uploads is not None,
         "sample_rate": server.engine.sample_rate or 24_000,
     }
 

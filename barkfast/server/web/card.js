@@ -139,7 +139,8 @@ export class Card {
     const playing = mine && player.playing;
     play.textContent = playing ? "Pause" : "Play";
     play.disabled = !take.sound.length && !playing;
-    this.find(".time").textContent = `${exact((position || 0) / RATE)} / ${exact(take.duration)}`;
+    const dry = playing && player.waiting && take.sound.length && take.active;
+    this.find(".time").textContent = `${exact((position || 0) / RATE)} / ${exact(take.duration)}${dry ? ", waiting for more" : ""}`;
     this.#showSentences(position);
     this.#showNumbers();
     this.#showProgress();

@@ -129,7 +129,7 @@ function nextVoice(name) {
   // A voice that nobody in the cast has yet, of Suno's ten English speakers if they are there.
   const taken = new Set(voiceOf.values());
   const known = picker.voices.map(({ id }) => id);
-  const wanted = [...known.filter((id) => id.startsWith("v2/en_speaker_")), ...known];
+  const wanted = [...settings.own.filter((id) => id.startsWith("v2/en_speaker_")), ...settings.own, ...known];
   const chosen = wanted.find((id) => !taken.has(id)) || wanted[0] || "default";
   voiceOf.set(name, chosen);
   return chosen;
@@ -231,9 +231,8 @@ async function keep(take) {
   const name = `take-${take.number}-${take.parts[0].seed}`;
   try {
     if (settings.allow_upload) {
-      await picker.upload(name, file);
-      setVoice(name);
-      say(`The voice is on the server as ${name}, and chosen.`);
+      setVoice(await picker.upload(name, file));
+      say(`The voice is on the server as ${voice}, and chosen.`);
       return;
     }
   } catch (error) {
@@ -408,9 +407,6 @@ function start() {
   });
   $("#choose").addEventListener("click", () => $("#file").click());
   $("#file").addEventListener("change", () => { readFile($("#file").files[0]); $("#file").value = ""; });
-  player.addEventListener("change", () => {
-    if (player.waiting && player.spans.length && player.take?.active) say("Waiting for more sound.");
-  });
   count();
   greet();
   restore();

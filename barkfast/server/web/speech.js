@@ -58,9 +58,9 @@ function samplesOf(base64) {
   return new Int16Array(bytes.buffer, 0, bytes.length >> 1);
 }
 
-// Speak one part. Calls on.queued, segment, segmentDone, voice, times and samples as they come; returns at the end.
+// Speak one part. Calls on.queued, sentence, stages, voice and samples as they come; returns at the end.
 export async function speak(part, options, signal, on) {
-  const body = { ...bodyOf(part, options), response_format: "pcm", stream_format: "sse", progress: true };
+  const body = { ...bodyOf(part, options), response_format: "pcm", stream_format: "sse", timestamps: true, progress: true };
   const response = await call("v1/audio/speech", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
@@ -86,11 +86,10 @@ export async function speak(part, options, signal, on) {
       if (!block.startsWith("data: ")) continue;
       const event = JSON.parse(block.slice(6));
       switch (event.type) {
-        case "speech.queued": on.queued(event); break;
-        case "speech.segment": on.segment(event); break;
-        case "speech.segment.done": on.segmentDone(event); break;
+        case "speech.queued": on.queued(event.ahead); break;
+        case "speech.sentence": on.sentence(event); break;
+        case "speech.stages": on.stages(event.seconds); break;
         case "speech.voice": on.voice(event.npz); break;
-        case "speech.times": on.times(event); break;
         case "speech.audio.delta": on.samples(samplesOf(event.audio)); break;
         case "speech.audio.done": return;
         case "error": throw new SpeechError("cut", `The sound broke off: ${event.error.message}`);

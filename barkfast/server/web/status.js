@@ -17,18 +17,25 @@ function parse(text) {
 const megabytes = (value) => `${Math.round(value / 1e6).toLocaleString("en")} MB`;
 const plain = (value) => String(Math.round(value * 100) / 100);
 
+// Looks over which means are taken.
+const SMOOTH = 5;
+
 // Each plot: its lines as [name, function of a look and the one before], how values are written, the least top.
 const PLOTS = [
   { title: "Requests", lines: [["running", (now) => now.get("barkfast_requests_running")], ["waiting", (now) => now.get("barkfast_requests_waiting")], ["slots", (now) => now.get("barkfast_slots")]], write: plain, top: 1 },
-  { title: "Real-time factor", note: "Seconds of a request for a second of sound, of those that ended since the last look. Below 1 is faster than speech.", lines: [["requests", (now, before) => mean(now, before, "barkfast_real_time_factor")]], write: plain, top: 1, gaps: true },
-  { title: "Sound", note: "Seconds of sound in a second, of requests that ended.", lines: [["seconds per second", (now, before) => before && (now.get("barkfast_audio_seconds_total") - before.get("barkfast_audio_seconds_total")) / (now.at - before.at)]], write: plain, top: 1 },
+  { title: "Real-time factor", note: "Seconds of a request for a second of sound, of those that ended in the last ten seconds. Below 1 is faster than speech.", lines: [["requests", (now, before) => mean(now, before, "barkfast_real_time_factor")]], write: plain, top: 1, gaps: true },
+  { title: "Sound in a second", note: "Seconds of sound in a second, over ten seconds; a request counts at its end.", lines: [["seconds per second", (now, before) => before && rise(now, before, "barkfast_audio_seconds_total") / (now.at - before.at)]], write: plain, top: 1 },
   { title: "Memory", lines: [["engine", (now) => now.get('barkfast_memory_bytes{process="engine"}')], ["server", (now) => now.get('barkfast_memory_bytes{process="server"}')]], write: megabytes, top: 1e6 },
 ];
 
+// A server that was started again counts from 0.
+function rise(now, before, name) {
+  return Math.max(0, (now.get(name) || 0) - (before.get(name) || 0));
+}
+
 function mean(now, before, name) {
-  if (!before) return null;
-  const n = now.get(`${name}_count`) - before.get(`${name}_count`);
-  return n > 0 ? (now.get(`${name}_sum`) - before.get(`${name}_sum`)) / n : null;
+  const n = before ? rise(now, before, `${name}_count`) : 0;
+  return n > 0 ? rise(now, before, `${name}_sum`) / n : null;
 }
 
 const looks = [];
@@ -140,7 +147,7 @@ async function look() {
     if (!response.ok) throw new Error(`status ${response.status}`);
     const now = parse(await response.text());
     now.at = performance.now() / 1000;
-    const before = looks.at(-1);
+    const before = looks.at(-SMOOTH) || looks[0];
     looks.push(now);
     if (looks.length > KEPT) looks.shift();
     for (const plot of PLOTS) {

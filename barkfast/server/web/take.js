@@ -139,21 +139,19 @@ export class Take extends EventTarget {
 
   async #run(part) {
     part.running = true;
-    part.rest = {};
     // The same seed gives the same samples, so a second try goes on where the first was cut.
     let skip = part.got;
-    const known = part.segments.length;
+    let known = part.segments.length;
     const started = performance.now();
     const { signal } = this.abort;
     try {
       await speak(part, this.options, signal, {
-        queued: ({ ahead }) => { this.ahead = ahead; this.#changed(); },
-        segment: ({ index, start_s: start, text }) => {
-          if (index >= known) part.segments.push({ text, start: Math.round(start * RATE) });
+        queued: (ahead) => { this.ahead = ahead; this.#changed(); },
+        sentence: ({ text, start_s: start }) => {
+          if (known-- <= 0) part.segments.push({ text, start: Math.round(start * RATE) });
         },
-        segmentDone: ({ stage_seconds: stages }) => { part.stages = stages; this.#sumStages(); },
+        stages: (seconds) => { part.stages = seconds; this.#sumStages(); },
         voice: (npz) => { this.voice ??= npz; },
-        times: (times) => { part.times = times; },
         samples: (samples) => {
           const fresh = samples.subarray(Math.min(skip, samples.length));
           skip -= samples.length - fresh.length;
@@ -254,7 +252,10 @@ export class Take extends EventTarget {
   // The share of the text that is done, by characters.
   get share() {
     const all = this.parts.reduce((sum, part) => sum + part.text.length, 0);
-    return this.parts.reduce((sum, part) => sum + (part.done ? part.text.length : 0), 0) / all;
+    // Of a part that is under way, the sentences before the one that is made now.
+    const spoken = ({ segments }) => segments.slice(0, -1).reduce((sum, { text }) => sum + text.length, 0);
+    const done = (part) => (part.done ? part.text.length : Math.min(part.text.length, spoken(part)));
+    return this.parts.reduce((sum, part) => sum + done(part), 0) / all;
   }
 
   // A new take of the same text: with other seeds, or the same for the same samples.

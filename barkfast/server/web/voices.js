@@ -19,7 +19,9 @@ const SAMPLES = {
   tr: "Merhaba. Sesim böyle.",
   zh: "你好。这就是我的声音。",
 };
-const SHORT = "Short names";
+const OWN = "Voices of this model";
+const KEPT = "Kept on this server";
+const OTHER = "OpenAI’s names, and other names of these voices";
 const languages = new Intl.DisplayNames(["en"], { type: "language" });
 
 function languageOf(code) {
@@ -28,6 +30,14 @@ function languageOf(code) {
   } catch {
     return code;
   }
+}
+
+const isOther = ({ id }) => Number(id in settings.aliases);
+
+function groupOf(voice) {
+  if (voice.id in settings.aliases) return OTHER;
+  if (voice.id.includes("_speaker_") && voice.language) return languageOf(voice.language);
+  return voice.id === "default" || settings.own.includes(voice.id) ? OWN : KEPT;
 }
 
 export class VoicePicker {
@@ -75,11 +85,11 @@ export class VoicePicker {
     return new Promise((resolve) => { this.resolve = resolve; });
   }
 
+  // Group -> voices, in the order in which they are shown.
   #groups() {
-    const groups = new Map([[SHORT, []]]);
-    for (const voice of this.voices) {
-      const own = voice.id.includes("_speaker_") && voice.language;
-      const group = own ? languageOf(voice.language) : SHORT;
+    const groups = new Map([[OWN, []], [KEPT, []]]);
+    for (const voice of [...this.voices].sort((a, b) => isOther(a) - isOther(b))) {
+      const group = groupOf(voice);
       if (!groups.has(group)) groups.set(group, []);
       groups.get(group).push(voice);
     }
@@ -115,6 +125,13 @@ export class VoicePicker {
     const name = document.createElement("bdi");
     name.textContent = voice.id;
     choose.append(name);
+    const stands = settings.aliases[voice.id];
+    if (stands) {
+      const same = document.createElement("bdi");
+      same.className = "hint";
+      same.textContent = `  ${stands}`;
+      choose.append(same);
+    }
     choose.setAttribute("aria-pressed", String(voice.id === this.current));
     choose.addEventListener("click", () => { this.chosen = voice.id; this.dialog.close(); });
     const sample = document.createElement("button");
@@ -177,10 +194,11 @@ export class VoicePicker {
     if (head[0] !== 0x50 || head[1] !== 0x4b) {
       throw new SpeechError("refused", `${file.name || name} is no voice: a voice is a .npz file with three arrays of tokens.`);
     }
-    const form = new FormData();
-    form.append("name", name);
-    form.append("file", file, `${name}.npz`);
-    await call("v1/audio/voices", { method: "POST", body: form });
+    // What the server takes as a name.
+    const kept = name.replace(/[^A-Za-z0-9_-]+/g, "-").replace(/^[-_]+/, "").slice(0, 64) || "voice";
+    const headers = { "Content-Type": "application/octet-stream" };
+    await call(`v1/audio/voices?name=${encodeURIComponent(kept)}`, { method: "POST", headers, body: file });
     await this.load();
+    return kept;
   }
 }
