@@ -73,7 +73,7 @@ def server(browser: Any, opened: Path, tmp_path_factory: pytest.TempPathFactory)
 def page(browser: Any, server: Server) -> Iterator[Any]:
     """The page with its voices, in a profile of its own. No script may fail in it."""
     context = browser.new_context(accept_downloads=True, permissions=["clipboard-read", "clipboard-write"])
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(20_000)
     context.add_init_script(RECORD)
     page = context.new_page()
     failed: list[str] = []

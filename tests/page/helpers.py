@@ -62,7 +62,8 @@ def ask(server: Server, **fields: Any) -> np.ndarray:
 def read_metrics(server: Server) -> dict[str, float]:
     with urllib.request.urlopen(server.url + "metrics", timeout=10) as response:
         lines = response.read().decode().splitlines()
-    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines) if name[:1] != "#"}
+    pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, _, value in pairs}
 
 
 def wait_for_metrics(

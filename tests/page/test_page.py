@@ -245,8 +245,8 @@ def test_a_wrong_file_is_refused(page: Any, tmp_path: Path):
 
 
 def test_ten_thousand_characters_survive_a_reload(page: Any):
-    words = [f"This is sentence number {i}, and it is not a short one at all." for i in range(160)]
-    text = "\n\n".join(" ".join(words[i : i + 20]) for i in range(0, 160, 20))
+    words = [f"This is sentence number {i}, and it is not a short one at all." for i in range(180)]
+    text = "\n\n".join(" ".join(words[i : i + 20]) for i in range(0, 180, 20))
     assert len(text) >= 10_000
     asked: list[dict[str, Any]] = []
     fake_speech(page, asked, most=3)
@@ -459,7 +459,7 @@ def test_axe_finds_nothing_serious(page: Any, server: Server, scheme: str):
     assert serious(page) == []
     for tab in ("dialogue", "long"):
         page.click(f"#tab-{tab}")
-        page.fill("#dialogue", "ANNA: Hello.")
+        page.fill(f"#{tab}", "ANNA: Hello.")
         assert serious(page) == []
     page.click("#tab-text")
     page.click("#voice")

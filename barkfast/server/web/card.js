@@ -52,7 +52,6 @@ export class Card {
     const cast = [...new Set(take.parts.map((part) => part.speaker).filter(Boolean))];
     const what = cast.length ? cast.join(", ") : first.voice || "default";
     find(".what").textContent = `${what} · seed ${first.seed}${take.parts.length > 1 ? ` · ${take.parts.length} parts` : ""}`;
-    find(".sentences").dir = "auto";
     this.picture = new Picture(find("canvas"), take.sound);
     this.slider = find(".picture");
     this.slider.setAttribute("aria-label", `Position in ${title}`);
@@ -188,6 +187,8 @@ export class Card {
           else this.player.play(take, start);
         });
         box.append(button, " ");
+        // What has a direction of its own does not count for that of the box.
+        if (!this.shown) box.dir = getComputedStyle(button).direction;
       }
     }
     const now = position === null ? -1 : take.segments.findLastIndex(({ start }) => start <= position);

@@ -51,8 +51,10 @@ export class VoicePicker {
     this.samples = new Map();
     this.search.addEventListener("input", () => this.#show());
     this.search.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" && event.key !== "ArrowDown") return;
+      if (!["Enter", "ArrowDown", "Escape"].includes(event.key)) return;
       event.preventDefault();
+      // In a search field Escape would only clear it.
+      if (event.key === "Escape") return this.dialog.close();
       const first = this.list.querySelector("li button");
       if (event.key === "Enter") first?.click();
       else first?.focus();
@@ -70,6 +72,7 @@ export class VoicePicker {
   async load() {
     const known = await (await call("v1/audio/voices")).json();
     this.voices = known.data;
+    if (this.dialog.open) this.#show();
   }
 
   // Ask for a voice. Resolves with its name, or null if none was chosen.
