@@ -91,7 +91,7 @@ def speech_schema(settings: Settings, voices: list[str] | None) -> dict[str, Any
                 type="boolean", description="With sse: events for the place in the queue, the stages and the times."
             ),
             "instructions": {"description": "Ignored, and named in x-ignored."},
-            "seed": maybe(type="integer", minimum=0, maximum=2**63 - 1),
+            "seed": maybe(type="integer", minimum=-(2**63), maximum=2**64 - 1),
             "language": maybe(enum=[*LANGUAGES]),
             "text_temp": temperature,
             "waveform_temp": temperature,

@@ -5,6 +5,7 @@ what it rewrites at the head, once the length is known, is not: what was sent ca
 """
 
 import io
+import struct
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -15,8 +16,25 @@ from barkfast.errors import InputError
 
 # libsndfile's command that bounds the length of an Ogg page, and the length in milliseconds: it is 1000 by itself.
 SET_PAGE_LATENCY, PAGE_MS = 0x1302, 100.0
+# The head of an Ogg page up to the number of its segments, whose lengths follow: RFC 3533, section 6.
+OGG_HEAD = struct.Struct("<4sBBQIIIB")
+SERIAL = 1
 # Bits per second of mp3 and aac.
 BIT_RATE = 64_000
+
+
+def _make_crc_table() -> list[int]:
+    """Of the polynomial 0x04C11DB7, the highest bit first."""
+    table = []
+    for value in range(256):
+        value <<= 24
+        for _ in range(8):
+            value = (value << 1) ^ (0x04C11DB7 if value & 0x80000000 else 0)
+        table.append(value & 0xFFFFFFFF)
+    return table
+
+
+OGG_CRC = _make_crc_table()
 
 
 class Encoder(ABC):
@@ -132,10 +150,13 @@ class _SoundFileEncoder(Encoder):
 
     def encode(self, samples: np.ndarray) -> bytes:
         self._file.write(np.clip(samples, -1, 1))
-        return self._sink.take()
+        return self._take()
 
     def finish(self) -> bytes:
         self._file.close()
+        return self._take()
+
+    def _take(self) -> bytes:
         return self._sink.take()
 
 
@@ -148,13 +169,30 @@ class Mp3Encoder(_SoundFileEncoder):
 
 
 class OpusEncoder(_SoundFileEncoder):
-    """Opus in Ogg, in pages of a tenth of a second."""
+    """Opus in Ogg, in pages of a tenth of a second.
+
+    libsndfile draws the stream's serial number. It is replaced, so that the same sound gives the same bytes.
+    """
 
     media_type, format, subtype = "audio/ogg; codecs=opus", "OGG", "OPUS"
 
     def __init__(self, sample_rate: int) -> None:
         super().__init__(sample_rate)
         _set_page_latency(self._file)
+        self._rest = b""
+
+    def _take(self) -> bytes:
+        data, pages = self._rest + super()._take(), []
+        while len(data) >= OGG_HEAD.size:
+            n_segments = data[OGG_HEAD.size - 1]
+            end = OGG_HEAD.size + n_segments
+            end += sum(data[OGG_HEAD.size : end])
+            if len(data) < end:
+                break
+            pages.append(_with_serial(data[:end]))
+            data = data[end:]
+        self._rest = data
+        return b"".join(pages)
 
 
 class FlacEncoder(_SoundFileEncoder):
@@ -175,6 +213,17 @@ def _set_page_latency(file: Any) -> bool:
         return bool(soundfile._snd.sf_command(file._file, SET_PAGE_LATENCY, value, 8))
     except (AttributeError, TypeError):
         return False
+
+
+def _with_serial(page: bytes) -> bytes:
+    """An Ogg page with SERIAL as its stream's serial number, and its checksum, which covers a zero in its own place."""
+    capture, version, kind, granule, _, number, _, n_segments = OGG_HEAD.unpack_from(page)
+    head = (capture, version, kind, granule, SERIAL, number)
+    rest = page[OGG_HEAD.size :]
+    checksum = 0
+    for byte in OGG_HEAD.pack(*head, 0, n_segments) + rest:
+        checksum = (checksum << 8 & 0xFFFFFFFF) ^ OGG_CRC[checksum >> 24 ^ byte]
+    return OGG_HEAD.pack(*head, checksum, n_segments) + rest
 
 
 class AacEncoder(Encoder):

@@ -77,7 +77,7 @@ def parse(body: bytes, voices: VoiceTable, max_input: int, mode: str) -> Asked:
             raise ApiError(400, f'{name}: these are events; send "stream_format": "sse"', "invalid_value", name)
     return Asked(
         text=text,
-        voice=voices.resolve(voice),
+        voice=voices.resolve(voice, voice_field),
         format=_choice(asked, "response_format", tuple(ENCODERS), "mp3", "unsupported_format"),
         speed=_speed(asked),
         events=events,

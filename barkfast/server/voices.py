@@ -43,8 +43,8 @@ class VoiceTable:
     aliases: Mapping[str, str]
     default: str | None
 
-    def resolve(self, name: str | None) -> str | None:
-        """The voice to speak with. Raises: ApiError 400 with the nearest names."""
+    def resolve(self, name: str | None, field: str = "voice") -> str | None:
+        """The voice to speak with. Raises: ApiError 400 with the nearest names; `field` named the voice."""
         if name is None:
             return self.default
         if name in self.aliases:
@@ -59,7 +59,7 @@ class VoiceTable:
             400,
             f"there is no voice {name[:100]!r}; near it are {', '.join(near)}; GET /v1/audio/voices lists all",
             "voice_not_found",
-            "voice",
+            field,
         )
 
     def names(self) -> list[str]:
