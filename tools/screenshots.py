@@ -70,7 +70,7 @@ def animate(browser: Any, server: Server) -> None:
     began = time.monotonic()
     box = page.evaluate(
         "() => { const r = document.querySelector('.take').getBoundingClientRect(); "
-        "return {x: r.x, y: r.y, width: r.width, height: 470} }"
+        "return {x: r.x, y: r.y, width: r.width, height: r.height} }"
     )
     times = []
     while len(frames) < MOST_FRAMES:
@@ -91,7 +91,7 @@ def animate(browser: Any, server: Server) -> None:
 
 def show_takes(browser: Any, server: Server) -> None:
     """A take, and the same once more, side by side."""
-    page = open_page(browser, server, 1200, 1240)
+    page = open_page(browser, server, 1200, 900)
     page.fill("#text", TEXT)
     page.fill("#seed", "5")
     page.click("#speak")
@@ -101,13 +101,13 @@ def show_takes(browser: Any, server: Server) -> None:
     wait_until_done(page, 2)
     page.locator("article[aria-label='Take 2'] .sentences button").nth(1).click()
     page.wait_for_timeout(900)
-    save(page, "takes")
+    save(page, "takes", full_page=True)
     page.context.close()
 
 
 def show_dialogue(browser: Any, server: Server) -> None:
     """A dialogue, dark."""
-    page = open_page(browser, server, 1200, 1240, color_scheme="dark")
+    page = open_page(browser, server, 1200, 900, color_scheme="dark")
     page.click("#tab-dialogue")
     page.fill("#dialogue", DIALOGUE)
     page.fill("#seed", "3")
@@ -115,7 +115,7 @@ def show_dialogue(browser: Any, server: Server) -> None:
     wait_until_done(page, 1)
     page.locator(".sentences button").nth(1).click()
     page.wait_for_timeout(1200)
-    save(page, "dialogue-dark")
+    save(page, "dialogue-dark", full_page=True)
     page.context.close()
 
 
@@ -130,14 +130,14 @@ def show_voices(browser: Any, server: Server) -> None:
 
 def show_long(browser: Any, server: Server) -> None:
     """A long text on a phone, while it is made."""
-    page = open_page(browser, server, 390, 1500, device_scale_factor=2)
+    page = open_page(browser, server, 390, 844, device_scale_factor=2)
     page.click("#tab-long")
     page.fill("#long", "\n\n".join([BOOK] * 6))
     page.fill("#seed", "7")
     page.click("#speak")
     page.locator(".left", has_text="left").wait_for(timeout=240_000)
     page.wait_for_timeout(1000)
-    save(page, "long-phone")
+    save(page, "long-phone", full_page=True)
     page.click("#stop")
     page.context.close()
 
@@ -166,7 +166,7 @@ def show_status(browser: Any, server: Server) -> None:
         while client.is_alive():
             page.wait_for_timeout(200)
     page.wait_for_timeout(4000)
-    save(page, "status")
+    save(page, "status", full_page=True)
     context.close()
 
 

@@ -42,7 +42,7 @@ AudioNode.prototype.connect = function (target, ...rest) {
 def browser() -> Iterator[Any]:
     """A Chromium; skips the tests where something for it is missing."""
     if find_spec("playwright") is None:
-        pytest.skip("playwright is not installed (the extra `test`)")
+        pytest.skip("playwright is not installed (the extra `page`)")
     if find_chromium() is None:
         pytest.skip("there is no Chromium; run: apt-get install --no-install-recommends chromium")
     pytest.importorskip("uvicorn", reason="uvicorn is not installed (the extra `serve`)")

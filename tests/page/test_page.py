@@ -235,6 +235,17 @@ def test_a_wrong_file_is_refused(page: Any, tmp_path: Path):
     expect(page.locator("#long")).to_have_value("# A title\n\nSome *words*.")
     expect(page.locator("#trouble")).to_have_text("")
 
+    # The same by dropping it.
+    drop = """(area, [name, text]) => {
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File([text], name));
+        area.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+    }"""
+    page.locator("#drop").evaluate(drop, ["story.txt", "Once upon a time."])
+    expect(page.locator("#long")).to_have_value("Once upon a time.")
+    page.locator("#drop").evaluate(drop, ["song.mp3", "ID3"])
+    expect(page.locator("#trouble")).to_contain_text("song.mp3 is no text file")
+
     page.click("#voice")
     (tmp_path / "song.npz").write_bytes(b"RIFF....")
     page.set_input_files("#upload-file", tmp_path / "song.npz")

@@ -278,7 +278,7 @@ async function restore() {
   watch(take);
   add(take, { play: false });
   take.addEventListener("change", () => { if (take.active) current = take; });
-  select("long");
+  if (take.state !== "done") select("long");
   areas.long.value = job.parts.map((part) => part.text).join("\n\n");
   count();
   say(take.state === "done" ? "The long text from before is still here." : "A long text from before is not done. “Go on” speaks the rest.");
