@@ -1,6 +1,7 @@
 """`make screenshots`: the pictures of the page in docs/pictures, made of the real page with the demo voice."""
 
 import io
+import re
 import threading
 import time
 import urllib.request
@@ -60,7 +61,7 @@ def save(page: Any, name: str, **options: Any) -> None:
 
 def animate(browser: Any, server: Server) -> None:
     """The sound that appears while it is made, at the pace at which it does."""
-    page = open_page(browser, server, 900, 1000)
+    page = open_page(browser, server, 900, 1300)
     page.fill("#text", TEXT)
     page.fill("#seed", "5")
     page.click("#speak")
@@ -70,7 +71,7 @@ def animate(browser: Any, server: Server) -> None:
     began = time.monotonic()
     box = page.evaluate(
         "() => { const r = document.querySelector('.take').getBoundingClientRect(); "
-        "return {x: r.x, y: r.y, width: r.width, height: r.height} }"
+        "return {x: r.x, y: r.y, width: r.width, height: 640} }"
     )
     times = []
     while len(frames) < MOST_FRAMES:
@@ -82,6 +83,9 @@ def animate(browser: Any, server: Server) -> None:
         if time.monotonic() - began > 2 and not page.locator(".play", has_text="Pause").count():
             break
         page.wait_for_timeout(max(0.0, FRAME_S - (time.monotonic() - times[-1])) * 1000)
+    # As high as the take has become.
+    shown = page.locator(".take").bounding_box()["height"] * FRAME_WIDTH / box["width"]
+    frames = [frame.crop((0, 0, FRAME_WIDTH, round(shown))) for frame in frames]
     durations = [round(1000 * (b - a)) for a, b in zip(times, times[1:], strict=False)] + [2500]
     target = PICTURES / "page-speaking.webp"
     frames[0].save(target, save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=60, method=4)
@@ -130,13 +134,12 @@ def show_voices(browser: Any, server: Server) -> None:
 
 def show_long(browser: Any, server: Server) -> None:
     """A long text on a phone, while it is made."""
-    page = open_page(browser, server, 390, 844, device_scale_factor=2)
+    page = open_page(browser, server, 390, 844)
     page.click("#tab-long")
     page.fill("#long", "\n\n".join([BOOK] * 6))
     page.fill("#seed", "7")
     page.click("#speak")
-    page.locator(".left", has_text="left").wait_for(timeout=240_000)
-    page.wait_for_timeout(1000)
+    page.locator(".left", has_text=re.compile(r"4\d %.* left")).wait_for(timeout=240_000)
     save(page, "long-phone", full_page=True)
     page.click("#stop")
     page.context.close()

@@ -89,6 +89,7 @@ def _settings(server: Any) -> dict[str, Any]:
         "loading": table is None,
         # Not those that stand for files: nobody learns where they are.
         "own": list(table.own) if table else [],
+        "default": table.default if table and table.default in table.own else None,
         "aliases": {name: own for name, own in table.aliases.items() if own in table.own} if table else {},
         "max_input": settings.max_input,
         "mode": settings.mode,

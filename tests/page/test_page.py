@@ -413,6 +413,8 @@ def test_copies_run(page: Any, server: Server, tmp_path: Path):
 
     args = build_parser().parse_args(shlex.split(copied("say"))[1:])
     assert (args.text, args.seed, args.output, args.model) == (text, 3, "speech.wav", "demo")
+    # The command has no voice of the server's own: it names the model's that stands behind.
+    assert args.voice == "calm"
     page.click("#tab-dialogue")
     page.fill("#dialogue", f"ANNA: {text}\nBEN: Yes.")
     command, _, rest = copied("say").partition("\n")

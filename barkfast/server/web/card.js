@@ -222,6 +222,7 @@ export class Card {
         const row = document.createElement("div"), dt = document.createElement("dt"), dd = document.createElement("dd");
         dt.textContent = name;
         dd.textContent = value;
+        row.className = name.startsWith("Beside") ? "wide" : "";
         row.append(dt, dd);
         return row;
       }));
@@ -244,7 +245,7 @@ export class Card {
       legend.push(entry);
       return part;
     }));
-    this.find(".legend").replaceChildren(...legend);
+    this.find(".legend").replaceChildren(...legend, "(stages overlap)");
   }
 
   #compared() {
@@ -263,7 +264,9 @@ export class Card {
     let text = "";
     if (many && take.active && take.share > 0 && take.made) {
       const done = take.share - (take.restored || 0);
-      if (done > 0) text = `${Math.round(take.share * 100)} %, about ${clock((take.seconds * (1 - take.share)) / done)} left`;
+      // Of less there is little to tell from.
+      if (done < 0.03) text = `${Math.round(take.share * 100)} %`;
+      else text = `${Math.round(take.share * 100)} %, about ${clock((take.seconds * (1 - take.share)) / done)} left`;
     } else if (many) text = `${Math.round(take.share * 100)} %`;
     if (text !== left.textContent) left.textContent = text;
   }

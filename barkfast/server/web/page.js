@@ -348,7 +348,7 @@ async function copy(what, button) {
     const options = optionsOf(), seed = $("#seed").value.trim() ? seedOf() : undefined;
     const parts = partsOf(seed ?? 0).map((part) => (seed === undefined ? { ...part, seed: undefined } : part));
     // Names that only a server gives stand for the model's own.
-    const own = (name) => (name === "default" ? null : settings.aliases[name] || name);
+    const own = (name) => (name === "default" ? settings.default : settings.aliases[name] || name);
     const text = commandOf(what, parts, options, $("#format").value, about?.model, own);
     await navigator.clipboard.writeText(text);
     say(`Copied as ${button.textContent}.`);

@@ -1,6 +1,6 @@
 // How the server does: /metrics every two seconds, as numbers and plots of the last ten minutes.
 
-const EVERY_S = 2, KEPT = 300;
+const EVERY_S = 2, KEPT = 301;
 const WIDTH = 600, HEIGHT = 160, LEFT = 44, BOTTOM = 20;
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -78,14 +78,18 @@ function drawPlot(plot) {
   plot.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   const known = plot.series.flat().filter((value) => value !== null);
   const top = roundUp(Math.max(plot.top, ...known)), inner = width - LEFT, depth = height - BOTTOM;
-  const x = (i) => LEFT + (inner * (i + KEPT - looks.length)) / (KEPT - 1), y = (value) => 4 + (depth - 4) * (1 - value / top);
+  // Minutes that the width stands for.
+  const whole = [1, 2, 5, 10].find((minutes) => looks.length <= (minutes * 60) / EVERY_S + 1) || 10;
+  const steps = (whole * 60) / EVERY_S;
+  const x = (i) => width - (inner * (looks.length - 1 - i)) / steps, y = (value) => 4 + (depth - 4) * (1 - value / top);
   const nodes = [];
   for (const share of [0, 0.5, 1]) {
     nodes.push(element("line", { class: "grid", x1: LEFT, x2: width, y1: y(share * top), y2: y(share * top) }));
     nodes.push(element("text", { x: LEFT - 6, y: y(share * top) + 4, "text-anchor": "end" }, plot.write(share * top).replace(" MB", "")));
   }
-  for (const [minutes, anchor] of [[10, "start"], [5, "middle"], [0, "end"]]) {
-    nodes.push(element("text", { x: width - (inner * minutes) / 10, y: height - 4, "text-anchor": anchor }, minutes ? `${minutes} min ago` : "now"));
+  for (const [share, anchor] of [[1, "start"], [0.5, "middle"], [0, "end"]]) {
+    const text = share ? `${whole * share} min ago` : "now";
+    nodes.push(element("text", { x: width - inner * share, y: height - 4, "text-anchor": anchor }, text));
   }
   plot.series.forEach((values, n) => {
     let path = "", pen = "M", from = null;
@@ -123,12 +127,12 @@ function showNumbers(now) {
     ["Waiting", now.get("barkfast_requests_waiting")],
     ["Slots", now.get("barkfast_slots")],
     ["Done", outcome("done")],
-    ["Left by their clients", outcome("cancelled")],
+    ["Cancelled", outcome("cancelled")],
     ["Refused", outcome("refused")],
     ["Failed", outcome("failed")],
     ["Sound in all", `${Math.round(now.get("barkfast_audio_seconds_total") || 0).toLocaleString("en")} s`],
-    ["First sound, mean", first === null ? "none yet" : `${first.toFixed(2)} s`],
-    ["Real-time factor, mean", factor === null ? "none yet" : factor.toFixed(2)],
+    ["Mean first sound", first === null ? "none yet" : `${first.toFixed(2)} s`],
+    ["Mean real-time factor", factor === null ? "none yet" : factor.toFixed(2)],
   ];
   document.querySelector("#numbers").replaceChildren(...rows.map(([name, value]) => {
     const row = document.createElement("div"), dt = document.createElement("dt"), dd = document.createElement("dd");

@@ -128,7 +128,7 @@ export class VoicePicker {
     const name = document.createElement("bdi");
     name.textContent = voice.id;
     choose.append(name);
-    const stands = settings.aliases[voice.id];
+    const stands = voice.id === "default" ? settings.default : settings.aliases[voice.id];
     if (stands) {
       const same = document.createElement("bdi");
       same.className = "hint";
