@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from typing import Any
 
@@ -66,7 +66,7 @@ class SpeechResponse(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         async with aclosing(self._events() if self.speech.asked.events else self._encoded()) as pieces:
             async for piece in pieces:
-                await asyncio.wait_for(send({"type": "http.response.body", "body": piece, "more_body": True}), STALL_S)
+                await _within(STALL_S, send({"type": "http.response.body", "body": piece, "more_body": True}))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _encoded(self) -> AsyncGenerator[bytes, None]:
@@ -155,6 +155,21 @@ def _outcome_of(sending: "asyncio.Future[None]") -> tuple[str, BaseException | N
         "a request failed after its headers were sent: %s", error, exc_info=from_engine(error, 1).status == 500
     )
     return "failed", error
+
+
+async def _within(seconds: float, work: Awaitable[None]) -> None:
+    """Await with a limit. Not by asyncio.wait_for, which before Python 3.12 may lose a cancellation.
+
+    Raises: TimeoutError of asyncio.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+        if not done:
+            raise asyncio.TimeoutError
+        task.result()
+    finally:
+        task.cancel()
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

@@ -35,6 +35,8 @@ class Running:
     def __init__(self, bark: Bark, n_slots: int = 4, queue_size: int = 64, **settings: Any) -> None:
         self.bark, self.n_slots, self.queue_size, self.settings = bark, n_slots, queue_size, Settings(**settings)
         self.socket = open_socket("127.0.0.1", 0)
+        # Connections inherit it. The system's own would take megabytes for a reader that stalls.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
         self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._started = threading.Event()
@@ -103,14 +105,20 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def decode(data: bytes, format: str) -> np.ndarray:
-    """(n,) float64 samples at 24 kHz of the bytes of a format."""
+def decode(data: bytes, format: str, n: int = 0) -> np.ndarray:
+    """(n,) float64 samples at 24 kHz of the bytes of a format.
+
+    Args:
+        n: samples that a flac must have: libsndfile refuses one whose head leaves that open; other decoders do not.
+    """
     if format == "pcm":
         return np.frombuffer(data, "<i2") / 32768
     if format == "flac":
-        # libsndfile refuses a length of 0 in the head, which is unknown; other decoders do not. 36 bits at byte 21.
-        data = data[:21] + bytes([data[21] & 0xF0 | 0x0F]) + b"\xff" * 4 + data[26:]
-    samples, rate = soundfile.read(io.BytesIO(data), frames=60 * 24_000)
+        # The last 36 bits of the 8 bytes behind the block's sizes.
+        packed = int.from_bytes(data[18:26], "big")
+        assert packed & (1 << 36) - 1 == 0
+        data = data[:18] + (packed | n).to_bytes(8, "big") + data[26:]
+    samples, rate = soundfile.read(io.BytesIO(data))
     assert rate == 24_000
     return samples
 

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import httpx
 import psutil
@@ -36,7 +37,7 @@ def test_two_hundred_clients_on_eight_slots(crowded: Running):
     draws.shuffle(kinds)
 
     async def ask(client: httpx.AsyncClient, kind: str) -> bytes | None:
-        asked = {"input": "Yes.", "seed": 7, "response_format": "pcm", "max_duration_s": 0.4}
+        asked = {"input": "Yes.", "seed": 7, "response_format": "pcm", "max_duration_s": 0.15}
         async with client.stream("POST", "/v1/audio/speech", json=asked) as response:
             assert response.status_code == 200
             assert response.headers["x-seed"] == "7"
@@ -65,7 +66,7 @@ def test_two_hundred_clients_on_eight_slots(crowded: Running):
     }
     assert ended["cancelled"] > 0
     whole = {sound for sound in sounds if sound is not None}
-    asked = {"input": "Yes.", "seed": 7, "response_format": "pcm", "max_duration_s": 0.4}
+    asked = {"input": "Yes.", "seed": 7, "response_format": "pcm", "max_duration_s": 0.15}
     assert whole == {crowded.post(asked).content}
     assert psutil.Process().memory_info().rss - memory < 300e6
 
@@ -98,31 +99,35 @@ def test_a_client_that_leaves_frees_its_slot(demo: Running):
     assert demo.counts()["cancelled"] == cancelled + 1
 
 
-def test_a_reader_that_stalls_stalls_only_itself(demo: Running):
+def stalled_reader(demo: Running) -> socket.socket:
+    """A connection that has asked for minutes of sound and reads none of it."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.connect(("127.0.0.1", demo.port))
     body = b'{"response_format": "wav", "speed": 0.25, "input": "' + b"Hello there. " * 300 + b'"}'
     connection.sendall(b"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-    wait_for(lambda: demo.engine.stats().parked > 0, 120)
-    for _ in range(3):
-        assert demo.post({"input": "Yes."}).status_code == 200
-    assert demo.engine.stats().parked > 0
-    connection.close()
+    wait_for(lambda: demo.app.state.server.speaker.n_open == 1)
+    return connection
+
+
+def test_a_reader_that_stalls_stalls_only_itself(demo: Running):
+    with stalled_reader(demo):
+
+        def resting() -> bool:
+            before = demo.engine.stats().busy_s
+            time.sleep(0.5)
+            return demo.engine.stats().busy_s == before > 0
+
+        wait_for(resting)
+        for _ in range(3):
+            assert demo.post({"input": "Yes."}).status_code == 200
+        assert demo.app.state.server.speaker.n_open == 1
     demo.wait_idle()
 
 
 def test_a_reader_that_stalls_for_good_is_cut_off(demo: Running):
-    with variables(responses, STALL_S=0.5):
-        test_reader = socket.socket()
-        test_reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        test_reader.connect(("127.0.0.1", demo.port))
-        body = b'{"response_format": "wav", "speed": 0.25, "input": "' + b"Hello there. " * 300 + b'"}'
-        head = b"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
-        test_reader.sendall(head + body)
-        wait_for(lambda: demo.app.state.server.speaker.n_open == 1)
+    with variables(responses, STALL_S=0.5), stalled_reader(demo):
         demo.wait_idle()
-    test_reader.close()
 
 
 def test_senders_that_stall_harm_nobody(demo: Running):
@@ -141,10 +146,8 @@ def test_half_closed_connections_end(demo: Running, how: int):
     total = sum(demo.counts().values())
     connection = demo.raw(b'{"input": "Yes."}')
     wait_for(lambda: sum(demo.counts().values()) + demo.app.state.server.speaker.n_open == total + 1)
-    try:
+    with suppress(OSError):
         connection.shutdown(how)
-    except OSError:
-        pass
     demo.wait_idle()
     connection.close()
     assert sum(demo.counts().values()) == total + 1
@@ -155,11 +158,10 @@ def test_half_closed_connections_end(demo: Running, how: int):
     [
         b"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
         b"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
         b"\x16\x03\x01\x02\x00" + bytes(100),
         b"GET /" + b"a" * 100_000,
     ],
-    ids=["length", "chunk", "version", "tls", "line"],
+    ids=["length", "chunk", "tls", "line"],
 )
 def test_what_is_no_http_is_refused(demo: Running, head: bytes):
     with socket.create_connection(("127.0.0.1", demo.port), timeout=30) as connection:
@@ -186,6 +188,7 @@ def test_poisoned_requests_end_alone(demo: Running):
     ]
     well = {"input": TEXT, "seed": 3, "response_format": "pcm"}
     alone = demo.post(well).content
+    demo.wait_idle()
     total = sum(demo.counts().values())
 
     def ask(body: dict) -> bytes | int:
