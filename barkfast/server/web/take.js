@@ -4,12 +4,16 @@ import { SpeechError, settings, speak } from "./speech.js";
 
 export const RATE = settings.sample_rate;
 const BLOCK = 1 << 18;
-// Parts that are made at once: the one that is heard, and the next.
+// Parts that are made at once: the one that is heard and the next, once so much of the text before has been begun.
+// Earlier it would take the time of what is heard.
 const AT_ONCE = 2;
+const BEGUN = 0.7;
 const PAUSE_S = 0.35;
 const SEEDS = 2 ** 32;
 
 export const drawSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
+
+const lengthOf = (segments) => segments.reduce((sum, { text }) => sum + text.length, 0);
 
 // 16-bit samples in blocks, so that growing copies nothing.
 export class Sound {
@@ -124,14 +128,14 @@ export class Take extends EventTarget {
 
   #changed() { this.dispatchEvent(new Event("change")); }
 
-  // Start parts while there is room. The next one begins when the one before has sound.
+  // Start parts while there is room.
   #pump() {
-    if (this.state !== "making") return;
+    if (this.state !== "making" || this.retryAt !== null) return;
     let running = this.parts.filter((part) => part.running).length;
     for (const [i, part] of this.parts.entries()) {
       if (i < this.current || part.done || part.running) continue;
       const before = this.parts[i - 1];
-      if (running >= AT_ONCE || (running && before && !before.got)) break;
+      if (running >= AT_ONCE || (before && !before.done && lengthOf(before.segments) < BEGUN * before.text.length)) break;
       running++;
       this.#run(part);
     }
@@ -253,8 +257,8 @@ export class Take extends EventTarget {
   get share() {
     const all = this.parts.reduce((sum, part) => sum + part.text.length, 0);
     // Of a part that is under way, the sentences before the one that is made now.
-    const spoken = ({ segments }) => segments.slice(0, -1).reduce((sum, { text }) => sum + text.length, 0);
-    const done = (part) => (part.done ? part.text.length : Math.min(part.text.length, spoken(part)));
+    const done = ({ done: whole, text, segments }) =>
+      whole ? text.length : Math.min(text.length, lengthOf(segments.slice(0, -1)));
     return this.parts.reduce((sum, part) => sum + done(part), 0) / all;
   }
 
