@@ -218,6 +218,22 @@ def test_errors_are_said_in_words_and_recover(page: Any, server: Server):
     expect(page.locator("#trouble")).to_contain_text("Line 1 has no speaker")
 
 
+def test_a_page_that_is_opened_early_waits_for_the_model(page: Any):
+    loading = {"error": {"message": "the model is being loaded", "code": "loading", "param": None, "type": "x"}}
+    answers = [loading]
+
+    def reply(route: Any) -> None:
+        if answers:
+            route.fulfill(status=503, json=answers.pop(), headers={"Retry-After": "1"})
+        else:
+            route.continue_()
+
+    page.route("**/version", reply)
+    page.reload()
+    expect(page.locator("#about")).to_have_text("Loading the model …")
+    expect(page.locator("#about")).to_contain_text("demo")
+
+
 def test_a_wrong_file_is_refused(page: Any, tmp_path: Path):
     page.click("#tab-long")
     wrong = {
