@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from barkfast.longform.sentences import LANGUAGES
-from barkfast.server.encoders import ENCODERS
+from barkfast.server.encoders import ENCODERS, available_formats
 from barkfast.server.errors import TYPES
 from barkfast.server.settings import Settings
 from barkfast.server.stretch import FASTEST, SLOWEST
@@ -26,6 +26,11 @@ ERROR = {
         }
     },
     "required": ["error"],
+}
+EVENT = {
+    "type": "object",
+    "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
+    "required": ["data"],
 }
 WORDS = {
     400: "A field cannot be used; `param` names it.",
@@ -83,7 +88,7 @@ def speech_schema(settings: Settings, voices: list[str] | None) -> dict[str, Any
             "model": maybe(type="string"),
             "voice": voice,
             "speaker": voice,
-            "response_format": maybe(enum=[*ENCODERS], default="mp3"),
+            "response_format": maybe(enum=available_formats(), default="mp3"),
             "speed": maybe(type="number", minimum=SLOWEST, maximum=FASTEST, default=1.0),
             "stream_format": maybe(enum=["audio", "sse"], default="audio"),
             "timestamps": maybe(type="boolean", description="With sse: an event for each sentence, with its start."),
@@ -105,6 +110,8 @@ def speech_schema(settings: Settings, voices: list[str] | None) -> dict[str, Any
             "normalize": maybe(type="boolean", default=True, description="Markdown and URLs as people read them."),
         },
         "required": ["input"],
+        "if": {"properties": {"timestamps": {"const": True}}, "required": ["timestamps"]},
+        "then": {"properties": {"stream_format": {"const": "sse"}}, "required": ["stream_format"]},
     }
 
 
@@ -112,7 +119,10 @@ SPEECH: dict[str, Any] = {
     "responses": {
         200: {
             "description": "The sound, while it is generated.",
-            "content": binary([*(kind.media_type for kind in ENCODERS.values()), "text/event-stream"]),
+            "content": {
+                **binary([kind.media_type for kind in ENCODERS.values()]),
+                "text/event-stream": {"schema": EVENT},
+            },
             "headers": {name: {"schema": {"type": "string"}, "description": text} for name, text in HEADERS.items()},
         },
         **errors(400, 401, 408, 413, 429, 503),

@@ -6,7 +6,9 @@ what it rewrites at the head, once the length is known, is not: what was sent ca
 
 import io
 import struct
+import zlib
 from abc import ABC, abstractmethod
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -19,22 +21,10 @@ SET_PAGE_LATENCY, PAGE_MS = 0x1302, 100.0
 # The head of an Ogg page up to the number of its segments, whose lengths follow: RFC 3533, section 6.
 OGG_HEAD = struct.Struct("<4sBBQIIIB")
 SERIAL = 1
+# Each byte with its bits in the other order.
+REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 # Bits per second of mp3 and aac.
 BIT_RATE = 64_000
-
-
-def _make_crc_table() -> list[int]:
-    """Of the polynomial 0x04C11DB7, the highest bit first."""
-    table = []
-    for value in range(256):
-        value <<= 24
-        for _ in range(8):
-            value = (value << 1) ^ (0x04C11DB7 if value & 0x80000000 else 0)
-        table.append(value & 0xFFFFFFFF)
-    return table
-
-
-OGG_CRC = _make_crc_table()
 
 
 class Encoder(ABC):
@@ -175,6 +165,8 @@ class OpusEncoder(_SoundFileEncoder):
     """
 
     media_type, format, subtype = "audio/ogg; codecs=opus", "OGG", "OPUS"
+    # About 85 kbit/s: a third of the time that the usual 38 kbit/s take to encode.
+    options = {"compression_level": 0.7}
 
     def __init__(self, sample_rate: int) -> None:
         super().__init__(sample_rate)
@@ -220,9 +212,9 @@ def _with_serial(page: bytes) -> bytes:
     capture, version, kind, granule, _, number, _, n_segments = OGG_HEAD.unpack_from(page)
     head = (capture, version, kind, granule, SERIAL, number)
     rest = page[OGG_HEAD.size :]
-    checksum = 0
-    for byte in OGG_HEAD.pack(*head, 0, n_segments) + rest:
-        checksum = (checksum << 8 & 0xFFFFFFFF) ^ OGG_CRC[checksum >> 24 ^ byte]
+    # zlib's polynomial, but with the bits of bytes and sum in the other order, and neither start nor end inverted.
+    reflected = zlib.crc32((OGG_HEAD.pack(*head, 0, n_segments) + rest).translate(REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    checksum = int.from_bytes(reflected.to_bytes(4, "little").translate(REVERSED), "big")
     return OGG_HEAD.pack(*head, checksum, n_segments) + rest
 
 
@@ -269,3 +261,8 @@ ENCODERS: dict[str, type[Encoder]] = {
     "wav": WavEncoder,
     "pcm": PcmEncoder,
 }
+
+
+def available_formats() -> list[str]:
+    """The formats whose packages are installed."""
+    return [name for name in ENCODERS if name != "aac" or find_spec("av") is not None]

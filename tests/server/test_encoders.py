@@ -1,17 +1,15 @@
 """Every format holds the whole sound, and its first bytes leave with the first chunk."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 
 from barkfast.errors import InputError
 from barkfast.server import encoders
-from barkfast.server.encoders import ENCODERS, OpusEncoder
+from barkfast.server.encoders import ENCODERS, OpusEncoder, available_formats
 from server.running import MORE, Running, decode
 
 RATE = 24_000
-HERE = [name for name in ENCODERS if name != "aac" or importlib.util.find_spec("av")]
+HERE = available_formats()
 
 
 @pytest.fixture(scope="module")
