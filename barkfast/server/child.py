@@ -8,7 +8,6 @@ import dataclasses
 import signal
 import socket
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -106,25 +105,17 @@ class Child:
         stream: Stream = self.engine.stream(message["text"], **message["options"])
         async with stream:
             await self.send({"id": number, "opened": True})
-            n_told, voice_told = 0, False
+            n_told = 0
             async for samples in stream:
                 await credit.acquire()
-                if stream.voice is not None and not voice_told:
-                    voice_told = await self.send_voice(number, stream.voice)
                 begun = [dataclasses.asdict(sentence) for sentence in stream.sentences[n_told:]]
                 n_told += len(begun)
                 told = {"id": number, "sentences": begun, "queue_wait_s": stream.queue_wait_s}
                 told["timings"] = stream.timings
                 await self.send(told, np.ascontiguousarray(samples, "<f4").tobytes())
-        if stream.voice is not None and not voice_told:
-            await self.send_voice(number, stream.voice)
-        return {"end": "done", "timings": stream.timings}, b""
-
-    async def send_voice(self, number: int, voice: Mapping[str, np.ndarray]) -> bool:
-        """Send what a stream's first sentence is as a voice; True."""
-        described, data = frames.pack_arrays(dict(voice))
-        await self.send({"id": number, "voice": described}, data)
-        return True
+        # At the end, since nobody needs it before: the first sentence as a voice.
+        described, data = frames.pack_arrays(stream.voice or {})
+        return {"end": "done", "timings": stream.timings, "voice": described}, data
 
     async def generate(self, number: int, message: Message) -> tuple[Message, bytes]:
         """Speak a text; its tokens and samples at the end."""

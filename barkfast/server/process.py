@@ -385,16 +385,13 @@ class ProcessStream:
             raise StopAsyncIteration
         try:
             message, data = await self._answers.get()
-            if "voice" in message:
-                self.voice = frames.make_arrays(message["voice"], data)
-                message, data = await self._answers.get()
         except BaseException:
             await self.aclose()
             raise
         if "end" in message:
             self._finish()
             _raise_from(message)
-            self.timings = message["timings"]
+            self.timings, self.voice = message["timings"], frames.make_arrays(message["voice"], data) or None
             raise StopAsyncIteration
         self.queue_wait_s, self.timings = message["queue_wait_s"], message["timings"]
         self.sentences += [SpokenSentence(**begun) for begun in message["sentences"]]
