@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet -c constraints.txt
 CSRC := $(wildcard csrc/*/*.cpp csrc/*/*.h csrc/include/*/*.h)
+CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 CUDA := $(wildcard benchmarks/cuda/* kernels/*/*/*.cu kernels/*/*/*.cuh tests/ops/*.cu tests/ops/emulated/*)
 
 DEMO_TEXT ?= Hello! I am bark fast, and every step of speaking this sentence ran on your own machine.
@@ -25,14 +26,17 @@ DOCS := mkdocs mkdocstrings-python ruff
 # Large clients of the speech server, in an environment of their own.
 CLIENTS := livekit-plugins-openai pipecat-ai
 
-.PHONY: help demo demo-voice test test-all test-rest test-clients bench cpu gpu gpu-full house results docs lint format venv clean
+.PHONY: help demo demo-voice test test-all test-rest test-clients test-page screenshots bench cpu gpu gpu-full house
+.PHONY: results docs lint format venv clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    speak a sentence with the built-in demo model, write demo.wav"
 	@echo "make test    run the tests, parity with the reference included; of large sweeps a sample, which changes daily"
-	@echo "make test-all    and every case of the sweeps"
+	@echo "make test-all    and every case of the sweeps, and the slow tests"
 	@echo "make test-clients    the text-to-speech clients of LiveKit and Pipecat against the server; they are large"
+	@echo "make test-page  the page of barkfast serve in a browser: needs Chromium"
+	@echo "make screenshots  the pictures of the page in docs/pictures"
 	@echo "make gpu     on a machine with an NVIDIA GPU: which kernels are fastest there, in 5 minutes at most"
 	@echo "make gpu-full    and: all tests, larger batches, beside bark and transformers, in 4 minutes at most"
 	@echo "make bench   a clip beside bark and transformers, stage by stage, with pictures, in 10 minutes"
@@ -54,7 +58,7 @@ demo: venv
 # test-rest runs what the sample of test leaves out.
 test-all: SWEEPS := --all
 test-rest: SWEEPS := --rest
-test test-all test-rest: $(VENV)/.test $(VENV)/.reference
+test test-all test-rest: $(VENV)/.test $(VENV)/.reference $(if $(CHROMIUM),$(VENV)/.page)
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=15 $(SWEEPS) $(PYTEST_ARGS)
 
 test-clients: $(VENV)/.test build/clients/.installed
@@ -64,6 +68,12 @@ build/clients/.installed: Makefile
 	$(PYTHON) -m venv build/clients
 	build/clients/bin/pip --disable-pip-version-check install --quiet $(CLIENTS)
 	@touch $@
+# Also in test where there is a Chromium.
+test-page: $(VENV)/.page build/axe
+	$(BIN)/python -m pytest tests/page $(PYTEST_ARGS)
+
+screenshots: $(VENV)/.page
+	$(BIN)/python -m tools.screenshots
 
 # $(PYTHON) as it is; if it lacks something (exit status 3), the virtual environment, unless pip may not fetch it.
 gpu gpu-full:
@@ -130,6 +140,16 @@ $(VENV)/.test: $(VENV)/.installed
 $(VENV)/.dev: $(VENV)/.installed
 	$(INSTALL) -e '.[dev]'
 	@touch $@
+
+$(VENV)/.page: $(VENV)/.test
+	$(INSTALL) -e '.[page]'
+	@touch $@
+
+# What looks for barriers in the page: its test skips where this cannot be had, so no failure here.
+build/axe:
+	@mkdir -p build
+	@if cd build && npm pack --silent axe-core@4 >axe.name; then mkdir -p axe && tar -xzf "$$(cat axe.name)" -C axe; else \
+	    echo "WARNING: axe-core could not be fetched: its test WILL BE SKIPPED" >&2; fi
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) $(DOCS)

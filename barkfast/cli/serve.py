@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import webbrowser
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     engine = EngineSettings(args.model, args.device, args.dtype, args.slots, args.queue, args.idle_unload)
     logging.basicConfig(level=logging.INFO, format=LOG)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    if args.open and args.no_web:
+        raise InputError("--open shows the page that --no-web leaves out; give one of them")
     with contextlib.ExitStack() as sockets:
         listening = sockets.enter_context(open_socket(args.host, args.port))
         wyoming = None
@@ -78,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
             _report(about, address, bool(settings.api_keys))
             if wyoming is not None:
                 note(f"barkfast: Wyoming at port {wyoming.getsockname()[1]}")
+            if args.open and not webbrowser.open(address + "/"):
+                note(f"barkfast: no browser was found; the page is at {address}/")
 
         asyncio.run(serve(settings, dataclasses.replace(engine, model=model), listening, report, wyoming))
     return 0

@@ -52,6 +52,15 @@ class Piece:
     speaker: str | None = None
 
 
+def voice_of(generation: Generation, layout: Layout) -> dict[str, np.ndarray] | None:
+    """Its tokens as a voice; None after a word or two, which are too short for both rates to agree."""
+    try:
+        check_voice(generation.prompt, layout)
+    except VoiceError:
+        return None
+    return generation.prompt
+
+
 @dataclass(eq=False)
 class VoiceState:
     """A voice through a text.
@@ -84,12 +93,8 @@ class VoiceState:
         """Take over the voice of a segment, where the next ones need it and it can be used."""
         if not self.follows_previous:
             return
-        try:
-            check_voice(generation.prompt, layout)
-        except VoiceError:
-            # A word or two: too short for both rates to agree. The voice before it is kept.
-            return
-        self.voice = generation.prompt
+        # The voice before it is kept where this one cannot be used.
+        self.voice = voice_of(generation, layout) or self.voice
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from barkfast.engine.segments import (
     check_sentences,
     join_live,
     sentence_segments,
+    voice_of,
 )
 from barkfast.engine.shared import Model
 from barkfast.engine.worker import Outcome, PendingRequest
@@ -75,6 +76,7 @@ class Stream:
     Attributes:
         sentences: those whose audio has begun, in order; of one utterance none.
         timings: stage -> seconds, as in Generation, of all that was read to its end.
+        voice: the first sentence that can be used as a voice, once it was read to its end.
         queue_wait_s: seconds from the submission to the start of work; None before the first chunk.
     """
 
@@ -82,6 +84,7 @@ class Stream:
         self.generation: Generation | None = None
         self.sentences: list[SpokenSentence] = []
         self.timings: dict[str, float] = {}
+        self.voice: dict[str, np.ndarray] | None = None
         self.queue_wait_s: float | None = None
         self._n_samples = 0
         # The segment whose audio was read last.
@@ -168,6 +171,8 @@ class Stream:
             self._note_start(entry)
         else:
             self.generation = output
+            if output is not None and self.voice is None:
+                self.voice = voice_of(output, self._text.layout)
             for stage, seconds in (output.timings if output else {}).items():
                 self.timings[stage] = self.timings.get(stage, 0.0) + seconds
         if self._queue.done:

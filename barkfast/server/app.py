@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -20,6 +20,7 @@ from barkfast.server import description
 from barkfast.server.encoders import ENCODERS, Encoder
 from barkfast.server.errors import ApiError, from_engine
 from barkfast.server.metrics import CONTENT_TYPE, Clock, Metrics
+from barkfast.server.pages import add_pages
 from barkfast.server.response import SpeechResponse
 from barkfast.server.settings import About, Settings
 from barkfast.server.speaking import Speaker
@@ -33,8 +34,6 @@ logger = logging.getLogger(__name__)
 BODY_S = 30.0
 # Bytes of free memory below which the server is not ready.
 LEAST_FREE = 64 << 20
-PAGE = """<!doctype html><html lang="en"><title>barkfast</title><h1>barkfast</h1>
-<p>A speech server: Suno's Bark on the routes that OpenAI's clients call. <a href="docs">Its routes</a>.</html>"""
 
 
 def create_app(engine: Any, settings: Settings, about: About | Callable[[], About | None]) -> FastAPI:
@@ -142,7 +141,7 @@ class Server:
         add("/version", self.show_version, statuses=(503,))
         add("/metrics", self.show_metrics, response_class=Response, responses={200: {"content": {"text/plain": {}}}})
         if self.settings.web:
-            add("/", self.show_page, response_class=HTMLResponse, include_in_schema=False)
+            add_pages(app, self)
 
     # --- speech
 
@@ -259,10 +258,6 @@ class Server:
         """For Prometheus."""
         about = self._about() if callable(self._about) else self._about
         return Response(self.metrics.render(self.engine, about.slots if about else 0), media_type=CONTENT_TYPE)
-
-    async def show_page(self) -> Response:
-        """What this is."""
-        return HTMLResponse(PAGE)
 
     async def drain(self) -> bool:
         """Take no more requests, and let those in progress end; whether all have."""

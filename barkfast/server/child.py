@@ -111,8 +111,11 @@ class Child:
                 begun = [dataclasses.asdict(sentence) for sentence in stream.sentences[n_told:]]
                 n_told += len(begun)
                 told = {"id": number, "sentences": begun, "queue_wait_s": stream.queue_wait_s}
+                told["timings"] = stream.timings
                 await self.send(told, np.ascontiguousarray(samples, "<f4").tobytes())
-        return {"end": "done", "timings": stream.timings}, b""
+        # At the end, since nobody needs it before: the first sentence as a voice.
+        described, data = frames.pack_arrays(stream.voice or {})
+        return {"end": "done", "timings": stream.timings, "voice": described}, data
 
     async def generate(self, number: int, message: Message) -> tuple[Message, bytes]:
         """Speak a text; its tokens and samples at the end."""

@@ -63,6 +63,12 @@ def binary(media_types: list[str]) -> dict[str, Any]:
     return {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types}
 
 
+def _with_events(name: str) -> dict[str, Any]:
+    """That a field goes with events only."""
+    events = {"properties": {"stream_format": {"const": "sse"}}, "required": ["stream_format"]}
+    return {"if": {"properties": {name: {"const": True}}, "required": [name]}, "then": events}
+
+
 def speech_schema(settings: Settings, voices: list[str] | None) -> dict[str, Any]:
     """The fields of POST /v1/audio/speech; unknown ones are ignored, and null is absent.
 
@@ -92,6 +98,9 @@ def speech_schema(settings: Settings, voices: list[str] | None) -> dict[str, Any
             "speed": maybe(type="number", minimum=SLOWEST, maximum=FASTEST, default=1.0),
             "stream_format": maybe(enum=["audio", "sse"], default="audio"),
             "timestamps": maybe(type="boolean", description="With sse: an event for each sentence, with its start."),
+            "progress": maybe(
+                type="boolean", description="With sse: events for the place in the queue, the stages and the times."
+            ),
             "instructions": {"description": "Ignored, and named in x-ignored."},
             "seed": maybe(type="integer", minimum=-(2**63), maximum=2**64 - 1),
             "language": maybe(enum=[*LANGUAGES]),
@@ -107,8 +116,7 @@ def speech_schema(settings: Settings, voices: list[str] | None) -> dict[str, Any
             "normalize": maybe(type="boolean", default=True, description="Markdown and URLs as people read them."),
         },
         "required": ["input"],
-        "if": {"properties": {"timestamps": {"const": True}}, "required": ["timestamps"]},
-        "then": {"properties": {"stream_format": {"const": "sse"}}, "required": ["stream_format"]},
+        "allOf": [_with_events("timestamps"), _with_events("progress")],
     }
 
 

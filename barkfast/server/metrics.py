@@ -1,6 +1,8 @@
 """What Prometheus reads at /metrics: vLLM-Omni's meanings, under `barkfast_`."""
 
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -36,6 +38,8 @@ class Metrics:
         self.audio_seconds = Counter("barkfast_audio_seconds", "Sound that was generated.", **kept)
         self.restarts = gauge("engine_restarts", "Starts of the engine's process after it died.")
         self.healthy = gauge("engine_healthy", "1 while the engine works.")
+        self.slots = gauge("slots", "Requests that may be in the batch.")
+        self.memory = Gauge("barkfast_memory_bytes", "Resident memory, on Linux.", ["process"], **kept)
         Gauge("barkfast_build_info", "What runs.", list(build), **kept).labels(**build).set(1)
 
     def render(self, engine: Any, n_slots: int) -> bytes:
@@ -49,7 +53,20 @@ class Metrics:
         self.healthy.set(bool(engine.healthy))
         self.restarts.set(getattr(engine, "restarts", 0))
         self.batch_size.set(max(0, min(n_slots, stats.held - stats.parked)))
+        self.slots.set(n_slots)
+        for name, number in (("server", os.getpid()), ("engine", getattr(engine, "process_id", None))):
+            if number is not None and (resident := resident_bytes(number)) is not None:
+                self.memory.labels(process=name).set(resident)
         return generate_latest(self.registry)
+
+
+def resident_bytes(process: int) -> int | None:
+    """Memory of a process; None where that is not known, or where it has ended."""
+    try:
+        pages = Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1]
+    except OSError:
+        return None
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Clock:

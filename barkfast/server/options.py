@@ -57,6 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("BARKFAST_SERVE_DRAIN", "30s", parse_duration, "how long requests in progress have after a stop", "TIME")
     add_switch("BARKFAST_SERVE_LOG_TEXTS", "write the texts of requests into the log")
     add_switch("BARKFAST_SERVE_NO_WEB", "no page at /")
+    add_switch("BARKFAST_SERVE_OPEN", "show the page in a browser once the model is loaded")
 
 
 def read_list(args: argparse.Namespace, name: str) -> tuple[str, ...]:

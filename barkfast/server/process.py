@@ -111,6 +111,11 @@ class EngineProcess:
         return self._sample_rate
 
     @property
+    def process_id(self) -> int | None:
+        """The number of the process, while it runs."""
+        return self._process.pid if self._process is not None and self._writer is not None else None
+
+    @property
     def healthy(self) -> bool:
         """Whether the process works, or would be started by a request."""
         if self._dead is not None or self._closed:
@@ -343,6 +348,7 @@ class ProcessStream:
         self._engine, self._text, self._options = engine, text, options
         self.sentences: list[SpokenSentence] = []
         self.timings: dict[str, float] = {}
+        self.voice: dict[str, np.ndarray] | None = None
         self.queue_wait_s: float | None = None
         self._number = 0
         self._answers: asyncio.Queue[tuple[Message, bytes]] | None = None
@@ -385,9 +391,9 @@ class ProcessStream:
         if "end" in message:
             self._finish()
             _raise_from(message)
-            self.timings = message["timings"]
+            self.timings, self.voice = message["timings"], frames.make_arrays(message["voice"], data) or None
             raise StopAsyncIteration
-        self.queue_wait_s = message["queue_wait_s"]
+        self.queue_wait_s, self.timings = message["queue_wait_s"], message["timings"]
         self.sentences += [SpokenSentence(**begun) for begun in message["sentences"]]
         self._engine._tell(self._number, "read")
         return np.frombuffer(data, "<f4")

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from barkfast.server.encoders import Encoder
 from barkfast.server.errors import from_engine
+from barkfast.server.progress import LOOK_S, Progress
 from barkfast.server.speaking import Speech
 from barkfast.server.stretch import Stretch
 
@@ -83,15 +84,23 @@ class SpeechResponse(Response):
 
     async def _events(self) -> AsyncGenerator[bytes, None]:
         """The same as events, with comments while there is none."""
-        source, n_told = self._encoded(), 0
+        source, n_told, quiet_s = self._encoded(), 0, 0.0
+        progress = Progress(self.speech) if self.speech.asked.progress else None
+        look_s = LOOK_S if progress else KEEP_ALIVE_S
         coming: asyncio.Task[bytes] | None = None
         try:
             while True:
                 coming = coming or asyncio.ensure_future(anext(source))
-                done, _ = await asyncio.wait({coming}, timeout=KEEP_ALIVE_S)
+                done, _ = await asyncio.wait({coming}, timeout=look_s)
+                for content in progress.look() if progress else ():
+                    yield _event(content)
                 if not done:
-                    yield b": keep-alive\n\n"
+                    quiet_s += look_s
+                    if quiet_s >= KEEP_ALIVE_S:
+                        quiet_s = 0.0
+                        yield b": keep-alive\n\n"
                     continue
+                quiet_s = 0.0
                 task, coming = coming, None
                 try:
                     data = task.result()
@@ -103,6 +112,8 @@ class SpeechResponse(Response):
                 yield _event({"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()})
             for event in self._sentences(n_told):
                 yield event
+            for content in progress.finish() if progress else ():
+                yield _event(content)
             yield _event({"type": "speech.audio.done", "usage": self.speech.usage})
         except (asyncio.CancelledError, GeneratorExit):
             raise

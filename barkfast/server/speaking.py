@@ -40,6 +40,7 @@ class Speech:
         self._speaker, self._stream = speaker, stream
         self._gauge = speaker.metrics.waiting
         self._gauge.inc()
+        speaker.without_sound[number] = None
         self._ended = False
 
     async def samples(self) -> AsyncIterator[np.ndarray]:
@@ -47,6 +48,7 @@ class Speech:
         metrics, rate = self._speaker.metrics, self._speaker.engine.sample_rate
         async for samples in self._stream:
             if self.clock.first_audio_s is None:
+                self._speaker.without_sound.pop(self.number, None)
                 self._gauge.dec()
                 self._gauge = metrics.running
                 self._gauge.inc()
@@ -57,6 +59,27 @@ class Speech:
     def sentences(self) -> list[Any]:
         """The sentences whose sound has begun, see SpokenSentence."""
         return self._stream.sentences
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Stage -> seconds, of all sentences that have ended."""
+        return self._stream.timings
+
+    @property
+    def voice(self) -> dict[str, Any] | None:
+        """The first sentence that can be used as a voice, once it has ended."""
+        return self._stream.voice
+
+    @property
+    def queue_wait_s(self) -> float | None:
+        """Seconds until its work started."""
+        return self._stream.queue_wait_s
+
+    @property
+    def n_ahead(self) -> int | None:
+        """Requests that were accepted before it and have no sound yet; None once it has sound."""
+        waiting = self._speaker.without_sound
+        return list(waiting).index(self.number) if self.number in waiting else None
 
     @property
     def usage(self) -> dict[str, int]:
@@ -73,6 +96,7 @@ class Speech:
         if self._ended:
             return
         self._ended = True
+        self._speaker.without_sound.pop(self.number, None)
         self._gauge.dec()
         self._speaker.count(self.asked, self.clock, self.number, outcome, self._stream, error)
         await self._stream.aclose()
@@ -87,11 +111,13 @@ class Speaker:
 
     Attributes:
         draining: whether it refuses new ones.
+        without_sound: the numbers of accepted requests that have no sound yet, in their order.
     """
 
     def __init__(self, engine: Any, metrics: Metrics, log_texts: bool) -> None:
         self.engine, self.metrics, self.log_texts = engine, metrics, log_texts
         self.draining = False
+        self.without_sound: dict[str, None] = {}
         self._seconds: deque[float] = deque(maxlen=KEPT)
         self.n_open = 0
         self._none_open = asyncio.Event()

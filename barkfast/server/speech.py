@@ -33,6 +33,7 @@ class Asked:
         format: one of encoders.ENCODERS.
         events: whether it is sent as server-sent events.
         timestamps: whether there is an event for each sentence.
+        progress: whether there are events for the place in the queue, the stages, the voice and the times.
         ignored: fields that were understood and have no effect.
         options: further arguments of `Engine.stream`.
     """
@@ -43,6 +44,7 @@ class Asked:
     speed: float = 1.0
     events: bool = False
     timestamps: bool = False
+    progress: bool = False
     ignored: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -69,18 +71,17 @@ def parse(body: bytes, voices: VoiceTable, max_input: int, mode: str) -> Asked:
         _check_option(name, value)
     normalized = _optional(asked, "normalize", bool, "true or false")
     events = _choice(asked, "stream_format", ("audio", "sse"), "audio") == "sse"
-    timestamps = bool(_optional(asked, "timestamps", bool, "true or false"))
-    if timestamps and not events:
-        raise ApiError(
-            400, 'timestamps are events; send "stream_format": "sse" with them', "invalid_value", "timestamps"
-        )
+    further = {name: bool(_optional(asked, name, bool, "true or false")) for name in ("timestamps", "progress")}
+    for name, wanted in further.items():
+        if wanted and not events:
+            raise ApiError(400, f'{name}: these are events; send "stream_format": "sse"', "invalid_value", name)
     return Asked(
         text=text,
         voice=voices.resolve(voice, voice_field),
         format=_choice(asked, "response_format", tuple(ENCODERS), "mp3", "unsupported_format"),
         speed=_speed(asked),
         events=events,
-        timestamps=timestamps,
+        **further,
         ignored=("instructions",) if asked.get("instructions") not in (None, "", "None") else (),
         options={"mode": mode, "markup": "plain" if normalized is False else "markdown"} | options,
     )

@@ -43,6 +43,11 @@ def test_a_model_speaks_as_it_does_alone(bark: Bark, single: dict[int, Any]) -> 
             low = engine.stream(TEXT, seed=1, mode="low_latency", **SHORT)
             assert (await read_all(low)).shape == single[1].audio.shape
             np.testing.assert_array_equal(low.generation.semantic, single[1].semantic)
+            # The first of two sentences can be kept as a voice.
+            twice = engine.stream(f"{TEXT} {TEXT}", seed=1, **SHORT)
+            await read_all(twice)
+            for key, tokens in single[1].prompt.items():
+                np.testing.assert_array_equal(twice.voice[key], tokens)
 
     asyncio.run(main())
     # The engine has released the model.

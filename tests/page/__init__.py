@@ -1,0 +1,1 @@
+"""The page of the server, and what it needs of the application."""
