@@ -96,7 +96,7 @@ THIRD_PARTY = {
     "generation": {"torch", "numpy", "tqdm"},
     "bench": {
         *("torch", "numpy", "barkfast_kernels", "rich", "matplotlib", "transformers", "bark", "encodec"),
-        *("psutil", "pynvml"),
+        *("psutil", "pynvml", "httpx"),
     },
     "cli": {"torch", "numpy", "huggingface_hub", "rich"},
 }
