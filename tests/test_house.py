@@ -45,6 +45,7 @@ ROOMS = {
     "weights": GROUND | {"fields", "files", "cache"},
     "audio": GROUND | {"files"},
     "normalize": GROUND,
+    "watermark": GROUND | {"checks", "weights", "audio"},
     "text": GROUND | {"checks", "files", "weights", "normalize"},
     "voices": GROUND | {"checks", "files", "weights"},
 }
@@ -79,6 +80,7 @@ THIRD_PARTY = {
     "runtime": {"torch", "numpy", "barkfast_kernels"},
     "weights": {"torch", "numpy", "safetensors", "huggingface_hub"},
     "audio": {"numpy", "soundfile"},
+    "watermark": {"torch", "numpy"},
     "text": {"tokenizers"},
     "normalize": {"markdown_it"},
     "voices": {"numpy"},

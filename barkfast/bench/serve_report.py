@@ -96,7 +96,7 @@ def draw(result: dict[str, Any]) -> Any:
 
     rates = sorted(result["rates"], key=lambda rate: rate["rate"])
     title = "A speech server under load, by requests per second"
-    note = "Bars: medians; thin lines: 95 % are below. Underrun: sound that a player lacks which starts at once."
+    note = "Bars: medians; thin lines: 95 % are below."
     about = describe_server(result), describe_requests(result)
     figure = plots.new_page(result, title, note, height=5.8, axes=3, about=about)
     figure.subplots_adjust(left=0.9 / plots.WIDTH, wspace=0.32)
