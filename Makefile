@@ -68,6 +68,7 @@ build/clients/.installed: Makefile
 	$(PYTHON) -m venv build/clients
 	build/clients/bin/pip --disable-pip-version-check install --quiet $(CLIENTS)
 	@touch $@
+
 # Also in test where there is a Chromium.
 test-page: $(VENV)/.page build/axe
 	$(BIN)/python -m pytest tests/page $(PYTEST_ARGS)

@@ -1,4 +1,4 @@
-"""Waveforms to files and bytes: wav, flac, ogg and mp3, through soundfile."""
+"""Waveforms to and from files and bytes: wav, flac, ogg and mp3, through soundfile."""
 
 import io
 import logging
@@ -182,6 +182,23 @@ def _encoding(raw: BinaryIO, sample_rate: int, subtype: str, format: str) -> Ite
         sink.check()
         raise InputError(f"cannot encode {sample_rate} Hz audio as {format} ({subtype}): {error}") from error
     sink.check()
+
+
+def read_windows(path: AnyPath, seconds: float) -> Iterator[tuple[np.ndarray, int]]:
+    """Read a sound file in windows that overlap by half: (n,) float32, the mean of all channels, and the sample rate.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(path) as file:
+            size = 2 * round(seconds * file.samplerate / 2)
+            for block in file.blocks(size, size // 2, dtype="float32", always_2d=True):
+                yield block.mean(axis=1), file.samplerate
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise InputError(f"cannot read {os.fsdecode(path)}: {error}; expected wav, flac, ogg, opus or mp3") from error
 
 
 @contextmanager

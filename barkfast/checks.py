@@ -56,6 +56,13 @@ def check_seed(value: Any) -> int | None:
     return None if value is None else check_whole("seed", value, expected, least=SEEDS[0], most=SEEDS[1])
 
 
+def check_flag(name: str, value: Any) -> bool:
+    """Return a truth value of Python or numpy. Raises: InputError for anything else."""
+    if not isinstance(value, bool | np.bool_):
+        raise _invalid(name, value, "True or False")
+    return bool(value)
+
+
 def check_seconds(name: str, value: Any) -> float:
     """Return seconds from now. Raises: InputError unless the value is a positive number."""
     return check_number(name, value, "a positive number, of seconds from now, or None", least=0, open_=True)

@@ -13,7 +13,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
 import numpy as np
 
-from barkfast.checks import check_choice, check_number, check_seed, check_tokens, check_whole
+from barkfast.checks import check_choice, check_flag, check_number, check_seed, check_tokens, check_whole
 from barkfast.config import Layout, Sampling
 from barkfast.errors import InputError
 from barkfast.longform.sentences import check_language
@@ -21,6 +21,7 @@ from barkfast.normalize import MARKUPS, Markup, normalize
 from barkfast.runtime.sampling import Randomness, Seed
 from barkfast.text import Overflow, check_overflow, check_text
 from barkfast.voices import check_voice
+from barkfast.watermark import require_watermark
 
 Voice = str | os.PathLike[str] | Mapping[str, np.ndarray]
 # How audio is returned: all at the end; in chunks, with the samples of "off"; in chunks as early as possible, with fine
@@ -46,6 +47,7 @@ class Options:
         max_duration_s: end after this many seconds.
         overflow: "cut" a text of more than 256 tokens, with a warning, or raise an "error".
         priority: of two requests with the same deadline, the one of higher priority goes first.
+        watermark: mark the sound, so that `barkfast.watermark.detect` finds it; needs the extra `watermark`.
 
     Raises:
         InputError: an argument is none of these.
@@ -61,6 +63,7 @@ class Options:
     max_duration_s: float | None = None
     overflow: Overflow = "cut"
     priority: int = 0
+    watermark: bool = False
 
     def __post_init__(self) -> None:
         for name in ("text_temp", "waveform_temp", "fine_temp"):
@@ -75,6 +78,9 @@ class Options:
         self._set("priority", check_whole("priority", self.priority, "a whole number, more of it for sooner"))
         if not isinstance(self.seed, Randomness):
             self._set("seed", check_seed(self.seed))
+        self._set("watermark", check_flag("watermark", self.watermark))
+        if self.watermark:
+            require_watermark()
 
     def _number(self, name: str, expected: str, **bounds: Any) -> None:
         value = getattr(self, name)

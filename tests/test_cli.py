@@ -94,7 +94,7 @@ def test_say_passes_every_option_on(calls, capsys: pytest.CaptureFixture):
     np.testing.assert_array_equal(voice["fine_prompt"], small_voice()["fine_prompt"])
     assert call == {
         **{"text": "Hi", "seed": 7, "text_temp": 0.1, "waveform_temp": 0.2, "fine_temp": 0.0, "top_k": 5},
-        **{"top_p": 0.9, "max_duration_s": 2.5, "overflow": "error", "silent": True},
+        **{"top_p": 0.9, "max_duration_s": 2.5, "overflow": "error", "silent": True, "watermark": False},
     }
     assert soundfile.info("out.wav").subtype == "FLOAT"
     with np.load("said.npz") as said:

@@ -94,7 +94,7 @@ def test_every_option_is_passed_on(calls, capsys: pytest.CaptureFixture):
         {
             **{"what": "long", "text": BOOK, "voice": None, "chained": True, "language": "de", "seed": 7},
             **{"trim": False, "at_once": 3, "text_temp": 0.1, "waveform_temp": 0.2, "fine_temp": 0.0},
-            **{"top_k": 5, "top_p": 0.9, "max_duration_s": 2.5},
+            **{"top_k": 5, "top_p": 0.9, "max_duration_s": 2.5, "watermark": False},
         }
     ]
     assert soundfile.info("book.wav").subtype == "FLOAT"

@@ -45,6 +45,7 @@ ROOMS = {
     "weights": GROUND | {"fields", "files", "cache"},
     "audio": GROUND | {"files"},
     "normalize": GROUND,
+    "watermark": GROUND | {"checks", "weights", "audio"},
     "text": GROUND | {"checks", "files", "weights", "normalize"},
     "voices": GROUND | {"checks", "files", "weights"},
 }
@@ -80,6 +81,7 @@ THIRD_PARTY = {
     "runtime": {"torch", "numpy", "barkfast_kernels"},
     "weights": {"torch", "numpy", "safetensors", "huggingface_hub"},
     "audio": {"numpy", "soundfile"},
+    "watermark": {"torch", "numpy"},
     "text": {"tokenizers"},
     "normalize": {"markdown_it"},
     "voices": {"numpy"},
@@ -97,7 +99,7 @@ THIRD_PARTY = {
     "generation": {"torch", "numpy", "tqdm"},
     "bench": {
         *("torch", "numpy", "barkfast_kernels", "rich", "matplotlib", "transformers", "bark", "encodec"),
-        *("psutil", "pynvml"),
+        *("psutil", "pynvml", "httpx"),
     },
     "server": {"numpy", "soundfile", "av", "fastapi", "starlette", "uvicorn", "prometheus_client", "wyoming"},
     "cli": {"torch", "numpy", "huggingface_hub", "rich"},

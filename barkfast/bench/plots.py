@@ -112,23 +112,36 @@ def describe_run(result: Result) -> str:
     return f"barkfast {environment['barkfast']}{describe_source(environment)}, {environment['date'][:10]}{early}"
 
 
-def new_page(result: Result, title: str, note: str, *, height: float, top: float = TOP, right: float = RIGHT) -> Any:
-    """A figure with one pair of axes, a title that names the machine and the workload, and a note at the foot.
+def new_page(
+    result: Result,
+    title: str,
+    note: str,
+    *,
+    height: float,
+    axes: int = 1,
+    top: float = TOP,
+    right: float = RIGHT,
+    about: tuple[str, str] | None = None,
+) -> Any:
+    """A figure with axes side by side, a title that names the machine and the workload, and a note at the foot.
 
     Args:
         height, top, right: of the whole, and of two margins, in inches.
+        about: two lines in place of the machine and the workload.
     """
     require_matplotlib()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
-    axis = figure.subplots()
-    figure.subplots_adjust(LEFT / WIDTH, BOTTOM / height, 1 - right / WIDTH, 1 - top / height)
-    axis.tick_params(which="both", length=0, pad=7)
+    figure.subplots(1, axes)
+    figure.subplots_adjust(LEFT / WIDTH, BOTTOM / height, 1 - right / WIDTH, 1 - top / height, wspace=0.28)
+    for axis in figure.axes:
+        axis.tick_params(which="both", length=0, pad=7)
     edge = 0.3 / WIDTH
     figure.text(edge, 1 - 0.42 / height, title, fontsize=18, fontweight="bold")
-    figure.text(edge, 1 - 0.74 / height, describe_machine(result), fontsize=13.5)
-    figure.text(edge, 1 - 1.03 / height, describe_case(result), fontsize=13.5, color=GREY)
+    machine, case = about or (describe_machine(result), describe_case(result))
+    figure.text(edge, 1 - 0.74 / height, machine, fontsize=13.5)
+    figure.text(edge, 1 - 1.03 / height, case, fontsize=13.5, color=GREY)
     figure.text(edge, 0.18 / height, f"{note} {describe_run(result)}.".strip(), fontsize=10.5, color=GREY)
     return figure
 

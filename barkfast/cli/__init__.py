@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from barkfast.cli import bench, convert, info, profile, say, serve, verify, voices
+from barkfast.cli import bench, convert, detect, info, profile, say, serve, verify, voices
 from barkfast.cli.process import parse, report
 
 
@@ -14,7 +14,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="barkfast", description="Suno's Bark text-to-speech, made fast.")
     parser.add_argument("--version", action="version", version=f"barkfast {barkfast.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (say, serve, voices, convert, bench, verify, profile, info):
+    for command in (say, serve, detect, voices, convert, bench, verify, profile, info):
         command.add_parser(commands)
     return parser
 

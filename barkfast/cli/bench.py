@@ -1,17 +1,14 @@
 """`barkfast bench`: check, then measure speed beside other implementations and the machine's limits."""
 
 import argparse
-import json
-import re
-import sys
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from barkfast.cli import bench_serve
 from barkfast.cli.checks import naming
 from barkfast.cli.options import add_model_options
-from barkfast.cli.process import CLOSED, note
+from barkfast.cli.results import Result, deliver, json_path, new_file, progress_clock
 from barkfast.errors import InputError
 from barkfast.files import check_writable, expand
 
@@ -28,9 +25,9 @@ def add_parser(commands: Any) -> None:
     )
     add_model_options(parser)
     parser.add_argument(
-        "--voice", default="none", help='"none", "full" for one that fills every history, a name, or an .npz file'
+        "--voice", help='"none" (the default), "full" for one that fills every history, a name, or an .npz file'
     )
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of a clip (default: 10)")
+    parser.add_argument("--seconds", type=float, help="length of a clip (default: 10)")
     parser.add_argument("--repeats", type=int, default=5, help="clips; slow peers speak fewer (default: 5)")
     parser.add_argument(
         "--batch", default="1,2,4,8", metavar="N,N", help="jobs together, timed by the step (default: 1,2,4,8)"
@@ -44,11 +41,17 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--plot", metavar="FOLDER", help="draw pictures of the result into a folder")
     parser.add_argument("--trace", metavar="FILE", help="write a Chrome trace of one more clip")
+    bench_serve.add_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Check the arguments, then measure, print and plot."""
+    bench_serve.check_options(args)
+    return _run_clips(args) if args.serve is None else bench_serve.run(args)
+
+
+def _run_clips(args: argparse.Namespace) -> int:
     peers = [name.strip() for name in args.compare.split(",") if name.strip()]
     if args.repeats < 1:
         raise InputError(f"--repeats is {args.repeats}; expected at least 1 clip")
@@ -56,14 +59,16 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--seed is {args.seed}; expected 0 to {2**62 - 1}")
 
     from barkfast.bench.backends import check_peers
-    from barkfast.bench.bench import Interrupted, check_arguments, run_bench
+    from barkfast.bench.bench import check_arguments, run_bench
     from barkfast.bench.measure import check_batches
-    from barkfast.bench.report import COMPLETE, OK, RED, print_result
+    from barkfast.bench.report import COMPLETE, OK, print_result
     from barkfast.bench.workload import Workload
 
     with naming("--seconds"):
+        voice = "none" if args.voice is None else args.voice
+        seconds = 10.0 if args.seconds is None else args.seconds
         workload = Workload(
-            args.model, args.device, args.dtype, args.engine, args.voice, args.seconds, args.seed, small=args.small
+            args.model, args.device, args.dtype, args.engine, voice, seconds, args.seed, small=args.small
         )
     with naming("--batch"):
         batches = _read_numbers(args.batch)
@@ -72,40 +77,24 @@ def run(args: argparse.Namespace) -> int:
         check_peers(peers)
     workload = workload.resolve()
     trace = None if args.trace is None else expand(args.trace)
-    plain = args.json == "-"
-    if plain and "stdout" in CLOSED:
-        raise InputError("--json -: standard output is closed; expected a file, or give one in place of -")
-    out = None if args.json is None or plain else _result_path(expand(args.json), workload)
+    out = json_path(args.json, lambda folder: _result_path(folder, workload))
     for option, path in (("--json", out), ("--trace", trace)):
         with naming(option):
             check_arguments((), 1, path, None)
+    plot = None
     if args.plot is not None:
         from barkfast.bench.plots import make_folder, plot_all
 
         with naming("--plot"):
             check_writable(make_folder(expand(args.plot)) / "waterfall.png")
-    # If the json goes to standard output, text for people goes to standard error.
-    people = sys.stderr if plain else sys.stdout
-    interrupt = None
-    try:
-        result = run_bench(
-            workload, compare=peers, repeats=args.repeats, out=out, trace=trace, batches=batches, say=_clock()
+        plot = partial(plot_all, folder=expand(args.plot))
+
+    def measure() -> Result:
+        return run_bench(
+            workload, compare=peers, repeats=args.repeats, out=out, trace=trace, batches=batches, say=progress_clock()
         )
-    except Interrupted as error:
-        result, interrupt = error.result, error
-    # Write files first: the reader of the output may be gone.
-    plots = []
-    if interrupt is None and args.plot is not None and result["status"] != RED:
-        plots = plot_all(result, expand(args.plot))
-    print_result(result, people)
-    if plain:
-        print(json.dumps(result, indent=1, allow_nan=False))
-    if out is not None:
-        print(f"{out}: the result, {result['status']}", file=people)
-    for path in plots:
-        print(path, file=people)
-    if interrupt is not None:
-        raise interrupt
+
+    result = deliver(measure, args.json, out, print_result, plot)
     whole = result["status"] == COMPLETE and all(row["status"] == OK for row in result["contenders"])
     return 0 if whole else 1
 
@@ -118,28 +107,11 @@ def _read_numbers(text: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def _clock() -> Callable[[str], None]:
-    """A function that prints progress lines with the seconds since the start."""
-    begin = time.monotonic()
-
-    def say(line: str) -> None:
-        note(f"barkfast: {time.monotonic() - begin:4.0f} s: {line}")
-
-    return say
-
-
-def _result_path(path: Path, workload: Any) -> Path:
-    """The path itself; for a folder, a new file in it, named after machine, model, dtype and day."""
-    if not path.is_dir():
-        return path
+def _result_path(folder: Path, workload: Any) -> Path:
+    """A new file, named after machine, model, dtype and day."""
     from barkfast.bench.machine import describe_machine
 
     machine = describe_machine(workload.device)
     model = Path(workload.open().name).name
     words = ("bench", machine["device"]["name"], model, workload.dtype, machine["date"][:10])
-    stem = re.sub(r"[^a-z0-9]+", "-", " ".join(words).lower()).strip("-")
-    found, n = path / f"{stem}.json", 1
-    while found.exists():
-        n += 1
-        found = path / f"{stem}-{n}.json"
-    return found
+    return new_file(folder, words)

@@ -21,6 +21,6 @@ def add_model_options(parser: argparse.ArgumentParser, *, one: bool = True) -> N
 
 
 def read_sampling(args: argparse.Namespace) -> dict[str, Any]:
-    """The sampling options of `say` for each utterance, as arguments of `Bark.request`."""
-    names = ("text_temp", "waveform_temp", "fine_temp", "top_k", "top_p")
+    """The options of `say` for each utterance, as arguments of `Bark.request`."""
+    names = ("text_temp", "waveform_temp", "fine_temp", "top_k", "top_p", "watermark")
     return {name: getattr(args, name) for name in names} | {"max_duration_s": args.max_duration}

@@ -82,6 +82,9 @@ def add_parser(commands: Any) -> None:
         default="cut",
         help="what to do with a text that is too long: cut it, refuse it, or say it in pieces",
     )
+    parser.add_argument(
+        "--watermark", action="store_true", help="mark the sound, unheard, so that `barkfast detect` finds it"
+    )
     parser.add_argument("--save-voice", metavar="FILE.npz", help="also save what was said as a voice")
     parser.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
     parser.set_defaults(run=run)
@@ -90,7 +93,7 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check the arguments, then load the model, synthesize and save."""
     seed = secrets.randbits(31) if args.seed is None else args.seed
-    for name in ("text_temp", "waveform_temp", "fine_temp", "top_k", "top_p"):
+    for name in ("text_temp", "waveform_temp", "fine_temp", "top_k", "top_p", "watermark"):
         check_option(f"--{name.replace('_', '-')}", name, getattr(args, name))
     check_option("--max-duration", "max_duration_s", args.max_duration)
     check_option("--seed", "seed", seed)

@@ -293,7 +293,7 @@ class Scheduler:
             if isinstance(work, Refine):
                 utterance.take(work, network.refine(work.job))
             else:
-                samples = self._synthesize(network, utterance, work)
+                samples = utterance.mark(self._synthesize(network, utterance, work), work.last)
                 utterance.take(work, samples)
                 if utterance.streams and len(samples):
                     self._events.append(AudioChunk(utterance, samples))

@@ -18,6 +18,7 @@ from barkfast.runtime.sampling import Randomness
 from barkfast.stages.coarse import CoarseWindows, unflatten_codes
 from barkfast.stages.fine import HOP, MAX_HOP, FineWindows, LiveFineWindows
 from barkfast.stages.semantic import semantic_job
+from barkfast.watermark import Marker
 
 STAGES = ("semantic", "coarse", "fine", "codec")
 # Frames that a stream decodes at a time: few at first, so that audio starts early, then about a second.
@@ -133,6 +134,7 @@ class Utterance:
         self._codes: np.ndarray | None = None
         self._n_pushed = 0
         self._audio: list[np.ndarray] = []
+        self._marker = Marker(layout.sample_rate) if request is not None and request.watermark else None
         if request is None:
             self._start_stage(start)
         else:
@@ -261,6 +263,13 @@ class Utterance:
                 self.result = work.windows.codes()
         else:
             self._take_samples(result, work.last)
+
+    def mark(self, samples: np.ndarray, last: bool) -> np.ndarray:
+        """The samples to hand out for (n,) new ones, `last` if none follow: the same, unless they are to be marked."""
+        if self._marker is None:
+            return samples
+        marked = self._marker.add(samples)
+        return np.concatenate([marked, self._marker.finish()]) if last else marked
 
     def fail(self, error: BarkfastError) -> None:
         """End with an error."""
