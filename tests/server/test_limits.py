@@ -72,6 +72,7 @@ def test_two_hundred_clients_on_eight_slots(crowded: Running):
 
 
 def test_a_full_queue_is_said_with_the_time_to_wait(demo: Running):
+    demo.wait_idle()
     capacity = demo.engine._admission.queue.capacity
     held = [demo.raw(b'{"input": "' + b"Hello there. " * 40 + b'"}') for _ in range(capacity)]
     wait_for(lambda: demo.app.state.server.speaker.n_open == capacity)
@@ -87,6 +88,7 @@ def test_a_full_queue_is_said_with_the_time_to_wait(demo: Running):
 
 
 def test_a_client_that_leaves_frees_its_slot(demo: Running):
+    demo.wait_idle()
     cancelled = demo.counts().get("cancelled", 0)
     connection = demo.raw(b'{"input": "' + b"Hello there. " * 300 + b'"}')
     connection.recv(100)
@@ -101,6 +103,7 @@ def test_a_client_that_leaves_frees_its_slot(demo: Running):
 
 def stalled_reader(demo: Running) -> socket.socket:
     """A connection that has asked for minutes of sound and reads none of it."""
+    demo.wait_idle()
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.connect(("127.0.0.1", demo.port))
@@ -121,7 +124,7 @@ def test_a_reader_that_stalls_stalls_only_itself(demo: Running):
         wait_for(resting)
         for _ in range(3):
             assert demo.post({"input": "Yes."}).status_code == 200
-        assert demo.app.state.server.speaker.n_open == 1
+        wait_for(lambda: demo.app.state.server.speaker.n_open == 1)
     demo.wait_idle()
 
 
@@ -143,6 +146,7 @@ def test_senders_that_stall_harm_nobody(demo: Running):
 
 @pytest.mark.parametrize("how", [socket.SHUT_WR, socket.SHUT_RDWR])
 def test_half_closed_connections_end(demo: Running, how: int):
+    demo.wait_idle()
     total = sum(demo.counts().values())
     connection = demo.raw(b'{"input": "Yes."}')
     wait_for(lambda: sum(demo.counts().values()) + demo.app.state.server.speaker.n_open == total + 1)

@@ -153,6 +153,7 @@ def test_metrics_count_what_was_asked(demo: Running):
         page = demo.get("/metrics").text
         return sum(float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith(name))
 
+    demo.wait_idle()
     before = {name: value(name) for name in COUNTED}
     demo.post({"input": "Yes."})
     demo.wait_idle()

@@ -77,6 +77,7 @@ def test_it_describes_its_voices_by_language(port: int):
 
 
 def test_it_speaks(port: int, demo: Running):
+    demo.wait_idle()
     done = demo.counts().get("done", 0)
     sound = sound_of(talk(port, Synthesize("Yes.", SynthesizeVoice(name="calm"))))
     assert len(sound) > 2 * 4800
@@ -120,6 +121,7 @@ def test_nothing_to_say_is_no_error(port: int):
 
 
 def test_a_client_that_leaves_ends_its_request(port: int, demo: Running):
+    demo.wait_idle()
     total = sum(demo.counts().values())
 
     async def run() -> None:
