@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         drain_s=args.drain,
         web=not args.no_web,
         log_texts=args.log_texts,
+        watermark=args.watermark,
     )
     engine = EngineSettings(args.model, args.device, args.dtype, args.slots, args.queue, args.idle_unload)
     logging.basicConfig(level=logging.INFO, format=LOG)

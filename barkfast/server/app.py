@@ -67,7 +67,7 @@ class Server:
         self._table: tuple[About, VoiceTable] | None = None
         self.uploads = Uploads(settings.uploads) if settings.uploads is not None else None
         self.metrics = Metrics({"version": barkfast.__version__})
-        self.speaker = Speaker(engine, self.metrics, settings.log_texts)
+        self.speaker = Speaker(engine, self.metrics, settings.log_texts, settings.watermark)
         self.app = _App(
             title="barkfast",
             version=barkfast.__version__,

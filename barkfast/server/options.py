@@ -55,6 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("BARKFAST_SERVE_ROOT_PATH", "", str, "where a proxy serves it")
     add_list(LISTS["cors"], "origins that browsers may call from; * for all", "ORIGIN")
     add("BARKFAST_SERVE_DRAIN", "30s", parse_duration, "how long requests in progress have after a stop", "TIME")
+    add_switch("BARKFAST_SERVE_WATERMARK", "mark all sound, so that `barkfast detect` finds it")
     add_switch("BARKFAST_SERVE_LOG_TEXTS", "write the texts of requests into the log")
     add_switch("BARKFAST_SERVE_NO_WEB", "no page at /")
     add_switch("BARKFAST_SERVE_OPEN", "show the page in a browser once the model is loaded")

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from barkfast.checks import check_choice, check_count
 from barkfast.config import CoarseLayout, FineLayout, Layout, SemanticLayout
 from barkfast.options import Mode
+from barkfast.watermark import require_watermark
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Settings:
         drain_s: seconds that requests in progress have after a SIGTERM.
         web: whether there is a page at /.
         log_texts: whether the log has the texts.
+        watermark: whether all sound is marked.
 
     Raises:
         InputError: a value is none of these.
@@ -45,10 +47,13 @@ class Settings:
     drain_s: float = 30.0
     web: bool = True
     log_texts: bool = False
+    watermark: bool = False
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, get_args(Mode))
         check_count("max_input", self.max_input, 1, "characters of a text")
+        if self.watermark:
+            require_watermark()
 
 
 @dataclass(frozen=True)

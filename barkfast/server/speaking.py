@@ -108,14 +108,15 @@ class Speaker:
     Args:
         engine: as of `create_app`.
         log_texts: whether the log has the texts.
+        watermark: whether all sound is marked.
 
     Attributes:
         draining: whether it refuses new ones.
         without_sound: the numbers of accepted requests that have no sound yet, in their order.
     """
 
-    def __init__(self, engine: Any, metrics: Metrics, log_texts: bool) -> None:
-        self.engine, self.metrics, self.log_texts = engine, metrics, log_texts
+    def __init__(self, engine: Any, metrics: Metrics, log_texts: bool, watermark: bool) -> None:
+        self.engine, self.metrics, self.log_texts, self.watermark = engine, metrics, log_texts, watermark
         self.draining = False
         self.without_sound: dict[str, None] = {}
         self._seconds: deque[float] = deque(maxlen=KEPT)
@@ -139,7 +140,8 @@ class Speaker:
         try:
             if not self.accepting:
                 raise self._unavailable()
-            stream = self.engine.stream(asked.text, voice=asked.voice, **{**asked.options, "seed": seed})
+            options = {**asked.options, "seed": seed, "watermark": self.watermark}
+            stream = self.engine.stream(asked.text, voice=asked.voice, **options)
             await stream.open()
         except BaseException as error:
             # Also where the client has left.

@@ -5,6 +5,7 @@ import json
 import logging
 import zipfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -14,6 +15,7 @@ import pytest
 from barkfast import Bark
 from barkfast.errors import VoiceError
 from barkfast.server.voices import make_table
+from barkfast.watermark import detect
 from server.running import TEXT, Running, variables
 
 KEY = {"Authorization": "Bearer one"}
@@ -188,6 +190,17 @@ def test_the_log_has_a_line_for_each_request(demo: Running, caplog: pytest.LogCa
         demo.post({"input": "Yes."})
         demo.wait_idle()
     assert json.loads(caplog.records[-1].getMessage())["text"] == "Yes."
+
+
+@pytest.mark.skipif(find_spec("perth") is None, reason="resemble-perth is not installed (the extra `watermark`)")
+def test_with_watermark_all_sound_is_marked(demo: Running):
+    surest = []
+    for marked in (False, True):
+        with variables(demo.app.state.server.speaker, watermark=marked):
+            data = demo.post({"input": "Hello there, my friend.", "seed": 1, "response_format": "pcm"}).content
+        samples = np.frombuffer(data, "<i2").astype(np.float32) / 32768
+        surest.append(detect(samples, 24000))
+    assert surest[0] < 0.5 < surest[1]
 
 
 def test_the_page_and_the_description_are_there(demo: Running):
