@@ -68,7 +68,8 @@ def from_engine(error: BaseException, retry_after: float) -> ApiError:
     """
     message = str(error)
     if isinstance(error, QueueFull):
-        return ApiError(429, message, "queue_full", retry_after=retry_after)
+        seconds = max(1, math.ceil(retry_after))
+        return ApiError(429, f"the queue is full; ask again in {seconds} s", "queue_full", retry_after=retry_after)
     if isinstance(error, DeadlineExceeded):
         return ApiError(503, message, "deadline_exceeded", "deadline_s", retry_after)
     if isinstance(error, VoiceError):
