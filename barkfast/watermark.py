@@ -37,6 +37,9 @@ JUDGED_S = 1.0
 # Frames whose magnitudes add up to less than this share of the loudest one's are silence.
 SILENT = 0.05
 LOWEST_RATE = 8000
+# Sound whose frequencies below 1 kHz are this much weaker than those from 1 to 2 kHz is none that the decoder knows: it
+# would call all of it marked.
+THIN_DB = 15.0
 # From here on sound counts as marked.
 MARKED = 0.5
 
@@ -221,7 +224,7 @@ def detect_file(path: str | os.PathLike[str]) -> float:
 
 @torch.inference_mode()
 def judge(samples: np.ndarray, sample_rate: int) -> float:
-    """The decoder's answer for one window, from 0 to 1; silence is not marked."""
+    """The decoder's answer for one window, from 0 to 1; 0 for silence, and for sound without low frequencies."""
     weights, frames = _load(require_watermark()), Frames(sample_rate)
     sound = F.pad(torch.from_numpy(np.array(samples, dtype=np.float32)), (frames.half, frames.half))
     _, levels = frames.transform(sound)
@@ -230,6 +233,9 @@ def judge(samples: np.ndarray, sample_rate: int) -> float:
     if not loud.any():
         return 0.0
     seen, n = levels[None, :N_BINS], levels.shape[1]
+    low, high = (seen[0, :, loud[0, 0] > 0].mean(dim=1) * (HIGHEST_DB - LEAST_DB)).split(N_BINS // 2)
+    if low.mean() < high.mean() - THIN_DB:
+        return 0.0
     answers, attention = [], []
     for name, stretch in (("slow", 1.25), ("normal", 1.0), ("fast", 0.75)):
         size = max(1, int(n * stretch))

@@ -113,6 +113,7 @@ def make_changes(others: list[np.ndarray]) -> dict[str, Change]:
         "another clip, as loud": partial(add_speech, others=others),
         "5 % faster and higher": lambda x, _: (resample(x, round(RATE / 1.05)), RATE),
         "20 % faster and higher": lambda x, _: (resample(x, round(RATE / 1.2)), RATE),
+        "only from 300 to 3400 Hz": partial(filter_band, lowest=300, highest=3400),
         "only above 1 kHz": partial(filter_band, lowest=1000, highest=12_000),
         "only above 2 kHz": partial(filter_band, lowest=2000, highest=12_000),
         "marked twice": lambda x, _: (mark(x, RATE), RATE),
@@ -131,7 +132,9 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--clips", type=int, default=200)
-    n = parser.parse_args().clips
+    parser.add_argument("--only", default="", help="changes with this in their name")
+    args = parser.parse_args()
+    n = args.clips
     require_watermark()
     clips = make_clips(n + OTHERS)
     # Those that are added to others are none of those that are judged.
@@ -147,6 +150,8 @@ def main() -> None:
     print("| changed by | missed | false alarms | marked: lowest, median | not marked: median, highest |", flush=True)
     print("|---|---:|---:|---|---|")
     for name, change in make_changes(others).items():
+        if args.only not in name:
+            continue
         scores = []
         for sounds in [marked, clips] if name != "marked twice" else [marked]:
             random = np.random.default_rng(1)

@@ -64,6 +64,13 @@ def test_the_mark_is_found_and_nothing_else(plain: np.ndarray, marked: np.ndarra
 
 
 @needs_weights
+def test_sound_without_low_frequencies_is_not_judged(plain: np.ndarray):
+    spectrum = np.fft.rfft(plain)
+    spectrum[np.fft.rfftfreq(len(plain), 1 / RATE) < 1000] = 0
+    assert detect(np.fft.irfft(spectrum, len(plain)), RATE) == 0.0
+
+
+@needs_weights
 @pytest.mark.parametrize(
     ("kind", "subtype"), [("WAV", "PCM_16"), ("FLAC", None), ("MP3", None), ("OGG", "VORBIS"), ("OGG", "OPUS")]
 )
