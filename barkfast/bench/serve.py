@@ -261,8 +261,9 @@ async def send_request(
                         start = start if len(start) >= 4 else start + data[:4]
                 reason = find_fault(response.headers.get("content-type", ""), start, player.n_bytes)
             else:
-                reason = f"status {response.status_code}: {_read_message(await response.aread())}"
+                # Before the message is read, which may break off.
                 status = REFUSED if response.status_code == 429 else FAILED
+                reason = f"status {response.status_code}: {_read_message(await response.aread())}"
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         reason = f"{type(error).__name__}: {error}".removesuffix(": ")
     return {
