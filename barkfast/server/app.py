@@ -15,16 +15,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 import barkfast
-from barkfast.errors import BarkfastError
 from barkfast.server import description
-from barkfast.server.encoders import ENCODERS, Encoder
+from barkfast.server.encoders import make_encoder
 from barkfast.server.errors import ApiError, from_engine
 from barkfast.server.metrics import CONTENT_TYPE, Clock, Metrics
 from barkfast.server.pages import add_pages
 from barkfast.server.response import SpeechResponse
 from barkfast.server.settings import About, Settings
 from barkfast.server.speaking import Speaker
-from barkfast.server.speech import BYTES_PER_CHARACTER, OTHER_BYTES, Asked, parse
+from barkfast.server.speech import BYTES_PER_CHARACTER, OTHER_BYTES, parse
 from barkfast.server.uploads import MOST_BYTES, Uploads
 from barkfast.server.voices import VoiceTable, make_table
 
@@ -152,7 +151,7 @@ class Server:
             body = await read_body(request, self.settings.max_input * BYTES_PER_CHARACTER + OTHER_BYTES)
             asked = parse(body, self.voices(), self.settings.max_input, self.settings.mode)
             self.check_key(request)
-            encoder = _encoder_of(asked, self.engine.sample_rate)
+            encoder = make_encoder(asked.format, self.engine.sample_rate, "response_format")
         except ApiError as error:
             self.speaker.count_refused(clock, number, error)
             raise
@@ -282,13 +281,6 @@ async def read_body(request: Request, most: int) -> bytes:
         return await asyncio.wait_for(read(), BODY_S)
     except asyncio.TimeoutError:
         raise ApiError(408, f"the body did not come within {BODY_S:g} s", "body_too_slow") from None
-
-
-def _encoder_of(asked: Asked, sample_rate: int) -> Encoder:
-    try:
-        return ENCODERS[asked.format](sample_rate)
-    except BarkfastError as error:
-        raise ApiError(400, str(error), "unsupported_format", "response_format") from error
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class Child:
         except Exception as error:
             await self.send({"event": "failed", "error": frames.pack_error(error)})
             return
-        await self.send({"event": "ready", "sample_rate": self.engine.sample_rate})
+        await self.send({"event": "ready"})
         reporting = asyncio.create_task(self.report(bark.components.device))
         try:
             while True:

@@ -15,6 +15,7 @@ import numpy as np
 
 from barkfast.audio import stream_header, to_pcm16
 from barkfast.errors import InputError
+from barkfast.server.errors import ApiError
 
 # libsndfile's command that bounds the length of an Ogg page, and the length in milliseconds: it is 1000 by itself.
 SET_PAGE_LATENCY, PAGE_MS = 0x1302, 100.0
@@ -261,6 +262,14 @@ ENCODERS: dict[str, type[Encoder]] = {
     "wav": WavEncoder,
     "pcm": PcmEncoder,
 }
+
+
+def make_encoder(format: str, sample_rate: int, field: str) -> Encoder:
+    """An encoder of one of ENCODERS. Raises: ApiError 400, naming the `field` of the request, if it cannot be had."""
+    try:
+        return ENCODERS[format](sample_rate)
+    except InputError as error:
+        raise ApiError(400, str(error), "unsupported_format", field) from error
 
 
 def available_formats() -> list[str]:

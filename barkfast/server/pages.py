@@ -12,8 +12,7 @@ import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 
-from barkfast.errors import BarkfastError
-from barkfast.server.encoders import ENCODERS
+from barkfast.server.encoders import ENCODERS, make_encoder
 from barkfast.server.errors import ApiError
 
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -106,10 +105,7 @@ async def encode_samples(request: Request, format: str, sample_rate: int) -> Res
     """
     if format not in ENCODERS:
         raise ApiError(400, f"format is {format!r}; expected one of {', '.join(ENCODERS)}", "invalid_value", "format")
-    try:
-        encoder = ENCODERS[format](sample_rate)
-    except BarkfastError as error:
-        raise ApiError(400, str(error), "unsupported_format", "format") from error
+    encoder = make_encoder(format, sample_rate, "format")
     # A file beyond some MB: an hour of wav should not lie in memory.
     encoded = tempfile.SpooledTemporaryFile(max_size=16 << 20)  # noqa: SIM115
     pending, received = bytearray(), 0

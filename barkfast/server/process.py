@@ -76,7 +76,6 @@ class EngineProcess:
         self.settings, self._check = settings, check
         self.about: About | None = None
         self.restarts = 0
-        self._sample_rate = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -107,8 +106,8 @@ class EngineProcess:
 
     @property
     def sample_rate(self) -> int:
-        """Samples per second."""
-        return self._sample_rate
+        """Samples per second; 0 before the process has said it."""
+        return self.about.layout.sample_rate if self.about is not None else 0
 
     @property
     def process_id(self) -> int | None:
@@ -193,7 +192,7 @@ class EngineProcess:
                 self._check(about)
                 # The same object as long as it says the same.
                 self.about = about
-            message = await self._read_start(self._reader)
+            await self._read_start(self._reader)
         except BaseException as error:
             # Also where the task is cancelled.
             writer.close()
@@ -205,7 +204,6 @@ class EngineProcess:
                     f"the engine's process ended with status {status} while it loaded the model"
                 ) from error
             raise
-        self._sample_rate = message["sample_rate"]
         self._writer, self._state = writer, {}
         self._reported = self._used = self._began = time.monotonic()
         self._listening = asyncio.create_task(self._listen())

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from barkfast.config import Layout
 from barkfast.errors import BarkfastError
 from barkfast.server.errors import ApiError, from_engine
 from barkfast.server.metrics import Clock, Metrics
@@ -22,7 +23,7 @@ logger = logging.getLogger("barkfast.server.requests")
 # What a seed of the server's own is drawn below: every JSON reader holds such a number exactly.
 SEEDS = 2**32
 # Semantic tokens of a second of sound, for `usage`.
-TOKENS_PER_S = 49.9
+TOKENS_PER_S = Layout().semantic.rate_hz
 # Requests whose seconds `Retry-After` is estimated from.
 KEPT = 64
 
