@@ -20,6 +20,7 @@ from barkfast import Bark
 from barkfast.bench.machine import describe_machine
 from barkfast.bench.serve import make_text
 from barkfast.watermark import MARKED, detect, mark, require_watermark
+from benchmarks.tables import make_table
 
 RATE, OTHERS = 24_000, 30
 # What happens to a sound: samples and a random number generator to samples and their rate.
@@ -147,8 +148,7 @@ def main() -> None:
     machine = describe_machine("cpu")
     print(f"{n} clips of {seconds / n:.1f} s on average; {machine['device']['name']}, {machine['date']}")
     print(f"CPU time: {cost:.3f} s for a second of sound; the mark is {np.median(noise):.1f} dB below it\n")
-    print("| changed by | missed | false alarms | marked: lowest, median | not marked: median, highest |", flush=True)
-    print("|---|---:|---:|---|---|")
+    rows = []
     for name, change in make_changes(others).items():
         if args.only not in name:
             continue
@@ -157,12 +157,15 @@ def main() -> None:
             random = np.random.default_rng(1)
             scores.append(np.array([detect(*change(sound, random)) for sound in sounds]))
         found, plain = scores[0], scores[-1]
-        cells = [name, str(np.sum(found < MARKED)), str(np.sum(plain >= MARKED))]
+        cells = [name, int(np.sum(found < MARKED)), int(np.sum(plain >= MARKED))]
         cells += [f"{found.min():.2f}, {np.median(found):.2f}", f"{np.median(plain):.2f}, {plain.max():.2f}"]
         if name == "marked twice":
             cells[2], cells[4] = "", ""
-        print("| " + " | ".join(cells) + " |")
-        sys.stdout.flush()
+        rows.append(cells)
+        # It takes half an hour.
+        print(*cells, sep="  ", file=sys.stderr, flush=True)
+    head = ["changed by", "missed", "false alarms", "marked: lowest, median", "not marked: median, highest"]
+    print("\n".join(make_table(head, rows)))
 
 
 if __name__ == "__main__":
